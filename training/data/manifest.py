@@ -1,0 +1,152 @@
+"""The open data pack: products, clothing and street photos with their labels, as samples of one garment each."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "black", "gray", "white", "pink", "brown", "beige")
+GROUPS = ("texture", "sleeve", "length", "neckline", "fabric", "fit")
+UNLABELLED = {"sleeve": {"na"}, "fabric": {"other"}}
+"""Labels that say nothing about the group."""
+
+# Labels of the three sources that mean one category of the default taxonomy; the ambiguous ones stay free text.
+PRODUCT_CATEGORIES = {
+    "Shirts": "button_down", "Kurtas": "kurta", "Jeans": "jeans", "Casual Shoes": "sneakers", "Sports Shoes": "sneakers",
+    "Formal Shoes": "dress_shoes", "Heels": "heels", "Flats": "flats", "Sandals": "sandals", "Sports Sandals": "sandals",
+    "Flip Flops": "flip_flops", "Handbags": "handbag", "Messenger Bag": "handbag", "Laptop Bag": "handbag",
+    "Backpacks": "backpack", "Rucksacks": "backpack", "Clutches": "clutch", "Wallets": "wallet", "Belts": "belt",
+    "Ties": "tie", "Sunglasses": "sunglasses", "Watches": "watch", "Socks": "socks", "Caps": "hat", "Hat": "hat",
+    "Scarves": "scarf", "Mufflers": "scarf", "Stoles": "scarf", "Briefs": "underwear", "Trunk": "underwear",
+    "Bra": "underwear", "Boxers": "underwear", "Shorts": "shorts", "Skirts": "skirt", "Sarees": "sari",
+    "Track Pants": "sweatpants", "Capris": "capris", "Leggings": "leggings", "Dresses": "dress", "Earrings": "jewellery",
+    "Ring": "jewellery", "Necklace and Chains": "jewellery", "Pendant": "jewellery", "Bracelet": "jewellery",
+    "Bangle": "jewellery", "Jewellery Set": "jewellery",
+}  # fmt: skip
+CLOTHING_CATEGORIES = {
+    "T-Shirt": "tee", "Shirt": "button_down", "Dress": "dress", "Shorts": "shorts", "Skirt": "skirt", "Hat": "hat",
+    "Polo": "polo", "Hoodie": "hoodie", "Body": "romper", "Blouse": "blouse",
+}  # fmt: skip
+STREET_CATEGORIES = {
+    "boots": "boots", "heels": "heels", "pumps": "heels", "wedges": "heels", "sandals": "sandals", "sneakers": "sneakers",
+    "flats": "flats", "loafers": "flats", "bag": "handbag", "purse": "handbag", "hat": "hat", "scarf": "scarf",
+    "belt": "belt", "tie": "tie", "sunglasses": "sunglasses", "glasses": "sunglasses", "socks": "socks",
+    "stockings": "stockings", "tights": "stockings", "watch": "watch", "wallet": "wallet", "shoes": None,
+}  # fmt: skip
+BASE_COLOURS = {"grey": "gray", "navy blue": "blue"}
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One garment of one photo.
+
+    Attributes:
+        source: "products", "clothing" or "street".
+        id: Photo id, unique within the source.
+        photo: Image file.
+        box: xyxy in pixels, or None for the whole photo.
+        mask: Label image of the street photo, or None.
+        mask_value: The garment's value in it.
+        category: Category of the default taxonomy, or None.
+        colour: One of `COLOURS`, or None.
+        attributes: Label by group; groups without a usable label are left out.
+        texts: Free texts that describe the photo (product name …).
+    """
+
+    source: str
+    id: str
+    photo: Path
+    box: tuple[int, int, int, int] | None = None
+    mask: Path | None = None
+    mask_value: int | None = None
+    category: str | None = None
+    colour: str | None = None
+    attributes: dict[str, str] = field(default_factory=dict)
+    texts: tuple[str, ...] = ()
+
+
+def read_lines(path: Path, split: str | None = None) -> list[dict[str, Any]]:
+    """Rows of a JSON-lines file, of one split or all."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    return rows if split is None else [row for row in rows if row["split"] == split]
+
+
+def read_held_out(path: Path) -> dict[str, dict[str, Any]]:
+    """Held-out attribute words with the labels they should find."""
+    words: dict[str, dict[str, Any]] = tomllib.loads(path.read_text(encoding="utf-8"))["words"]
+    return words
+
+
+def without_held_out(texts: list[str], words: list[str]) -> list[str]:
+    """Drop every text that contains a held-out word."""
+    pattern = re.compile(r"\b(" + "|".join(re.escape(word) for word in words) + r")\b", re.IGNORECASE)
+    return [text for text in texts if not pattern.search(text)]
+
+
+def labelled_samples(root: Path, split: str) -> list[Sample]:
+    """Garments of attributes.jsonl, in its order."""
+    products = {row["id"]: row for row in read_lines(root / "products.jsonl", split)}
+    street = {row["id"]: row for row in read_lines(root / "street.jsonl", split)}
+    samples = []
+    for row in read_lines(root / "attributes.jsonl", split):
+        photo = root / row["source"] / split / f"{row['id']}.jpg"
+        attributes = {group: row[group] for group in GROUPS if row[group] not in UNLABELLED.get(group, ())}
+        names = (products[row["id"]]["name"],) if row["source"] == "products" else ()
+        sample = Sample(
+            row["source"], row["id"], photo, category=row["category"], colour=row["colour"], attributes=attributes, texts=names
+        )
+        if row["source"] == "street":
+            sample = _with_region(sample, street[row["id"]]["regions"][row["region"]])
+        samples.append(sample)
+    return samples
+
+
+def extra_samples(root: Path, split: str) -> list[Sample]:
+    """Photos and street regions without attribute labels: category, colour and free texts where known."""
+    labelled = {(row["source"], row["id"]) for row in read_lines(root / "attributes.jsonl", split)}
+    samples = []
+    for row in read_lines(root / "products.jsonl", split):
+        if ("products", row["id"]) not in labelled:
+            words = row["base_colour"].lower()
+            colour = BASE_COLOURS.get(words, words)
+            texts = (row["name"], f"a photo of {words} {row['article_type'].lower()}")
+            category = PRODUCT_CATEGORIES.get(row["article_type"])
+            photo = root / "products" / split / f"{row['id']}.jpg"
+            known = colour if colour in COLOURS else None
+            samples.append(Sample("products", row["id"], photo, category=category, colour=known, texts=texts))
+    for row in read_lines(root / "clothing.jsonl", split):
+        if ("clothing", row["id"]) not in labelled:
+            photo = root / "clothing" / split / f"{row['id']}.jpg"
+            texts = (f"a photo of {row['label'].lower()}",)
+            samples.append(Sample("clothing", row["id"], photo, category=CLOTHING_CATEGORIES.get(row["label"]), texts=texts))
+    for row in read_lines(root / "street.jsonl", split):
+        for region in row.get("regions", []):
+            if region["label"] in STREET_CATEGORIES and region["area"] >= 0.003:
+                photo = root / "street" / split / f"{row['id']}.jpg"
+                texts = (f"a photo of {region['label']}",)
+                category = STREET_CATEGORIES[region["label"]]
+                samples.append(_with_region(Sample("street", row["id"], photo, category=category, texts=texts), region))
+    return samples
+
+
+def _with_region(sample: Sample, region: dict[str, Any]) -> Sample:
+    mask = sample.photo.with_name(f"{sample.id}.mask.png")
+    return Sample(
+        sample.source, sample.id, sample.photo, tuple(region["box"]), mask, region["label_index"],
+        sample.category, sample.colour, sample.attributes, sample.texts,
+    )  # fmt: skip
+
+
+def region_mask(sample: Sample) -> np.ndarray | None:
+    """The garment's mask, (H, W) bool, or None where the pack has none."""
+    if sample.mask is None:
+        return None
+    with Image.open(sample.mask) as image:
+        return np.asarray(image) == sample.mask_value

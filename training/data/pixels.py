@@ -1,0 +1,138 @@
+"""Pixel labels for the segmenter: exact ones from street masks, weak ones from what is known of other photos.
+
+A weak label is a set of classes a pixel may have, stored as a bit mask: in a studio photo of a handbag the plain
+background is background and the rest is bag; in a user's photo of a dress a pixel is dress, background or person.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.progress import track
+from torch import Tensor
+
+from fashion_retrieval.taxonomy import KINDS
+from training.data.manifest import read_lines
+from training.data.regions import studio_mask
+
+CLASSES = ("background", "person", *KINDS)
+IGNORED = 2 ** len(CLASSES) - 1
+"""Any class is allowed."""
+
+STREET_KINDS = {
+    "hair": "person", "skin": "person", "null": "background",
+    **dict.fromkeys(["blouse", "shirt", "sweater", "sweatshirt", "t-shirt", "top", "jumper", "hoodie", "bodysuit", "vest"], "upper"),
+    **dict.fromkeys(["blazer", "cape", "cardigan", "coat", "jacket", "suit"], "outerwear"),
+    **dict.fromkeys(["dress", "romper"], "dress"),
+    **dict.fromkeys(["jeans", "pants"], "trousers"),
+    "shorts": "shorts", "skirt": "skirt", "hat": "headwear",
+    **dict.fromkeys(["leggings", "socks", "stockings", "tights"], "legwear"),
+    **dict.fromkeys(
+        ["boots", "clogs", "flats", "heels", "loafers", "pumps", "sandals", "shoes", "sneakers", "wedges"], "footwear"
+    ),
+    **dict.fromkeys(["bag", "purse"], "bag"),
+}  # fmt: skip
+"""The kind of each street label; all others are "other"."""
+
+CLOTHING_KINDS = {
+    **dict.fromkeys(["T-Shirt", "Longsleeve", "Shirt", "Polo", "Undershirt", "Hoodie", "Top", "Blouse", "Body"], "upper"),
+    **dict.fromkeys(["Outwear", "Blazer"], "outerwear"),
+    "Pants": "trousers", "Shoes": "footwear", "Dress": "dress", "Shorts": "shorts", "Hat": "headwear", "Skirt": "skirt",
+}  # fmt: skip
+PRODUCT_KINDS = {
+    "Topwear": "upper", "Dress": "dress", "Saree": "dress", "Shoes": "footwear", "Sandal": "footwear",
+    "Flip Flops": "footwear", "Bags": "bag", "Headwear": "headwear", "Socks": "legwear",
+    **dict.fromkeys(["Watches", "Eyewear", "Wallets", "Belts", "Ties", "Mufflers", "Jewellery", "Scarves", "Gloves"], "other"),
+}  # fmt: skip
+PRODUCT_TYPE_KINDS = {
+    "Jackets": "outerwear", "Jeans": "trousers", "Trousers": "trousers", "Track Pants": "trousers", "Capris": "trousers",
+    "Shorts": "shorts", "Skirts": "skirt", "Leggings": "legwear", "Stockings": "legwear", "Waistcoat": "outerwear",
+}  # fmt: skip
+_WORN = frozenset({"upper", "outerwear", "dress", "trousers", "shorts", "skirt", "legwear"})
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """One photo with what is known of its pixels."""
+
+    path: Path
+    mask: Path | None = None
+    kind: str | None = None
+    studio: bool = False
+
+
+def street_photos(root: Path, split: str) -> list[Photo]:
+    """Photos with pixel masks."""
+    rows = [row for row in read_lines(root / "street.jsonl", split) if "regions" in row]
+    folder = root / "street" / split
+    return [Photo(folder / f"{row['id']}.jpg", folder / f"{row['id']}.mask.png") for row in rows]
+
+
+def clothing_photos(root: Path, split: str) -> list[Photo]:
+    """Users' photos of one garment of a known kind."""
+    rows = [row for row in read_lines(root / "clothing.jsonl", split) if row["label"] in CLOTHING_KINDS]
+    return [Photo(root / "clothing" / split / f"{r['id']}.jpg", kind=CLOTHING_KINDS[r["label"]]) for r in rows]
+
+
+def product_photos(root: Path, split: str) -> list[Photo]:
+    """Studio photos on a plain background, of a product of a known kind."""
+    photos = []
+    for row in read_lines(root / "products.jsonl", split):
+        kind = PRODUCT_TYPE_KINDS.get(row["article_type"], PRODUCT_KINDS.get(row["sub_category"]))
+        if kind:
+            photos.append(Photo(root / "products" / split / f"{row['id']}.jpg", kind=kind, studio=True))
+    return photos
+
+
+def bits(*classes: str) -> int:
+    """The bit mask that allows these classes."""
+    return sum(1 << CLASSES.index(name) for name in classes)
+
+
+def load_photos(photos: Sequence[Photo], size: tuple[int, int], root: Path, label: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Read photos into memory, fitted into (h, w) and centred.
+
+    Returns:
+        (N, 3, h, w) uint8 photos, padded with white; (N, h, w) int16 allowed classes a pixel, `IGNORED` in the padding;
+        (N,) int64 class known to be in the photo, -1 where pixels say it all.
+    """
+    names: list[str] = json.loads((root / "street_labels.json").read_text(encoding="utf-8"))
+    table = np.array([bits(STREET_KINDS.get(name, "other")) for name in names], dtype=np.int16)
+    pixels = torch.full((len(photos), 3, *size), 255, dtype=torch.uint8)
+    allowed = torch.full((len(photos), *size), IGNORED, dtype=torch.int16)
+    tags = torch.full((len(photos),), -1)
+    for row, photo in enumerate(track(photos, description=label)):
+        with Image.open(photo.path) as opened:
+            image = opened.convert("RGB")
+        ratio = min(size[0] / image.height, size[1] / image.width)
+        inner = max(1, round(image.width * ratio)), max(1, round(image.height * ratio))
+        x, y = (size[1] - inner[0]) // 2, (size[0] - inner[1]) // 2
+        labels = _allowed(photo, image, table)
+        image = image.resize(inner, Image.Resampling.BICUBIC)
+        pixels[row, :, y : y + inner[1], x : x + inner[0]] = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        small = np.array(Image.fromarray(labels.astype(np.int32)).resize(inner, Image.Resampling.NEAREST))
+        allowed[row, y : y + inner[1], x : x + inner[0]] = torch.from_numpy(small.astype(np.int16))
+        if photo.kind:
+            tags[row] = CLASSES.index(photo.kind)
+    return pixels, allowed, tags
+
+
+def _allowed(photo: Photo, image: Image.Image, table: np.ndarray) -> np.ndarray:
+    if photo.mask is not None:
+        with Image.open(photo.mask) as mask:
+            return np.asarray(table[np.asarray(mask)])
+    assert photo.kind is not None  # every photo has a mask or a kind
+    if not photo.studio:
+        return np.full((image.height, image.width), bits(photo.kind, "background", "person"))
+    subject = studio_mask(np.asarray(image))
+    if subject.all():
+        return np.full((image.height, image.width), IGNORED)
+    worn = photo.kind in _WORN
+    inside = IGNORED - bits("background", "bag") if worn else bits(photo.kind)
+    return np.where(subject, inside, bits("background"))

@@ -1,0 +1,139 @@
+"""Samples as rows of text ids, and the embeddings of those texts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fashion_retrieval.models.encoder import Encoder
+from fashion_retrieval.taxonomy import Taxonomy, attribute_prompts, category_prompts
+from training.data.manifest import COLOURS, Sample, without_held_out
+
+
+class Vocabulary:
+    """All prompts of a taxonomy as text ids; free texts are added as they come.
+
+    Attributes:
+        texts: Text by id.
+        category_ids: (categories, colours) int64.
+        attribute_ids: (categories, values) int64 by group.
+    """
+
+    def __init__(self, taxonomy: Taxonomy) -> None:
+        self.texts: list[str] = []
+        self._ids: dict[str, int] = {}
+        self.categories = {value.name: row for row, value in enumerate(taxonomy.category.values)}
+        self.values = {g.name: {v.name: row for row, v in enumerate(g.values)} for g in taxonomy.attributes}
+        self.groups = tuple(self.values)
+        values = taxonomy.category.values
+        self.category_ids = torch.tensor(
+            [[self.add(category_prompts(taxonomy.category, value, colour)[0]) for colour in COLOURS] for value in values]
+        )
+        self.attribute_ids = {
+            group.name: torch.tensor(
+                [[self.add(attribute_prompts(group, v, value)[0]) for v in group.values] for value in values]
+            )
+            for group in taxonomy.attributes
+        }
+
+    def add(self, text: str) -> int:
+        """The id of a text, new or known."""
+        if text not in self._ids:
+            self._ids[text] = len(self.texts)
+            self.texts.append(text)
+        return self._ids[text]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """One row a sample; -1 is unknown."""
+
+    vocabulary: Vocabulary
+    category: Tensor
+    colour: Tensor
+    labels: dict[str, Tensor]
+    category_text: Tensor
+    attribute_texts: Tensor
+    weights: Tensor
+
+    def categories(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Prompts of every category in each sample's colour (a random one where unknown), and the right one."""
+        colour = self.colour[rows]
+        chance = torch.randint(len(COLOURS), colour.shape, generator=generator)
+        return self.vocabulary.category_ids.T[torch.where(colour < 0, chance, colour)], self.category[rows]
+
+    def colours(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Prompts of every colour of each sample's category, and the right one."""
+        category = self.category[rows]
+        label = torch.where(category < 0, -1, self.colour[rows])
+        return self.vocabulary.category_ids[category.clamp(min=0)], label
+
+    def attributes(self, rows: Tensor, group: str) -> tuple[Tensor, Tensor]:
+        """Prompts of every value of the group for each sample's category, and the right one."""
+        return self.vocabulary.attribute_ids[group][self.category[rows].clamp(min=0)], self.labels[group][rows]
+
+
+def encode_samples(samples: Sequence[Sample], vocabulary: Vocabulary, held_out: list[str], balance: float) -> Rows:
+    """Turn labels into ids. Free texts that contain a held-out word are dropped."""
+    groups = vocabulary.groups
+    category = torch.tensor([vocabulary.categories.get(s.category or "", -1) for s in samples])
+    colour = torch.tensor([COLOURS.index(s.colour) if s.colour else -1 for s in samples])
+    labels = {
+        g: torch.tensor([vocabulary.values[g].get(s.attributes.get(g, ""), -1) for s in samples]).where(category >= 0, -1)
+        for g in groups
+    }
+    category_text, names = [], []
+    for row, sample in enumerate(samples):
+        free = without_held_out(list(sample.texts), held_out)
+        known = int(category[row]) >= 0 and int(colour[row]) >= 0
+        prompt = int(vocabulary.category_ids[category[row], colour[row]]) if known else -1
+        category_text.append(prompt if known or not free else vocabulary.add(free[-1]))
+        names.append(vocabulary.add(free[0]) if free else -1)
+    columns = [
+        torch.where(labels[g] >= 0, vocabulary.attribute_ids[g][category.clamp(min=0), labels[g].clamp(min=0)], -1) for g in groups
+    ]
+    fallback = vocabulary.add("a photo of a garment")
+    text = torch.tensor([fallback if i < 0 else i for i in category_text])
+    texts = torch.stack([*columns, torch.tensor(names)], dim=1)
+    return Rows(vocabulary, category, colour, labels, text, texts, _weights(samples, balance))
+
+
+def _weights(samples: Sequence[Sample], balance: float) -> Tensor:
+    """Sampling weights: the rarest label of a sample, its count to the power -balance."""
+    counts = Counter((g, v) for s in samples for g, v in [("category", s.category), *s.attributes.items()])
+    rarest = [min(counts[g, v] for g, v in [("category", s.category), *s.attributes.items()]) for s in samples]
+    return torch.tensor(rarest, dtype=torch.float64).pow(-balance)
+
+
+class TextBank:
+    """Embeddings of texts by id: computed once for a locked text tower, on demand for a trainable one."""
+
+    def __init__(self, encoder: Encoder, texts: list[str], *, locked: bool) -> None:
+        self.encoder = encoder
+        self.device = next(encoder.parameters()).device
+        self.tokens = encoder.tokenizer(texts)
+        self.table = self._encode_all() if locked else None
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """(…) int64 -> (…, d), L2-normalised."""
+        if self.table is not None:
+            return self.table[ids.to(self.device)]
+        unique, inverse = ids.unique(return_inverse=True)
+        return self._encode(unique)[inverse.to(self.device)]
+
+    def _encode(self, ids: Tensor) -> Tensor:
+        tokens = self.tokens[ids]
+        longest = int(tokens.argmax(1).max()) + 1
+        return self.encoder.encode_text(tokens[:, :longest].to(self.device))
+
+    @torch.no_grad()
+    def _encode_all(self) -> Tensor:
+        order = self.tokens.argmax(1).argsort()
+        parts = [self._encode(chunk) for chunk in order.split(512)]
+        table = torch.empty(len(order), parts[0].shape[1], device=self.device)
+        table[order.to(self.device)] = torch.cat(parts)
+        return table

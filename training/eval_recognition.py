@@ -1,0 +1,239 @@
+"""Recognition from labelled regions: attributes, category, colour, calibration, unseen words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fashion_retrieval.colours import dominant_colours
+from fashion_retrieval.model import FashionModel
+from fashion_retrieval.taxonomy import Group, Taxonomy, Value
+from training.data.crops import read_crop
+from training.data.manifest import GROUPS, Sample, labelled_samples, read_held_out, read_lines, region_mask
+from training.data.regions import studio_mask, subject_mask
+from training.metrics import accuracy, bootstrap_interval, expected_calibration_error, macro_f1
+
+# Column of attributes.jsonl -> group of the deepfashion taxonomy, and label -> its value (the pack's README).
+DEEPFASHION_GROUPS = {
+    "texture": "texture", "sleeve": "sleeve_length", "length": "dress_length",
+    "neckline": "neckline", "fabric": "fabric", "fit": "fit",
+}  # fmt: skip
+DEEPFASHION_VALUES = {
+    "texture": dict.fromkeys(["dotted", "animal", "other_print", "colour_block"], "graphic"),
+    "neckline": {
+        **dict.fromkeys(["crew", "scoop", "boat"], "crew_neckline"), "v": "v_neckline", "square": "square_neckline",
+        **dict.fromkeys(["collar", "turtleneck", "hooded", "strapless_halter", "none"], "no_neckline"),
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A split's garments as the model sees them: rows of each tensor are (d,) embeddings, L2-normalised."""
+
+    samples: list[Sample]
+    colours: list[str]
+    whole: Tensor
+    crop: Tensor
+    masked: Tensor
+
+
+def embed_split(model: FashionModel, root: Path, split: str) -> Embedded:
+    """Encode whole photo, crop and masked crop of each labelled garment, and measure its colour."""
+    samples = labelled_samples(root, split)
+    recogniser = model._recogniser(None, 1)
+    crop = recogniser.embed([read_crop(s, masked=False) for s in samples], 32)
+    whole, masked = crop.clone(), crop.clone()
+    rows = [i for i, s in enumerate(samples) if s.mask is not None]
+    masked[rows] = recogniser.embed([read_crop(samples[i], masked=True) for i in rows], 32)
+    whole[rows] = recogniser.embed([_photo(samples[i]) for i in rows], 32)
+    return Embedded(samples, [_colour(s) for s in samples], whole, crop, masked)
+
+
+def _photo(sample: Sample) -> Image.Image:
+    with Image.open(sample.photo) as photo:
+        return photo.convert("RGB")
+
+
+def _colour(sample: Sample) -> str:
+    pixels = np.asarray(_photo(sample))
+    mask = region_mask(sample)
+    if mask is None:
+        mask = studio_mask(pixels) if sample.source == "products" else subject_mask(pixels)
+    return dominant_colours(pixels, mask)[0].name
+
+
+def evaluate_recognition(model: FashionModel, root: Path, split: str) -> dict[str, Any]:
+    """All figures of one split."""
+    data = embed_split(model, root, split)
+    sources = np.array([s.source for s in data.samples])
+    categories = _categories(model, data)
+    nouns = _nouns(categories)
+    figures: dict[str, Any] = {"garments": len(data.samples)}
+    guesses = _deepfashion(model, data, data.masked, nouns)
+    figures["deepfashion"] = {"all": _group_figures(guesses, np.ones(len(sources), bool))}
+    figures["deepfashion"] |= {name: _group_figures(guesses, sources == name) for name in sorted(set(sources))}
+    figures["deepfashion"]["all"]["mean_precision_interval"] = _mean_interval(guesses)
+    figures["views_on_street"] = _views(model, data, sources, nouns)
+    figures["category"] = _category_figures(data, categories, sources)
+    figures["colour"] = {"top1": accuracy([s.colour or "" for s in data.samples], data.colours)}
+    figures["colour"] |= {
+        name: accuracy(*zip(*[(s.colour or "", c) for s, c in zip(data.samples, data.colours, strict=True) if s.source == name], strict=True))
+        for name in sorted(set(sources))
+    }
+    figures["default"] = _default_figures(model, data, nouns)
+    return figures
+
+
+def _categories(model: FashionModel, data: Embedded) -> list[Tensor]:
+    recogniser = model._recogniser("default", 1)
+    return [recogniser.category_probabilities(row, colour) for row, colour in zip(data.crop, data.colours, strict=True)]
+
+
+def _nouns(categories: list[Tensor]) -> list[Value]:
+    """The predicted category of each garment: what attribute prompts are about."""
+    values = Taxonomy.load("default").category.values
+    return [values[int(shares.argmax())] for shares in categories]
+
+
+Guesses = dict[str, list[tuple[int, str, str, float]]]
+"""Group -> (row, truth, guess, probability) of the garments that carry a label of it."""
+
+
+def _deepfashion(model: FashionModel, data: Embedded, embeddings: Tensor, nouns: list[Value]) -> Guesses:
+    groups = {group.name: group for group in Taxonomy.load("deepfashion").attributes}
+    guesses: Guesses = {}
+    for column in GROUPS:
+        mapping = DEEPFASHION_VALUES.get(column, {})
+        truths = {i: mapping.get(s.attributes[column], s.attributes[column]) for i, s in enumerate(data.samples) if column in s.attributes}
+        guesses[column] = _guess(model, "deepfashion", groups[DEEPFASHION_GROUPS[column]], embeddings, nouns, truths)
+    return guesses
+
+
+def _guess(
+    model: FashionModel, taxonomy: str, group: Group, embeddings: Tensor, nouns: list[Value], truths: dict[int, str]
+) -> list[tuple[int, str, str, float]]:
+    recogniser = model._recogniser(taxonomy, 1)
+    names = [value.name for value in group.values]
+    rows = []
+    for i, truth in truths.items():
+        shares = recogniser.attribute_probabilities(embeddings[i], group, nouns[i])
+        best = int(shares.argmax())
+        rows.append((i, truth, names[best], float(shares[best])))
+    return rows
+
+
+def _group_figures(guesses: Guesses, chosen: np.ndarray) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    for column, rows in guesses.items():
+        kept = [row for row in rows if chosen[row[0]]]
+        if kept:
+            _, truth, guess, sure = zip(*kept, strict=True)
+            right = np.array([t == g for t, g in zip(truth, guess, strict=True)])
+            figures[column] = {
+                "precision": accuracy(truth, guess),
+                "macro_f1": macro_f1(truth, guess),
+                "calibration_error": expected_calibration_error(np.array(sure), right),
+                "labelled": len(kept),
+            }
+    for name in ("precision", "macro_f1", "calibration_error"):
+        figures[f"mean_{name}"] = float(np.mean([figures[c][name] for c in guesses if c in figures]))
+    return figures
+
+
+def _mean_interval(guesses: Guesses) -> list[float]:
+    right = {c: np.array([t == g for _, t, g, _ in rows]) for c, rows in guesses.items()}
+    count = max(len(rows) for rows in right.values())
+
+    def mean(indices: np.ndarray) -> float:
+        return float(np.mean([rows[indices % len(rows)].mean() for rows in right.values()]))
+
+    return bootstrap_interval(count, mean)
+
+
+def _views(model: FashionModel, data: Embedded, sources: np.ndarray, nouns: list[Value]) -> dict[str, Any]:
+    """The paper's Table 4 on street photos: whole photo, crop, masked crop."""
+    street = sources == "street"
+    views = {"whole_photo": data.whole, "crop": data.crop, "masked_crop": data.masked}
+    means = {n: _group_figures(_deepfashion(model, data, e, nouns), street)["mean_precision"] for n, e in views.items()}
+    return {**means, "region_over_whole_photo": means["masked_crop"] - means["whole_photo"]}
+
+
+def _category_figures(data: Embedded, categories: list[Tensor], sources: np.ndarray) -> dict[str, Any]:
+    """Top-1 among the pack's categories, and among all of the default taxonomy."""
+    names = [value.name for value in Taxonomy.load("default").category.values]
+    pack = _pack_categories(data)
+    inside = torch.tensor([name in pack for name in names])
+    truth = [s.category or "" for s in data.samples]
+    closed = [names[int((shares.cpu() * inside).argmax())] for shares in categories]
+    opened = [names[int(shares.argmax())] for shares in categories]
+    figures = {"top1": accuracy(truth, closed), "top1_of_all": accuracy(truth, opened), "macro_f1": macro_f1(truth, closed)}
+    figures["top1_interval"] = bootstrap_interval(len(truth), lambda rows: float(np.mean([truth[i] == closed[i] for i in rows])))  # type: ignore[assignment]
+    for name in sorted(set(sources)):
+        rows = np.flatnonzero(sources == name)
+        figures[name] = accuracy([truth[i] for i in rows], [closed[i] for i in rows])
+    return figures
+
+
+PACK_EXTRAS = frozenset(
+    "sneakers dress_shoes heels flats sandals flip_flops boots handbag backpack clutch wallet hat scarf belt tie "
+    "sunglasses watch jewellery socks".split()
+)
+"""Categories of the default taxonomy that attributes.jsonl does not label."""
+
+
+def _pack_categories(data: Embedded) -> set[str]:
+    return {value.name for value in Taxonomy.load("default").category.values} - PACK_EXTRAS
+
+
+def _default_figures(model: FashionModel, data: Embedded, nouns: list[Value]) -> dict[str, Any]:
+    """The pack's own vocabulary, as users get it."""
+    groups = {group.name: group for group in Taxonomy.load("default").attributes}
+    guesses = {}
+    for column in GROUPS:
+        truths = {i: s.attributes[column] for i, s in enumerate(data.samples) if column in s.attributes}
+        guesses[column] = _guess(model, "default", groups[column], data.masked, nouns, truths)
+    return _group_figures(guesses, np.ones(len(data.samples), bool))
+
+
+def evaluate_words(model: FashionModel, root: Path, split: str, words_file: Path) -> dict[str, Any]:
+    """Words that no training text contained: precision of the top n of a ranking by the word, n its true count.
+
+    Photos are all that carry a label of the word's field; chance is the share of them that the word is true of.
+    """
+    words = read_held_out(words_file)
+    samples = labelled_samples(root, split)
+    recogniser = model._recogniser(None, 1)
+    rows: dict[str, tuple[Tensor, list[str]]] = {}
+    masked = recogniser.embed([read_crop(s, masked=True) for s in samples], 32)
+    for field in GROUPS:
+        kept = [i for i, s in enumerate(samples) if field in s.attributes]
+        rows[field] = masked[kept], [samples[i].attributes[field] for i in kept]
+    products = [r for r in read_lines(root / "products.jsonl", split) if r["master_category"] in ("Apparel", "Accessories", "Footwear")]
+    photos = [root / "products" / split / f"{r['id']}.jpg" for r in products]
+    rows["base_colour"] = torch.from_numpy(model.encode(images=list(photos))), [r["base_colour"] for r in products]
+    results = {}
+    for word, meaning in words.items():
+        embeddings, labels = rows[meaning["field"]]
+        hits = np.array([label in meaning["values"] for label in labels])
+        if hits.sum():
+            results[word] = _rank_precision(model, word, embeddings, hits)
+    precision, chance = (float(np.mean([r[name] for r in results.values()])) for name in ("precision", "chance"))
+    return {"words": results, "count": len(results), "precision": precision, "chance": chance, "over_chance": precision / chance}
+
+
+def _rank_precision(model: FashionModel, word: str, embeddings: Tensor, hits: np.ndarray) -> dict[str, float]:
+    nouns: Sequence[str] = ("garment", "t-shirt", "dress", "shirt", "trousers", "sweater", "jacket", "top")
+    asked = model.encode(texts=[f"a photo of {word} {noun}" for noun in nouns]).mean(0)
+    plain = model.encode(texts=[f"a photo of {noun}" for noun in nouns]).mean(0)
+    scores = embeddings.cpu().numpy() @ (asked - plain)
+    count = int(hits.sum())
+    top = np.argsort(-scores)[:count]
+    return {"precision": float(hits[top].mean()), "chance": float(hits.mean()), "true": count}

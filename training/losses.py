@@ -1,0 +1,84 @@
+"""The losses of RaF-CLIP.
+
+Shape legend: b images, d embedding width, n attribute texts an image, k values of a group.
+`scale` is CLIP's logit_scale: it multiplies the cosine. Embeddings are L2-normalised.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Targets = Literal["identity", "same_text"]
+
+
+def target_matrix(text_ids: Tensor, targets: Targets) -> Tensor:
+    """(b, b) float, rows sum to 1: which texts of the batch are right for each image.
+
+    "identity" is the paper's: an image's own text alone, so that an equal text of another image counts as wrong.
+    "same_text" shares the mass among all equal texts.
+    """
+    if targets == "identity":
+        return torch.eye(len(text_ids), device=text_ids.device)
+    equal = (text_ids[:, None] == text_ids[None, :]).float()
+    return equal / equal.sum(1, keepdim=True)
+
+
+def contrastive(image: Tensor, text: Tensor, scale: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """InfoNCE in both directions, eq. (1) and (2): image-to-text and text-to-image, each a scalar."""
+    logits = scale * image @ text.T
+    return functional.cross_entropy(logits, target), functional.cross_entropy(logits.T, target)
+
+
+def category_loss(image: Tensor, text: Tensor, scale: Tensor, target: Tensor) -> Tensor:
+    """L_c, eq. (3): half the sum of both directions, on crops and category texts."""
+    image_to_text, text_to_image = contrastive(image, text, scale, target)
+    return (image_to_text + text_to_image) / 2
+
+
+def attribute_loss(image: Tensor, text: Tensor, scale: Tensor, text_ids: Tensor, targets: Targets) -> Tensor:
+    """L_a, eq. (4): the mean over the n attribute texts of the sum of both directions, on masked crops.
+
+    Args:
+        image: (b, d).
+        text: (b, n, d); rows of a missing text are ignored.
+        scale: Scalar.
+        text_ids: (b, n) int64, equal for equal texts, -1 where an image has no such text.
+        targets: How equal texts in a batch count.
+    """
+    terms = []
+    for j in range(text_ids.shape[1]):
+        present = text_ids[:, j] >= 0
+        if present.sum() > 1:
+            target = target_matrix(text_ids[present, j], targets)
+            terms.append(sum(contrastive(image[present], text[present, j], scale, target)))
+    if not terms:
+        return image.sum() * 0
+    return torch.stack([torch.as_tensor(term) for term in terms]).mean()
+
+
+def raf_clip_loss(category: Tensor, attribute: Tensor, alpha: float) -> Tensor:
+    """L, eq. (5): (1 - alpha) L_c + alpha L_a."""
+    return (1 - alpha) * category + alpha * attribute
+
+
+def vocabulary_loss(image: Tensor, text: Tensor, scale: Tensor, label: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Image-to-text InfoNCE against every value of a group instead of the batch's texts.
+
+    It is zero-shot recognition's own decision as a loss: rare values are negatives in every step, equal texts never.
+
+    Args:
+        image: (b, d).
+        text: (b, k, d): the prompts of all values for each image (its own category or colour filled in).
+        scale: Scalar.
+        label: (b,) int64 in [0, k), -1 where unknown.
+        smoothing: Label smoothing.
+    """
+    known = label >= 0
+    if not known.any():
+        return image.sum() * 0
+    logits = scale * torch.einsum("bd,bkd->bk", image[known], text[known])
+    return functional.cross_entropy(logits, label[known], label_smoothing=smoothing)

