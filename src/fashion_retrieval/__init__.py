@@ -1,0 +1,66 @@
+"""Garment regions, categories, attributes and colour of a photo, behind one call.
+
+Names are loaded on first use, so that importing the package costs nothing: torch comes with the first model.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fashion_retrieval._doctor import doctor
+    from fashion_retrieval.errors import FashionRetrievalError
+    from fashion_retrieval.hub import list_models
+    from fashion_retrieval.hub import resolve as download_model
+    from fashion_retrieval.model import FashionModel
+    from fashion_retrieval.models.sam import SegmentAnythingSegmenter
+    from fashion_retrieval.results import Attribute, Colour, Failure, Garment, Recognition, Score
+    from fashion_retrieval.taxonomy import Taxonomy
+
+__all__ = [
+    "Attribute",
+    "Colour",
+    "Failure",
+    "FashionModel",
+    "FashionRetrievalError",
+    "Garment",
+    "Recognition",
+    "Score",
+    "SegmentAnythingSegmenter",
+    "Taxonomy",
+    "__version__",
+    "doctor",
+    "download_model",
+    "list_models",
+]
+
+__version__ = version("fashion-retrieval")
+
+_HOMES = {
+    "Attribute": "results:Attribute",
+    "Colour": "results:Colour",
+    "Failure": "results:Failure",
+    "FashionModel": "model:FashionModel",
+    "FashionRetrievalError": "errors:FashionRetrievalError",
+    "Garment": "results:Garment",
+    "Recognition": "results:Recognition",
+    "Score": "results:Score",
+    "SegmentAnythingSegmenter": "models.sam:SegmentAnythingSegmenter",
+    "Taxonomy": "taxonomy:Taxonomy",
+    "doctor": "_doctor:doctor",
+    "download_model": "hub:resolve",
+    "list_models": "hub:list_models",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _HOMES[name].partition(":")
+    value = getattr(import_module(f"{__name__}.{module}"), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

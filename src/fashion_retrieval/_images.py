@@ -1,0 +1,306 @@
+"""The one way any photo becomes an upright RGB image, and the crops of its regions."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard, Union
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from fashion_retrieval.errors import ImageError, InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ImageInput: TypeAlias = Union[str, Path, bytes, BinaryIO, Image.Image, NDArray[np.uint8], "Tensor"]
+"""A path, the bytes of a file, a binary file object, a PIL image, an HWC uint8 RGB array or a CHW uint8 RGB tensor."""
+
+MAX_PIXELS = 178_956_970
+"""Photos with more pixels are refused unless `max_pixels` says otherwise; about 13,400 x 13,400."""
+
+_URL = re.compile(r"(?:[a-z][a-z0-9+.-]+://|data:image/)", re.IGNORECASE)
+_SHOWN = 160
+_PILLOW_GLOBALS = Lock()
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def load_image(image: ImageInput, *, max_pixels: int | None = None) -> Image.Image:
+    """Any photo as an upright RGB image that shares nothing with the input.
+
+    EXIF orientation is applied, transparency lies on white, 16-bit grey is scaled to 8 bits, and of an animation the
+    first frame counts. A PIL image is taken at its current frame and is not changed.
+
+    Args:
+        image: See `ImageInput`.
+        max_pixels: Refuse photos with more pixels, before they are decoded; None is `MAX_PIXELS`.
+
+    Raises:
+        ImageError: The photo can't be found, read or decoded, or is too large.
+        InputError: The type, dtype or shape is not one of `ImageInput`.
+    """
+    limit = MAX_PIXELS if max_pixels is None else max_pixels
+    name = _called(image)
+    if isinstance(image, Image.Image):
+        return _decode(image, name, limit)
+    if isinstance(image, str | os.PathLike):
+        return _from_path(image, name, limit)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return _from_stream(BytesIO(image), name, limit)
+    if isinstance(image, np.ndarray):
+        return _decode(_from_array(image), name, limit)
+    if _is_tensor(image):
+        return _decode(_from_tensor(image), name, limit)
+    if _is_stream(image):
+        return _from_stream(image, name, limit)
+    expected = "a path, bytes, a binary file object, a PIL image, an HWC uint8 array or a CHW uint8 tensor"
+    raise InputError(f"a photo must be {expected}, got {type(image).__name__}; convert it to one of these")
+
+
+def describe(image: ImageInput) -> str | None:
+    """A short name of the photo, its file name, or None where it has none."""
+    path = image if isinstance(image, str | os.PathLike) else getattr(image, "name", getattr(image, "filename", None))
+    if not isinstance(path, str | os.PathLike):
+        return None
+    name = Path(os.fsdecode(path)).name
+    return name.encode("utf-8", "backslashreplace").decode("utf-8") or None
+
+
+def crop_region(image: Image.Image, box: Sequence[float] | NDArray[np.floating[Any]]) -> Image.Image:
+    """The part of the photo inside the box, at least one pixel.
+
+    Args:
+        image: RGB photo.
+        box: xyxy in pixels; rounded outwards and clipped to the photo.
+    """
+    x1, y1, x2, y2 = _pixel_box(box, image.size)
+    # Image.crop warns of decompression bombs; pasting doesn't.
+    crop = Image.new("RGB", (x2 - x1, y2 - y1))
+    crop.paste(image, (-x1, -y1))
+    return crop
+
+
+def masked_crop(
+    image: Image.Image, box: Sequence[float] | NDArray[np.floating[Any]], mask: NDArray[np.bool_]
+) -> Image.Image:
+    """The part of the photo inside the box, white outside the mask.
+
+    Args:
+        image: RGB photo.
+        box: xyxy in pixels; rounded outwards and clipped to the photo.
+        mask: (H, W) bool, the size of the photo.
+
+    Raises:
+        InputError: The mask has another shape or dtype.
+    """
+    if mask.shape != (image.height, image.width) or mask.dtype != np.bool_:
+        expected = f"({image.height}, {image.width}) bool, the photo's height and width"
+        raise InputError(f"a mask must be {expected}, got {mask.dtype} {mask.shape}; resize it to the photo")
+    x1, y1, x2, y2 = _pixel_box(box, image.size)
+    crop = Image.new("RGB", (x2 - x1, y2 - y1), "white")
+    crop.paste(crop_region(image, box), (0, 0), Image.fromarray(mask[y1:y2, x1:x2]))
+    return crop
+
+
+def check_boxes(boxes: ArrayLike, width: int, height: int) -> NDArray[np.float32]:
+    """Boxes from a user, clipped to the photo.
+
+    Args:
+        boxes: (N, 4) numbers, xyxy in pixels.
+        width: Of the upright photo.
+        height: Of the upright photo.
+
+    Returns:
+        (N, 4) float32 with 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height.
+
+    Raises:
+        InputError: Another shape, a number that isn't finite, corners in the wrong order, or a box outside the photo.
+    """
+    try:
+        with np.errstate(over="ignore"):
+            array = np.asarray(boxes, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"boxes must be (N, 4) numbers, x1 y1 x2 y2 in pixels, got {boxes!r:.60}") from error
+    if array.size == 0:
+        return np.zeros((0, 4), dtype=np.float32)
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise InputError(f"boxes must have shape (N, 4), x1 y1 x2 y2 in pixels, got {array.shape}; one box is [[…]]")
+    clipped = np.clip(array, 0, np.array([width, height, width, height], dtype=np.float32))
+    for index, (box, inside) in enumerate(zip(array, clipped, strict=True)):
+        shown = f"boxes[{index}] = {[round(float(value), 2) for value in box]}"
+        if not np.isfinite(box).all():
+            raise InputError(f"{shown} must hold finite numbers; leave the box out or correct it")
+        if not (box[:2] < box[2:]).all():
+            raise InputError(f"{shown} must be x1 y1 x2 y2 with x2 > x1 and y2 > y1, not x y width height")
+        if not (inside[:2] < inside[2:]).all():
+            raise InputError(f"{shown} lies outside the photo of {width}x{height} pixels; boxes are in upright pixels")
+    return clipped
+
+
+def _from_path(source: str | os.PathLike[str], name: str, limit: int) -> Image.Image:
+    if isinstance(source, str) and _URL.match(source):
+        raise ImageError(f"{name} is a URL; download it first and give the file")
+    path = Path(source)
+    try:
+        if path.is_dir():
+            raise ImageError(f"{name} is a folder; give the photos inside it")
+        with path.open("rb") as stream:
+            return _from_stream(stream, name, limit)
+    except FileNotFoundError as error:
+        raise ImageError(f"{name} does not exist; check the path") from error
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"{name} can't be opened ({reason}); check the path and its permissions") from error
+
+
+def _from_stream(stream: BinaryIO, name: str, limit: int) -> Image.Image:
+    if not stream.seekable():
+        stream = BytesIO(stream.read())
+    stream.seek(0)
+    first = stream.read(1)
+    if isinstance(first, str):
+        raise InputError(f"{name} is a text file object; open it in binary mode, open(path, 'rb')")
+    if not first:
+        raise ImageError(f"{name} is empty (0 bytes); copy or download it again")
+    try:
+        with _pillow_header():
+            opened = Image.open(stream)
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name} is not a photo in a known format; convert it to JPEG or PNG") from error
+    except Exception as error:  # a broken header makes Pillow's readers raise nearly anything
+        raise _undecodable(name, error) from error
+    with opened:
+        return _decode(opened, name, limit)
+
+
+def _from_array(array: NDArray[Any]) -> Image.Image:
+    got = f"{array.dtype} {array.shape}"
+    if array.dtype != np.uint8:
+        raise InputError(f"a photo array must be uint8 in [0, 255], got {got}; scale it and use .astype(np.uint8)")
+    if array.ndim == 2:
+        raise InputError(f"a photo array must be (H, W, 3) RGB, got {got}; for grey use np.stack([array] * 3, axis=-1)")
+    if array.ndim == 3 and array.shape[0] == 3 != array.shape[2]:
+        raise InputError(f"a photo array must be (H, W, 3) RGB, got {got}; use array.transpose(1, 2, 0)")
+    if array.ndim != 3 or array.shape[2] != 3:
+        raise InputError(f"a photo array must be (H, W, 3) RGB, got {got}; pass one photo and drop alpha")
+    if 0 in array.shape:
+        raise InputError(f"a photo array must have pixels, got {got}")
+    return Image.fromarray(array)
+
+
+def _from_tensor(tensor: Tensor) -> Image.Image:
+    shape = tuple(tensor.shape)
+    got = f"{tensor.dtype} {shape}".removeprefix("torch.")
+    if tensor.element_size() != 1 or tensor.is_floating_point() or "uint8" not in got:
+        raise InputError(f"a photo tensor must be uint8 in [0, 255], got {got}; scale it and use .to(torch.uint8)")
+    if len(shape) == 3 and shape[2] == 3 != shape[0]:
+        raise InputError(f"a photo tensor must be (3, H, W) RGB, got {got}; use tensor.permute(2, 0, 1)")
+    if len(shape) != 3 or shape[0] != 3 or 0 in shape:
+        raise InputError(f"a photo tensor must be (3, H, W) RGB, got {got}; pass one photo with three channels")
+    return _from_array(tensor.detach().permute(1, 2, 0).cpu().numpy())
+
+
+def _is_tensor(image: object) -> TypeGuard[Tensor]:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(image, torch.Tensor)
+
+
+def _is_stream(image: object) -> TypeGuard[BinaryIO]:
+    return hasattr(image, "read")
+
+
+def _decode(image: Image.Image, name: str, limit: int) -> Image.Image:
+    width, height = image.size
+    if not width or not height:
+        raise ImageError(f"{name} has no pixels ({width}x{height}); give a photo of at least 1x1")
+    if width * height > limit:
+        raise ImageError(f"{name} has {width}x{height} pixels, over max_pixels={limit}; shrink it or raise max_pixels")
+    try:
+        image.load()
+        upright = _upright(_to_rgb(image), image)
+    except Exception as error:  # damaged data makes Pillow's readers raise nearly anything
+        raise _undecodable(name, error) from error
+    upright.info.clear()
+    return upright
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _from_sixteen_bits(image)
+    if image.mode == "F":
+        raise ValueError("its pixels are 32-bit floats of unknown range")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    layer = image.convert("RGBA")
+    canvas = Image.new("RGB", image.size, "white")
+    canvas.paste(layer, (0, 0), layer)
+    return canvas
+
+
+def _from_sixteen_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image, dtype=np.int32)
+    if values.min() < 0 or values.max() > 65_535:
+        raise ValueError(f"its grey values run from {values.min()} to {values.max()}, beyond 16 bits")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+
+
+def _upright(rgb: Image.Image, original: Image.Image) -> Image.Image:
+    try:
+        with _pillow_header():
+            turn = _TURNS.get(original.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # a photo with damaged EXIF is still a photo
+        return rgb
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def _undecodable(name: str, error: Exception) -> ImageError:
+    reason = str(error) or type(error).__name__
+    return ImageError(f"{name} can't be decoded ({reason}); copy it again or convert it to an 8-bit JPEG or PNG")
+
+
+@contextmanager
+def _pillow_header() -> Iterator[None]:
+    # Pillow warns of damaged EXIF and of large photos, and refuses larger ones by a global of its own.
+    with _PILLOW_GLOBALS, warnings.catch_warnings(action="ignore"):
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _pixel_box(box: Sequence[float] | NDArray[np.floating[Any]], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    width, height = size
+    x1, y1, x2, y2 = (float(value) for value in box)
+    left, top = (min(max(math.floor(low), 0), length - 1) for low, length in ((x1, width), (y1, height)))
+    right = min(max(math.ceil(x2), left + 1), width)
+    bottom = min(max(math.ceil(y2), top + 1), height)
+    return left, top, right, bottom
+
+
+def _called(image: object) -> str:
+    if isinstance(image, str | os.PathLike):
+        path = os.fsdecode(image)
+        return f"photo {path if len(path) <= _SHOWN else '…' + path[-_SHOWN:]!r}"
+    name = describe(image)  # type: ignore[arg-type]
+    return f"photo {name!r}" if name else f"the photo given as {type(image).__name__}"

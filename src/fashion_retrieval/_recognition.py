@@ -1,0 +1,169 @@
+"""Regions -> crops and masked crops -> encoder -> zero-shot -> Recognition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fashion_retrieval._device import inference_context
+from fashion_retrieval._images import crop_region, masked_crop
+from fashion_retrieval.colours import dominant_colours
+from fashion_retrieval.models.encoder import Encoder
+from fashion_retrieval.models.zero_shot import PromptCache, probabilities
+from fashion_retrieval.results import Attribute, Colour, Garment, Recognition, Region, Score
+from fashion_retrieval.taxonomy import Group, Taxonomy, Value, attribute_prompts, category_prompts
+
+_UPPER, _LOWER = {"upper", "outerwear", "dress"}, {"trousers", "shorts", "skirt", "legwear", "dress"}
+_SAME_FAMILY, _OTHER_FAMILY = 0.3, 0.02
+_NO_COLOUR = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """An upright RGB photo with the regions found in it."""
+
+    image: Image.Image
+    regions: Sequence[Region]
+    source: str | None
+
+
+class Recogniser:
+    """What is in regions of photos, by an encoder and a taxonomy.
+
+    Args:
+        encoder: The dual encoder, on `device`.
+        prompts: Embeddings of prompts, shared between taxonomies.
+        taxonomy: What to look for.
+        calibration: Factor on the logits by group, so that probabilities are frequencies.
+        thresholds: By group, the probability below which a value is reported as not visible.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: Encoder,
+        prompts: PromptCache,
+        taxonomy: Taxonomy,
+        calibration: dict[str, float],
+        thresholds: dict[str, float],
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.encoder = encoder
+        self.prompts = prompts
+        self.taxonomy = taxonomy
+        self.calibration = calibration
+        self.thresholds = thresholds
+        self.device = device
+        self.dtype = dtype
+
+    def recognise(self, photos: Sequence[Photo], *, model_id: str, top_k: int, batch_size: int) -> list[Recognition]:
+        """One `Recognition` a photo; the regions of all photos go through the encoder together."""
+        colours = [self._colours(photo) for photo in photos]
+        pairs = [(photo.image, region) for photo in photos for region in photo.regions]
+        crops = self.embed([crop_region(image, region.box) for image, region in pairs], batch_size)
+        masked = self.embed([masked_crop(image, region.box, region.mask) for image, region in pairs], batch_size)
+        flat = [found for of_photo in colours for found in of_photo]
+        self._prepare(flat)
+        garments = iter(
+            self._garment(region, crop, inside, found, top_k)
+            for (_, region), crop, inside, found in zip(pairs, crops, masked, flat, strict=True)
+        )
+        return [
+            Recognition(
+                photo.image.width, photo.image.height, tuple(next(garments) for _ in photo.regions), model_id, photo.source, photo.image
+            )
+            for photo in photos
+        ]
+
+    def embed(self, images: Sequence[Image.Image], batch_size: int) -> Tensor:
+        """RGB images -> (N, d) float32, L2-normalised, on the model's device."""
+        rows = [torch.empty(0, self.encoder.embedding_dim, device=self.device)]
+        for start in range(0, len(images), batch_size):
+            batch = torch.stack([self.encoder.preprocess(image) for image in images[start : start + batch_size]])
+            with inference_context(self.device, self.dtype):
+                rows.append(self.encoder.encode_image(batch.to(self.device)).float())
+        return torch.cat(rows)
+
+    def category_probabilities(self, embedding: Tensor, colour: str, kind: str | None = None) -> Tensor:
+        """(values,) over the taxonomy's categories for one crop; `kind` is what the segmenter takes it for."""
+        group = self.taxonomy.category
+        shares = self._group_probabilities(embedding, group, [category_prompts(group, v, colour) for v in group.values])
+        weights = torch.tensor([_agreement(value.kind, kind) for value in group.values], device=shares.device)
+        return shares * weights / (shares * weights).sum()
+
+    def attribute_probabilities(self, embedding: Tensor, group: Group, category: Value) -> Tensor:
+        """(values,) over the values of an attribute group for one masked crop of a category."""
+        return self._group_probabilities(embedding, group, [attribute_prompts(group, v, category) for v in group.values])
+
+    def _group_probabilities(self, embedding: Tensor, group: Group, prompts: list[list[str]]) -> Tensor:
+        templates = len(group.templates)
+        classes, owner = [], []
+        for index, of_value in enumerate(prompts):
+            for start in range(0, len(of_value), templates):
+                classes.append(of_value[start : start + templates])
+                owner.append(index)
+        scale = self.encoder.logit_scale * self.calibration.get(group.name, 1.0)
+        return probabilities(embedding, self.prompts.classes(classes), owner, scale)
+
+    def _prepare(self, colours: Sequence[Sequence[Colour]]) -> None:
+        """Embed all category prompts of a call in one go."""
+        names = {_prompt_colour(found) for found in colours}
+        group = self.taxonomy.category
+        self.prompts.add(p for name in names for value in group.values for p in category_prompts(group, value, name))
+
+    @staticmethod
+    def _colours(photo: Photo) -> list[tuple[Colour, ...]]:
+        pixels = np.asarray(photo.image)
+        return [dominant_colours(pixels, region.mask) for region in photo.regions]
+
+    def _garment(self, region: Region, crop: Tensor, masked: Tensor, colours: tuple[Colour, ...], top_k: int) -> Garment:
+        values = self.taxonomy.category.values
+        shares = self.category_probabilities(crop, _prompt_colour(colours), region.kind)
+        categories = _ranked(values, shares, top_k)
+        category = next(value for value in values if value.name == categories[0].name)
+        attributes = {g.name: self._attribute(g, category, masked, top_k) for g in self.taxonomy.attributes}
+        return Garment(
+            box=region.box,
+            mask=region.mask,
+            score=region.score,
+            kind=region.kind,
+            category=categories[0],
+            categories=categories,
+            attributes=attributes,
+            colours=colours,
+        )
+
+    def _attribute(self, group: Group, category: Value, masked: Tensor, top_k: int) -> Attribute:
+        if not group.applies(category):
+            return Attribute(group.name, None, 1.0, "not_applicable")
+        scores = _ranked(group.values, self.attribute_probabilities(masked, group, category), top_k)
+        best = scores[0]
+        absent = any(value.absent for value in group.values if value.name == best.name)
+        if absent or best.probability < self.thresholds.get(group.name, 0.0):
+            certainty = best.probability if absent else 1 - best.probability
+            return Attribute(group.name, None, certainty, "not_visible", scores)
+        return Attribute(group.name, best.name, best.probability, "visible", scores)
+
+
+def _ranked(values: Sequence[Value], shares: Tensor, top_k: int) -> tuple[Score, ...]:
+    top = shares.topk(min(top_k, len(values)))
+    pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    return tuple(Score(values[index].name, min(1.0, share)) for index, share in pairs)
+
+
+def _prompt_colour(colours: Sequence[Colour]) -> str:
+    return colours[0].name if colours else _NO_COLOUR
+
+
+def _agreement(category: str | None, region: str | None) -> float:
+    """How far a category of this kind may stand in a region that the segmenter took for that kind."""
+    if category is None or region is None or category == region:
+        return 1.0
+    related = {category, region} <= _UPPER or {category, region} <= _LOWER
+    return _SAME_FAMILY if related else _OTHER_FAMILY

@@ -1,0 +1,236 @@
+"""The colours of a garment: what share of its mask has which name, the dominant one first.
+
+Every pixel gets a soft name from its CIELAB colour and from its surroundings (the garment's mean and spread, the
+photo's mean and brightest part), so that a white shirt in the shade stays white and indoor light does not turn gray
+into beige. A small network, fitted on labelled photos by `training/fit_colours.py`, does the naming; its weights are
+`assets/colours.json`. The share of a name is the mean over the garment's pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fashion_retrieval.errors import InputError
+from fashion_retrieval.results import Colour
+
+PALETTE: Mapping[str, str] = MappingProxyType(
+    {
+        "red": "#c8202f",
+        "orange": "#f08020",
+        "yellow": "#f2d230",
+        "green": "#3c8c40",
+        "cyan": "#30b8c0",
+        "blue": "#2a4f9e",
+        "purple": "#7a3c96",
+        "black": "#1a1a1c",
+        "gray": "#84868a",
+        "white": "#f6f6f4",
+        "pink": "#f2a0b8",
+        "brown": "#6b4630",
+        "beige": "#d8c4a2",
+    }
+)
+"""The names a colour can have, each with a typical example."""
+
+PAPER_NINE = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "black", "gray")
+"""The colours of the paper's category prompts."""
+
+PIXELS = 1024
+"""At most this many pixels of a garment are looked at."""
+
+_MIN_SHARE = 0.08
+_MINOR_SKIN = 0.35
+
+_TO_XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
+_TO_RELATIVE_XYZ = (_TO_XYZ / _TO_XYZ.sum(axis=1, keepdims=True)).T.astype(np.float32)
+
+Floats = NDArray[np.float32]
+
+
+def dominant_colours(
+    image: NDArray[np.uint8], mask: NDArray[np.bool_], *, limit: int = 3, exclude_skin: bool = True
+) -> tuple[Colour, ...]:
+    """The colours of a garment.
+
+    Args:
+        image: The photo, HWC uint8 RGB in [0, 255]. All of it, not only the garment: the rest tells the light.
+        mask: The garment, (H, W) bool.
+        limit: At most this many colours.
+        exclude_skin: Leave out skin-coloured pixels where they are a minor part of the mask.
+
+    Returns:
+        Largest share first: the first name is the dominant colour. `hex` is the mean colour of the pixels of that name
+        in this photo, `share` their part of the mask. Names below 8% are left out, so shares sum to at most 1. Empty
+        for an empty mask.
+
+    Raises:
+        InputError: For another shape, dtype or limit.
+    """
+    _check(image, mask, limit)
+    rgb, around = sample(image, mask)
+    if not len(rgb):
+        return ()
+    model = _model()
+    lab = to_lab(rgb)
+    kept = model.without_skin(lab) if exclude_skin else np.ones(len(lab), dtype=np.bool_)
+    rgb, lab = rgb[kept], lab[kept]
+    names = model.names(lab, around)
+    shares = names.mean(axis=0)
+    order = np.argsort(-shares, kind="stable")[:limit]
+    return tuple(
+        Colour(model.palette[i], _mean_hex(rgb, names, int(i)), float(shares[i]))
+        for rank, i in enumerate(order)
+        if rank == 0 or shares[i] >= _MIN_SHARE
+    )
+
+
+def paper_colour(colours: Sequence[Colour]) -> str:
+    """The dominant colour as one of the paper's nine, for its prompts.
+
+    The other four names go to the nearest of the nine. White has no hue: gray. Brown is dark orange. Pink is light
+    red, or light purple where its hue is bluish. Beige is pale yellow where its hue is visible, gray where it is not.
+    Without any colour the answer is gray, which claims no hue.
+    """
+    if not colours:
+        return "gray"
+    first = colours[0]
+    if first.name in PAPER_NINE:
+        return first.name
+    _, a, b = to_lab(np.frombuffer(bytes.fromhex(first.hex[1:]), dtype=np.uint8)).tolist()
+    if first.name == "pink":
+        return "red" if b > -0.15 * a else "purple"
+    if first.name == "beige":
+        return "yellow" if np.hypot(a, b) > 15.0 else "gray"
+    return {"white": "gray", "brown": "orange"}[first.name]
+
+
+def sample(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], Floats]:
+    """What the naming looks at: evenly spaced pixels of the mask, and the light of the whole photo.
+
+    Args:
+        image: HWC uint8 RGB.
+        mask: (H, W) bool.
+
+    Returns:
+        (N, 3) uint8 with N at most `PIXELS`, and the photo's mean colour and the mean of its brightest tenth, (6,)
+        float32 CIELAB.
+    """
+    inside = np.flatnonzero(mask)
+    pixels = image.reshape(-1, 3)
+    rgb = pixels[inside[_evenly(len(inside), PIXELS)]]
+    photo = to_lab(pixels[_evenly(len(pixels), PIXELS)])
+    brightest = photo[photo[:, 0] >= np.quantile(photo[:, 0], 0.9)]
+    return rgb, np.concatenate([photo.mean(axis=0), brightest.mean(axis=0)])
+
+
+def to_lab(rgb: NDArray[np.uint8]) -> Floats:
+    """CIELAB (D65) of sRGB colours: (..., 3) uint8 -> (..., 3) float32, L in [0, 100], a and b about [-110, 110]."""
+    xyz = _linear_levels()[rgb] @ _TO_RELATIVE_XYZ
+    root = np.where(xyz > 216 / 24389, np.cbrt(xyz), xyz * np.float32(24389 / 27 / 116) + np.float32(16 / 116))
+    x, y, z = root[..., 0], root[..., 1], root[..., 2]
+    lab: Floats = np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1).astype(np.float32)
+    return lab
+
+
+def pixel_features(lab: Floats) -> Floats:
+    """What the network sees of a pixel: (N, 3) CIELAB -> (N, 7), lightness, chroma and hue, of the order of 1."""
+    lightness, a, b = lab[:, 0], lab[:, 1], lab[:, 2]
+    chroma = np.hypot(a, b)
+    columns = (lightness / 50 - 1, a / 40, b / 40, chroma / 40, a / (chroma + 6), b / (chroma + 6))
+    return np.stack([*columns, chroma / (lightness + 10)], axis=-1)
+
+
+def context_features(lab: Floats, around: Floats) -> Floats:
+    """What it sees of the surroundings: the garment's mean and deviation, the light of the photo: (12,)."""
+    return np.concatenate([lab.mean(axis=0) / 50, lab.std(axis=0) / 25, around / 50])
+
+
+@dataclass(frozen=True, slots=True)
+class ColourModel:
+    """The fitted naming: a network of one hidden layer, and the colours of skin as a Gaussian in CIELAB."""
+
+    palette: tuple[str, ...]
+    from_pixel: Floats
+    from_context: Floats
+    hidden_bias: Floats
+    to_name: Floats
+    name_bias: Floats
+    skin_mean: Floats
+    skin_precision: Floats
+
+    def names(self, lab: Floats, around: Floats) -> Floats:
+        """Soft names of pixels: (N, 3) CIELAB and the photo's light (6,) -> (N, names), rows sum to 1."""
+        shared = context_features(lab, around) @ self.from_context + self.hidden_bias
+        hidden = np.maximum(pixel_features(lab) @ self.from_pixel + shared, 0)
+        logits = hidden @ self.to_name + self.name_bias
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        names: Floats = odds / odds.sum(axis=1, keepdims=True)
+        return names
+
+    def without_skin(self, lab: Floats) -> NDArray[np.bool_]:
+        """The pixels to keep, (N,) bool: not skin, or all where skin colours are so many that they are the garment."""
+        offset = lab - self.skin_mean
+        skin = ((offset @ self.skin_precision) * offset).sum(axis=1) < 1
+        return ~skin if skin.mean() <= _MINOR_SKIN else np.ones_like(skin)
+
+    @classmethod
+    def from_json(cls, text: str) -> ColourModel:
+        """Read `assets/colours.json`."""
+        data = json.loads(text)
+        palette = tuple(data.pop("palette"))
+        return cls(palette, **{name: np.array(value, dtype=np.float32) for name, value in data.items()})
+
+    def to_json(self) -> str:
+        """The text that `from_json` reads: one row of weights per line, rounded to four digits."""
+        lines = [f'"palette": {json.dumps(list(self.palette))}']
+        for name in self.__slots__[1:]:
+            rows = np.round(getattr(self, name).astype(np.float64), 4).tolist()
+            nested = isinstance(rows[0], list)
+            text = "[\n  " + ",\n  ".join(map(json.dumps, rows)) + "\n]" if nested else json.dumps(rows)
+            lines.append(f'"{name}": {text}')
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+@cache
+def _model() -> ColourModel:
+    return ColourModel.from_json(files("fashion_retrieval").joinpath("assets/colours.json").read_text(encoding="utf-8"))
+
+
+@cache
+def _linear_levels() -> Floats:
+    level = np.arange(256) / 255
+    return np.where(level <= 0.04045, level / 12.92, ((level + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+def _evenly(count: int, most: int) -> NDArray[np.int64]:
+    """Positions spread over `range(count)` by the golden ratio, so that they don't fall in step with stripes."""
+    if count <= most:
+        return np.arange(count)
+    return (np.arange(most) * ((5**0.5 - 1) / 2) % 1.0 * count).astype(np.int64)
+
+
+def _mean_hex(rgb: NDArray[np.uint8], names: Floats, index: int) -> str:
+    own = names.argmax(axis=1) == index
+    if not own.any():
+        own = names[:, index] >= names[:, index].max()
+    red, green, blue = (round(level) for level in rgb[own].mean(axis=0).tolist())
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def _check(image: NDArray[np.uint8], mask: NDArray[np.bool_], limit: int) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise InputError(f"image must be HWC uint8 RGB, got {image.dtype} {image.shape}; convert it first")
+    if mask.shape != image.shape[:2] or mask.dtype != np.bool_:
+        raise InputError(f"mask must be bool {image.shape[:2]} as the image, got {mask.dtype} {mask.shape}")
+    if limit < 1:
+        raise InputError(f"limit must be at least 1, got {limit}")

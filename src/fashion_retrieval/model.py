@@ -1,0 +1,345 @@
+"""FashionModel: the one front door."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+from rich.progress import track
+
+from fashion_retrieval import checkpoint, hub
+from fashion_retrieval._device import describe as describe_device
+from fashion_retrieval._device import inference_context, resolve_device, resolve_dtype
+from fashion_retrieval._images import ImageInput, check_boxes, describe, load_image
+from fashion_retrieval._model_card import CARD_NAME, render_card
+from fashion_retrieval._recognition import Photo, Recogniser
+from fashion_retrieval.checkpoint import Bundle
+from fashion_retrieval.config import ModelConfig
+from fashion_retrieval.errors import FashionRetrievalError, InputError, UnsupportedError
+from fashion_retrieval.models.encoder import Encoder
+from fashion_retrieval.models.zero_shot import PromptCache
+from fashion_retrieval.results import Failure, Recognition, Region
+from fashion_retrieval.taxonomy import Taxonomy
+
+Boxes = ArrayLike | None
+TaxonomyInput = Taxonomy | dict[str, Any] | str | Path | None
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """Anything that finds garments: `GarmentSegmenter`, `SegmentAnythingSegmenter`, or your own."""
+
+    def segment(self, image: Image.Image, boxes: NDArray[np.float32] | None = None) -> list[Region]:
+        """RGB photo -> its garments; with (N, 4) float32 boxes (xyxy, pixels), one region a box."""
+        ...
+
+
+SegmenterInput = Segmenter | Literal["auto"] | None
+
+
+class FashionModel:
+    """A dual encoder for photos and texts of clothes, with a segmenter and a vocabulary.
+
+    Attributes:
+        model_id: What it was loaded as.
+        encoder: The open_clip model with its tokenizer and preprocessing.
+        config: What the model's own files say of it.
+        device: Where it runs.
+        dtype: The type its matrix products are computed in; weights and results are float32.
+    """
+
+    def __init__(self, bundle: Bundle, *, model_id: str, device: str | torch.device = "auto", dtype: str = "auto") -> None:
+        self.model_id = model_id
+        self.config = bundle.config or ModelConfig(name=model_id)
+        self.device = resolve_device(device)
+        self.dtype = resolve_dtype(dtype, self.device)
+        self.encoder: Encoder = bundle.encoder.to(self.device)
+        self._bundle = bundle
+        self._segmenter: Segmenter | None = bundle.segmenter.to(self.device) if bundle.segmenter else None
+        self._prompts = PromptCache(self.encoder, self.device, self.dtype)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        id_or_path: str | Path = hub.EMBEDDED,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        token: str | None = None,
+        device: str | torch.device = "auto",
+        dtype: str = "auto",
+    ) -> FashionModel:
+        """Load a model.
+
+        Args:
+            id_or_path: "compact", the model inside the package; a folder; or a Hub repository in this package's, open_clip's
+                or the transformers CLIP format ("laion/CLIP-ViT-B-32-laion2B-s34B-b79K").
+            revision: Branch, tag or commit of the repository.
+            cache_dir: Where downloads are kept; None is huggingface_hub's cache.
+            local_files_only: Never use the network.
+            token: For private and gated repositories.
+            device: "auto" (CUDA, else Apple MPS, else CPU), "cpu", "cuda", "cuda:1", "mps".
+            dtype: "auto" (bfloat16 where the hardware multiplies it), "float32", "bfloat16", "float16".
+
+        Raises:
+            ModelNotFoundError: No such model, or not in the cache while offline.
+            HubError: The Hub refused or did not answer.
+            WeightsError: Weights that are pickled, truncated, altered or of another architecture.
+            ConfigError: A configuration with a fault.
+        """
+        folder = hub.resolve(
+            id_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
+        )
+        return cls(checkpoint.load(folder), model_id=str(id_or_path), device=device, dtype=dtype)
+
+    def __repr__(self) -> str:
+        height, width = self.encoder.image_size
+        where = describe_device(self.device, self.dtype)
+        return f"FashionModel({self.model_id!r}, {self.embedding_dim}-d, {width}x{height} px, {where})"
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of the embeddings."""
+        return self.encoder.embedding_dim
+
+    def recognize(
+        self,
+        image: ImageInput,
+        *,
+        boxes: Boxes = None,
+        segmenter: SegmenterInput = "auto",
+        taxonomy: TaxonomyInput = None,
+        top_k: int = 3,
+    ) -> Recognition:
+        """What is in a photo: its garments with box, mask, category, attributes and colours.
+
+        Args:
+            image: Path, bytes, binary file, PIL image, HWC uint8 array or CHW uint8 tensor.
+            boxes: (N, 4) xyxy in pixels of the upright photo; one garment a box. None finds the garments.
+            segmenter: "auto" is the model's own or, where it has none, the embedded one; None takes the whole photo (or
+                each whole box) for one region.
+            taxonomy: "default", "deepfashion", a YAML or JSON file, a dict; None is the model's own.
+            top_k: How many alternatives to report.
+
+        Returns:
+            The photo's size and garments; none found is an empty result.
+
+        Raises:
+            InputError: The photo, the boxes or the taxonomy can't be used.
+        """
+        recogniser, finder = self._recogniser(taxonomy, top_k), self._finder(segmenter)
+        photo = self._photo(image, boxes, finder)
+        return recogniser.recognise([photo], model_id=self.model_id, top_k=top_k, batch_size=32)[0]
+
+    def recognize_many(
+        self,
+        images: Iterable[ImageInput],
+        *,
+        segmenter: SegmenterInput = "auto",
+        taxonomy: TaxonomyInput = None,
+        top_k: int = 3,
+        batch_size: int = 16,
+        on_error: Literal["raise", "skip"] = "raise",
+        progress: bool = False,
+    ) -> Iterator[Recognition | Failure]:
+        """Recognise many photos, batched across photos; one result a photo, in order.
+
+        Args:
+            images: Photos, read as they are needed.
+            segmenter: As in `recognize`.
+            taxonomy: As in `recognize`.
+            top_k: As in `recognize`.
+            batch_size: Photos held in memory at a time, and regions encoded at a time.
+            on_error: "skip" yields a `Failure` in the place of a photo that can't be read and goes on.
+            progress: Show a progress bar on the terminal.
+        """
+        if on_error not in ("raise", "skip"):
+            raise InputError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
+        _check_batch_size(batch_size)
+        recogniser, finder = self._recogniser(taxonomy, top_k), self._finder(segmenter)
+        return self._stream(images, recogniser, finder, top_k, batch_size, on_error == "skip", progress)
+
+    def encode(
+        self,
+        *,
+        images: ImageInput | Sequence[ImageInput] | None = None,
+        texts: str | Sequence[str] | None = None,
+        batch_size: int = 32,
+        progress: bool = False,
+    ) -> NDArray[np.float32]:
+        """Embeddings of photos or of texts, in the same space.
+
+        Args:
+            images: One photo or a sequence of them; each whole photo is encoded.
+            texts: One text or a sequence of them.
+            batch_size: How many go through the model at a time.
+            progress: Show a progress bar on the terminal.
+
+        Returns:
+            (N, D) float32, L2-normalised; (1, D) for one.
+
+        Raises:
+            InputError: Both or neither given, or an item can't be used; the message says which.
+        """
+        _check_batch_size(batch_size)
+        if (images is None) == (texts is None):
+            raise InputError("encode expects either images= or texts=, got both or neither; call it once for each")
+        if texts is not None:
+            return self._encode_texts([texts] if isinstance(texts, str) else list(texts), batch_size, progress)
+        several = isinstance(images, list | tuple)
+        return self._encode_images(list(images) if several else [images], batch_size, progress)  # type: ignore[arg-type, list-item]
+
+    def compose(self, reference_image: ImageInput, modification_text: str) -> NDArray[np.float32]:
+        """A query from a photo and a wish: "this one, but red".
+
+        Raises:
+            UnsupportedError: This model has no composer.
+        """
+        raise UnsupportedError(
+            f"model {self.model_id!r} has no composer, so it can't join a photo and a text into one query; "
+            "encode(images=…) and encode(texts=…) give the two separately"
+        )
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write the model folder: weights, configuration and model card. Saving what was loaded gives the same bytes."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        card = render_card(self.config, model_id=self.model_id)
+        (folder / CARD_NAME).write_text(card, encoding="utf-8")
+        checkpoint.save(self._bundle, folder)
+        return folder
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        token: str | None = None,
+        private: bool = False,
+        revision: str | None = None,
+        commit_message: str = "Upload with fashion-retrieval",
+    ) -> str:
+        """Upload the model with its card to the Hub; returns the address of the commit.
+
+        Raises:
+            HubError: The Hub refused or did not answer.
+        """
+        from tempfile import TemporaryDirectory
+
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return hub.push(
+                Path(folder), repo_id, token=token, private=private, revision=revision, commit_message=commit_message
+            )
+
+    def _recogniser(self, taxonomy: TaxonomyInput, top_k: int) -> Recogniser:
+        if top_k < 1:
+            raise InputError(f"top_k must be at least 1, got {top_k}")
+        return Recogniser(
+            encoder=self.encoder,
+            prompts=self._prompts,
+            taxonomy=Taxonomy.load(self.config.taxonomy if taxonomy is None else taxonomy),
+            calibration=self.config.calibration,
+            thresholds=self.config.thresholds,
+            device=self.device,
+            dtype=self.dtype,
+        )
+
+    def _finder(self, segmenter: SegmenterInput) -> Segmenter | None:
+        if segmenter is None or isinstance(segmenter, Segmenter):
+            return segmenter
+        if segmenter != "auto":
+            raise InputError(f"segmenter must be 'auto', None or have a segment() method, got {segmenter!r}")
+        if self._segmenter is None:
+            embedded = checkpoint.load(hub.resolve(hub.EMBEDDED)).segmenter
+            self._segmenter = embedded.to(self.device) if embedded else None
+        return self._segmenter
+
+    def _photo(self, image: ImageInput, boxes: Boxes, finder: Segmenter | None) -> Photo:
+        upright = load_image(image)
+        if boxes is not None:
+            boxes = check_boxes(boxes, upright.width, upright.height)
+        if finder is not None:
+            regions = finder.segment(upright, boxes)
+        else:
+            regions = _rectangles(upright, boxes)
+        return Photo(upright, regions, describe(image))
+
+    def _stream(
+        self,
+        images: Iterable[ImageInput],
+        recogniser: Recogniser,
+        finder: Segmenter | None,
+        top_k: int,
+        batch_size: int,
+        skip: bool,
+        progress: bool,
+    ) -> Iterator[Recognition | Failure]:
+        items = iter(enumerate(track(images, "recognising") if progress else images))
+        while batch := list(islice(items, batch_size)):
+            photos: dict[int, Photo] = {}
+            failures: dict[int, Failure] = {}
+            for index, image in batch:
+                try:
+                    photos[index] = self._photo(image, None, finder)
+                except FashionRetrievalError as error:
+                    if not skip:
+                        raise
+                    failures[index] = Failure(index, describe(image) or f"photo {index}", error)
+            found = recogniser.recognise(
+                list(photos.values()), model_id=self.model_id, top_k=top_k, batch_size=batch_size
+            )
+            results: dict[int, Recognition | Failure] = {**dict(zip(photos, found, strict=True)), **failures}
+            yield from (results[index] for index, _ in batch)
+
+    def _encode_images(self, images: list[ImageInput], batch_size: int, progress: bool) -> NDArray[np.float32]:
+        rows = np.empty((len(images), self.embedding_dim), dtype=np.float32)
+        starts = range(0, len(images), batch_size)
+        for start in track(starts, "encoding photos") if progress else starts:
+            batch = [self._pixels(image, start + i) for i, image in enumerate(images[start : start + batch_size])]
+            with inference_context(self.device, self.dtype):
+                embeddings = self.encoder.encode_image(torch.stack(batch).to(self.device))
+            rows[start : start + len(batch)] = embeddings.float().cpu().numpy()
+        return rows
+
+    def _pixels(self, image: ImageInput, index: int) -> torch.Tensor:
+        try:
+            return self.encoder.preprocess(load_image(image))
+        except InputError as error:
+            raise type(error)(f"images[{index}]: {error}") from error
+
+    def _encode_texts(self, texts: list[str], batch_size: int, progress: bool) -> NDArray[np.float32]:
+        for index, text in enumerate(texts):
+            if not isinstance(text, str) or not text.strip():
+                raise InputError(f"texts[{index}] must be a text that is not empty, got {text!r}")
+        rows = np.empty((len(texts), self.embedding_dim), dtype=np.float32)
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        starts = range(0, len(order), batch_size)
+        for start in track(starts, "encoding texts") if progress else starts:
+            chosen = order[start : start + batch_size]
+            tokens = self.encoder.tokenize([texts[i] for i in chosen]).to(self.device)
+            with inference_context(self.device, self.dtype):
+                rows[chosen] = self.encoder.encode_text(tokens).float().cpu().numpy()
+        return rows
+
+
+def _rectangles(image: Image.Image, boxes: NDArray[np.float32] | None) -> list[Region]:
+    """Whole boxes, or the whole photo, as regions."""
+    whole = np.array([[0, 0, image.width, image.height]], dtype=np.float32)
+    regions = []
+    for left, top, right, bottom in (whole if boxes is None else boxes).tolist():
+        mask = np.zeros((image.height, image.width), dtype=bool)
+        mask[int(top) : max(int(top) + 1, round(bottom)), int(left) : max(int(left) + 1, round(right))] = True
+        regions.append(Region((left, top, right, bottom), mask, 1.0))
+    return regions
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, got {batch_size}")

@@ -1,0 +1,194 @@
+"""The dual encoder: images and texts in one embedding space (RaF-CLIP, or any open_clip model)."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+from open_clip.transformer import TextTransformer
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fashion_retrieval.errors import ConfigError, FashionRetrievalError, MissingExtraError, UnsupportedError
+
+CONFIG_NAME = "open_clip_config.json"
+WEIGHTS_NAME = "open_clip_model.safetensors"
+
+
+class Encoder(nn.Module):
+    """An open_clip model with its tokenizer and its one preprocessing path.
+
+    Shape legend: b batch, s tokens, d embedding width, h and w the input size of the image tower.
+    """
+
+    def __init__(
+        self,
+        *,
+        clip: CLIP | CustomTextCLIP,
+        tokenizer: Callable[[list[str]], Tensor],
+        preprocess: PreprocessCfg,
+        config: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self.clip = clip
+        self.tokenizer = tokenizer
+        self.config = config
+        self.preprocess_config = preprocess
+        self.transform: Callable[[Image.Image], Tensor] = image_transform_v2(preprocess, is_train=False)
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of the embeddings of both towers."""
+        return int(self.config["model_cfg"]["embed_dim"])
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the image tower's input, in pixels."""
+        _, height, width = self.preprocess_config.input_size
+        return int(height), int(width)
+
+    @property
+    def logit_scale(self) -> float:
+        """The learned factor on the cosine (CLIP's inverse temperature)."""
+        return math.exp(self.clip.logit_scale.item())
+
+    @property
+    def sigmoid_head(self) -> bool:
+        """True for models trained with SigLIP's pairwise sigmoid loss: they carry a logit bias."""
+        return getattr(self.clip, "logit_bias", None) is not None
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """RGB photo -> (3, h, w) float32, normalised as the image tower expects."""
+        return self.transform(image)
+
+    @property
+    def _causal_tower(self) -> CLIP | TextTransformer | None:
+        """The text tower, where padding after the end-of-text token can't change an embedding; else None."""
+        tower = getattr(self.clip, "text", self.clip)
+        pool = getattr(tower, "pool_type", getattr(tower, "text_pool_type", None))
+        plain = getattr(tower, "cls_emb", None) is None and getattr(tower, "attn_mask", None) is not None
+        return tower if plain and pool == "argmax" else None
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Texts -> (b, s) int64, cut after the longest text where that changes nothing.
+
+        With a causal mask and pooling at the end-of-text token padding is never looked at, so a short prompt costs a
+        fraction of the full context.
+        """
+        tokens = self.tokenizer(list(texts))
+        return tokens if self._causal_tower is None else tokens[:, : int(tokens.argmax(dim=1).max()) + 1]
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """(b, 3, h, w) float -> (b, d) float32, L2-normalised."""
+        return functional.normalize(self.clip.encode_image(pixels).float(), dim=-1)
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """(b, s) int64 -> (b, d) float32, L2-normalised."""
+        tower = self._causal_tower
+        features = self.clip.encode_text(tokens) if tower is None else _encode_causal(tower, tokens)
+        return functional.normalize(features.float(), dim=-1)
+
+
+def _encode_causal(tower: CLIP | TextTransformer, tokens: Tensor) -> Tensor:
+    """open_clip's text forward pass for tokens cut to s: (b, s) int64 -> (b, d), before normalisation."""
+    length = tokens.shape[1]
+    dtype = tower.transformer.get_cast_dtype()
+    states = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
+    states = tower.ln_final(tower.transformer(states, attn_mask=tower.attn_mask[:length, :length]))
+    pooled: Tensor = states[torch.arange(len(tokens), device=tokens.device), tokens.argmax(dim=-1)]
+    projection = tower.text_projection
+    if projection is not None:
+        pooled = projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
+    return pooled
+
+
+def build_encoder(config: Mapping[str, Any], folder: Path) -> Encoder:
+    """Build the architecture of an `open_clip_config.json`, randomly initialised; nothing is downloaded or loaded.
+
+    Args:
+        config: The parsed file: `model_cfg` and `preprocess_cfg`. It need not lie on disk.
+        folder: Tokenizers that need files of their own are read from here.
+
+    Raises:
+        ConfigError: open_clip can't build what the file describes, or its tokenizer's files are missing.
+        MissingExtraError: The tokenizer needs transformers.
+        UnsupportedError: A kind of model that is not a plain dual encoder.
+    """
+    model = config.get("model_cfg")
+    if not (
+        isinstance(model, dict)
+        and isinstance(model.get("vision_cfg"), dict)
+        and isinstance(model.get("text_cfg"), dict)
+    ):
+        raise ConfigError(
+            f"{CONFIG_NAME} must hold 'model_cfg' with 'vision_cfg' and 'text_cfg'; download the model again"
+        )
+    if "multimodal_cfg" in model:
+        raise UnsupportedError("expected a dual encoder, got a captioning model (CoCa); use a CLIP or SigLIP model")
+    if model["text_cfg"].get("hf_model_name"):
+        name = model["text_cfg"]["hf_model_name"]
+        raise UnsupportedError(f"expected open_clip's own text tower, got {name!r} of transformers; use another model")
+    try:
+        clip = _build_clip(model)
+        settings = merge_preprocess_dict(PreprocessCfg(), config.get("preprocess_cfg", {}))
+        preprocess = PreprocessCfg(**settings | {"size": clip.visual.image_size})
+        tokenizer = _build_tokenizer(model["text_cfg"], folder)
+        encoder = Encoder(clip=clip, tokenizer=tokenizer, preprocess=preprocess, config=config)
+        encoder.preprocess(Image.new("RGB", (2, 2)))
+    except FashionRetrievalError:
+        raise
+    except Exception as error:  # open_clip and timm raise any kind, AssertionError too
+        expected = f"a model that open_clip {open_clip.__version__} can build"
+        raise ConfigError(f"{CONFIG_NAME} must describe {expected}, got {type(error).__name__}: {error}") from error
+    return encoder
+
+
+def upgrade_weights(clip: CLIP | CustomTextCLIP, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Spell a state dict as this release of open_clip does: older ones named the text tower otherwise."""
+    state = dict(convert_to_custom_text_state_dict(state) if isinstance(clip, CustomTextCLIP) else state)
+    for name in ("logit_scale", "logit_bias"):
+        own = getattr(clip, name, None)
+        if own is not None and name in state and state[name].numel() == 1:
+            state[name] = state[name].reshape(own.shape)
+    return state
+
+
+def _build_clip(model: Mapping[str, Any]) -> CLIP | CustomTextCLIP:
+    settings = copy.deepcopy(dict(model))
+    settings["vision_cfg"]["timm_model_pretrained"] = False
+    return (CustomTextCLIP if settings.pop("custom_text", False) else CLIP)(**settings)
+
+
+def _build_tokenizer(text: Mapping[str, Any], folder: Path) -> Callable[[list[str]], Tensor]:
+    options = {"context_length": text.get("context_length", 77)} | text.get("tokenizer_kwargs", {})
+    if not text.get("hf_tokenizer_name"):
+        return _clip_tokenizer(json.dumps(options, sort_keys=True))
+    options |= {"trust_remote_code": False, "local_files_only": True}
+    try:
+        tokenizer: Callable[[list[str]], Tensor] = HFTokenizer(
+            str(folder), tokenizer_mode=text.get("tokenizer_mode"), **options
+        )
+    except ImportError as error:
+        remedy = "pip install 'fashion-retrieval[hf]'"
+        raise MissingExtraError(f"the tokenizer of {folder} needs transformers ({error}); run: {remedy}") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the tokenizer in {folder} can't be read ({error}); download the model again") from error
+    return tokenizer
+
+
+@cache
+def _clip_tokenizer(options: str) -> Callable[[list[str]], Tensor]:
+    """CLIP's own tokenizer; its vocabulary takes longer to unpack than a small model to load."""
+    tokenizer: Callable[[list[str]], Tensor] = SimpleTokenizer(**json.loads(options))
+    return tokenizer

@@ -1,0 +1,339 @@
+"""Segment Anything prompted with boxes: the paper's way to find the pixels of a garment."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from segment_anything import SamPredictor, build_sam_vit_b, build_sam_vit_h, build_sam_vit_l
+from segment_anything.modeling import Sam
+from torch import Tensor
+
+from fashion_retrieval._device import inference_context, resolve_device, resolve_dtype
+from fashion_retrieval.errors import (
+    FashionRetrievalError,
+    HubError,
+    InputError,
+    ModelNotFoundError,
+    WeightsError,
+)
+from fashion_retrieval.results import Mask, Region
+
+Proposer = Callable[[Image.Image, NDArray[np.float32] | None], list[Region]]
+
+WEIGHTS_NAME = "model.safetensors"
+OFFICIAL_SHA256 = {
+    "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912": "sam_vit_b_01ec64.pth",
+    "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622": "sam_vit_l_0b3195.pth",
+    "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e": "sam_vit_h_4b8939.pth",
+}
+
+_BUILDERS: dict[int, Callable[[], Sam]] = {768: build_sam_vit_b, 1024: build_sam_vit_l, 1280: build_sam_vit_h}
+_PIXEL_MEAN, _PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+_PATCH_EMBEDDING = "image_encoder.patch_embed.proj.weight"
+_POSITIONS = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
+_FROM_TRANSFORMERS = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"^(shared_image_embedding|prompt_encoder\.shared_embedding)\.positional_embedding$", _POSITIONS),
+        (r"^vision_encoder\.layers\.", "image_encoder.blocks."),
+        (r"^vision_encoder\.", "image_encoder."),
+        (r"\.patch_embed\.projection\.", ".patch_embed.proj."),
+        (r"\.neck\.conv1\.", ".neck.0."),
+        (r"\.neck\.layer_norm1\.", ".neck.1."),
+        (r"\.neck\.conv2\.", ".neck.2."),
+        (r"\.neck\.layer_norm2\.", ".neck.3."),
+        (r"\.point_embed\.", ".point_embeddings."),
+        (r"\.mask_embed\.conv1\.", ".mask_downscaling.0."),
+        (r"\.mask_embed\.layer_norm1\.", ".mask_downscaling.1."),
+        (r"\.mask_embed\.conv2\.", ".mask_downscaling.3."),
+        (r"\.mask_embed\.layer_norm2\.", ".mask_downscaling.4."),
+        (r"\.mask_embed\.conv3\.", ".mask_downscaling.6."),
+        (r"\.upscale_conv1\.", ".output_upscaling.0."),
+        (r"\.upscale_layer_norm\.", ".output_upscaling.1."),
+        (r"\.upscale_conv2\.", ".output_upscaling.3."),
+        (r"\.layer_norm_final_attn\.", ".norm_final_attn."),
+        (r"\.layer_norm(\d)\.", r".norm\1."),
+        (r"((?:_mlps\.\d|_head)\.)layers\.0\.", r"\1layers.1."),
+        (r"((?:_mlps\.\d|_head)\.)proj_in\.", r"\1layers.0."),
+        (r"((?:_mlps\.\d|_head)\.)proj_out\.", r"\1layers.2."),
+    )
+)
+
+
+class SegmentAnythingSegmenter:
+    """Cuts out what lies in each box with SAM; a segmenter like any other for `FashionModel.recognize`.
+
+    One image embedding per photo; all boxes of the photo are one batch of prompts.
+    """
+
+    def __init__(
+        self,
+        sam: Sam,
+        *,
+        proposer: Proposer | None = None,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "float32",
+    ) -> None:
+        """Take a loaded SAM; `from_pretrained` loads one.
+
+        Args:
+            sam: A `segment_anything.modeling.Sam` with its weights.
+            proposer: A segmenter whose boxes prompt SAM when the caller gives none; its `kind` and `score` are kept.
+            device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+            dtype: Of the image encoder; prompts and masks are always float32, or coordinates would be rounded.
+        """
+        self.device = resolve_device(device)
+        self.dtype = resolve_dtype(dtype, self.device)
+        self.proposer = proposer
+        self.sam = sam.requires_grad_(False).eval().to(self.device)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        id_or_path: str | Path = "facebook/sam-vit-base",
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        token: str | None = None,
+        proposer: Proposer | None = None,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "float32",
+    ) -> SegmentAnythingSegmenter:
+        """Load SAM ViT-B, ViT-L or ViT-H, told apart by the shapes of their tensors; strict.
+
+        Args:
+            id_or_path: A `.safetensors` file with the names of segment_anything or of transformers; an official
+                `sam_vit_*.pth`, verified by its sha256 before it is read; a folder with `model.safetensors`; or a
+                Hub repository with that file: "facebook/sam-vit-base", "-large" or "-huge".
+            revision: Branch, tag or commit of the Hub repository.
+            cache_dir: Instead of the Hub's default cache.
+            local_files_only: Never go to the network.
+            token: For private or gated repositories.
+            proposer: See the constructor.
+            device: See the constructor.
+            dtype: See the constructor.
+
+        Raises:
+            ModelNotFoundError: No such file, repository or revision, or it is not in the cache while offline.
+            HubError: The Hub refused or did not answer.
+            WeightsError: Truncated, altered, pickled, or not the weights of a SAM.
+        """
+        path = _local_path(id_or_path)
+        if path is None:
+            path = _download(str(id_or_path), revision, cache_dir, local_files_only, token)
+        return cls(load_sam(path), proposer=proposer, device=device, dtype=dtype)
+
+    def __call__(self, image: Image.Image, boxes: NDArray[np.float32] | None = None) -> list[Region]:
+        """Find the mask of what is in each box.
+
+        Args:
+            image: RGB photo.
+            boxes: (N, 4) xyxy in pixels of the photo, float32; cut at its edges. None asks the proposer.
+
+        Returns:
+            One region per box, in order; its box is that of the mask. The score is the proposer's, or SAM's own
+            estimate of the mask's IoU where the boxes were given. Where SAM finds nothing, the proposer's region is
+            returned as it is, or the whole given box with score 0.
+
+        Raises:
+            InputError: Neither boxes nor a proposer; boxes of a wrong shape, not finite or outside the photo.
+        """
+        image = image.convert("RGB")
+        if boxes is not None:
+            prompts = _box_regions(boxes, width=image.width, height=image.height)
+        elif self.proposer is not None:
+            prompts = self.proposer(image, None)
+        else:
+            raise InputError("Segment Anything needs boxes, got none; pass boxes=..., or build it with proposer=...")
+        if not prompts:
+            return []
+        masks, quality = self._predict(image, np.array([region.box for region in prompts], dtype=np.float32))
+        scores = quality if boxes is not None else [region.score for region in prompts]
+        return [
+            Region(box=_mask_box(mask), mask=mask, score=score, kind=prompt.kind) if mask.any() else prompt
+            for prompt, mask, score in zip(prompts, masks, scores, strict=True)
+        ]
+
+    def _predict(self, image: Image.Image, boxes: NDArray[np.float32]) -> tuple[Mask, list[float]]:
+        """(N, 4) xyxy pixels -> masks (N, H, W) bool and estimated IoU in [0, 1] of each."""
+        predictor = SamPredictor(self.sam)
+        size = (image.height, image.width)
+        if min(predictor.transform.get_preprocess_shape(*size, predictor.transform.target_length)) < 1:
+            raise InputError(f"photo of {image.width}x{image.height} is too narrow for SAM; crop its long side")
+        with inference_context(self.device, self.dtype):
+            predictor.set_image(np.asarray(image))
+        with inference_context(self.device, torch.float32):
+            predictor.features = predictor.features.float()
+            prompts = torch.from_numpy(predictor.transform.apply_boxes(boxes, size)).float().to(self.device)
+            masks, quality, _ = predictor.predict_torch(None, None, boxes=prompts, multimask_output=False)
+        return masks[:, 0].cpu().numpy(), quality[:, 0].clamp(0, 1).tolist()
+
+
+def load_sam(path: Path) -> Sam:
+    """Build the architecture that fits the weights of a file and load them, all and nothing else.
+
+    Args:
+        path: A `.safetensors` file with the names of segment_anything or of transformers, or an official checkpoint.
+
+    Raises:
+        WeightsError: The file can't be trusted or read, or does not hold a SAM.
+    """
+    weights = _segment_anything_names(_read(path), path)
+    width = weights[_PATCH_EMBEDDING].shape[0] if _PATCH_EMBEDDING in weights else None
+    if width not in _BUILDERS:
+        found = "no image encoder" if width is None else f"an image encoder {width} wide"
+        raise WeightsError(f"{path.name}: expected SAM ViT-B, ViT-L or ViT-H, got {found}; use facebook/sam-vit-base")
+    with torch.device("meta"):
+        sam = _BUILDERS[width]()
+    _check_tensors(weights, sam.state_dict(), path)
+    sam.load_state_dict(weights, strict=True, assign=True)
+    sam.pixel_mean, sam.pixel_std = (torch.tensor(values).view(3, 1, 1) for values in (_PIXEL_MEAN, _PIXEL_STD))
+    return sam.float()
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            reason = f"{path.name} is truncated or no safetensors file ({error})"
+            raise WeightsError(f"{reason}; download it again") from None
+    if path.suffix != ".pth":
+        expected = "a .safetensors file or an official sam_vit_*.pth"
+        raise WeightsError(f"expected {expected}, got {path.name}; use facebook/sam-vit-base")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest not in OFFICIAL_SHA256:
+        names = ", ".join(OFFICIAL_SHA256.values())
+        raise WeightsError(
+            f"{path.name} has sha256 {digest[:12]}…, which none of {names} has: it is incomplete, altered or other; "
+            "download it again, or use a .safetensors file"
+        )
+    try:
+        weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise WeightsError(f"{path.name} can't be read as plain tensors ({error}); download it again") from None
+    return weights
+
+
+def _segment_anything_names(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Give tensors that carry the names of transformers' SamModel the names of segment_anything."""
+    if not any(name.startswith("vision_encoder.") for name in weights):
+        return dict(weights)
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        for pattern, replacement in _FROM_TRANSFORMERS:
+            name = pattern.sub(replacement, name)
+        if not torch.equal(renamed.setdefault(name, tensor), tensor):
+            raise WeightsError(f"{path.name} holds {name} twice with different values; download it again")
+    return renamed
+
+
+def _check_tensors(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
+    faults = [f"{name} is missing" for name in expected if name not in weights]
+    faults += [f"{name} is unknown" for name in weights if name not in expected]
+    faults += [
+        f"{name} is {tuple(weights[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    if faults:
+        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise WeightsError(f"{path.name} is not a SAM: {'; '.join(faults[:3])}{more}; use facebook/sam-vit-base")
+
+
+def _local_path(id_or_path: str | Path) -> Path | None:
+    """The weights file meant, or None for the name of a Hub repository."""
+    path = Path(id_or_path).expanduser()
+    if path.is_dir():
+        path = path / WEIGHTS_NAME
+    if path.is_file():
+        return path
+    named_as_file = isinstance(id_or_path, Path) or path.suffix in {".safetensors", ".pth", ".pt", ".bin"}
+    if named_as_file or path.is_absolute() or str(id_or_path).startswith((".", "~")):
+        raise ModelNotFoundError(f"expected SAM weights at {path}, found no such file; use facebook/sam-vit-base")
+    return None
+
+
+def _download(
+    repo_id: str, revision: str | None, cache_dir: str | Path | None, local_files_only: bool, token: str | None
+) -> Path:
+    try:
+        path = hf_hub_download(
+            repo_id,
+            WEIGHTS_NAME,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            token=token,
+        )
+    except Exception as error:
+        raise _explain(error, repo_id if revision is None else f"{repo_id} at {revision}") from error
+    return Path(path)
+
+
+def _explain(error: BaseException, where: str) -> FashionRetrievalError:
+    """This package's error for what huggingface_hub and its HTTP client raise."""
+    if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__
+    match error:
+        case LocalEntryNotFoundError() | OfflineModeIsEnabled():
+            return ModelNotFoundError(f"{where} is not in the cache and downloads are off; load it once with a network")
+        case GatedRepoError():
+            return HubError(f"{where} is gated; accept its terms on its Hub page and pass token=")
+        case RepositoryNotFoundError() | RevisionNotFoundError() | HFValidationError():
+            return ModelNotFoundError(f"no file, folder or Hub repository {where}; use facebook/sam-vit-base")
+        case EntryNotFoundError():
+            return ModelNotFoundError(f"{where} has no {WEIGHTS_NAME}; use facebook/sam-vit-base")
+        case _:
+            reason = f"{type(error).__name__}: {error}"
+            return HubError(f"can't download {where} ({reason}); check the network and call again")
+
+
+def _box_regions(boxes: NDArray[np.float32], *, width: int, height: int) -> list[Region]:
+    """Each given box, cut at the photo's edges, as a region of its own."""
+    array = np.asarray(boxes, dtype=np.float32)
+    if array.ndim != 2 or array.shape[1] != 4 or not np.isfinite(array).all():
+        got = f"shape {array.shape}" if array.shape[1:] != (4,) else "a value that is not finite"
+        raise InputError(f"boxes must be (N, 4) xyxy in pixels, got {got}; pass one row x1 y1 x2 y2 per garment")
+    clipped = array.clip(0, (width, height, width, height))
+    empty = np.flatnonzero((clipped[:, 2:] <= clipped[:, :2]).any(axis=1))
+    if empty.size:
+        where = f"boxes[{empty[0]}] {array[empty[0]].tolist()}"
+        raise InputError(f"{where} is empty in the {width}x{height} photo; pass x1 < x2, y1 < y2 inside it")
+    return [_box_region(box, width=width, height=height) for box in clipped]
+
+
+def _box_region(box: NDArray[np.float32], *, width: int, height: int) -> Region:
+    left, top = np.floor(box[:2]).astype(int)
+    right, bottom = np.ceil(box[2:]).astype(int)
+    mask = np.zeros((height, width), dtype=np.bool_)
+    mask[top:bottom, left:right] = True
+    return Region(box=tuple(box.tolist()), mask=mask, score=0.0)
+
+
+def _mask_box(mask: Mask) -> tuple[float, float, float, float]:
+    """The smallest box, xyxy in pixels, around the true pixels of (H, W); there must be one."""
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)

@@ -1,0 +1,161 @@
+"""GarmentSegmenter: finds every garment of a photo without a prompt."""
+
+from __future__ import annotations
+
+import numpy as np
+import timm
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fashion_retrieval.config import SegmenterConfig
+from fashion_retrieval.errors import ConfigError
+from fashion_retrieval.results import Region
+
+WEIGHTS_NAME = "segmenter.safetensors"
+BACKGROUND, PERSON = "background", "person"
+_STRIDE = 32
+_WIDTH = 96
+_MIN_AREA = 0.002  # of the photo
+_MIN_PART = 0.04  # of the largest part of the same garment
+_MIN_SCORE = 0.35
+
+
+class GarmentSegmenter(nn.Module):
+    """A feature pyramid over EfficientNet-Lite that names the garment of each pixel.
+
+    Pixels of one kind make one region, however many parts the photo shows of it (a pair of shoes, trousers behind a
+    bag), unless the parts lie far apart: then they belong to different people.
+
+    Shape legend: b photos, c classes, h and w the input size.
+    """
+
+    def __init__(self, config: SegmenterConfig) -> None:
+        super().__init__()
+        self.config = config
+        try:
+            self.backbone = timm.create_model(config.architecture, features_only=True, out_indices=(1, 2, 3, 4))
+        except RuntimeError as error:
+            raise ConfigError(f"segmenter architecture {config.architecture!r} is not known to timm: {error}") from error
+        widths = self.backbone.feature_info.channels()
+        self.lateral = nn.ModuleList(nn.Conv2d(width, _WIDTH, 1) for width in widths)
+        self.smooth = nn.ModuleList(_separable(_WIDTH) for _ in widths)
+        self.head = nn.Sequential(nn.Dropout2d(0.1), nn.Conv2d(_WIDTH, len(config.classes), 1))
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(b, 3, h, w) float32, normalised; h and w multiples of 32 -> (b, c, h/4, w/4) logits."""
+        features = self.backbone(pixels)
+        top = None
+        for level, lateral, smooth in zip(features[::-1], self.lateral[::-1], self.smooth[::-1], strict=True):
+            here = lateral(level)
+            if top is not None:
+                here = here + functional.interpolate(top, here.shape[-2:], mode="bilinear", align_corners=False)
+            top = smooth(here)
+        logits: Tensor = self.head(top)
+        return logits
+
+    def segment(self, image: Image.Image, boxes: NDArray[np.float32] | None = None) -> list[Region]:
+        """Find the garments of an RGB photo of any size.
+
+        Args:
+            image: RGB photo.
+            boxes: (N, 4) float32 xyxy in pixels; then one region a box, the main garment inside it.
+
+        Returns:
+            Regions with boxes xyxy in pixels, masks (H, W) bool and scores in [0, 1], largest first.
+        """
+        probabilities = self.probabilities(image)
+        if boxes is not None:
+            return [self._region_in_box(probabilities, box) for box in boxes]
+        return self._regions(probabilities)
+
+    @torch.inference_mode()
+    def probabilities(self, image: Image.Image) -> NDArray[np.float32]:
+        """RGB photo (H, W) -> (c, H, W) float32, summing to 1 over the classes."""
+        ratio = max(self.config.image_size) / max(image.size)
+        inner = max(1, round(image.width * ratio)), max(1, round(image.height * ratio))
+        small = np.array(image.resize(inner, Image.Resampling.BILINEAR, reducing_gap=3.0))
+        pixels = torch.from_numpy(small).to(self.device).permute(2, 0, 1).float().div(255)
+        mean = torch.tensor(self.config.mean, device=self.device).view(3, 1, 1)
+        std = torch.tensor(self.config.std, device=self.device).view(3, 1, 1)
+        bottom, right = -inner[1] % _STRIDE, -inner[0] % _STRIDE
+        padded = functional.pad((pixels - mean) / std, (0, right, 0, bottom), value=1.0)
+        logits = self(padded[None])
+        full = functional.interpolate(logits, padded.shape[-2:], mode="bilinear", align_corners=False)
+        probabilities = full[..., : inner[1], : inner[0]].softmax(1)
+        size = image.height, image.width
+        resized = functional.interpolate(probabilities, size, mode="bilinear", align_corners=False)
+        return resized[0].float().cpu().numpy()  # type: ignore[no-any-return]
+
+    def _regions(self, probabilities: NDArray[np.float32]) -> list[Region]:
+        winner = probabilities.argmax(0)
+        regions = []
+        for index, kind in enumerate(self.config.classes):
+            if kind not in (BACKGROUND, PERSON):
+                for mask in _instances(winner == index):
+                    score = float(probabilities[index][mask].mean())
+                    if mask.mean() >= _MIN_AREA and score >= _MIN_SCORE:
+                        regions.append(Region(_bounds(mask), mask, score, kind))
+        return sorted(regions, key=lambda region: -int(region.mask.sum()))
+
+    def _region_in_box(self, probabilities: NDArray[np.float32], box: NDArray[np.float32]) -> Region:
+        """The main garment inside a box: its kind is the one that fills most of it."""
+        left, top = np.floor(box[:2]).astype(int)
+        right, bottom = np.ceil(box[2:]).astype(int)
+        inside = probabilities[:, top:bottom, left:right]
+        garments = [i for i, kind in enumerate(self.config.classes) if kind not in (BACKGROUND, PERSON)]
+        best = max(garments, key=lambda i: float(inside[i].sum()))
+        mask = np.zeros(probabilities.shape[1:], bool)
+        mask[top:bottom, left:right] = inside[best] > 0.5 * (inside.max(0))
+        if mask.mean() == 0:
+            mask[top:bottom, left:right] = True
+        score = float(probabilities[best][mask].mean())
+        return Region((float(box[0]), float(box[1]), float(box[2]), float(box[3])), mask, score, self.config.classes[best])
+
+
+def _separable(width: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False),
+        nn.Conv2d(width, width, 1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU6(inplace=True),
+    )
+
+
+def _bounds(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
+    """The tight box of a mask, xyxy in pixels."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+def _instances(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
+    """Split the pixels of one kind into garments: parts with a gap below half their width belong together."""
+    labels, count = ndimage.label(mask)
+    if count == 0:
+        return []
+    areas = np.bincount(labels.ravel())[1:]
+    parts = [i + 1 for i in np.argsort(-areas) if areas[i] >= max(_MIN_PART * areas.max(), 4)]
+    boxes = {part: _bounds(labels == part) for part in parts}
+    groups: list[list[int]] = []
+    for part in parts:
+        home = next((group for group in groups if any(_near(boxes[part], boxes[other]) for other in group)), None)
+        if home is None:
+            groups.append([part])
+        else:
+            home.append(part)
+    return [np.isin(labels, group) for group in groups]
+
+
+def _near(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    gap_x = max(a[0], b[0]) - min(a[2], b[2])
+    gap_y = max(a[1], b[1]) - min(a[3], b[3])
+    reach = max(a[2] - a[0], b[2] - b[0]) * 0.75
+    return gap_x < reach and gap_y < max(reach, a[3] - a[1], b[3] - b[1])

@@ -1,0 +1,308 @@
+"""What recognition returns: frozen, validated dataclasses that know how to become JSON, a text or a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fashion_retrieval.errors import FashionRetrievalError, InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Box = tuple[float, float, float, float]
+Mask = NDArray[np.bool_]
+Status = Literal["visible", "not_applicable", "not_visible"]
+
+_ROUNDING = 1e-5
+_NAMED_BY_GROUP = frozenset({"fit", "length", "neckline", "sleeve"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready dict; numbers are rounded to six decimals."""
+        return {item.name: _jsonable(getattr(self, item.name)) for item in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Score(_Plain):
+    """A name and how probable it is.
+
+    Attributes:
+        name: As the taxonomy calls it.
+        probability: In [0, 1].
+    """
+
+    name: str
+    probability: float
+
+    def __post_init__(self) -> None:
+        _set(self, "probability", _fraction(self, "probability", self.probability))
+
+
+@dataclass(frozen=True, slots=True)
+class Colour(_Plain):
+    """One colour of a garment.
+
+    Attributes:
+        name: A name of the palette ("blue").
+        hex: The colour as it is in the photo, "#rrggbb".
+        share: Its share of the garment's mask, in [0, 1].
+    """
+
+    name: str
+    hex: str
+    share: float
+
+    def __post_init__(self) -> None:
+        digits = self.hex[1:].lower()
+        if len(digits) != 6 or self.hex[0] != "#" or not set(digits) <= set("0123456789abcdef"):
+            raise InputError(f"Colour.hex must be '#rrggbb', got {self.hex!r}")
+        _set(self, "share", _fraction(self, "share", self.share))
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute(_Plain):
+    """The value of one attribute group for one garment.
+
+    Attributes:
+        group: The group ("sleeve").
+        value: The most probable value ("long_sleeve"); None unless visible.
+        probability: Of the value, or of the status where there is no value; in [0, 1].
+        status: "visible", "not_applicable" (a bag has no sleeve) or "not_visible" (hidden, or outside the photo).
+        alternatives: The most probable values, best first.
+    """
+
+    group: str
+    value: str | None
+    probability: float
+    status: Status = "visible"
+    alternatives: tuple[Score, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.status not in get_args(Status):
+            raise InputError(f"Attribute.status must be one of {', '.join(get_args(Status))}, got {self.status!r}")
+        if (self.value is not None) != (self.status == "visible"):
+            got = f"{self.value!r} with {self.status!r} for {self.group!r}"
+            raise InputError(f"Attribute.value must be a name exactly when the status is 'visible', got {got}")
+        _set(self, "probability", _fraction(self, "probability", self.probability))
+        _set(self, "alternatives", tuple(self.alternatives))
+
+    @property
+    def label(self) -> str:
+        """The value in words: "long sleeve", "v neckline", "neckline not visible"."""
+        if self.value is None:
+            return f"{self.group} {self.status}".replace("_", " ")
+        words = self.value.replace("_", " ")
+        return f"{words} {self.group}" if self.group in _NAMED_BY_GROUP and self.group not in words else words
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Where a garment is; what a segmenter returns.
+
+    Attributes:
+        box: xyxy in pixels, inside the photo, not empty.
+        mask: (H, W) bool, the size of the photo.
+        score: The segmenter's confidence, in [0, 1].
+        kind: The segmenter's class ("dress"), or None when it does not tell.
+    """
+
+    box: Box
+    mask: Mask = field(repr=False)
+    score: float
+    kind: str | None = None
+
+    def __post_init__(self) -> None:
+        owner, mask = type(self).__name__, self.mask
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.ndim != 2:
+            got = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
+            raise InputError(f"{owner}.mask must be an (H, W) bool array, got {got}")
+        height, width = mask.shape
+        box = tuple(float(value) for value in self.box)
+        if len(box) != 4 or not (0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height):
+            raise InputError(f"{owner}.box must be x1 y1 x2 y2 inside the {width}x{height} photo, got {box}")
+        _set(self, "box", box)
+        _set(self, "score", _fraction(self, "score", self.score))
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        names = [item.name for item in fields(self) if item.name != "mask"]
+        same = all(getattr(self, name) == getattr(other, name) for name in names)
+        return same and np.array_equal(self.mask, other.mask)
+
+    @property
+    def area(self) -> float:
+        """Share of the photo under the mask, in [0, 1]."""
+        return float(self.mask.mean())
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
+class Garment(Region):
+    """A region and what it was recognised as.
+
+    Attributes:
+        category: The most probable category.
+        categories: The `top_k` most probable categories, best first; the first is `category`.
+        attributes: Attributes by group name, in the taxonomy's order.
+        colours: Largest share first.
+    """
+
+    category: Score
+    categories: tuple[Score, ...]
+    attributes: dict[str, Attribute]
+    colours: tuple[Colour, ...]
+
+    def __post_init__(self) -> None:
+        Region.__post_init__(self)
+        _set(self, "categories", tuple(self.categories))
+        _set(self, "colours", tuple(self.colours))
+        if not self.categories or self.categories[0] != self.category:
+            raise InputError(f"Garment.categories must start with the category, {self.category.name!r}")
+        _check_falls("Garment.categories", [score.probability for score in self.categories])
+        _check_falls("Garment.colours", [colour.share for colour in self.colours])
+        for name, attribute in self.attributes.items():
+            if attribute.group != name:
+                raise InputError(f"Garment.attributes[{name!r}] must be of that group, got {attribute.group!r}")
+
+    def __str__(self) -> str:
+        words = [a.label for a in self.attributes.values() if a.status == "visible"]
+        box = " ".join(f"{value:.0f}" for value in self.box)
+        return f"{self.title} {self.category.probability:.2f}  [{box}]  {' · '.join(words)}".rstrip()
+
+    def __repr__(self) -> str:
+        return f"Garment({self})"
+
+    @property
+    def colour(self) -> str | None:
+        """Name of the largest colour, or None."""
+        return self.colours[0].name if self.colours else None
+
+    @property
+    def title(self) -> str:
+        """Colour and category in words: "blue shirt dress"."""
+        return " ".join(filter(None, (self.colour, self.category.name.replace("_", " "))))
+
+    def to_dict(self, masks: bool = False) -> dict[str, Any]:
+        """JSON-ready dict; numbers are rounded to six decimals.
+
+        Args:
+            masks: Add the mask as COCO's uncompressed RLE: `{"size": [h, w], "counts": [...]}`, column by column,
+                beginning with the number of pixels outside.
+        """
+        names = [item.name for item in fields(self) if item.name != "mask"]
+        plain = {name: _jsonable(getattr(self, name)) for name in (*names, "colour", "area")}
+        return plain | ({"mask": _run_lengths(self.mask)} if masks else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """What is in one photo.
+
+    Attributes:
+        width, height: Of the upright photo, in pixels.
+        garments: Possibly none.
+        model_id: The model that looked at it.
+        source: A short name of the photo (its file name), or None.
+        image: The upright RGB photo, for drawing, or None.
+    """
+
+    width: int
+    height: int
+    garments: tuple[Garment, ...]
+    model_id: str
+    source: str | None = None
+    image: Image.Image | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _set(self, "garments", tuple(self.garments))
+        for index, garment in enumerate(self.garments):
+            if garment.mask.shape != (self.height, self.width):
+                wanted = f"the photo's shape {(self.height, self.width)}"
+                raise InputError(f"Recognition.garments[{index}].mask must have {wanted}, got {garment.mask.shape}")
+        if self.image is not None and self.image.size != (self.width, self.height):
+            raise InputError(f"Recognition.image must be {self.width}x{self.height}, got {self.image.size}")
+
+    def __repr__(self) -> str:
+        count = f"{len(self.garments) or 'no'} garment{'' if len(self.garments) == 1 else 's'}"
+        lines = [f"{self.source or 'photo'} · {self.width}x{self.height} · {self.model_id} · {count}"]
+        lines += [f"{number}. {garment}" for number, garment in enumerate(self.garments, start=1)]
+        return "\n".join(lines)
+
+    def to_dict(self, masks: bool = False) -> dict[str, Any]:
+        """JSON-ready dict, without the photo; `masks` adds the masks (see `Garment.to_dict`)."""
+        plain = {name: getattr(self, name) for name in ("source", "width", "height", "model_id")}
+        return plain | {"garments": [garment.to_dict(masks) for garment in self.garments]}
+
+    def draw(self) -> Image.Image:
+        """The recognition card: the photo with its outlines beside one block per garment.
+
+        Raises:
+            InputError: The result was made without its photo.
+        """
+        from fashion_retrieval.draw import draw_recognition
+
+        return draw_recognition(self)
+
+    def _repr_png_(self) -> bytes | None:
+        if self.image is None:
+            return None
+        buffer = BytesIO()
+        self.draw().save(buffer, format="PNG")
+        return buffer.getvalue()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure(_Plain):
+    """A photo of a batch that could not be recognised.
+
+    Attributes:
+        index: Its position in the batch, from 0.
+        source: A short name of the photo.
+        error: Why.
+    """
+
+    index: int
+    source: str
+    error: FashionRetrievalError
+
+
+def _set(result: object, name: str, value: object) -> None:
+    object.__setattr__(result, name, value)
+
+
+def _fraction(result: object, name: str, value: float) -> float:
+    number = float(value)
+    if not -_ROUNDING <= number <= 1 + _ROUNDING:
+        raise InputError(f"{type(result).__name__}.{name} must be in [0, 1], got {number}")
+    return min(max(number, 0.0), 1.0)
+
+
+def _check_falls(name: str, numbers: list[float]) -> None:
+    if numbers != sorted(numbers, reverse=True):
+        raise InputError(f"{name} must be in falling order, got {numbers}")
+
+
+def _jsonable(value: object) -> object:
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, tuple):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _jsonable(item) for name, item in value.items()}
+    if isinstance(value, _Plain):
+        return value.to_dict()
+    return str(value) if isinstance(value, Exception) else value
+
+
+def _run_lengths(mask: Mask) -> dict[str, list[int]]:
+    pixels = mask.ravel(order="F")
+    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
+    counts = np.diff(np.concatenate(([0], changes, [pixels.size]))).tolist()
+    return {"size": list(mask.shape), "counts": ([0] if pixels.size and pixels[0] else []) + counts}

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from fashion_retrieval.config import SCHEMA_VERSION, ModelConfig, SegmenterConfig
+from fashion_retrieval.errors import ConfigError
+
+SEGMENTER = SegmenterConfig(
+    architecture="fpn_lite0", image_size=(256, 192), classes=("upper", "bag"), mean=(0.5, 0.5, 0.5), std=(0.2, 0.3, 0.4)
+)
+FULL = ModelConfig(
+    name="compact",
+    weights_dtype="float16",
+    taxonomy={"name": "mine", "category": {"values": ["b", "a"]}, "attributes": {"z": {}, "a": {}}},
+    calibration={"sleeve": 1.5, "category": 0.75},
+    thresholds={"sleeve": 0.4},
+    segmenter=SEGMENTER,
+    licence="Apache-2.0",
+    training_data=("pack", "fashioniq"),
+    figures={"mean_precision": 0.88},
+    sha256={"open_clip_model.safetensors": "0" * 64},
+)
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    return FULL.to_dict() | changes
+
+
+def test_defaults() -> None:
+    config = ModelConfig.from_dict({"schema_version": 1, "name": "m"}, "x")
+    assert config == ModelConfig(name="m")
+    assert (config.schema_version, config.weights_dtype, config.taxonomy) == (1, "float32", "default")
+    assert (config.segmenter, config.calibration, config.licence) == (None, {}, "unknown")
+
+
+def test_round_trip_through_json_is_equal_and_byte_identical() -> None:
+    again = ModelConfig.from_dict(json.loads(FULL.to_json()), "x")
+    assert again == FULL
+    assert again.segmenter == SEGMENTER
+    assert again.to_json() == FULL.to_json()
+
+
+def test_json_is_sorted_and_ends_with_a_newline_but_keeps_the_taxonomy_order() -> None:
+    text = FULL.to_json()
+    data = json.loads(text)
+    assert text.endswith("}\n")
+    assert list(data) == sorted(data)
+    assert list(data["calibration"]) == ["category", "sleeve"]
+    assert list(data["segmenter"]) == sorted(data["segmenter"])
+    assert list(data["taxonomy"]["attributes"]) == ["z", "a"]
+    assert '\n  "calibration": {' in text
+
+
+def test_whole_numbers_become_floats() -> None:
+    config = ModelConfig.from_dict(changed(calibration={"sleeve": 1}), "x")
+    assert '"sleeve": 1.0' in config.to_json()
+
+
+def test_newer_schema_says_upgrade_before_anything_else() -> None:
+    with pytest.raises(ConfigError, match=r"f\.json has schema_version 2.*pip install -U fashion-retrieval"):
+        ModelConfig.from_dict({"schema_version": SCHEMA_VERSION + 1, "from_the_future": 1}, "f.json")
+
+
+def test_unknown_keys_are_named_at_both_levels() -> None:
+    segmenter = FULL.to_dict()["segmenter"] | {"colour": 1}
+    with pytest.raises(ConfigError) as caught:
+        ModelConfig.from_dict(changed(tresholds={}, segmenter=segmenter), "f.json")
+    assert "f.json has 2 fault(s)" in str(caught.value)
+    assert "unknown keys tresholds" in str(caught.value)
+    assert "unknown keys segmenter.colour" in str(caught.value)
+
+
+def test_all_faults_come_in_one_message_of_one_line() -> None:
+    data = {"weights_dtype": "int8", "thresholds": {"sleeve": 1.5}, "segmenter": {"image_size": [0, 5]}}
+    with pytest.raises(ConfigError) as caught:
+        ModelConfig.from_dict(data, "f.json")
+    message = str(caught.value)
+    for part in (
+        "'schema_version' is missing",
+        "'name' is missing",
+        "'weights_dtype' must be one of float32, float16, got 'int8'",
+        "'thresholds' must be a probability from 0 to 1",
+        "'segmenter.image_size' must be [height, width]",
+        "'segmenter.classes' is missing",
+    ):
+        assert part in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("schema_version", True),
+        ("schema_version", 0),
+        ("schema_version", "1"),
+        ("name", " "),
+        ("taxonomy", 3),
+        ("taxonomy", None),
+        ("calibration", {"sleeve": 0}),
+        ("calibration", {"sleeve": float("nan")}),
+        ("calibration", [1.0]),
+        ("thresholds", {"sleeve": "high"}),
+        ("segmenter", "fpn"),
+        ("segmenter", SEGMENTER.__class__),
+        ("training_data", "pack"),
+        ("figures", {"precision": None}),
+        ("sha256", {"w": "abc"}),
+        ("sha256", {"../w": "0" * 64}),
+    ],
+)
+def test_bad_values_are_refused(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"'{key}' must be"):
+        ModelConfig.from_dict(changed(**{key: value}), "f.json")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("std", [0.5, 0.5, 0.0]), ("mean", [0.5]), ("classes", []), ("image_size", [32, 32, 3]), ("architecture", None)],
+)
+def test_bad_segmenter_values_are_refused(key: str, value: object) -> None:
+    segmenter = FULL.to_dict()["segmenter"] | {key: value}
+    with pytest.raises(ConfigError, match=rf"'segmenter\.{key}' must be"):
+        ModelConfig.from_dict(changed(segmenter=segmenter), "f.json")
+
+
+@pytest.mark.parametrize("data", [None, [], "text", 1])
+def test_anything_but_an_object_is_refused(data: object) -> None:
+    with pytest.raises(ConfigError, match=r"f\.json must hold a JSON object"):
+        ModelConfig.from_dict(data, "f.json")
+
+
+def test_importing_it_does_not_import_torch() -> None:
+    code = "import sys, fashion_retrieval.config; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,85 @@
+"""The model card says what the configuration says, and is metadata the Hub can read."""
+
+from dataclasses import replace
+
+import pytest
+from huggingface_hub import ModelCard
+
+from fashion_retrieval._model_card import render_card
+from fashion_retrieval.config import ModelConfig, SegmenterConfig
+
+SEGMENTER = SegmenterConfig(
+    architecture="tiny",
+    image_size=(64, 48),
+    classes=("upper", "skirt"),
+    mean=(0.5, 0.5, 0.5),
+    std=(0.2, 0.2, 0.2),
+)
+CONFIG = ModelConfig(
+    name="compact",
+    segmenter=SEGMENTER,
+    licence="Apache-2.0",
+    training_data=("Clothing Dataset, CC0", "Clothing Co-Parsing, Apache-2.0"),
+    figures={"sleeve": 0.91234, "category": 0.75},
+    sha256={"segmenter.safetensors": "ab" * 32, "open_clip_model.safetensors": "cd" * 32},
+)
+
+
+def test_metadata_is_what_the_hub_reads():
+    data = ModelCard(render_card(CONFIG)).data
+    assert data.to_dict() == {
+        "language": "en",
+        "library_name": "fashion-retrieval",
+        "license": "apache-2.0",
+        "pipeline_tag": "zero-shot-image-classification",
+        "tags": ["fashion", "clip", "open_clip", "image-segmentation"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("licence", "expected"),
+    [("MIT", ("mit", None)), ("unknown", ("unknown", None)), ("House-Licence-1", ("other", "house-licence-1"))],
+)
+def test_licences_the_hub_does_not_list_are_called_other(licence, expected):
+    data = ModelCard(render_card(replace(CONFIG, licence=licence))).data.to_dict()
+    assert (data["license"], data.get("license_name")) == expected
+
+
+def test_figures_and_digests_are_tables_in_alphabetical_order():
+    lines = render_card(CONFIG).splitlines()
+    start = lines.index("| figure | value |")
+    assert lines[start + 2 : start + 4] == ["| category | 0.75 |", "| sleeve | 0.9123 |"]
+    start = lines.index("| file | sha256 |")
+    digests = [f"| `open_clip_model.safetensors` | `{'cd' * 32}` |", f"| `segmenter.safetensors` | `{'ab' * 32}` |"]
+    assert lines[start + 2 : start + 4] == digests
+
+
+def test_data_vocabulary_and_regions_are_named():
+    text = render_card(CONFIG)
+    assert "- Clothing Dataset, CC0\n- Clothing Co-Parsing, Apache-2.0\n" in text
+    assert "- Finds garments in a photo: upper, skirt." in text
+    assert "taxonomy `default` (values per group): category (" in text
+
+
+def test_the_example_loads_the_model_by_its_id():
+    assert 'FashionModel.from_pretrained("compact")' in render_card(CONFIG)
+    assert 'FashionModel.from_pretrained("house/model")' in render_card(CONFIG, model_id="house/model")
+
+
+def test_a_bare_configuration_makes_an_honest_card():
+    text = render_card(ModelConfig(name="bare"))
+    assert "## Training data\n\nNot stated.\n" in text
+    assert "## Measured\n\nNone.\n" in text
+    assert "Finds garments" not in text
+    assert "image-segmentation" not in text
+
+
+def test_the_same_configuration_gives_the_same_text_whatever_its_order():
+    turned = replace(
+        CONFIG, figures={"category": 0.75, "sleeve": 0.91234}, sha256=dict(reversed(CONFIG.sha256.items()))
+    )
+    assert render_card(turned) == render_card(CONFIG)
+
+
+def test_a_digest_of_the_card_itself_changes_nothing():
+    assert render_card(replace(CONFIG, sha256=CONFIG.sha256 | {"README.md": "00" * 32})) == render_card(CONFIG)
