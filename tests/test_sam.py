@@ -115,7 +115,7 @@ class Proposer:
         ]
         self.calls = []
 
-    def __call__(self, image, boxes=None):
+    def segment(self, image, boxes=None):
         self.calls.append((image.mode, boxes))
         return self.regions
 
@@ -124,7 +124,7 @@ class Proposer:
 
 
 def test_regions_equal_segment_anythings_own_predictor(segmenter, sam, photo):
-    regions = segmenter(photo, BOXES)
+    regions = segmenter.segment(photo, BOXES)
     assert len(regions) == 3
     for region, box in zip(regions, BOXES, strict=True):
         mask, quality = reference(sam, photo, box)
@@ -135,21 +135,21 @@ def test_regions_equal_segment_anythings_own_predictor(segmenter, sam, photo):
 
 
 def test_each_box_has_its_own_mask(segmenter, photo):
-    first, second, third = (region.mask for region in segmenter(photo, BOXES))
+    first, second, third = (region.mask for region in segmenter.segment(photo, BOXES))
     assert not np.array_equal(first, second)
     assert not np.array_equal(second, third)
 
 
 def test_the_regions_box_is_that_of_its_mask(segmenter, photo):
-    for region in segmenter(photo, BOXES):
+    for region in segmenter.segment(photo, BOXES):
         rows, columns = np.nonzero(region.mask)
         assert region.mask.shape == (300, 400)
         assert region.box == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
 
 
 def test_a_batch_of_boxes_equals_one_box_at_a_time(segmenter, photo):
-    together = segmenter(photo, BOXES)
-    alone = [segmenter(photo, box[None])[0] for box in BOXES]
+    together = segmenter.segment(photo, BOXES)
+    alone = [segmenter.segment(photo, box[None])[0] for box in BOXES]
     for one, other in zip(together, alone, strict=True):
         assert np.array_equal(one.mask, other.mask)
         assert one.score == pytest.approx(other.score, abs=1e-6)
@@ -159,7 +159,7 @@ def test_one_image_embedding_and_one_prompt_batch_per_photo(segmenter, sam, phot
     embedded, prompted = [], []
     monkeypatch.setattr(sam.image_encoder, "forward", spy(sam.image_encoder.forward, embedded))
     monkeypatch.setattr(sam.prompt_encoder, "forward", spy(sam.prompt_encoder.forward, prompted))
-    segmenter(photo, BOXES)
+    segmenter.segment(photo, BOXES)
     assert [args[0].shape for args, _ in embedded] == [(1, 3, SIDE, SIDE)]
     assert [kwargs["boxes"].shape for _, kwargs in prompted] == [(3, 4)]
 
@@ -172,7 +172,7 @@ def test_boxes_reach_the_prompt_encoder_scaled_to_the_long_side(segmenter, sam, 
     prompted = []
     monkeypatch.setattr(sam.prompt_encoder, "forward", spy(sam.prompt_encoder.forward, prompted))
     box = np.array([[10, 20, 110, 60]], dtype=np.float32)
-    segmenter(Image.new("RGB", size, "gray"), box)
+    segmenter.segment(Image.new("RGB", size, "gray"), box)
     ((_, kwargs),) = prompted
     assert kwargs["points"] is None
     assert kwargs["masks"] is None
@@ -184,27 +184,27 @@ def test_boxes_reach_the_prompt_encoder_scaled_to_the_long_side(segmenter, sam, 
 def test_a_box_over_the_edge_is_cut_there(segmenter, sam, photo, monkeypatch):
     prompted = []
     monkeypatch.setattr(sam.prompt_encoder, "forward", spy(sam.prompt_encoder.forward, prompted))
-    segmenter(photo, np.array([[-50, -5, 1000, 301]], dtype=np.float32))
+    segmenter.segment(photo, np.array([[-50, -5, 1000, 301]], dtype=np.float32))
     assert prompted[0][1]["boxes"].tolist() == [[0, 0, 256, 192]]
 
 
 def test_where_sam_finds_nothing_the_whole_box_stands_with_score_zero(segmenter, sam, photo, monkeypatch):
     monkeypatch.setattr(sam, "mask_threshold", float("inf"))
-    region = segmenter(photo, np.array([[10.5, 20, 30, 40.25]], dtype=np.float32))[0]
+    region = segmenter.segment(photo, np.array([[10.5, 20, 30, 40.25]], dtype=np.float32))[0]
     expected = np.zeros((300, 400), dtype=bool)
     expected[20:41, 10:30] = True
     assert region == Region(box=(10.5, 20, 30, 40.25), mask=expected, score=0.0)
 
 
 def test_no_boxes_no_regions(segmenter, photo):
-    assert segmenter(photo, np.empty((0, 4), dtype=np.float32)) == []
+    assert segmenter.segment(photo, np.empty((0, 4), dtype=np.float32)) == []
 
 
 def test_the_extreme_shapes_of_photos(segmenter):
-    assert segmenter(Image.new("RGB", (1, 1)), np.array([[0, 0, 1, 1]]))[0].mask.shape == (1, 1)
-    assert segmenter(Image.new("RGB", (4000, 10)), np.array([[5, 1, 900, 9]]))[0].mask.shape == (10, 4000)
+    assert segmenter.segment(Image.new("RGB", (1, 1)), np.array([[0, 0, 1, 1]]))[0].mask.shape == (1, 1)
+    assert segmenter.segment(Image.new("RGB", (4000, 10)), np.array([[5, 1, 900, 9]]))[0].mask.shape == (10, 4000)
     with pytest.raises(InputError, match=r"photo of 4000x1 is too narrow for SAM; crop its long side"):
-        segmenter(Image.new("RGB", (4000, 1)), np.array([[5, 0, 900, 1]]))
+        segmenter.segment(Image.new("RGB", (4000, 1)), np.array([[5, 0, 900, 1]]))
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_the_extreme_shapes_of_photos(segmenter):
 )
 def test_boxes_that_cannot_be(segmenter, photo, boxes, message):
     with pytest.raises(InputError, match=message):
-        segmenter(photo, np.array(boxes, dtype=np.float32))
+        segmenter.segment(photo, np.array(boxes, dtype=np.float32))
 
 
 # --- proposers
@@ -227,7 +227,7 @@ def test_boxes_that_cannot_be(segmenter, photo, boxes, message):
 
 def test_a_proposers_boxes_kinds_and_scores_are_kept(sam, photo):
     proposer = Proposer()
-    regions = SegmentAnythingSegmenter(sam, proposer=proposer, device="cpu")(photo)
+    regions = SegmentAnythingSegmenter(sam, proposer=proposer, device="cpu").segment(photo)
     assert proposer.calls == [("RGB", None)]
     assert [(region.kind, region.score) for region in regions] == [("dress", 0.7)] * 3
     for region, box in zip(regions, BOXES, strict=True):
@@ -236,7 +236,7 @@ def test_a_proposers_boxes_kinds_and_scores_are_kept(sam, photo):
 
 def test_the_users_boxes_go_before_the_proposer(sam, photo):
     proposer = Proposer()
-    regions = SegmentAnythingSegmenter(sam, proposer=proposer, device="cpu")(photo, BOXES[:1])
+    regions = SegmentAnythingSegmenter(sam, proposer=proposer, device="cpu").segment(photo, BOXES[:1])
     assert proposer.calls == []
     assert [region.kind for region in regions] == [None]
 
@@ -244,16 +244,16 @@ def test_the_users_boxes_go_before_the_proposer(sam, photo):
 def test_where_sam_finds_nothing_the_proposers_region_stands(sam, photo, monkeypatch):
     monkeypatch.setattr(sam, "mask_threshold", float("inf"))
     proposer = Proposer()
-    assert SegmentAnythingSegmenter(sam, proposer=proposer, device="cpu")(photo) == proposer.regions
+    assert SegmentAnythingSegmenter(sam, proposer=proposer, device="cpu").segment(photo) == proposer.regions
 
 
 def test_a_proposer_that_finds_nothing(sam, photo):
-    assert SegmentAnythingSegmenter(sam, proposer=Proposer(boxes=[]), device="cpu")(photo) == []
+    assert SegmentAnythingSegmenter(sam, proposer=Proposer(boxes=[]), device="cpu").segment(photo) == []
 
 
 def test_neither_boxes_nor_proposer(segmenter, photo):
     with pytest.raises(InputError, match=r"needs boxes, got none; pass boxes=..., or build it with proposer=..."):
-        segmenter(photo)
+        segmenter.segment(photo)
 
 
 # --- device and dtype
@@ -275,9 +275,9 @@ def test_only_the_image_encoder_runs_in_the_low_precision(sam, photo, monkeypatc
         monkeypatch.setattr(layer, "forward", noting_dtype(layer.forward, types, name))
     encode = sam.prompt_encoder.pe_layer._pe_encoding
     monkeypatch.setattr(sam.prompt_encoder.pe_layer, "_pe_encoding", noting_dtype(encode, types, "prompt"))
-    fast = SegmentAnythingSegmenter(sam, device="cpu", dtype="bfloat16")(photo, BOXES)
+    fast = SegmentAnythingSegmenter(sam, device="cpu", dtype="bfloat16").segment(photo, BOXES)
     assert types == {"image": torch.bfloat16, "prompt": torch.float32, "decoder": torch.float32}
-    exact = SegmentAnythingSegmenter(sam, device="cpu")(photo, BOXES)
+    exact = SegmentAnythingSegmenter(sam, device="cpu").segment(photo, BOXES)
     assert types["image"] == torch.float32
     for one, other in zip(fast, exact, strict=True):
         assert (one.mask == other.mask).mean() > 0.95
@@ -296,13 +296,13 @@ def test_save_and_load_is_exact(weights_file, sam, segmenter, photo):
     tensors = loaded.sam.state_dict()
     assert tensors.keys() == sam.state_dict().keys()
     assert all(torch.equal(tensors[name], tensor) for name, tensor in sam.state_dict().items())
-    assert loaded(photo, BOXES) == segmenter(photo, BOXES)
+    assert loaded.segment(photo, BOXES) == segmenter.segment(photo, BOXES)
 
 
 def test_a_folder_holds_model_safetensors(weights_file, segmenter, photo):
     weights_file.rename(weights_file.with_name("model.safetensors"))
     loaded = SegmentAnythingSegmenter.from_pretrained(str(weights_file.parent), device="cpu")
-    assert loaded(photo, BOXES) == segmenter(photo, BOXES)
+    assert loaded.segment(photo, BOXES) == segmenter.segment(photo, BOXES)
 
 
 def test_half_precision_files_load_as_float32(weights_file):
@@ -371,7 +371,9 @@ def trusted(path, monkeypatch):
 
 
 def test_an_official_checkpoint_loads(official, segmenter, photo):
-    assert SegmentAnythingSegmenter.from_pretrained(official, device="cpu")(photo, BOXES) == segmenter(photo, BOXES)
+    assert SegmentAnythingSegmenter.from_pretrained(official, device="cpu").segment(photo, BOXES) == segmenter.segment(
+        photo, BOXES
+    )
 
 
 def test_an_altered_official_checkpoint_is_refused(official):
@@ -435,7 +437,7 @@ def test_a_repository_is_downloaded_through_the_hub(weights_file, monkeypatch, s
     loaded = SegmentAnythingSegmenter.from_pretrained(
         "org/sam", revision="abc", cache_dir=tmp_path, local_files_only=True, token="hf_x", device="cpu"
     )
-    assert loaded(photo, BOXES) == segmenter(photo, BOXES)
+    assert loaded.segment(photo, BOXES) == segmenter.segment(photo, BOXES)
     expected = {"revision": "abc", "cache_dir": tmp_path, "local_files_only": True, "token": "hf_x"}
     assert calls == [(("org/sam", "model.safetensors"), expected)]
 

@@ -31,6 +31,17 @@ TINY_CONFIG: dict[str, Any] = {
 """A plain CLIP as LAION's ViT-B/32, with towers of two layers; the tokenizer's own vocabulary needs all its words."""
 
 
+def altered(**model: Any) -> dict[str, Any]:
+    """`TINY_CONFIG` with other model settings; those of a tower are merged."""
+    config = copy.deepcopy(TINY_CONFIG)
+    for key, value in model.items():
+        if isinstance(value, dict) and key in config["model_cfg"]:
+            config["model_cfg"][key] |= value
+        else:
+            config["model_cfg"][key] = value
+    return config
+
+
 def tiny_clip(config: Mapping[str, Any] = TINY_CONFIG, *, seed: int = 0) -> CLIP | CustomTextCLIP:
     """The open_clip model of a config, initialised from `seed`; the global generator is left as it was."""
     settings = copy.deepcopy(dict(config["model_cfg"]))

@@ -47,7 +47,9 @@ def teacher_embeddings(texts: list[str], batch_size: int = 256) -> Tensor:
     with torch.inference_mode():
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            batch = tokenizer([texts[i] for i in chosen], padding=True, truncation=True, max_length=64, return_tensors="pt")
+            batch = tokenizer(
+                [texts[i] for i in chosen], padding=True, truncation=True, max_length=64, return_tensors="pt"
+            )
             hidden = model(**batch).last_hidden_state
             mask = batch["attention_mask"].unsqueeze(-1)
             rows[chosen] = functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)

@@ -12,12 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fashion_retrieval import FashionModel
 from fashion_retrieval.colours import dominant_colours
-from fashion_retrieval.model import FashionModel
 from fashion_retrieval.taxonomy import Group, Taxonomy, Value
 from training.data.crops import read_crop
 from training.data.manifest import GROUPS, Sample, labelled_samples, read_held_out, read_lines, region_mask
-from training.data.regions import studio_mask, subject_mask
 from training.metrics import accuracy, bootstrap_interval, expected_calibration_error, macro_f1
 
 # Column of attributes.jsonl -> group of the deepfashion taxonomy, and label -> its value (the pack's README).
@@ -54,7 +53,7 @@ def embed_split(model: FashionModel, root: Path, split: str) -> Embedded:
     rows = [i for i, s in enumerate(samples) if s.mask is not None]
     masked[rows] = recogniser.embed([read_crop(samples[i], masked=True) for i in rows], 32)
     whole[rows] = recogniser.embed([_photo(samples[i]) for i in rows], 32)
-    return Embedded(samples, [_colour(s) for s in samples], whole, crop, masked)
+    return Embedded(samples, [_colour(model, s) for s in samples], whole, crop, masked)
 
 
 def _photo(sample: Sample) -> Image.Image:
@@ -62,12 +61,15 @@ def _photo(sample: Sample) -> Image.Image:
         return photo.convert("RGB")
 
 
-def _colour(sample: Sample) -> str:
-    pixels = np.asarray(_photo(sample))
+def _colour(model: FashionModel, sample: Sample) -> str:
+    """The dominant colour inside the labelled mask; where the pack has none, inside the largest garment found."""
+    photo = _photo(sample)
     mask = region_mask(sample)
+    if mask is None and model.segmenter is not None:
+        mask = next((region.mask for region in model.segmenter.segment(photo)), None)
     if mask is None:
-        mask = studio_mask(pixels) if sample.source == "products" else subject_mask(pixels)
-    return dominant_colours(pixels, mask)[0].name
+        mask = np.ones((photo.height, photo.width), dtype=bool)
+    return dominant_colours(np.asarray(photo), mask)[0].name
 
 
 def evaluate_recognition(model: FashionModel, root: Path, split: str) -> dict[str, Any]:
@@ -85,7 +87,12 @@ def evaluate_recognition(model: FashionModel, root: Path, split: str) -> dict[st
     figures["category"] = _category_figures(data, categories, sources)
     figures["colour"] = {"top1": accuracy([s.colour or "" for s in data.samples], data.colours)}
     figures["colour"] |= {
-        name: accuracy(*zip(*[(s.colour or "", c) for s, c in zip(data.samples, data.colours, strict=True) if s.source == name], strict=True))
+        name: accuracy(
+            *zip(
+                *[(s.colour or "", c) for s, c in zip(data.samples, data.colours, strict=True) if s.source == name],
+                strict=True,
+            )
+        )
         for name in sorted(set(sources))
     }
     figures["default"] = _default_figures(model, data, nouns)
@@ -112,7 +119,11 @@ def _deepfashion(model: FashionModel, data: Embedded, embeddings: Tensor, nouns:
     guesses: Guesses = {}
     for column in GROUPS:
         mapping = DEEPFASHION_VALUES.get(column, {})
-        truths = {i: mapping.get(s.attributes[column], s.attributes[column]) for i, s in enumerate(data.samples) if column in s.attributes}
+        truths = {
+            i: mapping.get(s.attributes[column], s.attributes[column])
+            for i, s in enumerate(data.samples)
+            if column in s.attributes
+        }
         guesses[column] = _guess(model, "deepfashion", groups[DEEPFASHION_GROUPS[column]], embeddings, nouns, truths)
     return guesses
 
@@ -174,8 +185,14 @@ def _category_figures(data: Embedded, categories: list[Tensor], sources: np.ndar
     truth = [s.category or "" for s in data.samples]
     closed = [names[int((shares.cpu() * inside).argmax())] for shares in categories]
     opened = [names[int(shares.argmax())] for shares in categories]
-    figures = {"top1": accuracy(truth, closed), "top1_of_all": accuracy(truth, opened), "macro_f1": macro_f1(truth, closed)}
-    figures["top1_interval"] = bootstrap_interval(len(truth), lambda rows: float(np.mean([truth[i] == closed[i] for i in rows])))  # type: ignore[assignment]
+    figures = {
+        "top1": accuracy(truth, closed),
+        "top1_of_all": accuracy(truth, opened),
+        "macro_f1": macro_f1(truth, closed),
+    }
+    figures["top1_interval"] = bootstrap_interval(
+        len(truth), lambda rows: float(np.mean([truth[i] == closed[i] for i in rows]))
+    )  # type: ignore[assignment]
     for name in sorted(set(sources)):
         rows = np.flatnonzero(sources == name)
         figures[name] = accuracy([truth[i] for i in rows], [closed[i] for i in rows])
@@ -216,7 +233,11 @@ def evaluate_words(model: FashionModel, root: Path, split: str, words_file: Path
     for field in GROUPS:
         kept = [i for i, s in enumerate(samples) if field in s.attributes]
         rows[field] = masked[kept], [samples[i].attributes[field] for i in kept]
-    products = [r for r in read_lines(root / "products.jsonl", split) if r["master_category"] in ("Apparel", "Accessories", "Footwear")]
+    products = [
+        r
+        for r in read_lines(root / "products.jsonl", split)
+        if r["master_category"] in ("Apparel", "Accessories", "Footwear")
+    ]
     photos = [root / "products" / split / f"{r['id']}.jpg" for r in products]
     rows["base_colour"] = torch.from_numpy(model.encode(images=list(photos))), [r["base_colour"] for r in products]
     results = {}
@@ -226,7 +247,13 @@ def evaluate_words(model: FashionModel, root: Path, split: str, words_file: Path
         if hits.sum():
             results[word] = _rank_precision(model, word, embeddings, hits)
     precision, chance = (float(np.mean([r[name] for r in results.values()])) for name in ("precision", "chance"))
-    return {"words": results, "count": len(results), "precision": precision, "chance": chance, "over_chance": precision / chance}
+    return {
+        "words": results,
+        "count": len(results),
+        "precision": precision,
+        "chance": chance,
+        "over_chance": precision / chance,
+    }
 
 
 def _rank_precision(model: FashionModel, word: str, embeddings: Tensor, hits: np.ndarray) -> dict[str, float]:

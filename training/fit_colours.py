@@ -34,7 +34,14 @@ BASE_COLOURS = {
     **{name.capitalize(): name for name in COLOURS if name not in ("gray", "cyan")},
     **{"Grey": "gray", "Grey Melange": "gray", "Charcoal": "gray", "Navy Blue": "blue", "Maroon": "red"},
     **{"Burgundy": "red", "Olive": "green", "Sea Green": "green", "Lavender": "purple", "Khaki": "beige"},
-    **{"Cream": "beige", "Mustard": "yellow", "Teal": "cyan", "Turquoise Blue": "cyan", "Peach": "pink", "Tan": "brown"},
+    **{
+        "Cream": "beige",
+        "Mustard": "yellow",
+        "Teal": "cyan",
+        "Turquoise Blue": "cyan",
+        "Peach": "pink",
+        "Tan": "brown",
+    },
 }
 BASE_KINDS = {
     **{"Topwear": "upper", "Bottomwear": "trousers", "Dress": "dress", "Saree": "dress", "Shoes": "footwear"},
@@ -120,7 +127,13 @@ def labelled(data: Path, split: str) -> list[dict[str, Any]]:
 def with_metadata(data: Path, known: set[str]) -> list[dict[str, Any]]:
     """Unlabelled train products as rows whose colour is the base colour of the shop."""
     return [
-        {"source": "products", "id": row["id"], "split": "train", "kind": BASE_KINDS[row["sub_category"]], "extra": True}
+        {
+            "source": "products",
+            "id": row["id"],
+            "split": "train",
+            "kind": BASE_KINDS[row["sub_category"]],
+            "extra": True,
+        }
         | {"colour": BASE_COLOURS[row["base_colour"]]}
         for row in read_lines(data / "products.jsonl", "train")
         if row["id"] not in known and row["base_colour"] in BASE_COLOURS and row["sub_category"] in BASE_KINDS
@@ -157,3 +170,141 @@ def read_bags(data: Path, cache: Path) -> tuple[NDArray[np.float32], NDArray[np.
 def category_kinds() -> dict[str, str | None]:
     """Kind of region by category."""
     return {value.name: value.kind for value in Taxonomy.load("default").category.values}
+
+
+def make_bags(data: Path, cache: Path, settings: Settings) -> Bags:
+    """All train rows as tensors; skin does not count where it is a minor part."""
+    pixels, around, rows = read_bags(data, cache)
+    target = np.full((len(rows), len(COLOURS)), settings.smoothing / len(COLOURS), dtype=np.float32)
+    for index, row in enumerate(rows):
+        first, second = COLOURS.index(row["colour"]), row.get("second_colour")
+        share = settings.second_share if second in COLOURS else 0.0
+        target[index, first] += (1 - settings.smoothing) * (1 - share)
+        if second in COLOURS:
+            target[index, COLOURS.index(second)] += (1 - settings.smoothing) * share
+    skin = fit_skin(data)
+    offset = pixels - skin[0]
+    is_skin = np.einsum("npi,ij,npj->np", offset, skin[1], offset) < 1
+    counts = ~is_skin | (is_skin.mean(axis=1, keepdims=True) > 0.35)
+    weight = np.array([settings.extra_weight if row.get("extra") else 1.0 for row in rows], dtype=np.float32)
+    fold = np.array([zlib.crc32(row["id"].encode()) for row in rows], dtype=np.int64)
+    arrays = (pixels, counts.astype(np.float32), around, target, weight)
+    return Bags(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays), fold)
+
+
+def fit_skin(data: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and precision in CIELAB of the skin pixels of street masks, scaled so that 60% of them lie within 1."""
+    drawn = []
+    for row in read_lines(data / "street.jsonl", "train")[::4]:
+        path = data / "street" / "train" / f"{row['id']}.jpg"
+        if "regions" in row:
+            skin = np.asarray(Image.open(path.with_suffix(".mask.png"))) == SKIN_INDEX
+            if skin.sum() > 100:
+                drawn.append(to_lab(np.asarray(Image.open(path).convert("RGB"))[skin][::20]))
+    lab = np.concatenate(drawn)
+    mean = np.median(lab, axis=0)
+    precision = np.linalg.inv(np.cov((lab - mean).T)) / 2.9  # 60% quantile of chi-squared with 3 degrees of freedom
+    return mean.astype(np.float32), precision.astype(np.float32)
+
+
+class Namer(nn.Module):
+    """`ColourModel.names` in torch."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.from_pixel = nn.Linear(7, hidden)
+        self.from_context = nn.Linear(12, hidden, bias=False)
+        self.to_name = nn.Linear(hidden, len(COLOURS))
+
+    def forward(self, lab: Tensor, counts: Tensor, around: Tensor) -> Tensor:
+        """(b, p, 3), (b, p), (b, 6) -> (b, names), the log of each name's share."""
+        light, a, b = lab.unbind(-1)
+        chroma = torch.hypot(a, b)
+        columns = (
+            light / 50 - 1,
+            a / 40,
+            b / 40,
+            chroma / 40,
+            a / (chroma + 6),
+            b / (chroma + 6),
+            chroma / (light + 10),
+        )
+        weights = (counts / counts.sum(1, keepdim=True).clamp(min=1))[..., None]
+        mean = (lab * weights).sum(1)
+        deviation = ((lab - mean[:, None]).square() * weights).sum(1).clamp(min=1e-4).sqrt()
+        context = torch.cat([mean / 50, deviation / 25, around / 50], dim=1)
+        hidden = functional.relu(self.from_pixel(torch.stack(columns, -1)) + self.from_context(context)[:, None])
+        names = self.to_name(hidden).softmax(-1)
+        return ((names * weights).sum(1) + 3e-3).log()
+
+
+def fit(bags: Bags, rows: NDArray[np.int64], settings: Settings) -> Namer:
+    """Fit on these rows; returns the average of the weights over the last steps."""
+    torch.manual_seed(settings.seed)
+    chance = torch.Generator().manual_seed(settings.seed)
+    namer = Namer(settings.hidden)
+    average = torch.optim.swa_utils.AveragedModel(namer, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998))
+    steps = settings.epochs * len(rows) // settings.batch
+    optimizer = torch.optim.AdamW(namer.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps, pct_start=0.15)
+    index, weight = torch.from_numpy(rows), bags.weight[rows].double()
+    for _ in range(steps):
+        chosen = index[torch.multinomial(weight, settings.batch, replacement=True, generator=chance)]
+        columns = torch.randint(bags.pixels.shape[1], (settings.pixels,), generator=chance)
+        light = torch.randn(settings.batch, 1, 3, generator=chance) * settings.light_jitter
+        shifted = bags.pixels[chosen][:, columns] + light
+        around = bags.around[chosen] + light[:, 0].repeat(1, 2)
+        names = namer(shifted, bags.counts[chosen][:, columns], around)
+        loss = -(names * bags.target[chosen]).sum(1).mean()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        average.update_parameters(namer)
+    return average.module  # type: ignore[return-value]
+
+
+def to_model(namer: Namer, skin: tuple[NDArray[np.float32], NDArray[np.float32]]) -> ColourModel:
+    """The NumPy form that ships."""
+    weights = {name: value.detach().numpy() for name, value in namer.state_dict().items()}
+    return ColourModel(
+        palette=COLOURS,
+        from_pixel=weights["from_pixel.weight"].T,
+        from_context=weights["from_context.weight"].T,
+        hidden_bias=weights["from_pixel.bias"],
+        to_name=weights["to_name.weight"].T,
+        name_bias=weights["to_name.bias"],
+        skin_mean=skin[0],
+        skin_precision=skin[1],
+    )
+
+
+def main(data: Path = Path("../shared/data"), cache: Path = Path("runs/colours/pixels.npz"), folds: int = 0) -> None:
+    """Fit the naming on `train`, write it and measure it on `val`; or cross-validate on `train`."""
+    settings = Settings()
+    bags = make_bags(data, cache, settings)
+    if folds:
+        truth, guess = bags.target.argmax(1), torch.empty(len(bags.target), dtype=torch.int64)
+        for fold in range(folds):
+            held = bags.fold % folds == fold
+            namer = fit(bags, np.flatnonzero(~held), settings)
+            with torch.no_grad():
+                guess[held] = namer(bags.pixels[held], bags.counts[held], bags.around[held]).argmax(1)
+        own = bags.weight == 1
+        typer.echo(f"cross-validated accuracy on train: {float((guess == truth)[own].float().mean()):.4f}")
+        return
+    namer = fit(bags, np.arange(len(bags.target)), settings)
+    ASSET.write_text(to_model(namer, fit_skin(data)).to_json(), encoding="utf-8")
+    kinds, hits = category_kinds(), Counter[tuple[str, bool]]()
+    for row in labelled(data, "val"):
+        colours = dominant_colours(*load(data, row, kinds))
+        hits[row["source"], bool(colours) and colours[0].name == row["colour"]] += 1
+    for source in ("products", "clothing", "street"):
+        right, wrong = hits[source, True], hits[source, False]
+        typer.echo(f"{source:9} {right / (right + wrong):.4f} of {right + wrong}")
+    right = sum(count for (_, hit), count in hits.items() if hit)
+    typer.echo(f"all       {right / hits.total():.4f} of {hits.total()}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

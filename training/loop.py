@@ -137,7 +137,13 @@ def optimise(
     log = folder / "log.jsonl"
     _truncate_log(log, start)
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns) as progress, log.open("a", encoding="utf-8") as lines:
         task = progress.add_task("training", total=optimisation.steps, completed=start)
         for step in range(start, optimisation.steps):

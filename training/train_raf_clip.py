@@ -112,7 +112,7 @@ def train(settings: Settings) -> Encoder:
     )
     first_masked, first_extra = len(whole), len(whole) + len(masked)
     first_masked_crop = first_extra + len(extra)
-    visual = torch.compile(encoder.clip.visual) if settings.compile else encoder.clip.visual
+    visual = torch.compile(encoder.clip.visual, dynamic=False) if settings.compile else encoder.clip.visual
     mean = torch.tensor(encoder.preprocess_config.mean, device=device).view(3, 1, 1)
     std = torch.tensor(encoder.preprocess_config.std, device=device).view(3, 1, 1)
 
@@ -128,7 +128,9 @@ def train(settings: Settings) -> Encoder:
         in_street = (garments >= first_masked) & (garments < first_extra)
         pictures = torch.cat([garments, first_masked_crop + garments[in_street] - first_masked])
         pixels = augment(crops[pictures], image_size, generator).to(device)
-        features = functional.normalize(visual(((pixels - mean) / std).contiguous(memory_format=torch.channels_last)).float(), dim=-1)
+        features = functional.normalize(
+            visual(((pixels - mean) / std).contiguous(memory_format=torch.channels_last)).float(), dim=-1
+        )
         crop_features = features[: len(garments)]
         masked_features = crop_features.clone()
         masked_features[in_street.to(device)] = features[len(garments) :]
@@ -137,9 +139,11 @@ def train(settings: Settings) -> Encoder:
         category_ids, attribute_ids = rows.category_text[garments], rows.attribute_texts[garments]
         target = target_matrix(category_ids, settings.targets).to(device)
         l_c = category_loss(crop_features, bank.embed(category_ids), scale, target)
-        l_a = attribute_loss(masked_features, bank.embed(attribute_ids.clamp(min=0)), scale, attribute_ids, settings.targets)
+        l_a = attribute_loss(
+            masked_features, bank.embed(attribute_ids.clamp(min=0)), scale, attribute_ids, settings.targets
+        )
         loss = raf_clip_loss(l_c, l_a, settings.alpha)
-        figures = {"L_c": float(l_c), "L_a": float(l_a), "scale": float(scale)}
+        figures = {"L_c": l_c.item(), "L_a": l_a.item(), "scale": scale.item()}
         if settings.vocabulary_weight:
             terms = {}
             for name, image, (ids, label) in (
@@ -152,7 +156,7 @@ def train(settings: Settings) -> Encoder:
             l_v = (1 - settings.alpha) * (terms["category"] + terms["colour"]) / 2
             l_v = l_v + settings.alpha * torch.stack(attribute_terms).mean()
             loss = loss + settings.vocabulary_weight * l_v
-            figures |= {f"V_{name}": float(term) for name, term in terms.items()}
+            figures |= {f"V_{name}": term.item() for name, term in terms.items()}
         return loss, figures
 
     modules = nn.ModuleDict({"clip": encoder.clip})

@@ -6,6 +6,7 @@ wants the surest sixth of its pixels to be of that kind.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -45,7 +46,7 @@ class Settings:
     def segmenter(self) -> SegmenterConfig:
         """What ships in the model's configuration."""
         size = self.image_size[0], self.image_size[1]
-        return SegmenterConfig(self.architecture, size, CLASSES, MEAN, STD)
+        return SegmenterConfig(architecture=self.architecture, image_size=size, classes=CLASSES, mean=MEAN, std=STD)
 
 
 def pixel_loss(logits: Tensor, allowed: Tensor) -> Tensor:
@@ -85,7 +86,9 @@ def dice_loss(logits: Tensor, allowed: Tensor) -> Tensor:
     return (1 - 2 * overlap / total.clamp(min=1))[present].mean()
 
 
-def augment_pairs(pixels: Tensor, allowed: Tensor, size: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def augment_pairs(
+    pixels: Tensor, allowed: Tensor, size: tuple[int, int], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """The same random flip, scale, shift and rotation for photos and labels; labels at a quarter of the size.
 
     Returns:
@@ -112,7 +115,7 @@ def train(settings: Settings, sources: Sequence[tuple[int, tuple[Tensor, Tensor,
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
     size = settings.train_size[0], settings.train_size[1]
-    forward = torch.compile(segmenter.forward) if settings.compile else segmenter.forward
+    forward = torch.compile(segmenter.forward, dynamic=False) if settings.compile else segmenter.forward
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
 
     def loss_fn(generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -125,10 +128,12 @@ def train(settings: Settings, sources: Sequence[tuple[int, tuple[Tensor, Tensor,
         exact = tags < 0
         pixel, dice = pixel_loss(logits[exact], labels[exact]), dice_loss(logits[exact], labels[exact])
         weak = pixel_loss(logits[~exact], labels[~exact]) + presence_loss(logits, tags)
-        figures = {"pixel": float(pixel), "dice": float(dice), "weak": float(weak)}
+        figures = {"pixel": pixel.item(), "dice": dice.item(), "weak": weak.item()}
         return pixel + 0.5 * dice + settings.weak_weight * weak, figures
 
-    optimise(nn.ModuleDict({"segmenter": segmenter}), loss_fn, settings.optimisation, Path(settings.output), lr_scales={})
+    optimise(
+        nn.ModuleDict({"segmenter": segmenter}), loss_fn, settings.optimisation, Path(settings.output), lr_scales={}
+    )
     return segmenter.eval()
 
 
@@ -154,7 +159,7 @@ def main(config: Path) -> None:
     segmenter = train(settings, [(count, data) for count, data in sources if count])
     output = Path(settings.output)
     save_file({k: v.contiguous() for k, v in segmenter.state_dict().items()}, output / WEIGHTS_NAME)
-    (output / "segmenter.json").write_text(__import__("json").dumps(asdict(segmenter.config), indent=2) + "\n", encoding="utf-8")
+    (output / "segmenter.json").write_text(json.dumps(asdict(segmenter.config), indent=2) + "\n", encoding="utf-8")
     typer.echo(f"segmenter written to {output}")
 
 

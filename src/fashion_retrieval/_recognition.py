@@ -76,7 +76,12 @@ class Recogniser:
         )
         return [
             Recognition(
-                photo.image.width, photo.image.height, tuple(next(garments) for _ in photo.regions), model_id, photo.source, photo.image
+                photo.image.width,
+                photo.image.height,
+                tuple(next(garments) for _ in photo.regions),
+                model_id,
+                photo.source,
+                photo.image,
             )
             for photo in photos
         ]
@@ -99,7 +104,9 @@ class Recogniser:
 
     def attribute_probabilities(self, embedding: Tensor, group: Group, category: Value) -> Tensor:
         """(values,) over the values of an attribute group for one masked crop of a category."""
-        return self._group_probabilities(embedding, group, [attribute_prompts(group, v, category) for v in group.values])
+        return self._group_probabilities(
+            embedding, group, [attribute_prompts(group, v, category) for v in group.values]
+        )
 
     def _group_probabilities(self, embedding: Tensor, group: Group, prompts: list[list[str]]) -> Tensor:
         templates = len(group.templates)
@@ -122,7 +129,9 @@ class Recogniser:
         pixels = np.asarray(photo.image)
         return [dominant_colours(pixels, region.mask) for region in photo.regions]
 
-    def _garment(self, region: Region, crop: Tensor, masked: Tensor, colours: tuple[Colour, ...], top_k: int) -> Garment:
+    def _garment(
+        self, region: Region, crop: Tensor, masked: Tensor, colours: tuple[Colour, ...], top_k: int
+    ) -> Garment:
         values = self.taxonomy.category.values
         shares = self.category_probabilities(crop, _prompt_colour(colours), region.kind)
         categories = _ranked(values, shares, top_k)

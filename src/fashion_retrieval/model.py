@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,20 +24,11 @@ from fashion_retrieval.config import ModelConfig
 from fashion_retrieval.errors import FashionRetrievalError, InputError, UnsupportedError
 from fashion_retrieval.models.encoder import Encoder
 from fashion_retrieval.models.zero_shot import PromptCache
-from fashion_retrieval.results import Failure, Recognition, Region
+from fashion_retrieval.results import Failure, Recognition, Region, Segmenter
 from fashion_retrieval.taxonomy import Taxonomy
 
 Boxes = ArrayLike | None
 TaxonomyInput = Taxonomy | dict[str, Any] | str | Path | None
-
-
-@runtime_checkable
-class Segmenter(Protocol):
-    """Anything that finds garments: `GarmentSegmenter`, `SegmentAnythingSegmenter`, or your own."""
-
-    def segment(self, image: Image.Image, boxes: NDArray[np.float32] | None = None) -> list[Region]:
-        """RGB photo -> its garments; with (N, 4) float32 boxes (xyxy, pixels), one region a box."""
-        ...
 
 
 SegmenterInput = Segmenter | Literal["auto"] | None
@@ -54,7 +45,9 @@ class FashionModel:
         dtype: The type its matrix products are computed in; weights and results are float32.
     """
 
-    def __init__(self, bundle: Bundle, *, model_id: str, device: str | torch.device = "auto", dtype: str = "auto") -> None:
+    def __init__(
+        self, bundle: Bundle, *, model_id: str, device: str | torch.device = "auto", dtype: str = "auto"
+    ) -> None:
         self.model_id = model_id
         self.config = bundle.config or ModelConfig(name=model_id)
         self.device = resolve_device(device)
@@ -109,6 +102,14 @@ class FashionModel:
         """Width of the embeddings."""
         return self.encoder.embedding_dim
 
+    @property
+    def segmenter(self) -> Segmenter | None:
+        """What finds the garments: the model's own segmenter or, where it has none, the embedded model's."""
+        if self._segmenter is None:
+            embedded = checkpoint.load(hub.resolve(hub.EMBEDDED)).segmenter
+            self._segmenter = embedded.to(self.device) if embedded else None
+        return self._segmenter
+
     def recognize(
         self,
         image: ImageInput,
@@ -117,6 +118,7 @@ class FashionModel:
         segmenter: SegmenterInput = "auto",
         taxonomy: TaxonomyInput = None,
         top_k: int = 3,
+        max_pixels: int | None = None,
     ) -> Recognition:
         """What is in a photo: its garments with box, mask, category, attributes and colours.
 
@@ -127,6 +129,7 @@ class FashionModel:
                 each whole box) for one region.
             taxonomy: "default", "deepfashion", a YAML or JSON file, a dict; None is the model's own.
             top_k: How many alternatives to report.
+            max_pixels: Refuse larger photos before they are decoded; None is about 179 million.
 
         Returns:
             The photo's size and garments; none found is an empty result.
@@ -135,7 +138,7 @@ class FashionModel:
             InputError: The photo, the boxes or the taxonomy can't be used.
         """
         recogniser, finder = self._recogniser(taxonomy, top_k), self._finder(segmenter)
-        photo = self._photo(image, boxes, finder)
+        photo = self._photo(image, boxes, finder, max_pixels)
         return recogniser.recognise([photo], model_id=self.model_id, top_k=top_k, batch_size=32)[0]
 
     def recognize_many(
@@ -148,6 +151,7 @@ class FashionModel:
         batch_size: int = 16,
         on_error: Literal["raise", "skip"] = "raise",
         progress: bool = False,
+        max_pixels: int | None = None,
     ) -> Iterator[Recognition | Failure]:
         """Recognise many photos, batched across photos; one result a photo, in order.
 
@@ -159,12 +163,14 @@ class FashionModel:
             batch_size: Photos held in memory at a time, and regions encoded at a time.
             on_error: "skip" yields a `Failure` in the place of a photo that can't be read and goes on.
             progress: Show a progress bar on the terminal.
+            max_pixels: As in `recognize`.
         """
         if on_error not in ("raise", "skip"):
             raise InputError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
         _check_batch_size(batch_size)
         recogniser, finder = self._recogniser(taxonomy, top_k), self._finder(segmenter)
-        return self._stream(images, recogniser, finder, top_k, batch_size, on_error == "skip", progress)
+        photos = track(images, "recognising") if progress else images
+        return self._stream(photos, recogniser, finder, top_k, batch_size, on_error == "skip", max_pixels)
 
     def encode(
         self,
@@ -256,13 +262,11 @@ class FashionModel:
             return segmenter
         if segmenter != "auto":
             raise InputError(f"segmenter must be 'auto', None or have a segment() method, got {segmenter!r}")
-        if self._segmenter is None:
-            embedded = checkpoint.load(hub.resolve(hub.EMBEDDED)).segmenter
-            self._segmenter = embedded.to(self.device) if embedded else None
-        return self._segmenter
+        return self.segmenter
 
-    def _photo(self, image: ImageInput, boxes: Boxes, finder: Segmenter | None) -> Photo:
-        upright = load_image(image)
+    @staticmethod
+    def _photo(image: ImageInput, boxes: Boxes, finder: Segmenter | None, max_pixels: int | None) -> Photo:
+        upright = load_image(image, max_pixels=max_pixels)
         if boxes is not None:
             boxes = check_boxes(boxes, upright.width, upright.height)
         if finder is not None:
@@ -279,15 +283,15 @@ class FashionModel:
         top_k: int,
         batch_size: int,
         skip: bool,
-        progress: bool,
+        max_pixels: int | None,
     ) -> Iterator[Recognition | Failure]:
-        items = iter(enumerate(track(images, "recognising") if progress else images))
+        items = iter(enumerate(images))
         while batch := list(islice(items, batch_size)):
             photos: dict[int, Photo] = {}
             failures: dict[int, Failure] = {}
             for index, image in batch:
                 try:
-                    photos[index] = self._photo(image, None, finder)
+                    photos[index] = self._photo(image, None, finder, max_pixels)
                 except FashionRetrievalError as error:
                     if not skip:
                         raise

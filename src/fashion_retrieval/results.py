@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,6 +141,15 @@ class Region:
     def area(self) -> float:
         """Share of the photo under the mask, in [0, 1]."""
         return float(self.mask.mean())
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """Anything that finds garments: `GarmentSegmenter`, `SegmentAnythingSegmenter`, or your own."""
+
+    def segment(self, image: Image.Image, boxes: NDArray[np.float32] | None = None) -> list[Region]:
+        """RGB photo -> its garments; with (N, 4) boxes, float32 xyxy in pixels, one region a box."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)

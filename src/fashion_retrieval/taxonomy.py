@@ -131,7 +131,9 @@ def _decode(text: str, path: Path) -> Mapping[str, Any]:
     except (json.JSONDecodeError, yaml.YAMLError) as error:
         raise TaxonomyError(f"taxonomy {path} is not valid {path.suffix or 'YAML'}: {error}") from error
     if not isinstance(data, Mapping):
-        raise TaxonomyError(f"taxonomy {path} must be a mapping with 'category' and 'attributes', got {type(data).__name__}")
+        raise TaxonomyError(
+            f"taxonomy {path} must be a mapping with 'category' and 'attributes', got {type(data).__name__}"
+        )
     return data
 
 

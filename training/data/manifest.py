@@ -12,7 +12,21 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "black", "gray", "white", "pink", "brown", "beige")
+COLOURS = (
+    "red",
+    "orange",
+    "yellow",
+    "green",
+    "cyan",
+    "blue",
+    "purple",
+    "black",
+    "gray",
+    "white",
+    "pink",
+    "brown",
+    "beige",
+)
 GROUPS = ("texture", "sleeve", "length", "neckline", "fabric", "fit")
 UNLABELLED = {"sleeve": {"na"}, "fabric": {"other"}}
 """Labels that say nothing about the group."""
@@ -100,7 +114,13 @@ def labelled_samples(root: Path, split: str) -> list[Sample]:
         attributes = {group: row[group] for group in GROUPS if row[group] not in UNLABELLED.get(group, ())}
         names = (products[row["id"]]["name"],) if row["source"] == "products" else ()
         sample = Sample(
-            row["source"], row["id"], photo, category=row["category"], colour=row["colour"], attributes=attributes, texts=names
+            row["source"],
+            row["id"],
+            photo,
+            category=row["category"],
+            colour=row["colour"],
+            attributes=attributes,
+            texts=names,
         )
         if row["source"] == "street":
             sample = _with_region(sample, street[row["id"]]["regions"][row["region"]])
@@ -125,7 +145,9 @@ def extra_samples(root: Path, split: str) -> list[Sample]:
         if ("clothing", row["id"]) not in labelled:
             photo = root / "clothing" / split / f"{row['id']}.jpg"
             texts = (f"a photo of {row['label'].lower()}",)
-            samples.append(Sample("clothing", row["id"], photo, category=CLOTHING_CATEGORIES.get(row["label"]), texts=texts))
+            samples.append(
+                Sample("clothing", row["id"], photo, category=CLOTHING_CATEGORIES.get(row["label"]), texts=texts)
+            )
     for row in read_lines(root / "street.jsonl", split):
         for region in row.get("regions", []):
             if region["label"] in STREET_CATEGORIES and region["area"] >= 0.003:

@@ -95,7 +95,9 @@ def bits(*classes: str) -> int:
     return sum(1 << CLASSES.index(name) for name in classes)
 
 
-def load_photos(photos: Sequence[Photo], size: tuple[int, int], root: Path, label: str) -> tuple[Tensor, Tensor, Tensor]:
+def load_photos(
+    photos: Sequence[Photo], size: tuple[int, int], root: Path, label: str
+) -> tuple[Tensor, Tensor, Tensor]:
     """Read photos into memory, fitted into (h, w) and centred.
 
     Returns:

@@ -31,7 +31,10 @@ class Vocabulary:
         self.groups = tuple(self.values)
         values = taxonomy.category.values
         self.category_ids = torch.tensor(
-            [[self.add(category_prompts(taxonomy.category, value, colour)[0]) for colour in COLOURS] for value in values]
+            [
+                [self.add(category_prompts(taxonomy.category, value, colour)[0]) for colour in COLOURS]
+                for value in values
+            ]
         )
         self.attribute_ids = {
             group.name: torch.tensor(
@@ -83,7 +86,9 @@ def encode_samples(samples: Sequence[Sample], vocabulary: Vocabulary, held_out: 
     category = torch.tensor([vocabulary.categories.get(s.category or "", -1) for s in samples])
     colour = torch.tensor([COLOURS.index(s.colour) if s.colour else -1 for s in samples])
     labels = {
-        g: torch.tensor([vocabulary.values[g].get(s.attributes.get(g, ""), -1) for s in samples]).where(category >= 0, -1)
+        g: torch.tensor([vocabulary.values[g].get(s.attributes.get(g, ""), -1) for s in samples]).where(
+            category >= 0, -1
+        )
         for g in groups
     }
     category_text, names = [], []
@@ -94,7 +99,8 @@ def encode_samples(samples: Sequence[Sample], vocabulary: Vocabulary, held_out: 
         category_text.append(prompt if known or not free else vocabulary.add(free[-1]))
         names.append(vocabulary.add(free[0]) if free else -1)
     columns = [
-        torch.where(labels[g] >= 0, vocabulary.attribute_ids[g][category.clamp(min=0), labels[g].clamp(min=0)], -1) for g in groups
+        torch.where(labels[g] >= 0, vocabulary.attribute_ids[g][category.clamp(min=0), labels[g].clamp(min=0)], -1)
+        for g in groups
     ]
     fallback = vocabulary.add("a photo of a garment")
     text = torch.tensor([fallback if i < 0 else i for i in category_text])

@@ -36,9 +36,7 @@ from fashion_retrieval.errors import (
     ModelNotFoundError,
     WeightsError,
 )
-from fashion_retrieval.results import Mask, Region
-
-Proposer = Callable[[Image.Image, NDArray[np.float32] | None], list[Region]]
+from fashion_retrieval.results import Mask, Region, Segmenter
 
 WEIGHTS_NAME = "model.safetensors"
 OFFICIAL_SHA256 = {
@@ -90,7 +88,7 @@ class SegmentAnythingSegmenter:
         self,
         sam: Sam,
         *,
-        proposer: Proposer | None = None,
+        proposer: Segmenter | None = None,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "float32",
     ) -> None:
@@ -116,7 +114,7 @@ class SegmentAnythingSegmenter:
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         token: str | None = None,
-        proposer: Proposer | None = None,
+        proposer: Segmenter | None = None,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "float32",
     ) -> SegmentAnythingSegmenter:
@@ -144,7 +142,7 @@ class SegmentAnythingSegmenter:
             path = _download(str(id_or_path), revision, cache_dir, local_files_only, token)
         return cls(load_sam(path), proposer=proposer, device=device, dtype=dtype)
 
-    def __call__(self, image: Image.Image, boxes: NDArray[np.float32] | None = None) -> list[Region]:
+    def segment(self, image: Image.Image, boxes: NDArray[np.float32] | None = None) -> list[Region]:
         """Find the mask of what is in each box.
 
         Args:
@@ -163,7 +161,7 @@ class SegmentAnythingSegmenter:
         if boxes is not None:
             prompts = _box_regions(boxes, width=image.width, height=image.height)
         elif self.proposer is not None:
-            prompts = self.proposer(image, None)
+            prompts = self.proposer.segment(image)
         else:
             raise InputError("Segment Anything needs boxes, got none; pass boxes=..., or build it with proposer=...")
         if not prompts:

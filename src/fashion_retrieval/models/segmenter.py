@@ -39,7 +39,9 @@ class GarmentSegmenter(nn.Module):
         try:
             self.backbone = timm.create_model(config.architecture, features_only=True, out_indices=(1, 2, 3, 4))
         except RuntimeError as error:
-            raise ConfigError(f"segmenter architecture {config.architecture!r} is not known to timm: {error}") from error
+            raise ConfigError(
+                f"segmenter architecture {config.architecture!r} is not known to timm: {error}"
+            ) from error
         widths = self.backbone.feature_info.channels()
         self.lateral = nn.ModuleList(nn.Conv2d(width, _WIDTH, 1) for width in widths)
         self.smooth = nn.ModuleList(_separable(_WIDTH) for _ in widths)
@@ -118,7 +120,9 @@ class GarmentSegmenter(nn.Module):
         if mask.mean() == 0:
             mask[top:bottom, left:right] = True
         score = float(probabilities[best][mask].mean())
-        return Region((float(box[0]), float(box[1]), float(box[2]), float(box[3])), mask, score, self.config.classes[best])
+        return Region(
+            (float(box[0]), float(box[1]), float(box[2]), float(box[3])), mask, score, self.config.classes[best]
+        )
 
 
 def _separable(width: int) -> nn.Sequential:

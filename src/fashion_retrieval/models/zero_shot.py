@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from fashion_retrieval._device import inference_context
-from fashion_retrieval.models.encoder import Encoder
+
+if TYPE_CHECKING:
+    from fashion_retrieval.models.encoder import Encoder
 
 
 class PromptCache:
