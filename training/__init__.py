@@ -1,0 +1,1 @@
+"""Recipes that make the published weights; not part of the installed package."""

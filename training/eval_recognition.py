@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -38,6 +39,7 @@ class Embedded:
     """A split's garments as the model sees them: rows of each tensor are (d,) embeddings, L2-normalised."""
 
     samples: list[Sample]
+    masks: list[NDArray[np.bool_]]
     colours: list[str]
     whole: Tensor
     crop: Tensor
@@ -53,7 +55,9 @@ def embed_split(model: FashionModel, root: Path, split: str) -> Embedded:
     rows = [i for i, s in enumerate(samples) if s.mask is not None]
     masked[rows] = recogniser.embed([read_crop(samples[i], masked=True) for i in rows], 32)
     whole[rows] = recogniser.embed([_photo(samples[i]) for i in rows], 32)
-    return Embedded(samples, [_colour(model, s) for s in samples], whole, crop, masked)
+    masks = [_mask(model, sample) for sample in samples]
+    colours = [_pixel_colour(sample, mask) for sample, mask in zip(samples, masks, strict=True)]
+    return Embedded(samples, masks, colours, whole, crop, masked)
 
 
 def _photo(sample: Sample) -> Image.Image:
@@ -61,15 +65,25 @@ def _photo(sample: Sample) -> Image.Image:
         return photo.convert("RGB")
 
 
-def _colour(model: FashionModel, sample: Sample) -> str:
-    """The dominant colour inside the labelled mask; where the pack has none, inside the largest garment found."""
+def _mask(model: FashionModel, sample: Sample) -> NDArray[np.bool_]:
+    """The labelled mask or, where the pack has none, that of the largest garment found."""
     photo = _photo(sample)
     mask = region_mask(sample)
     if mask is None and model.segmenter is not None:
         mask = next((region.mask for region in model.segmenter.segment(photo)), None)
-    if mask is None:
-        mask = np.ones((photo.height, photo.width), dtype=bool)
-    return dominant_colours(np.asarray(photo), mask)[0].name
+    return np.ones((photo.height, photo.width), dtype=bool) if mask is None else mask
+
+
+def _pixel_colour(sample: Sample, mask: NDArray[np.bool_]) -> str:
+    """The colour for the category prompt."""
+    return dominant_colours(np.asarray(_photo(sample)), mask)[0].name
+
+
+def _final_colours(model: FashionModel, data: Embedded, nouns: list[Value]) -> list[str]:
+    """The dominant colour that recognition reports."""
+    recogniser = model._recogniser("default", 1)
+    rows = zip(data.samples, data.masks, data.masked, nouns, strict=True)
+    return [recogniser.colours(np.asarray(_photo(s)), mask, row, noun)[0].name for s, mask, row, noun in rows]
 
 
 def evaluate_recognition(model: FashionModel, root: Path, split: str) -> dict[str, Any]:
@@ -81,22 +95,24 @@ def evaluate_recognition(model: FashionModel, root: Path, split: str) -> dict[st
     figures: dict[str, Any] = {"garments": len(data.samples)}
     guesses = _deepfashion(model, data, data.masked, nouns)
     figures["deepfashion"] = {"all": _group_figures(guesses, np.ones(len(sources), bool))}
-    figures["deepfashion"] |= {name: _group_figures(guesses, sources == name) for name in sorted(set(sources))}
+    figures["deepfashion"] |= {name: _group_figures(guesses, sources == name) for name in sorted(set(sources.tolist()))}
     figures["deepfashion"]["all"]["mean_precision_interval"] = _mean_interval(guesses)
     figures["views_on_street"] = _views(model, data, sources, nouns)
     figures["category"] = _category_figures(data, categories, sources)
-    figures["colour"] = {"top1": accuracy([s.colour or "" for s in data.samples], data.colours)}
-    figures["colour"] |= {
-        name: accuracy(
-            *zip(
-                *[(s.colour or "", c) for s, c in zip(data.samples, data.colours, strict=True) if s.source == name],
-                strict=True,
-            )
-        )
-        for name in sorted(set(sources))
-    }
+    named = [
+        (s.source, s.colour or "", c) for s, c in zip(data.samples, _final_colours(model, data, nouns), strict=True)
+    ]
+    figures["colour"] = {"top1": accuracy([truth for _, truth, _ in named], [guess for *_, guess in named])}
+    figures["colour"]["top1_interval"] = _share_interval([truth == guess for _, truth, guess in named])
+    for name in sorted(set(sources.tolist())):
+        figures["colour"][name] = float(np.mean([truth == guess for source, truth, guess in named if source == name]))
     figures["default"] = _default_figures(model, data, nouns)
     return figures
+
+
+def _share_interval(hits: list[bool]) -> list[float]:
+    values = np.array(hits)
+    return bootstrap_interval(len(values), lambda rows: float(values[rows].mean()))
 
 
 def _categories(model: FashionModel, data: Embedded) -> list[Tensor]:
@@ -185,23 +201,21 @@ def _category_figures(data: Embedded, categories: list[Tensor], sources: np.ndar
     truth = [s.category or "" for s in data.samples]
     closed = [names[int((shares.cpu() * inside).argmax())] for shares in categories]
     opened = [names[int(shares.argmax())] for shares in categories]
-    figures = {
+    figures: dict[str, Any] = {
         "top1": accuracy(truth, closed),
         "top1_of_all": accuracy(truth, opened),
         "macro_f1": macro_f1(truth, closed),
     }
-    figures["top1_interval"] = bootstrap_interval(
-        len(truth), lambda rows: float(np.mean([truth[i] == closed[i] for i in rows]))
-    )  # type: ignore[assignment]
-    for name in sorted(set(sources)):
+    figures["top1_interval"] = _share_interval([t == g for t, g in zip(truth, closed, strict=True)])
+    for name in sorted(set(sources.tolist())):
         rows = np.flatnonzero(sources == name)
         figures[name] = accuracy([truth[i] for i in rows], [closed[i] for i in rows])
     return figures
 
 
 PACK_EXTRAS = frozenset(
-    "sneakers dress_shoes heels flats sandals flip_flops boots handbag backpack clutch wallet hat scarf belt tie "
-    "sunglasses watch jewellery socks".split()
+    {"sneakers", "dress_shoes", "heels", "flats", "sandals", "flip_flops", "boots", "handbag", "backpack", "clutch"}
+    | {"wallet", "hat", "scarf", "belt", "tie", "sunglasses", "watch", "jewellery", "socks"}
 )
 """Categories of the default taxonomy that attributes.jsonl does not label."""
 

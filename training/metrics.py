@@ -25,7 +25,7 @@ def macro_f1(truth: Labels, guess: Labels) -> float:
 
 
 def expected_calibration_error(confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = 10) -> float:
-    """Mean distance of confidence and accuracy over bins of equal width, weighted by their counts (Guo et al., 2017)."""
+    """Mean distance of confidence and accuracy over equal bins, weighted by their counts (Guo et al., 2017)."""
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = [abs(confidence[place == b].mean() - correct[place == b].mean()) * (place == b).mean() for b in set(place)]
     return float(sum(gaps))

@@ -58,7 +58,12 @@ Floats = NDArray[np.float32]
 
 
 def dominant_colours(
-    image: NDArray[np.uint8], mask: NDArray[np.bool_], *, limit: int = 3, exclude_skin: bool = True
+    image: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    *,
+    limit: int = 3,
+    exclude_skin: bool = True,
+    prior: Mapping[str, float] | None = None,
 ) -> tuple[Colour, ...]:
     """The colours of a garment.
 
@@ -67,6 +72,7 @@ def dominant_colours(
         mask: The garment, (H, W) bool.
         limit: At most this many colours.
         exclude_skin: Leave out skin-coloured pixels where they are a minor part of the mask.
+        prior: Odds of each name before looking at the pixels, from a model that saw the garment; None is even.
 
     Returns:
         Largest share first: the first name is the dominant colour. `hex` is the mean colour of the pixels of that name
@@ -85,6 +91,9 @@ def dominant_colours(
     kept = model.without_skin(lab) if exclude_skin else np.ones(len(lab), dtype=np.bool_)
     rgb, lab = rgb[kept], lab[kept]
     names = model.names(lab, around)
+    if prior is not None:
+        names = names * np.array([prior[name] for name in model.palette], dtype=np.float32)
+        names /= names.sum(axis=1, keepdims=True)
     shares = names.mean(axis=0)
     order = np.argsort(-shares, kind="stable")[:limit]
     return tuple(

@@ -1,13 +1,13 @@
 """Every error this package raises on purpose.
 
     FashionRetrievalError
-    ├── InputError            (ValueError)         an argument that can't be used: wrong dtype, shape, range or value
+    ├── InputError            (ValueError)         an argument that can't be used: dtype, shape, range or value
     │   ├── ImageError        (ValueError)         a photo that can't be read
     │   └── TaxonomyError     (ValueError)         a vocabulary with a fault
     ├── ConfigError           (ValueError)         a configuration file with a fault
     ├── ModelNotFoundError    (FileNotFoundError)  no such model, or not in the cache while offline
     ├── HubError              (ConnectionError)    the Hub refused or did not answer
-    ├── WeightsError          (ValueError)         weights that are truncated, altered, pickled or of another architecture
+    ├── WeightsError          (ValueError)         truncated, altered or pickled weights, or of another architecture
     ├── MissingExtraError     (ImportError)        an optional dependency is not installed
     └── UnsupportedError      (RuntimeError)       this model does not have that capability
 

@@ -72,8 +72,8 @@ class FashionModel:
         """Load a model.
 
         Args:
-            id_or_path: "compact", the model inside the package; a folder; or a Hub repository in this package's, open_clip's
-                or the transformers CLIP format ("laion/CLIP-ViT-B-32-laion2B-s34B-b79K").
+            id_or_path: "compact", the model inside the package; a folder; or a Hub repository in this package's,
+                open_clip's or the transformers CLIP format ("laion/CLIP-ViT-B-32-laion2B-s34B-b79K").
             revision: Branch, tag or commit of the repository.
             cache_dir: Where downloads are kept; None is huggingface_hub's cache.
             local_files_only: Never use the network.
@@ -214,7 +214,7 @@ class FashionModel:
         )
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write the model folder: weights, configuration and model card. Saving what was loaded gives the same bytes."""
+        """Write the model folder: weights, configuration, card. Saving what was loaded gives the same bytes."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         card = render_card(self.config, model_id=self.model_id)
@@ -269,10 +269,7 @@ class FashionModel:
         upright = load_image(image, max_pixels=max_pixels)
         if boxes is not None:
             boxes = check_boxes(boxes, upright.width, upright.height)
-        if finder is not None:
-            regions = finder.segment(upright, boxes)
-        else:
-            regions = _rectangles(upright, boxes)
+        regions = _rectangles(upright, boxes) if finder is None else finder.segment(upright, boxes)
         return Photo(upright, regions, describe(image))
 
     def _stream(

@@ -70,7 +70,7 @@ def random_grid(
     zoom: tuple[float, float] = (0.78, 1.06),
     shift: float = 0.1,
 ) -> Tensor:
-    """A sampling grid per picture for a random flip, scale, aspect, rotation (7 degrees) and shift: (count, h, w, 2)."""
+    """A grid per picture for a random flip, scale, aspect, rotation (7 degrees) and shift: (count, h, w, 2)."""
     scale = _uniform(zoom[0], zoom[1], count, generator=generator)
     aspect = _uniform(0.9, 1.1, count, generator=generator)
     angle = _uniform(-0.12, 0.12, count, generator=generator)

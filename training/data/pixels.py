@@ -27,7 +27,8 @@ IGNORED = 2 ** len(CLASSES) - 1
 
 STREET_KINDS = {
     "hair": "person", "skin": "person", "null": "background",
-    **dict.fromkeys(["blouse", "shirt", "sweater", "sweatshirt", "t-shirt", "top", "jumper", "hoodie", "bodysuit", "vest"], "upper"),
+    **dict.fromkeys(["blouse", "shirt", "sweater", "sweatshirt", "t-shirt", "top", "jumper", "hoodie",
+        "bodysuit", "vest"], "upper"),
     **dict.fromkeys(["blazer", "cape", "cardigan", "coat", "jacket", "suit"], "outerwear"),
     **dict.fromkeys(["dress", "romper"], "dress"),
     **dict.fromkeys(["jeans", "pants"], "trousers"),
@@ -41,17 +42,20 @@ STREET_KINDS = {
 """The kind of each street label; all others are "other"."""
 
 CLOTHING_KINDS = {
-    **dict.fromkeys(["T-Shirt", "Longsleeve", "Shirt", "Polo", "Undershirt", "Hoodie", "Top", "Blouse", "Body"], "upper"),
+    **dict.fromkeys(["T-Shirt", "Longsleeve", "Shirt", "Polo", "Undershirt", "Hoodie", "Top", "Blouse",
+        "Body"], "upper"),
     **dict.fromkeys(["Outwear", "Blazer"], "outerwear"),
     "Pants": "trousers", "Shoes": "footwear", "Dress": "dress", "Shorts": "shorts", "Hat": "headwear", "Skirt": "skirt",
 }  # fmt: skip
 PRODUCT_KINDS = {
     "Topwear": "upper", "Dress": "dress", "Saree": "dress", "Shoes": "footwear", "Sandal": "footwear",
     "Flip Flops": "footwear", "Bags": "bag", "Headwear": "headwear", "Socks": "legwear",
-    **dict.fromkeys(["Watches", "Eyewear", "Wallets", "Belts", "Ties", "Mufflers", "Jewellery", "Scarves", "Gloves"], "other"),
+    **dict.fromkeys(["Watches", "Eyewear", "Wallets", "Belts", "Ties", "Mufflers", "Jewellery", "Scarves",
+        "Gloves"], "other"),
 }  # fmt: skip
 PRODUCT_TYPE_KINDS = {
-    "Jackets": "outerwear", "Jeans": "trousers", "Trousers": "trousers", "Track Pants": "trousers", "Capris": "trousers",
+    "Jackets": "outerwear", "Jeans": "trousers", "Trousers": "trousers", "Track Pants": "trousers",
+    "Capris": "trousers",
     "Shorts": "shorts", "Skirts": "skirt", "Leggings": "legwear", "Stockings": "legwear", "Waistcoat": "outerwear",
 }  # fmt: skip
 _WORN = frozenset({"upper", "outerwear", "dress", "trousers", "shorts", "skirt", "legwear"})
