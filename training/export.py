@@ -95,8 +95,10 @@ def figures(folder: Path, results: Path) -> None:
 def convert(source: Annotated[Path, typer.Argument(help="A folder with pickled weights.")]) -> None:
     """Rewrite pickled weights as safetensors, beside them; the pickle is read with weights_only=True."""
     pickles = {"open_clip_pytorch_model.bin": "open_clip_model.safetensors", "pytorch_model.bin": "model.safetensors"}
-    done = [_convert(source / old, source / new) for old, new in pickles.items() if (source / old).is_file()]
-    if not done:
+    found = {old: new for old, new in pickles.items() if (source / old).is_file()}
+    for old, new in found.items():
+        _convert(source / old, source / new)
+    if not found:
         typer.echo(
             f"error: expected {' or '.join(pickles)} in {source}, found neither; download the repository first",
             err=True,

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fashion_retrieval.colours import ColourModel, dominant_colours, sample, to_lab
 from fashion_retrieval.taxonomy import Taxonomy
@@ -189,7 +190,8 @@ def make_bags(data: Path, cache: Path, settings: Settings) -> Bags:
     weight = np.array([settings.extra_weight if row.get("extra") else 1.0 for row in rows], dtype=np.float32)
     fold = np.array([zlib.crc32(row["id"].encode()) for row in rows], dtype=np.int64)
     arrays = (pixels, counts.astype(np.float32), around, target, weight)
-    return Bags(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays), fold)
+    tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+    return Bags(tensors[0], tensors[1], tensors[2], tensors[3], tensors[4], fold)
 
 
 def fit_skin(data: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -235,7 +237,8 @@ class Namer(nn.Module):
         context = torch.cat([mean / 50, deviation / 25, around / 50], dim=1)
         hidden = functional.relu(self.from_pixel(torch.stack(columns, -1)) + self.from_context(context)[:, None])
         names = self.to_name(hidden).softmax(-1)
-        return ((names * weights).sum(1) + 3e-3).log()
+        shares: Tensor = (names * weights).sum(1)
+        return (shares + 3e-3).log()
 
 
 def fit(bags: Bags, rows: NDArray[np.int64], settings: Settings) -> Namer:
@@ -243,7 +246,7 @@ def fit(bags: Bags, rows: NDArray[np.int64], settings: Settings) -> Namer:
     torch.manual_seed(settings.seed)
     chance = torch.Generator().manual_seed(settings.seed)
     namer = Namer(settings.hidden)
-    average = torch.optim.swa_utils.AveragedModel(namer, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998))
+    average = AveragedModel(namer, multi_avg_fn=get_ema_multi_avg_fn(0.998))  # type: ignore[no-untyped-call]
     steps = settings.epochs * len(rows) // settings.batch
     optimizer = torch.optim.AdamW(namer.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps, pct_start=0.15)
@@ -257,7 +260,7 @@ def fit(bags: Bags, rows: NDArray[np.int64], settings: Settings) -> Namer:
         names = namer(shifted, bags.counts[chosen][:, columns], around)
         loss = -(names * bags.target[chosen]).sum(1).mean()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         schedule.step()
         average.update_parameters(namer)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,13 @@ def _details(figures: dict[str, Any]) -> list[str]:
                 for what in ("category", "colour")
             ],
         ),
-        f"### Words never trained on\n\nPrecision of the top n of a ranking, n the number of photos the word is true of; "
+        f"### Words never trained on\n\nPrecision of the top n of a ranking, n the photos it is true of; "
         f"{words['count']} words, {words['over_chance']:.1f} times chance.",
         _table(("word", "precision", "chance", "photos"), unseen),
     ]
 
 
-def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [header, tuple("---" for _ in header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 COLOURS = (
@@ -140,11 +141,11 @@ def extra_samples(root: Path, split: str) -> list[Sample]:
         if ("products", row["id"]) not in labelled:
             words = row["base_colour"].lower()
             colour = BASE_COLOURS.get(words, words)
-            texts = (row["name"], f"a photo of {words} {row['article_type'].lower()}")
+            names = (row["name"], f"a photo of {words} {row['article_type'].lower()}")
             category = PRODUCT_CATEGORIES.get(row["article_type"])
             photo = root / "products" / split / f"{row['id']}.jpg"
             known = colour if colour in COLOURS else None
-            samples.append(Sample("products", row["id"], photo, category=category, colour=known, texts=texts))
+            samples.append(Sample("products", row["id"], photo, category=category, colour=known, texts=names))
     for row in read_lines(root / "clothing.jsonl", split):
         if ("clothing", row["id"]) not in labelled:
             photo = root / "clothing" / split / f"{row['id']}.jpg"
@@ -170,9 +171,10 @@ def _with_region(sample: Sample, region: dict[str, Any]) -> Sample:
     )  # fmt: skip
 
 
-def region_mask(sample: Sample) -> np.ndarray | None:
+def region_mask(sample: Sample) -> NDArray[np.bool_] | None:
     """The garment's mask, (H, W) bool, or None where the pack has none."""
     if sample.mask is None:
         return None
     with Image.open(sample.mask) as image:
-        return np.asarray(image) == sample.mask_value
+        mask: NDArray[np.bool_] = np.asarray(image) == sample.mask_value
+        return mask

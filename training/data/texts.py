@@ -128,7 +128,7 @@ class TextBank:
         """(…) int64 -> (…, d), L2-normalised."""
         if self.table is not None:
             return self.table[ids.to(self.device)]
-        unique, inverse = ids.unique(return_inverse=True)
+        unique, inverse = torch.unique(ids, return_inverse=True)
         return self._encode(unique)[inverse.to(self.device)]
 
     def _encode(self, ids: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ class TextBank:
     @torch.no_grad()
     def _encode_all(self) -> Tensor:
         order = self.tokens.argmax(1).argsort()
-        parts = [self._encode(chunk) for chunk in order.split(512)]
+        parts = [self._encode(chunk) for chunk in torch.split(order, 512)]
         table = torch.empty(len(order), parts[0].shape[1], device=self.device)
         table[order.to(self.device)] = torch.cat(parts)
         return table

@@ -42,7 +42,7 @@ class GarmentSegmenter(nn.Module):
             raise ConfigError(
                 f"segmenter architecture {config.architecture!r} is not known to timm: {error}"
             ) from error
-        widths = self.backbone.feature_info.channels()
+        widths: list[int] = self.backbone.feature_info.channels()  # type: ignore[operator, union-attr]  # timm's own
         self.lateral = nn.ModuleList(nn.Conv2d(width, _WIDTH, 1) for width in widths)
         self.smooth = nn.ModuleList(_separable(_WIDTH) for _ in widths)
         self.head = nn.Sequential(nn.Dropout2d(0.1), nn.Conv2d(_WIDTH, len(config.classes), 1))
@@ -95,7 +95,7 @@ class GarmentSegmenter(nn.Module):
         probabilities = full[..., : inner[1], : inner[0]].softmax(1)
         size = image.height, image.width
         resized = functional.interpolate(probabilities, size, mode="bilinear", align_corners=False)
-        return resized[0].float().cpu().numpy()  # type: ignore[no-any-return]
+        return resized[0].float().cpu().numpy()
 
     def _regions(self, probabilities: NDArray[np.float32]) -> list[Region]:
         winner = probabilities.argmax(0)
