@@ -199,7 +199,7 @@ def test_the_weights_are_read_back_as_written():
     assert json.loads(text)["palette"] == list(PALETTE)
 
 
-def test_three_of_four_labelled_garments_get_their_colour_from_pixels_alone():
+def test_four_of_five_labelled_garments_get_their_colour_from_pixels_alone():
     if not (DATA / "attributes.jsonl").exists():
         pytest.skip(f"no labelled photos: {DATA} is absent; put the open data pack there to run this check")
     from training.fit_colours import category_kinds, labelled, load
@@ -208,4 +208,4 @@ def test_three_of_four_labelled_garments_get_their_colour_from_pixels_alone():
     rows = labelled(DATA, "val")
     hits = [dominant_colours(*load(DATA, row, kinds), limit=1)[0].name == row["colour"] for row in rows]
     assert len(hits) > 600
-    assert np.mean(hits) >= 0.76
+    assert np.mean(hits) >= 0.80

@@ -56,9 +56,9 @@ BASE_KINDS = {
 class Settings:
     """What `fit` can be told; chosen by cross-validation on `train`."""
 
-    hidden: int = 32
-    epochs: int = 14
-    lr: float = 5e-3
+    hidden: int = 48
+    epochs: int = 40
+    lr: float = 1e-2
     weight_decay: float = 1e-3
     smoothing: float = 0.06
     second_share: float = 0.25
