@@ -1,0 +1,77 @@
+"""The losses against a plain NumPy evaluation of the paper's equations."""
+
+import numpy as np
+import pytest
+import torch
+from open_clip.loss import ClipLoss
+
+from training.losses import (
+    attribute_loss,
+    category_loss,
+    contrastive,
+    raf_clip_loss,
+    target_matrix,
+    vocabulary_loss,
+)
+
+SCALE = torch.tensor(7.0)
+
+
+def unit(*shape, seed):
+    rows = torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.nn.functional.normalize(rows, dim=-1)
+
+
+def log_softmax(logits):
+    return logits - np.log(np.exp(logits).sum(1, keepdims=True))
+
+
+def infonce(image, text, target):
+    """Eq. (1) and (2), written out."""
+    logits = float(SCALE) * image.numpy() @ text.numpy().T
+    return (
+        -(target * log_softmax(logits)).sum(1).mean(),
+        -(target * log_softmax(logits.T)).sum(1).mean(),
+    )
+
+
+def test_category_loss_is_the_papers_and_open_clips():
+    image, text = unit(6, 8, seed=0), unit(6, 8, seed=1)
+    ours = category_loss(image, text, SCALE, torch.eye(6, dtype=torch.float64)).item()
+    assert ours == pytest.approx(sum(infonce(image, text, np.eye(6))) / 2, abs=1e-9)
+    assert ours == pytest.approx(ClipLoss()(image, text, SCALE).item(), abs=1e-6)
+
+
+def test_attribute_loss_is_the_mean_over_texts_of_both_directions():
+    image, text = unit(5, 8, seed=2), unit(5, 3, 8, seed=3)
+    ids = torch.arange(15).reshape(5, 3)
+    ids[4, 2] = -1
+    whole = [sum(infonce(image, text[:, j], np.eye(5))) for j in range(2)]
+    part = sum(infonce(image[:4], text[:4, 2], np.eye(4)))
+    ours = attribute_loss(image, text, SCALE, ids, "identity").item()
+    assert ours == pytest.approx(np.mean([*whole, part]), abs=1e-6)
+
+
+def test_equal_texts_share_the_target():
+    matrix = target_matrix(torch.tensor([3, 5, 3]), "same_text")
+    assert matrix.tolist() == [[0.5, 0, 0.5], [0, 1, 0], [0.5, 0, 0.5]]
+    assert torch.equal(target_matrix(torch.tensor([3, 5, 3]), "identity"), torch.eye(3))
+
+
+def test_equal_texts_are_no_negatives_with_same_text():
+    image = unit(1, 8, seed=4).repeat(2, 1)
+    text = unit(1, 8, seed=5).repeat(2, 1)
+    exact = contrastive(image, text, SCALE, target_matrix(torch.tensor([0, 0]), "same_text").double())
+    assert exact[0].item() == pytest.approx(np.log(2))
+
+
+def test_the_whole_loss_mixes_by_alpha():
+    assert raf_clip_loss(torch.tensor(2.0), torch.tensor(6.0), 0.25).item() == 3.0
+
+
+def test_vocabulary_loss_is_cross_entropy_over_the_group_and_skips_unknown_labels():
+    image, text = unit(3, 8, seed=6), unit(3, 4, 8, seed=7)
+    logits = float(SCALE) * np.einsum("bd,bkd->bk", image.numpy(), text.numpy())
+    wanted = -log_softmax(logits)[[0, 2], [1, 3]].mean()
+    assert vocabulary_loss(image, text, SCALE, torch.tensor([1, -1, 3])).item() == pytest.approx(wanted, abs=1e-9)
+    assert vocabulary_loss(image, text, SCALE, torch.tensor([-1, -1, -1])).item() == 0

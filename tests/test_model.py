@@ -1,0 +1,104 @@
+"""FashionModel on the embedded weights and on a tiny model."""
+
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+from fashion_retrieval import FashionModel
+from fashion_retrieval.errors import InputError, UnsupportedError
+from fashion_retrieval.hub import resolve
+from fashion_retrieval.results import Failure, Recognition
+
+PHOTO = Path(__file__).parents[1] / "examples/astronaut.jpg"
+BOX = [[20.0, 150.0, 500.0, 512.0]]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return FashionModel.from_pretrained(device="cpu", dtype="float32")
+
+
+def test_embeddings_equal_plain_open_clips(model):
+    name = f"local-dir:{resolve('compact')}"
+    clip, _, transform = open_clip.create_model_and_transforms(name)
+    tokens = open_clip.get_tokenizer(name)(["a photo of red dress"])
+    with torch.inference_mode():
+        image = clip.eval().encode_image(transform(Image.open(PHOTO).convert("RGB"))[None], normalize=True)
+        text = clip.encode_text(tokens, normalize=True)
+    np.testing.assert_allclose(model.encode(images=PHOTO), image.numpy(), atol=1e-5)
+    np.testing.assert_allclose(model.encode(texts="a photo of red dress"), text.numpy(), atol=1e-5)
+
+
+def test_every_kind_of_input_gives_the_same_embedding(model):
+    pixels = np.asarray(Image.open(PHOTO).convert("RGB"))
+    same = [PHOTO.read_bytes(), Image.open(PHOTO), pixels, torch.from_numpy(pixels.copy()).permute(2, 0, 1)]
+    rows = model.encode(images=[PHOTO, *same])
+    assert rows.dtype == np.float32
+    assert rows.shape == (5, model.embedding_dim)
+    np.testing.assert_allclose(rows, rows[:1].repeat(5, 0), atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+
+
+def test_a_box_is_one_garment_with_an_orange_colour(model):
+    found = model.recognize(PHOTO, boxes=BOX, top_k=2)
+    garment = found.garments[0]
+    assert len(found.garments) == 1
+    assert garment.box == tuple(BOX[0])
+    assert garment.colour == "orange"
+    assert len(garment.categories) == 2
+    assert garment.mask.shape == (found.height, found.width)
+
+
+def test_without_a_segmenter_the_photo_is_one_region(model):
+    found = model.recognize(PHOTO, segmenter=None)
+    assert found.garments[0].box == (0, 0, found.width, found.height)
+    assert found.garments[0].mask.all()
+
+
+def test_a_vocabulary_of_ones_own(model):
+    own = {
+        "category": {"values": ["orange space suit", "blue jeans"]},
+        "attributes": {"era": {"values": ["modern", "medieval"]}},
+    }
+    garment = model.recognize(PHOTO, boxes=BOX, taxonomy=own).garments[0]
+    assert garment.category.name == "orange space suit"
+    assert garment.attributes["era"].probability + garment.attributes["era"].alternatives[
+        1
+    ].probability == pytest.approx(1)
+
+
+def test_a_bad_photo_in_a_batch_does_not_lose_the_good_ones(model, tmp_path):
+    bad = tmp_path / "bad.jpg"
+    bad.write_text("no photo")
+    results = list(model.recognize_many([PHOTO, bad, PHOTO], segmenter=None, on_error="skip"))
+    assert [type(r) for r in results] == [Recognition, Failure, Recognition]
+    assert results[1].index == 1
+    assert results[0].to_dict() == results[2].to_dict()
+    with pytest.raises(InputError, match=r"bad\.jpg"):
+        list(model.recognize_many([PHOTO, bad], segmenter=None))
+
+
+def test_save_load_save_is_byte_identical(model, tmp_path):
+    model.save_pretrained(tmp_path / "a")
+    FashionModel.from_pretrained(tmp_path / "a", device="cpu").save_pretrained(tmp_path / "b")
+    names = {p.name for p in (tmp_path / "a").iterdir()}
+    assert names == {p.name for p in (tmp_path / "b").iterdir()}
+    differing = {n for n in names if (tmp_path / "a" / n).read_bytes() != (tmp_path / "b" / n).read_bytes()}
+    assert differing <= {"README.md"}  # the card names the model as it was loaded
+
+
+def test_compose_says_that_there_is_no_composer(model):
+    with pytest.raises(UnsupportedError, match="has no composer"):
+        model.compose(PHOTO, "but red")
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"images": PHOTO, "texts": "a"}, {"texts": ""}, {"texts": "a", "batch_size": 0}]
+)
+def test_what_encode_refuses(model, arguments):
+    with pytest.raises(InputError):
+        model.encode(**arguments)
