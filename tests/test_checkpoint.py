@@ -22,7 +22,7 @@ from fashion_retrieval.checkpoint import Bundle
 from fashion_retrieval.config import ModelConfig, SegmenterConfig
 from fashion_retrieval.errors import ConfigError, InputError, MissingExtraError, WeightsError
 from fashion_retrieval.models.encoder import build_encoder
-from tests.tiny import TINY_CONFIG, altered, drawn_photo, tiny_folder
+from tests.tiny import TINY_CONFIG, altered, contents, drawn_photo, saved_folder, tiny_folder
 
 TEXTS = ["a photo of a red dress", "jeans", "a long navy coat with a very large number of shiny golden buttons"]
 WEIGHTS = "open_clip_model.safetensors"
@@ -72,10 +72,6 @@ def siglip_folder(folder: Path) -> Path:
     return folder
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
 @pytest.fixture
 def plain(tmp_path: Path) -> Path:
     return tiny_folder(tmp_path / "plain")
@@ -83,9 +79,7 @@ def plain(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ours(tmp_path: Path, plain: Path) -> Path:
-    folder = tmp_path / "ours"
-    checkpoint.save(replace(checkpoint.load(plain), config=ModelConfig(name="tiny", weights_dtype="float16")), folder)
-    return folder
+    return saved_folder(tmp_path / "ours", plain)
 
 
 class StubSegmenter(nn.Module):

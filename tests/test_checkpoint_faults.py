@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fashion_retrieval import checkpoint
-from fashion_retrieval.config import ModelConfig
 from fashion_retrieval.errors import ConfigError, ModelNotFoundError, UnsupportedError, WeightsError
-from tests.tiny import TINY_CONFIG, altered, tiny_clip, tiny_folder
+from tests.tiny import TINY_CONFIG, altered, saved_folder, tiny_clip, tiny_folder
 
 WEIGHTS = "open_clip_model.safetensors"
 
@@ -29,9 +27,7 @@ def plain(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ours(tmp_path: Path, plain: Path) -> Path:
-    folder = tmp_path / "ours"
-    checkpoint.save(replace(checkpoint.load(plain), config=ModelConfig(name="tiny", weights_dtype="float16")), folder)
-    return folder
+    return saved_folder(tmp_path / "ours", plain)
 
 
 @pytest.mark.parametrize("name", ["open_clip_pytorch_model.bin", "pytorch_model.bin", "epoch_32.pt"])

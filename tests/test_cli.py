@@ -15,10 +15,7 @@ from fashion_retrieval import Attribute, Colour, Failure, Garment, Recognition, 
 from fashion_retrieval._cli_photos import find_photos
 from fashion_retrieval.cli import app
 from fashion_retrieval.errors import ImageError, InputError, ModelNotFoundError
-
-
-def drawn_photo(size=(48, 64)):
-    return Image.new("RGB", size, "white")
+from tests.tiny import drawn_photo, photo_folder
 
 
 class DrawnModel:
@@ -102,12 +99,7 @@ def cli(monkeypatch):
 
 @pytest.fixture
 def photos(tmp_path):
-    folder = tmp_path / "photos"
-    (folder / "inner").mkdir(parents=True)
-    for name in ("a.png", "b.JPG", "inner/a.webp", "nothing.png"):
-        drawn_photo((48, 64)).save(folder / name)
-    (folder / "notes.txt").write_text("not a photo")
-    return folder
+    return photo_folder(tmp_path / "photos")
 
 
 def test_table(cli, photos):

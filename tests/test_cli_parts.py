@@ -8,20 +8,12 @@ from PIL import Image
 
 from fashion_retrieval._cli_output import CardFolder, identifier, write_atomically
 from fashion_retrieval._cli_photos import find_photos
-
-
-def drawn_photo(size=(48, 64)):
-    return Image.new("RGB", size, "white")
+from tests.tiny import drawn_photo, photo_folder
 
 
 @pytest.fixture
 def photos(tmp_path):
-    folder = tmp_path / "photos"
-    (folder / "inner").mkdir(parents=True)
-    for name in ("a.png", "b.JPG", "inner/a.webp", "nothing.png"):
-        drawn_photo((48, 64)).save(folder / name)
-    (folder / "notes.txt").write_text("not a photo")
-    return folder
+    return photo_folder(tmp_path / "photos")
 
 
 def test_find_photos(photos):

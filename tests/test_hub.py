@@ -11,6 +11,7 @@ from huggingface_hub import constants, hf_hub_download
 from fashion_retrieval import hub
 from fashion_retrieval.errors import HubError, InputError, ModelNotFoundError, WeightsError
 from tests.hub_server import TOKEN, WRITE_TOKEN, HubServer
+from tests.tiny import contents
 
 WEIGHTS = bytes(range(256)) * 40
 OPEN_CLIP = {
@@ -45,10 +46,6 @@ def server(monkeypatch):
         template = running.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         yield running
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 # Without the Hub

@@ -1,72 +1,15 @@
-"""Segment Anything at a size that tests can run: the real modules, 256 px and two layers, with fixed random weights."""
-
-import hashlib
-import io
-import pickle
-import re
-from functools import partial
-from pathlib import Path
+"""Regions by Segment Anything, from the user's boxes or a proposer's: equal to those of segment_anything itself."""
 
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import errors as hub_errors
-from PIL import Image, ImageDraw
-from safetensors.torch import load_file, save_file
-from segment_anything import SamPredictor, build_sam_vit_b, build_sam_vit_h, build_sam_vit_l
-from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
-from torch import nn
+from PIL import Image
+from segment_anything import SamPredictor
 
-from fashion_retrieval.errors import HubError, InputError, ModelNotFoundError, WeightsError
-from fashion_retrieval.models import sam as sam_module
-from fashion_retrieval.models.sam import SegmentAnythingSegmenter, load_sam
+from fashion_retrieval.errors import InputError
+from fashion_retrieval.models.sam import SegmentAnythingSegmenter
 from fashion_retrieval.results import Region
-
-WIDTH, SIDE = 32, 256
-PHOTO_SIZE = (400, 300)
-BOXES = np.array([[40, 30, 200, 180], [220.5, 60, 399, 290], [10, 200, 120, 299]], dtype=np.float32)
-
-
-def tiny_sam() -> Sam:
-    """SAM as `segment_anything.build_sam` builds it, smaller."""
-    grid = (SIDE // 16, SIDE // 16)
-    return Sam(
-        image_encoder=ImageEncoderViT(
-            img_size=SIDE,
-            embed_dim=WIDTH,
-            depth=2,
-            num_heads=2,
-            out_chans=WIDTH,
-            norm_layer=partial(nn.LayerNorm, eps=1e-6),
-            use_rel_pos=True,
-            window_size=7,
-            global_attn_indexes=(1,),
-        ),
-        prompt_encoder=PromptEncoder(
-            embed_dim=WIDTH, image_embedding_size=grid, input_image_size=(SIDE, SIDE), mask_in_chans=16
-        ),
-        mask_decoder=MaskDecoder(
-            transformer_dim=WIDTH,
-            transformer=TwoWayTransformer(depth=2, embedding_dim=WIDTH, num_heads=2, mlp_dim=64),
-            iou_head_hidden_dim=WIDTH,
-        ),
-        pixel_mean=[123.675, 116.28, 103.53],
-        pixel_std=[58.395, 57.12, 57.375],
-    )
-
-
-def filled(sam: Sam) -> Sam:
-    """The same module with every tensor random, also those that start as zeros or ones."""
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for tensor in sam.state_dict().values():
-            tensor.add_(torch.randn(tensor.shape, generator=generator), alpha=0.1)
-    return sam.eval()
-
-
-@pytest.fixture(autouse=True)
-def tiny_is_an_architecture(monkeypatch):
-    monkeypatch.setitem(sam_module._BUILDERS, WIDTH, tiny_sam)
+from tests.tiny_sam import BOXES, PHOTO_SIZE, SIDE, filled, garments_photo, tiny_sam
 
 
 @pytest.fixture(scope="module")
@@ -79,20 +22,9 @@ def segmenter(sam):
     return SegmentAnythingSegmenter(sam, device="cpu")
 
 
-@pytest.fixture
-def weights_file(sam, tmp_path):
-    path = tmp_path / "tiny.safetensors"
-    save_file(sam.state_dict(), path)
-    return path
-
-
 @pytest.fixture(scope="module")
 def photo():
-    image = Image.new("RGB", PHOTO_SIZE, (230, 225, 215))
-    draw = ImageDraw.Draw(image)
-    draw.rectangle((60, 40, 190, 170), fill=(30, 60, 140))
-    draw.ellipse((230, 70, 390, 280), fill=(170, 40, 50))
-    return image
+    return garments_photo()
 
 
 def reference(sam, photo, box):
@@ -120,7 +52,25 @@ class Proposer:
         return self.regions
 
 
-# --- from boxes to regions
+def spy(function, seen):
+    """The function, which also notes what it was called with."""
+
+    def wrapper(*args, **kwargs):
+        seen.append((args, kwargs))
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def noting_dtype(function, types, name):
+    """The function, which also notes the type of its result."""
+
+    def wrapper(*args):
+        result = function(*args)
+        types[name] = result.dtype
+        return result
+
+    return wrapper
 
 
 def test_regions_equal_segment_anythings_own_predictor(segmenter, sam, photo):
@@ -222,9 +172,6 @@ def test_boxes_that_cannot_be(segmenter, photo, boxes, message):
         segmenter.segment(photo, np.array(boxes, dtype=np.float32))
 
 
-# --- proposers
-
-
 def test_a_proposers_boxes_kinds_and_scores_are_kept(sam, photo):
     proposer = Proposer()
     regions = SegmentAnythingSegmenter(sam, proposer=proposer, device="cpu").segment(photo)
@@ -256,9 +203,6 @@ def test_neither_boxes_nor_proposer(segmenter, photo):
         segmenter.segment(photo)
 
 
-# --- device and dtype
-
-
 def test_the_device_is_resolved(segmenter, sam):
     assert segmenter.device == torch.device("cpu")
     assert segmenter.dtype == torch.float32
@@ -286,334 +230,3 @@ def test_only_the_image_encoder_runs_in_the_low_precision(sam, photo, monkeypatc
 def test_weights_neither_train_nor_change_mode(segmenter):
     assert not segmenter.sam.training
     assert not any(parameter.requires_grad for parameter in segmenter.sam.parameters())
-
-
-# --- weights from files
-
-
-def test_save_and_load_is_exact(weights_file, sam, segmenter, photo):
-    loaded = SegmentAnythingSegmenter.from_pretrained(weights_file, device="cpu")
-    tensors = loaded.sam.state_dict()
-    assert tensors.keys() == sam.state_dict().keys()
-    assert all(torch.equal(tensors[name], tensor) for name, tensor in sam.state_dict().items())
-    assert loaded.segment(photo, BOXES) == segmenter.segment(photo, BOXES)
-
-
-def test_a_folder_holds_model_safetensors(weights_file, segmenter, photo):
-    weights_file.rename(weights_file.with_name("model.safetensors"))
-    loaded = SegmentAnythingSegmenter.from_pretrained(str(weights_file.parent), device="cpu")
-    assert loaded.segment(photo, BOXES) == segmenter.segment(photo, BOXES)
-
-
-def test_half_precision_files_load_as_float32(weights_file):
-    save_file({name: tensor.half() for name, tensor in load_file(weights_file).items()}, weights_file)
-    assert {tensor.dtype for tensor in load_sam(weights_file).state_dict().values()} == {torch.float32}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda w: w.pop("mask_decoder.iou_token.weight"), "mask_decoder.iou_token.weight is missing; use"),
-        (lambda w: w.update(extra=torch.zeros(1)), "extra is unknown; use"),
-        (
-            lambda w: w.update({"prompt_encoder.no_mask_embed.weight": torch.zeros(1, 8)}),
-            r"is \(1, 8\) instead of \(1, 32\)",
-        ),
-        (lambda w: w.pop("image_encoder.patch_embed.proj.weight"), "ViT-H, got no image encoder"),
-        (
-            lambda w: w.update({"image_encoder.patch_embed.proj.weight": torch.zeros(384, 3, 16, 16)}),
-            "expected SAM ViT-B, ViT-L or ViT-H, got an image encoder 384 wide; use facebook/sam-vit-base",
-        ),
-        (
-            lambda w: w.update({"image_encoder.patch_embed.proj.weight": torch.zeros(768, 3, 16, 16)}),
-            r"is not a SAM: .* is missing; .* and \d+ more; use facebook/sam-vit-base",
-        ),
-    ],
-)
-def test_weights_of_another_architecture(weights_file, change, message):
-    weights = load_file(weights_file)
-    change(weights)
-    save_file(weights, weights_file)
-    with pytest.raises(WeightsError, match=message):
-        load_sam(weights_file)
-
-
-def test_a_truncated_file(weights_file):
-    weights_file.write_bytes(weights_file.read_bytes()[:-1000])
-    with pytest.raises(
-        WeightsError, match=r"tiny.safetensors is truncated or no safetensors file .*; download it again"
-    ):
-        load_sam(weights_file)
-
-
-@pytest.mark.parametrize("name", ["no/such/sam.safetensors", "sam_vit_b_01ec64.pth", "./sam", "/no/folder"])
-def test_a_missing_file_never_asks_the_hub(name, monkeypatch):
-    monkeypatch.setattr(sam_module, "hf_hub_download", refuse)
-    with pytest.raises(ModelNotFoundError, match="found no such file; use facebook/sam-vit-base"):
-        SegmentAnythingSegmenter.from_pretrained(name)
-
-
-# --- the official checkpoints
-
-
-@pytest.fixture
-def official(sam, tmp_path, monkeypatch):
-    """A checkpoint whose digest is on the list."""
-    path = tmp_path / "sam_vit_b_01ec64.pth"
-    torch.save(sam.state_dict(), path)
-    return trusted(path, monkeypatch)
-
-
-def trusted(path, monkeypatch):
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setitem(sam_module.OFFICIAL_SHA256, digest, path.name)
-    return path
-
-
-def test_an_official_checkpoint_loads(official, segmenter, photo):
-    assert SegmentAnythingSegmenter.from_pretrained(official, device="cpu").segment(photo, BOXES) == segmenter.segment(
-        photo, BOXES
-    )
-
-
-def test_an_altered_official_checkpoint_is_refused(official):
-    content = bytearray(official.read_bytes())
-    content[len(content) // 2] ^= 1
-    official.write_bytes(content)
-    with pytest.raises(
-        WeightsError, match=r"sam_vit_b_01ec64.pth has sha256 [0-9a-f]{12}…, .* altered .*download it again"
-    ):
-        load_sam(official)
-
-
-def test_the_digests_are_three_sha256_of_the_published_names():
-    names = set(sam_module.OFFICIAL_SHA256.values())
-    assert names == {"sam_vit_b_01ec64.pth", "sam_vit_l_0b3195.pth", "sam_vit_h_4b8939.pth"}
-    assert all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in sam_module.OFFICIAL_SHA256)
-
-
-class Bomb:
-    def __init__(self, marker: Path):
-        self.marker = marker
-
-    def __reduce__(self):
-        return Path.touch, (self.marker,)
-
-
-@pytest.mark.parametrize("legacy", [False, True])
-@pytest.mark.parametrize("listed", [False, True])
-def test_a_pickle_is_never_executed(tmp_path, monkeypatch, legacy, listed):
-    marker, path = tmp_path / "executed", tmp_path / "sam_vit_b_01ec64.pth"
-    buffer = io.BytesIO()
-    torch.save({"weights": Bomb(marker)}, buffer, _use_new_zipfile_serialization=not legacy)
-    path.write_bytes(buffer.getvalue())
-    if listed:
-        trusted(path, monkeypatch)
-    with pytest.raises(WeightsError, match="can't be read as plain tensors" if listed else "which none of"):
-        load_sam(path)
-    assert not marker.exists()
-    pickle.loads(pickle.dumps(Bomb(marker)))
-    assert marker.exists()
-
-
-def test_other_pickles_are_not_even_opened(tmp_path):
-    path = tmp_path / "pytorch_model.bin"
-    path.touch()
-    with pytest.raises(WeightsError, match=r"expected a .safetensors file or an official .*, got pytorch_model.bin"):
-        load_sam(path)
-
-
-# --- the Hub
-
-
-def test_a_repository_is_downloaded_through_the_hub(weights_file, monkeypatch, segmenter, photo, tmp_path):
-    calls = []
-
-    def download(*args, **kwargs):
-        calls.append((args, kwargs))
-        return str(weights_file)
-
-    monkeypatch.setattr(sam_module, "hf_hub_download", download)
-    loaded = SegmentAnythingSegmenter.from_pretrained(
-        "org/sam", revision="abc", cache_dir=tmp_path, local_files_only=True, token="hf_x", device="cpu"
-    )
-    assert loaded.segment(photo, BOXES) == segmenter.segment(photo, BOXES)
-    expected = {"revision": "abc", "cache_dir": tmp_path, "local_files_only": True, "token": "hf_x"}
-    assert calls == [(("org/sam", "model.safetensors"), expected)]
-
-
-def test_offline_and_not_in_the_cache(tmp_path):
-    with pytest.raises(
-        ModelNotFoundError, match=r"org/sam at v1 is not in the cache and downloads are off; load it once"
-    ):
-        SegmentAnythingSegmenter.from_pretrained("org/sam", revision="v1", cache_dir=tmp_path, local_files_only=True)
-
-
-def test_a_name_that_no_repository_can_have(tmp_path):
-    with pytest.raises(ModelNotFoundError, match="no file, folder or Hub repository a/b/c; use facebook/sam-vit-base"):
-        SegmentAnythingSegmenter.from_pretrained("a/b/c", cache_dir=tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("kind", "expected", "message"),
-    [
-        (hub_errors.GatedRepoError, HubError, "org/sam is gated; accept its terms"),
-        (hub_errors.RepositoryNotFoundError, ModelNotFoundError, "no file, folder or Hub repository org/sam"),
-        (hub_errors.RevisionNotFoundError, ModelNotFoundError, "no file, folder or Hub repository org/sam"),
-        (hub_errors.RemoteEntryNotFoundError, ModelNotFoundError, "org/sam has no model.safetensors"),
-        (hub_errors.OfflineModeIsEnabled, ModelNotFoundError, "downloads are off"),
-        (ConnectionResetError, HubError, r"can't download org/sam \(ConnectionResetError: .*\); check the network"),
-    ],
-)
-def test_what_the_hub_says_becomes_one_line(monkeypatch, kind, expected, message):
-    error = kind.__new__(kind)
-    error.args = ("several\nlines",)
-    monkeypatch.setattr(sam_module, "hf_hub_download", partial(throw, error))
-    with pytest.raises(expected, match=message) as caught:
-        SegmentAnythingSegmenter.from_pretrained("org/sam")
-    assert "\n" not in str(caught.value)
-
-
-def test_no_network_is_told_from_not_in_the_cache(monkeypatch):
-    error = hub_errors.LocalEntryNotFoundError("not found")
-    error.__cause__ = ConnectionRefusedError("refused")
-    monkeypatch.setattr(sam_module, "hf_hub_download", partial(throw, error))
-    with pytest.raises(HubError, match=r"can't download org/sam \(ConnectionRefusedError: refused\)"):
-        SegmentAnythingSegmenter.from_pretrained("org/sam")
-
-
-# --- transformers' layout
-
-
-@pytest.fixture(scope="module")
-def transformers_sam():
-    transformers = pytest.importorskip("transformers")
-    config = transformers.SamConfig(
-        vision_config={
-            "hidden_size": WIDTH,
-            "output_channels": WIDTH,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "image_size": SIDE,
-            "window_size": 7,
-            "global_attn_indexes": [1],
-            "num_pos_feats": WIDTH // 2,
-        },
-        prompt_encoder_config={"hidden_size": WIDTH, "image_size": SIDE},
-        mask_decoder_config={
-            "hidden_size": WIDTH,
-            "mlp_dim": 64,
-            "num_attention_heads": 2,
-            "iou_head_hidden_dim": WIDTH,
-            "layer_norm_eps": 1e-5,
-        },
-    )
-    model = transformers.SamModel(config)
-    generator = torch.Generator().manual_seed(11)
-    with torch.no_grad():
-        for tensor in model.state_dict().values():
-            tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.3)
-        model.prompt_encoder.shared_embedding.positional_embedding.copy_(
-            model.shared_image_embedding.positional_embedding
-        )
-    return model.eval()
-
-
-@pytest.mark.parametrize("twice", [True, False])
-def test_weights_of_transformers_give_the_same_masks(transformers_sam, tmp_path, photo, twice):
-    weights = {name: tensor.contiguous().clone() for name, tensor in transformers_sam.state_dict().items()}
-    if not twice:
-        del weights["prompt_encoder.shared_embedding.positional_embedding"]
-    save_file(weights, tmp_path / "model.safetensors")
-    sam = load_sam(tmp_path / "model.safetensors").eval()
-    predictor = SamPredictor(sam)
-    predictor.set_image(np.asarray(photo))
-    boxes = torch.from_numpy(predictor.transform.apply_boxes(BOXES, (300, 400))).float()
-    _, quality, logits = predictor.predict_torch(None, None, boxes=boxes, multimask_output=False, return_logits=True)
-
-    resized = torch.as_tensor(predictor.transform.apply_image(np.asarray(photo))).permute(2, 0, 1)
-    pixels = sam.preprocess(resized[None].float())
-    with torch.inference_mode():
-        theirs = transformers_sam(pixel_values=pixels, input_boxes=boxes[None], multimask_output=False)
-    assert logits.std() > 0.01
-    torch.testing.assert_close(logits[None], theirs.pred_masks, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(quality[None], theirs.iou_scores, atol=1e-4, rtol=1e-4)
-
-
-def test_weights_that_disagree_with_themselves(transformers_sam, tmp_path):
-    weights = {name: tensor.contiguous().clone() for name, tensor in transformers_sam.state_dict().items()}
-    weights["prompt_encoder.shared_embedding.positional_embedding"] += 1
-    save_file(weights, tmp_path / "model.safetensors")
-    with pytest.raises(WeightsError, match=r"holds prompt_encoder.pe_layer\S+ twice with different values"):
-        load_sam(tmp_path / "model.safetensors")
-
-
-@pytest.mark.parametrize(
-    ("width", "depth", "heads", "global_layers"),
-    [(768, 12, 12, (2, 5, 8, 11)), (1024, 24, 16, (5, 11, 17, 23)), (1280, 32, 16, (7, 15, 23, 31))],
-)
-def test_the_names_and_shapes_of_the_published_repositories_fit(width, depth, heads, global_layers):
-    transformers = pytest.importorskip("transformers")
-    vision = {
-        "hidden_size": width,
-        "num_hidden_layers": depth,
-        "num_attention_heads": heads,
-        "global_attn_indexes": list(global_layers),
-    }
-    with torch.device("meta"):
-        theirs = transformers.SamModel(transformers.SamConfig(vision_config=vision)).state_dict()
-        ours = sam_module._BUILDERS[width]().state_dict()
-    names = [next(iter(sam_module._segment_anything_names({name: torch.zeros(1), **MARK}, Path()))) for name in theirs]
-    converted = dict(zip(names, (tensor.shape for tensor in theirs.values()), strict=True))
-    assert converted == {name: tensor.shape for name, tensor in ours.items()}
-
-
-MARK = {"vision_encoder.pos_embed": torch.zeros(1)}
-
-
-# --- the real sizes
-
-
-@pytest.mark.parametrize(
-    ("build", "parameters"),
-    [(build_sam_vit_b, 93_735_472), (build_sam_vit_l, 312_342_832), (build_sam_vit_h, 641_090_608)],
-)
-def test_the_real_sizes_are_told_apart(monkeypatch, build, parameters):
-    """Names and shapes only, without memory behind them: a photo through the real ViT-B takes too long for a test."""
-    with torch.device("meta"):
-        weights = build().state_dict()
-    monkeypatch.setattr(sam_module, "load_file", lambda path: weights)
-    sam = load_sam(Path("sam.safetensors"))
-    assert sum(parameter.numel() for parameter in sam.parameters()) == parameters
-    assert sam.image_encoder.img_size == 1024
-    assert sam.pixel_mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
-    assert sam.pixel_std.flatten().tolist() == pytest.approx([58.395, 57.12, 57.375])
-
-
-def spy(function, seen):
-    """The function, which also notes what it was called with."""
-
-    def wrapper(*args, **kwargs):
-        seen.append((args, kwargs))
-        return function(*args, **kwargs)
-
-    return wrapper
-
-
-def noting_dtype(function, types, name):
-    """The function, which also notes the type of its result."""
-
-    def wrapper(*args):
-        result = function(*args)
-        types[name] = result.dtype
-        return result
-
-    return wrapper
-
-
-def refuse(*args, **kwargs):
-    raise AssertionError("the Hub was asked")
-
-
-def throw(error, *args, **kwargs):
-    raise error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import torch
 from open_clip.model import CLIP, CustomTextCLIP
 from PIL import Image, ImageDraw
 from safetensors.torch import save_file
+
+from fashion_retrieval import checkpoint
+from fashion_retrieval.config import ModelConfig
 
 TINY_CONFIG: dict[str, Any] = {
     "model_cfg": {
@@ -59,6 +63,18 @@ def tiny_folder(folder: Path, config: Mapping[str, Any] = TINY_CONFIG, *, seed: 
     return folder
 
 
+def saved_folder(folder: Path, source: Path) -> Path:
+    """Write the model in the folder `source` as this package does, weights in float16, and return the new folder."""
+    config = ModelConfig(name="tiny", weights_dtype="float16")
+    checkpoint.save(replace(checkpoint.load(source), config=config), folder)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files of a folder without subfolders, by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def drawn_photo(size: tuple[int, int] = (48, 64), *, seed: int = 0) -> Image.Image:
     """An RGB picture, (width, height) in pixels: shapes of random colours on a light background."""
     generator = np.random.default_rng(seed)
@@ -70,3 +86,12 @@ def drawn_photo(size: tuple[int, int] = (48, 64), *, seed: int = 0) -> Image.Ima
         y0, y1 = sorted(int(y) for y in generator.integers(0, height, 2))
         draw.rectangle((x0, y0, x1, y1), fill=tuple(int(c) for c in generator.integers(0, 256, 3)))
     return image
+
+
+def photo_folder(folder: Path) -> Path:
+    """Write four photos, one of them in a subfolder, and a file that is none; return the folder."""
+    (folder / "inner").mkdir(parents=True)
+    for name in ("a.png", "b.JPG", "inner/a.webp", "nothing.png"):
+        drawn_photo((48, 64)).save(folder / name)
+    (folder / "notes.txt").write_text("not a photo", encoding="utf-8")
+    return folder

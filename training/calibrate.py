@@ -34,7 +34,7 @@ def fit_calibration(model: FashionModel, root: Path, split: str) -> dict[str, fl
     for group in taxonomy.attributes:
         rows = {value.name: row for row, value in enumerate(group.values)}
         found, truths = [], []
-        for sample, embedding, share in zip(data.samples, data.masked, shares, strict=True):
+        for sample, embedding, share in zip(data.samples, data.view, shares, strict=True):
             if sample.attributes.get(group.name) in rows:
                 found.append(recogniser.attribute_probabilities(embedding, group, values[int(share.argmax())]))
                 truths.append(rows[sample.attributes[group.name]])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from fashion_retrieval import FashionModel
-from fashion_retrieval.colours import dominant_colours
+from fashion_retrieval._recognition import Recogniser
+from fashion_retrieval.colours import PALETTE, dominant_colours
 from fashion_retrieval.taxonomy import Group, Taxonomy, Value
 from training.data.crops import read_crop
 from training.data.manifest import GROUPS, Sample, labelled_samples, read_held_out, read_lines, region_mask
@@ -44,6 +44,11 @@ class Embedded:
     whole: Tensor
     crop: Tensor
     masked: Tensor
+
+    @property
+    def view(self) -> Tensor:
+        """What attributes are read from."""
+        return Recogniser.attribute_view(self.crop, self.masked)
 
 
 def embed_split(model: FashionModel, root: Path, split: str) -> Embedded:
@@ -86,14 +91,13 @@ def _final_colours(model: FashionModel, data: Embedded, nouns: list[Value]) -> l
     return [recogniser.colours(np.asarray(_photo(s)), mask, row, noun)[0].name for s, mask, row, noun in rows]
 
 
-def evaluate_recognition(model: FashionModel, root: Path, split: str) -> dict[str, Any]:
-    """All figures of one split."""
-    data = embed_split(model, root, split)
+def evaluate_recognition(model: FashionModel, data: Embedded) -> dict[str, Any]:
+    """All figures of a split's labelled garments."""
     sources = np.array([s.source for s in data.samples])
     categories = _categories(model, data)
     nouns = _nouns(categories)
     figures: dict[str, Any] = {"garments": len(data.samples)}
-    guesses = _deepfashion(model, data, data.masked, nouns)
+    guesses = _deepfashion(model, data, data.view, nouns)
     figures["deepfashion"] = {"all": _group_figures(guesses, np.ones(len(sources), bool))}
     figures["deepfashion"] |= {name: _group_figures(guesses, sources == name) for name in sorted(set(sources.tolist()))}
     figures["deepfashion"]["all"]["mean_precision_interval"] = _mean_interval(guesses)
@@ -188,7 +192,7 @@ def _mean_interval(guesses: Guesses) -> list[float]:
 def _views(model: FashionModel, data: Embedded, sources: np.ndarray, nouns: list[Value]) -> dict[str, Any]:
     """The paper's Table 4 on street photos: whole photo, crop, masked crop."""
     street = sources == "street"
-    views = {"whole_photo": data.whole, "crop": data.crop, "masked_crop": data.masked}
+    views = {"whole_photo": data.whole, "crop": data.crop, "masked_crop": data.masked, "as_recognised": data.view}
     means = {n: _group_figures(_deepfashion(model, data, e, nouns), street)["mean_precision"] for n, e in views.items()}
     return {**means, "region_over_whole_photo": means["masked_crop"] - means["whole_photo"]}
 
@@ -230,51 +234,66 @@ def _default_figures(model: FashionModel, data: Embedded, nouns: list[Value]) ->
     guesses = {}
     for column in GROUPS:
         truths = {i: s.attributes[column] for i, s in enumerate(data.samples) if column in s.attributes}
-        guesses[column] = _guess(model, "default", groups[column], data.masked, nouns, truths)
+        guesses[column] = _guess(model, "default", groups[column], data.view, nouns, truths)
     return _group_figures(guesses, np.ones(len(data.samples), bool))
 
 
-def evaluate_words(model: FashionModel, root: Path, split: str, words_file: Path) -> dict[str, Any]:
-    """Words that no training text contained: precision of the top n of a ranking by the word, n its true count.
+def evaluate_words(model: FashionModel, data: Embedded, root: Path, split: str, words_file: Path) -> dict[str, Any]:
+    """Words that no training text contained, each as a user would bring it: in a taxonomy of his own.
 
-    Photos are all that carry a label of the word's field; chance is the share of them that the word is true of.
+    A word takes the place of the values that it means ("plaid" that of "lattice"), or joins the colours. Garments that
+    carry a label of its group are ranked by the word's probability; the figure is the precision of the top n, n the
+    number of garments the word is true of. Chance is their share. `by_word_alone` ranks by the cosine to the word's
+    prompt, with no other value to weigh it against.
     """
     words = read_held_out(words_file)
-    samples = labelled_samples(root, split)
-    recogniser = model._recogniser(None, 1)
-    rows: dict[str, tuple[Tensor, list[str]]] = {}
-    masked = recogniser.embed([read_crop(s, masked=True) for s in samples], 32)
-    for field in GROUPS:
-        kept = [i for i, s in enumerate(samples) if field in s.attributes]
-        rows[field] = masked[kept], [samples[i].attributes[field] for i in kept]
-    products = [
-        r
-        for r in read_lines(root / "products.jsonl", split)
-        if r["master_category"] in ("Apparel", "Accessories", "Footwear")
-    ]
-    photos = [root / "products" / split / f"{r['id']}.jpg" for r in products]
-    rows["base_colour"] = torch.from_numpy(model.encode(images=list(photos))), [r["base_colour"] for r in products]
+    recogniser = model._recogniser("default", 1)
+    groups = {group.name: group for group in recogniser.taxonomy.attributes}
+    colour_values = tuple(Value(name, (name,)) for name in PALETTE)
+    groups["base_colour"] = replace(groups["texture"], name="base_colour", values=colour_values, applies_to=None)
+    nouns = _nouns(_categories(model, data))
+    shown = {
+        f: [(data.view[i], nouns[i], s.attributes[f]) for i, s in enumerate(data.samples) if f in s.attributes]
+        for f in GROUPS
+    }
+    shown["base_colour"] = _products(model, root, split)
     results = {}
     for word, meaning in words.items():
-        embeddings, labels = rows[meaning["field"]]
-        hits = np.array([label in meaning["values"] for label in labels])
+        rows, group = shown[meaning["field"]], groups[meaning["field"]]
+        hits = np.array([label in meaning["values"] for *_, label in rows])
         if hits.sum():
-            results[word] = _rank_precision(model, word, embeddings, hits)
-    precision, chance = (float(np.mean([r[name] for r in results.values()])) for name in ("precision", "chance"))
-    return {
-        "words": results,
-        "count": len(results),
-        "precision": precision,
-        "chance": chance,
-        "over_chance": precision / chance,
-    }
+            others = tuple(value for value in group.values if value.name not in meaning["values"])
+            asked = replace(group, values=(*others, Value(word, (word,))))
+            scores = [float(recogniser.attribute_probabilities(row, asked, noun)[-1]) for row, noun, _ in rows]
+            alone = model.encode(texts=[f"a photo of {word} {noun}" for noun in _NOUNS]).mean(0)
+            cosines = torch.stack([row for row, *_ in rows]).cpu().numpy() @ alone
+            results[word] = {
+                "precision": _top_precision(np.array(scores), hits),
+                "by_word_alone": _top_precision(cosines, hits),
+                "chance": float(hits.mean()),
+                "true": int(hits.sum()),
+            }
+    means = {k: float(np.mean([r[k] for r in results.values()])) for k in ("precision", "by_word_alone", "chance")}
+    over = {"over_chance": means["precision"] / means["chance"]}
+    return {"words": results, "count": len(results), **means, **over}
 
 
-def _rank_precision(model: FashionModel, word: str, embeddings: Tensor, hits: np.ndarray) -> dict[str, float]:
-    nouns: Sequence[str] = ("garment", "t-shirt", "dress", "shirt", "trousers", "sweater", "jacket", "top")
-    asked = model.encode(texts=[f"a photo of {word} {noun}" for noun in nouns]).mean(0)
-    plain = model.encode(texts=[f"a photo of {noun}" for noun in nouns]).mean(0)
-    scores = embeddings.cpu().numpy() @ (asked - plain)
-    count = int(hits.sum())
-    top = np.argsort(-scores)[:count]
-    return {"precision": float(hits[top].mean()), "chance": float(hits.mean()), "true": count}
+_NOUNS = ("garment", "t-shirt", "dress", "shirt", "trousers", "sweater", "jacket", "top")
+
+
+def _products(model: FashionModel, root: Path, split: str) -> list[tuple[Tensor, Value, str]]:
+    """Embedding, likeliest category and shop colour of each product photo of something to wear."""
+    rows = [r for r in read_lines(root / "products.jsonl", split) if r["master_category"] in _WEARABLE]
+    photos = [root / "products" / split / f"{row['id']}.jpg" for row in rows]
+    embeddings = torch.from_numpy(model.encode(images=list(photos))).to(model.device)
+    recogniser = model._recogniser("default", 1)
+    nouns = _nouns([recogniser.category_probabilities(row, "plain") for row in embeddings])
+    return list(zip(embeddings, nouns, (row["base_colour"] for row in rows), strict=True))
+
+
+_WEARABLE = frozenset({"Apparel", "Accessories", "Footwear"})
+
+
+def _top_precision(scores: NDArray[np.floating], hits: NDArray[np.bool_]) -> float:
+    """The share of hits among as many best scores as there are hits."""
+    return float(hits[np.argsort(-scores)[: int(hits.sum())]].mean())

@@ -18,7 +18,7 @@ import typer
 from fashion_retrieval import FashionModel, __version__
 from fashion_retrieval.errors import FashionRetrievalError
 from fashion_retrieval.hub import resolve
-from training.eval_recognition import evaluate_recognition, evaluate_words
+from training.eval_recognition import embed_split, evaluate_recognition, evaluate_words
 from training.eval_segmentation import evaluate_segmentation
 
 HELD_OUT = Path(__file__).parent / "configs/held_out.toml"
@@ -42,8 +42,9 @@ def measure(model: FashionModel, data: Path, split: str, part: Part) -> dict[str
         "python": platform.python_version(),
     }
     if part in (Part.ALL, Part.RECOGNITION):
-        figures["recognition"] = evaluate_recognition(model, data, split)
-        figures["unseen_words"] = evaluate_words(model, data, split, HELD_OUT)
+        garments = embed_split(model, data, split)
+        figures["recognition"] = evaluate_recognition(model, garments)
+        figures["unseen_words"] = evaluate_words(model, garments, data, split, HELD_OUT)
     if part in (Part.ALL, Part.SEGMENTATION):
         names = json.loads((data / "street_labels.json").read_text(encoding="utf-8"))
         figures["segmentation"] = evaluate_segmentation(model, data, split, names)

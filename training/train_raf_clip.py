@@ -19,12 +19,13 @@ from torch.nn import functional
 from fashion_retrieval.models.encoder import CONFIG_NAME, WEIGHTS_NAME, Encoder, build_encoder
 from fashion_retrieval.taxonomy import Taxonomy
 from training.data.crops import augment, load_crops
-from training.data.manifest import extra_samples, labelled_samples, read_held_out
+from training.data.manifest import extra_samples, labelled_samples, read_held_out, read_synonyms
 from training.data.texts import TextBank, Vocabulary, encode_samples
 from training.loop import Optimisation, optimise, read_settings
 from training.losses import Targets, attribute_loss, category_loss, raf_clip_loss, target_matrix, vocabulary_loss
 
-HELD_OUT = Path(__file__).parent / "configs/held_out.toml"
+CONFIGS = Path(__file__).parent / "configs"
+HELD_OUT, SYNONYMS = CONFIGS / "held_out.toml", CONFIGS / "synonyms.toml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,7 @@ class Settings:
     alpha: float
     optimisation: Optimisation
     vocabulary_weight: float = 0.0
+    reworded: float = 0.0
     smoothing: float = 0.0
     balance: float = 0.0
     lock_text: bool = False
@@ -98,7 +100,8 @@ def train(settings: Settings) -> Encoder:
     whole = [s for s in labelled if s.mask is None]
     masked = [s for s in labelled if s.mask is not None]
     extra = extra_samples(root, "train")
-    vocabulary = Vocabulary(Taxonomy.load(settings.taxonomy))
+    synonyms = read_synonyms(SYNONYMS, held_out) if settings.reworded else {}
+    vocabulary = Vocabulary(Taxonomy.load(settings.taxonomy), synonyms)
     rows = encode_samples([*whole, *masked, *extra], vocabulary, held_out, settings.balance)
     bank = TextBank(encoder, vocabulary.texts, locked=settings.lock_text)
     size = settings.cache_size[0], settings.cache_size[1]
@@ -149,7 +152,10 @@ def train(settings: Settings) -> Encoder:
             for name, image, (ids, label) in (
                 ("category", crop_features, rows.categories(garments, generator)),
                 ("colour", crop_features, rows.colours(garments)),
-                *((g, masked_features, rows.attributes(garments, g)) for g in vocabulary.groups),
+                *(
+                    (g, masked_features, rows.attributes(garments, g, generator, settings.reworded))
+                    for g in vocabulary.groups
+                ),
             ):
                 terms[name] = vocabulary_loss(image, bank.embed(ids), scale, label.to(device), settings.smoothing)
             attribute_terms = [terms[g] for g in vocabulary.groups]

@@ -94,7 +94,7 @@ def augment_pairs(
     Returns:
         (b, 3, h, w) float32 in [0, 1] and (b, h/4, w/4) int64.
     """
-    grid = random_grid(len(pixels), size, generator, zoom=(0.55, 1.1), shift=0.2)
+    grid = random_grid(len(pixels), size, generator, zoom=(0.3, 1.1), shift=0.25)
     photos = functional.grid_sample(pixels.float().div_(255) - 1, grid, align_corners=False) + 1
     coarse = grid[:, 2::4, 2::4]
     # Classes are numbered from 0 in the padding, where nothing is known: shift by one to tell them apart.

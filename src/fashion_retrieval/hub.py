@@ -169,7 +169,7 @@ def push(
             allow_patterns=[*_TEXTS, "*.safetensors"],
             ignore_patterns=["*/*"],
         )
-    except Exception as error:
+    except Exception as error:  # transport errors (httpx, requests, OSError by release) share no public base
         raise _explain_push(error, repo_id) from error
     return str(commit.commit_url)
 
@@ -232,7 +232,7 @@ def _listed(repo_id: str, commit: str, token: str | bool | None, *, cached: set[
     """Names of the repository's files; of the cached ones where they will do and the Hub does not answer."""
     try:
         info = HfApi(token=token, library_name=_LIBRARY).model_info(repo_id, revision=commit)
-    except Exception:
+    except Exception:  # transport errors have no public base class; the cached files serve after any of them
         if _layout(cached) is None:
             raise
         return cached
@@ -263,7 +263,7 @@ def _explained(repo_id: str, revision: str | None) -> Iterator[None]:
         yield
     except FashionRetrievalError:
         raise
-    except Exception as error:
+    except Exception as error:  # transport errors (httpx, requests, OSError by release) share no public base
         raise _explain(error, repo_id, revision) from error
 
 

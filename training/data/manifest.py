@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from fashion_retrieval.errors import ConfigError
 
 COLOURS = (
     "red",
@@ -101,6 +104,20 @@ def read_held_out(path: Path) -> dict[str, dict[str, Any]]:
     """Held-out attribute words with the labels they should find."""
     words: dict[str, dict[str, Any]] = tomllib.loads(path.read_text(encoding="utf-8"))["words"]
     return words
+
+
+def read_synonyms(path: Path, held_out: Iterable[str]) -> dict[str, dict[str, list[str]]]:
+    """Other phrases by group and value.
+
+    Raises:
+        ConfigError: One contains a held-out word.
+    """
+    synonyms: dict[str, dict[str, list[str]]] = tomllib.loads(path.read_text(encoding="utf-8"))
+    phrases = [phrase for group in synonyms.values() for value in group.values() for phrase in value]
+    forbidden = sorted(set(phrases) - set(without_held_out(phrases, list(held_out))))
+    if forbidden:
+        raise ConfigError(f"{path} contains held-out words: {', '.join(forbidden)}; take them out")
+    return synonyms
 
 
 def without_held_out(texts: list[str], words: list[str]) -> list[str]:

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 from torch import Tensor
@@ -112,24 +116,28 @@ def load_photos(
     table = np.array([bits(STREET_KINDS.get(name, "other")) for name in names], dtype=np.int16)
     pixels = torch.full((len(photos), 3, *size), 255, dtype=torch.uint8)
     allowed = torch.full((len(photos), *size), IGNORED, dtype=torch.int16)
-    tags = torch.full((len(photos),), -1)
-    for row, photo in enumerate(track(photos, description=label)):
-        with Image.open(photo.path) as opened:
-            image = opened.convert("RGB")
-        ratio = min(size[0] / image.height, size[1] / image.width)
-        inner = max(1, round(image.width * ratio)), max(1, round(image.height * ratio))
-        x, y = (size[1] - inner[0]) // 2, (size[0] - inner[1]) // 2
-        labels = _allowed(photo, image, table)
-        image = image.resize(inner, Image.Resampling.BICUBIC)
-        pixels[row, :, y : y + inner[1], x : x + inner[0]] = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        small = np.array(Image.fromarray(labels.astype(np.int32)).resize(inner, Image.Resampling.NEAREST))
-        allowed[row, y : y + inner[1], x : x + inner[0]] = torch.from_numpy(small.astype(np.int16))
-        if photo.kind:
-            tags[row] = CLASSES.index(photo.kind)
+    tags = torch.tensor([CLASSES.index(photo.kind) if photo.kind else -1 for photo in photos], dtype=torch.int64)
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as workers:
+        read = workers.map(partial(_read, size=size, table=table), photos, chunksize=32)
+        for row, (image, labels) in enumerate(track(read, description=label, total=len(photos))):
+            height, width = labels.shape
+            y, x = (size[0] - height) // 2, (size[1] - width) // 2
+            pixels[row, :, y : y + height, x : x + width] = torch.from_numpy(image).permute(2, 0, 1)
+            allowed[row, y : y + height, x : x + width] = torch.from_numpy(labels)
     return pixels, allowed, tags
 
 
-def _allowed(photo: Photo, image: Image.Image, table: np.ndarray) -> np.ndarray:
+def _read(photo: Photo, *, size: tuple[int, int], table: NDArray[np.int16]) -> tuple[np.ndarray, np.ndarray]:
+    """One photo and its allowed classes, fitted into (h, w): (h', w', 3) uint8, (h', w') int16."""
+    with Image.open(photo.path) as opened:
+        image = opened.convert("RGB")
+    ratio = min(size[0] / image.height, size[1] / image.width)
+    inner = max(1, round(image.width * ratio)), max(1, round(image.height * ratio))
+    labels = Image.fromarray(_allowed(photo, image, table).astype(np.int32)).resize(inner, Image.Resampling.NEAREST)
+    return np.asarray(image.resize(inner, Image.Resampling.BICUBIC)), np.asarray(labels).astype(np.int16)
+
+
+def _allowed(photo: Photo, image: Image.Image, table: NDArray[np.int16]) -> np.ndarray:
     if photo.mask is not None:
         with Image.open(photo.mask) as mask:
             return np.asarray(table[np.asarray(mask)])

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from fashion_retrieval.models.encoder import Encoder
-from fashion_retrieval.taxonomy import Taxonomy, attribute_prompts, category_prompts
+from fashion_retrieval.taxonomy import Group, Taxonomy, Value, attribute_prompts, category_prompts
 from training.data.manifest import COLOURS, Sample, without_held_out
+
+Synonyms = Mapping[str, Mapping[str, list[str]]]
+"""Other phrases by group and value."""
 
 
 class Vocabulary:
@@ -21,9 +24,10 @@ class Vocabulary:
         texts: Text by id.
         category_ids: (categories, colours) int64.
         attribute_ids: (categories, values) int64 by group.
+        synonym_ids: (categories, values, n) int64 by group: other wordings, repeated to the longest list.
     """
 
-    def __init__(self, taxonomy: Taxonomy) -> None:
+    def __init__(self, taxonomy: Taxonomy, synonyms: Synonyms | None = None) -> None:
         self.texts: list[str] = []
         self._ids: dict[str, int] = {}
         self.categories = {value.name: row for row, value in enumerate(taxonomy.category.values)}
@@ -42,6 +46,21 @@ class Vocabulary:
             )
             for group in taxonomy.attributes
         }
+        self.synonym_ids = {
+            g.name: self._synonyms(g, values, (synonyms or {}).get(g.name, {})) for g in taxonomy.attributes
+        }
+
+    def _synonyms(self, group: Group, categories: Sequence[Value], phrases: Mapping[str, list[str]]) -> Tensor:
+        longest = max(1, *(len(phrases.get(value.name, ())) for value in group.values))
+        rows = []
+        for category in categories:
+            for value in group.values:
+                named = replace(value, phrases=tuple(phrases.get(value.name, ())) or value.phrases[:1])
+                ids = [
+                    self.add(prompt) for prompt in attribute_prompts(group, named, category)[:: len(group.templates)]
+                ]
+                rows.append([ids[place % len(ids)] for place in range(longest)])
+        return torch.tensor(rows).view(len(categories), len(group.values), longest)
 
     def add(self, text: str) -> int:
         """The id of a text, new or known."""
@@ -75,9 +94,20 @@ class Rows:
         label = torch.where(category < 0, -1, self.colour[rows])
         return self.vocabulary.category_ids[category.clamp(min=0)], label
 
-    def attributes(self, rows: Tensor, group: str) -> tuple[Tensor, Tensor]:
-        """Prompts of every value of the group for each sample's category, and the right one."""
-        return self.vocabulary.attribute_ids[group][self.category[rows].clamp(min=0)], self.labels[group][rows]
+    def attributes(
+        self, rows: Tensor, group: str, generator: torch.Generator, reworded: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """Prompts of every value of the group for each sample's category, and the right one.
+
+        A prompt is one of its other wordings with probability `reworded`.
+        """
+        category = self.category[rows].clamp(min=0)
+        usual, others = self.vocabulary.attribute_ids[group][category], self.vocabulary.synonym_ids[group][category]
+        if reworded:
+            chosen = torch.randint(others.shape[-1], usual.shape, generator=generator)
+            other = others.gather(-1, chosen[..., None])[..., 0]
+            usual = torch.where(torch.rand(usual.shape, generator=generator) < reworded, other, usual)
+        return usual, self.labels[group][rows]
 
 
 def encode_samples(samples: Sequence[Sample], vocabulary: Vocabulary, held_out: list[str], balance: float) -> Rows:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import timm
 import torch
@@ -21,7 +23,9 @@ _STRIDE = 32
 _WIDTH = 96
 _MIN_AREA = 0.002  # of the photo
 _MIN_PART = 0.04  # of the largest part of the same garment
-_MIN_SCORE = 0.35
+_MIN_SHARE = 0.4  # of the clothing probability, for a kind to be in the photo
+_CLOTHING = 0.5
+_WORKING_SIDE = 1024
 
 
 class GarmentSegmenter(nn.Module):
@@ -75,13 +79,15 @@ class GarmentSegmenter(nn.Module):
             Regions with boxes xyxy in pixels, masks (H, W) bool and scores in [0, 1], largest first.
         """
         probabilities = self.probabilities(image)
+        size = image.height, image.width
         if boxes is not None:
-            return [self._region_in_box(probabilities, box) for box in boxes]
-        return self._regions(probabilities)
+            return [self._region_in_box(probabilities, box, size) for box in boxes]
+        regions = [_at_size(region, size) for region in self._regions(probabilities)]
+        return sorted(regions, key=lambda region: -int(region.mask.sum()))
 
     @torch.inference_mode()
     def probabilities(self, image: Image.Image) -> NDArray[np.float32]:
-        """RGB photo (H, W) -> (c, H, W) float32, summing to 1 over the classes."""
+        """RGB photo -> (c, h, w) float32, summing to 1 over the classes; large photos at `_WORKING_SIDE` pixels."""
         ratio = max(self.config.image_size) / max(image.size)
         inner = max(1, round(image.width * ratio)), max(1, round(image.height * ratio))
         small = np.array(image.resize(inner, Image.Resampling.BILINEAR, reducing_gap=3.0))
@@ -92,37 +98,63 @@ class GarmentSegmenter(nn.Module):
         padded = functional.pad((pixels - mean) / std, (0, right, 0, bottom), value=1.0)
         logits = self(padded[None])
         full = functional.interpolate(logits, padded.shape[-2:], mode="bilinear", align_corners=False)
-        probabilities = full[..., : inner[1], : inner[0]].softmax(1)
-        size = image.height, image.width
-        resized = functional.interpolate(probabilities, size, mode="bilinear", align_corners=False)
-        return resized[0].float().cpu().numpy()
+        working = min(1.0, _WORKING_SIDE / max(image.size))
+        size = max(1, round(image.height * working)), max(1, round(image.width * working))
+        inside = full[..., : inner[1], : inner[0]].softmax(1)
+        return functional.interpolate(inside, size, mode="bilinear", align_corners=False)[0].float().cpu().numpy()
 
     def _regions(self, probabilities: NDArray[np.float32]) -> list[Region]:
-        winner = probabilities.argmax(0)
-        regions = []
-        for index, kind in enumerate(self.config.classes):
-            if kind not in (BACKGROUND, PERSON):
-                for mask in _instances(winner == index):
-                    score = float(probabilities[index][mask].mean())
-                    if mask.mean() >= _MIN_AREA and score >= _MIN_SCORE:
-                        regions.append(Region(_bounds(mask), mask, score, kind))
-        return sorted(regions, key=lambda region: -int(region.mask.sum()))
+        """Garments at the size of the probabilities.
 
-    def _region_in_box(self, probabilities: NDArray[np.float32], box: NDArray[np.float32]) -> Region:
+        Whether a pixel is clothing is decided first: a coat that might be a dress is clothing for sure. Its kind comes
+        second, among the kinds of which the photo shows a garment: what is too small or too unsure for one of its own
+        goes to the runner-up.
+        """
+        garments = [i for i, kind in enumerate(self.config.classes) if kind not in (BACKGROUND, PERSON)]
+        shares = probabilities[garments]
+        total = shares.sum(0)
+        clothing = total > _CLOTHING
+        kept: list[int] = []
+        winner = shares.argmax(0)
+        for row in range(len(garments)):
+            mine = clothing & (winner == row)
+            if mine.mean() >= _MIN_AREA and any(self._is_garment(m, shares[row], total) for m in _instances(mine)):
+                kept.append(row)
+        winner = shares[kept].argmax(0) if kept else winner
+        regions = []
+        for place, row in enumerate(kept):
+            for mask in _instances(clothing & (winner == place)):
+                if mask.mean() >= _MIN_AREA:
+                    score = float(total[mask].mean())
+                    regions.append(Region(_bounds(mask), mask, score, self.config.classes[garments[row]]))
+        return regions
+
+    @staticmethod
+    def _is_garment(mask: NDArray[np.bool_], share: NDArray[np.float32], total: NDArray[np.float32]) -> bool:
+        """Whether pixels of one kind are many and sure enough to be a garment of their own."""
+        return bool(mask.mean() >= _MIN_AREA and (share[mask] / total[mask]).mean() >= _MIN_SHARE)
+
+    def _region_in_box(
+        self, probabilities: NDArray[np.float32], box: NDArray[np.float32], size: tuple[int, int]
+    ) -> Region:
         """The main garment inside a box: its kind is the one that fills most of it."""
-        left, top = np.floor(box[:2]).astype(int)
-        right, bottom = np.ceil(box[2:]).astype(int)
+        scale = probabilities.shape[1] / size[0], probabilities.shape[2] / size[1]
+        left, top = int(box[0] * scale[1]), int(box[1] * scale[0])
+        right, bottom = math.ceil(box[2] * scale[1]), math.ceil(box[3] * scale[0])
         inside = probabilities[:, top:bottom, left:right]
         garments = [i for i, kind in enumerate(self.config.classes) if kind not in (BACKGROUND, PERSON)]
         best = max(garments, key=lambda i: float(inside[i].sum()))
         mask = np.zeros(probabilities.shape[1:], bool)
         mask[top:bottom, left:right] = inside[best] > 0.5 * (inside.max(0))
-        if mask.mean() == 0:
+        if not mask.any():
             mask[top:bottom, left:right] = True
         score = float(probabilities[best][mask].mean())
-        return Region(
-            (float(box[0]), float(box[1]), float(box[2]), float(box[3])), mask, score, self.config.classes[best]
-        )
+        region = _at_size(Region(_bounds(mask), mask, score, self.config.classes[best]), size)
+        whole = np.zeros(size, bool)
+        whole[math.floor(box[1]) : math.ceil(box[3]), math.floor(box[0]) : math.ceil(box[2])] = True
+        own = region.mask & whole
+        x0, y0, x1, y1 = (float(value) for value in box)
+        return Region((x0, y0, x1, y1), own if own.any() else whole, score, region.kind)
 
 
 def _separable(width: int) -> nn.Sequential:
@@ -138,6 +170,15 @@ def _bounds(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
     """The tight box of a mask, xyxy in pixels."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+def _at_size(region: Region, size: tuple[int, int]) -> Region:
+    """The region of a photo of another size: its mask resized with smooth edges, its box around it."""
+    if region.mask.shape == size:
+        return region
+    levels = Image.fromarray(np.where(region.mask, np.uint8(255), np.uint8(0)))
+    mask = np.asarray(levels.resize((size[1], size[0]), Image.Resampling.BILINEAR)) > 127
+    return Region(_bounds(mask), mask, region.score, region.kind)
 
 
 def _instances(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
