@@ -213,7 +213,8 @@ def test_only_pickled_weights_are_refused_with_the_command_that_converts(server)
     with pytest.raises(WeightsError) as caught:
         hub.resolve(REPO)
     assert "only pickled weights (old.pt, pytorch_model.bin)" in str(caught.value)
-    assert "python -m training.export convert house/model" in str(caught.value)
+    convert = "hf download house/model --local-dir DIR && python -m training.export convert DIR"
+    assert convert in str(caught.value)
     assert server.served.keys() == {"config.json"}
 
 

@@ -78,8 +78,10 @@ def test_a_bad_photo_in_a_batch_does_not_lose_the_good_ones(model, tmp_path):
     assert [type(r) for r in results] == [Recognition, Failure, Recognition]
     assert results[1].index == 1
     assert results[0].to_dict() == results[2].to_dict()
+    one_by_one = model.recognize_many([PHOTO, bad, PHOTO], segmenter=None)
+    assert next(one_by_one).to_dict() == results[0].to_dict()
     with pytest.raises(InputError, match=r"bad\.jpg"):
-        list(model.recognize_many([PHOTO, bad], segmenter=None))
+        next(one_by_one)
 
 
 def test_save_load_save_is_byte_identical(model, tmp_path):

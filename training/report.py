@@ -47,7 +47,10 @@ def _details(figures: dict[str, Any]) -> list[str]:
     means = (f"{every[f'mean_{key}']:.3f}" for key in ("precision", "macro_f1", "calibration_error"))
     rows.append(("mean", *means, *(f"{groups[source]['mean_precision']:.3f}" for source in sources)))
     views = recognition["views_on_street"]
-    unseen = [(w, f"{r['precision']:.2f}", f"{r['chance']:.3f}", str(r["true"])) for w, r in words["words"].items()]
+    unseen = [
+        (w, *(f"{r[key]:.2f}" for key in ("precision", "by_word_alone")), f"{r['chance']:.3f}", str(r["true"]))
+        for w, r in words["words"].items()
+    ]
     header = ("group", "precision", "macro-F1", "calibration error", *(f"precision, {source}" for source in sources))
     low, high = every["mean_precision_interval"]
     return [
@@ -63,9 +66,12 @@ def _details(figures: dict[str, Any]) -> list[str]:
                 for what in ("category", "colour")
             ],
         ),
-        f"### Words never trained on\n\nPrecision of the top n of a ranking, n the photos it is true of; "
-        f"{words['count']} words, {words['over_chance']:.1f} times chance.",
-        _table(("word", "precision", "chance", "photos"), unseen),
+        "### Words never trained on\n\n"
+        "Each word stands in a taxonomy in the place of the values that it means, or joins the colours; garments are "
+        "ranked by its probability. Precision is that of the top n, n the garments it is true of; \"alone\" ranks by "
+        f"the cosine to the word's prompt. {words['count']} words: mean precision {words['precision']:.3f}, "
+        f"{words['over_chance']:.1f} times chance; alone {words['by_word_alone']:.3f}.",
+        _table(("word", "precision", "alone", "chance", "garments"), unseen),
     ]
 
 

@@ -245,7 +245,8 @@ def _no_weights(repo_id: str, names: Collection[str]) -> WeightsError:
         expected = f"{_OPEN_CLIP} or {_TRANSFORMERS[0]}"
         return WeightsError(f"{repo_id} has no weights that can be read; expected {expected}")
     found = f"{repo_id} has only pickled weights ({', '.join(pickles)}), which can run code and are never downloaded"
-    return WeightsError(f"{found}; convert them: python -m training.export convert {repo_id}")
+    remedy = f"hf download {repo_id} --local-dir DIR && python -m training.export convert DIR"
+    return WeightsError(f"{found}; convert them in a clone of fashion-retrieval: {remedy}")
 
 
 def _not_cached(repo_id: str) -> ModelNotFoundError:

@@ -29,8 +29,6 @@ from fashion_retrieval.taxonomy import Taxonomy
 
 Boxes = ArrayLike | None
 TaxonomyInput = Taxonomy | dict[str, Any] | str | Path | None
-
-
 SegmenterInput = Segmenter | Literal["auto"] | None
 
 
@@ -161,7 +159,8 @@ class FashionModel:
             taxonomy: As in `recognize`.
             top_k: As in `recognize`.
             batch_size: Photos held in memory at a time, and regions encoded at a time.
-            on_error: "skip" yields a `Failure` in the place of a photo that can't be read and goes on.
+            on_error: "raise" yields what came before a photo that can't be read and raises its error; "skip" yields a
+                `Failure` in its place and goes on.
             progress: Show a progress bar on the terminal.
             max_pixels: As in `recognize`.
         """
@@ -286,18 +285,22 @@ class FashionModel:
         while batch := list(islice(items, batch_size)):
             photos: dict[int, Photo] = {}
             failures: dict[int, Failure] = {}
+            fatal: FashionRetrievalError | None = None
             for index, image in batch:
                 try:
                     photos[index] = self._photo(image, None, finder, max_pixels)
                 except FashionRetrievalError as error:
                     if not skip:
-                        raise
+                        fatal = error
+                        break
                     failures[index] = Failure(index, describe(image) or f"photo {index}", error)
             found = recogniser.recognise(
                 list(photos.values()), model_id=self.model_id, top_k=top_k, batch_size=batch_size
             )
             results: dict[int, Recognition | Failure] = {**dict(zip(photos, found, strict=True)), **failures}
-            yield from (results[index] for index, _ in batch)
+            yield from (results[index] for index, _ in batch if index in results)
+            if fatal:
+                raise fatal
 
     def _encode_images(self, images: list[ImageInput], batch_size: int, progress: bool) -> NDArray[np.float32]:
         rows = np.empty((len(images), self.embedding_dim), dtype=np.float32)
