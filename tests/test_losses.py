@@ -10,8 +10,8 @@ from training.losses import (
     category_loss,
     contrastive,
     raf_clip_loss,
-    target_matrix,
     vocabulary_loss,
+    wrong_pairs,
 )
 
 SCALE = torch.tensor(7.0)
@@ -37,7 +37,7 @@ def infonce(image, text, target):
 
 def test_category_loss_is_the_papers_and_open_clips():
     image, text = unit(6, 8, seed=0), unit(6, 8, seed=1)
-    ours = category_loss(image, text, SCALE, torch.eye(6, dtype=torch.float64)).item()
+    ours = category_loss(image, text, SCALE, wrong_pairs(torch.arange(6), "identity")).item()
     assert ours == pytest.approx(sum(infonce(image, text, np.eye(6))) / 2, abs=1e-9)
     assert ours == pytest.approx(ClipLoss()(image, text, SCALE).item(), abs=1e-6)
 
@@ -52,17 +52,30 @@ def test_attribute_loss_is_the_mean_over_texts_of_both_directions():
     assert ours == pytest.approx(np.mean([*whole, part]), abs=1e-6)
 
 
-def test_equal_texts_share_the_target():
-    matrix = target_matrix(torch.tensor([3, 5, 3]), "same_text")
-    assert matrix.tolist() == [[0.5, 0, 0.5], [0, 1, 0], [0.5, 0, 0.5]]
-    assert torch.equal(target_matrix(torch.tensor([3, 5, 3]), "identity"), torch.eye(3))
+def test_an_equal_text_is_wrong_with_identity_alone():
+    ids = torch.tensor([3, 5, 3])
+    assert wrong_pairs(ids, "identity").tolist() == [[False, True, True], [True, False, True], [True, True, False]]
+    assert wrong_pairs(ids, "same_text").tolist() == [[False, True, False], [True, False, True], [False, True, False]]
 
 
-def test_equal_texts_are_no_negatives_with_same_text():
-    image = unit(1, 8, seed=4).repeat(2, 1)
-    text = unit(1, 8, seed=5).repeat(2, 1)
-    exact = contrastive(image, text, SCALE, target_matrix(torch.tensor([0, 0]), "same_text").double())
-    assert exact[0].item() == pytest.approx(np.log(2))
+def test_same_text_leaves_equal_texts_out_of_the_denominators():
+    image, words = unit(4, 8, seed=4), unit(2, 8, seed=5)
+    ids = torch.tensor([0, 1, 0, 0])
+    logits = np.exp(float(SCALE) * image.numpy() @ words[ids].numpy().T)
+    others = {0: [1], 1: [0, 2, 3], 2: [1], 3: [1]}
+    to_text = np.mean([-np.log(logits[i, i] / (logits[i, i] + logits[i, o].sum())) for i, o in others.items()])
+    to_image = np.mean([-np.log(logits[i, i] / (logits[i, i] + logits[o, i].sum())) for i, o in others.items()])
+    found = contrastive(image, words[ids], SCALE, wrong_pairs(ids, "same_text"))
+    assert [part.item() for part in found] == pytest.approx([to_text, to_image], abs=1e-9)
+
+
+def test_equal_texts_alone_cost_nothing_with_same_text():
+    image, text = unit(1, 8, seed=4).repeat(2, 1), unit(1, 8, seed=5).repeat(2, 1)
+    lost = {
+        t: contrastive(image, text, SCALE, wrong_pairs(torch.tensor([0, 0]), t))[0].item()
+        for t in ("identity", "same_text")
+    }
+    assert lost == pytest.approx({"identity": np.log(2), "same_text": 0.0})
 
 
 def test_the_whole_loss_mixes_by_alpha():

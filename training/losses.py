@@ -15,27 +15,36 @@ from torch.nn import functional
 Targets = Literal["identity", "same_text"]
 
 
-def target_matrix(text_ids: Tensor, targets: Targets) -> Tensor:
-    """(b, b) float, rows sum to 1: which texts of the batch are right for each image.
+def wrong_pairs(text_ids: Tensor, targets: Targets) -> Tensor:
+    """(b, b) bool: which other texts of the batch count as wrong for each image.
 
-    "identity" is the paper's: an image's own text alone, so that an equal text of another image counts as wrong.
-    "same_text" shares the mass among all equal texts.
+    "identity" is the paper's: every text but the image's own, an equal text of another image too.
+    "same_text": only texts that differ. (To share the target's mass among equal texts instead would change nothing:
+    their embeddings are equal, and so are loss and gradient.)
     """
     if targets == "identity":
-        return torch.eye(len(text_ids), device=text_ids.device)
-    equal = (text_ids[:, None] == text_ids[None, :]).float()
-    return equal / equal.sum(1, keepdim=True)
+        return ~torch.eye(len(text_ids), dtype=torch.bool, device=text_ids.device)
+    return text_ids[:, None] != text_ids[None, :]
 
 
-def contrastive(image: Tensor, text: Tensor, scale: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """InfoNCE in both directions, eq. (1) and (2): image-to-text and text-to-image, each a scalar."""
-    logits = scale * image @ text.T
-    return functional.cross_entropy(logits, target), functional.cross_entropy(logits.T, target)
+def contrastive(image: Tensor, text: Tensor, scale: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
+    """InfoNCE in both directions, eq. (1) and (2): image-to-text and text-to-image, each a scalar.
+
+    Args:
+        image: (b, d).
+        text: (b, d), the text of each image.
+        scale: Scalar.
+        wrong: (b, b) bool, symmetric, of `wrong_pairs`.
+    """
+    own = torch.eye(len(image), dtype=torch.bool, device=image.device)
+    logits = (scale * image @ text.T).masked_fill(~(wrong | own), float("-inf"))
+    rows = torch.arange(len(image), device=image.device)
+    return functional.cross_entropy(logits, rows), functional.cross_entropy(logits.T, rows)
 
 
-def category_loss(image: Tensor, text: Tensor, scale: Tensor, target: Tensor) -> Tensor:
+def category_loss(image: Tensor, text: Tensor, scale: Tensor, wrong: Tensor) -> Tensor:
     """L_c, eq. (3): half the sum of both directions, on crops and category texts."""
-    image_to_text, text_to_image = contrastive(image, text, scale, target)
+    image_to_text, text_to_image = contrastive(image, text, scale, wrong)
     return (image_to_text + text_to_image) / 2
 
 
@@ -53,8 +62,8 @@ def attribute_loss(image: Tensor, text: Tensor, scale: Tensor, text_ids: Tensor,
     for j in range(text_ids.shape[1]):
         present = text_ids[:, j] >= 0
         if present.sum() > 1:
-            target = target_matrix(text_ids[present, j], targets)
-            terms.append(sum(contrastive(image[present], text[present, j], scale, target)))
+            wrong = wrong_pairs(text_ids[present, j], targets)
+            terms.append(sum(contrastive(image[present], text[present, j], scale, wrong)))
     if not terms:
         return image.sum() * 0
     return torch.stack([torch.as_tensor(term) for term in terms]).mean()

@@ -68,7 +68,7 @@ def _details(figures: dict[str, Any]) -> list[str]:
         ),
         "### Words never trained on\n\n"
         "Each word stands in a taxonomy in the place of the values that it means, or joins the colours; garments are "
-        "ranked by its probability. Precision is that of the top n, n the garments it is true of; \"alone\" ranks by "
+        'ranked by its probability. Precision is that of the top n, n the garments it is true of; "alone" ranks by '
         f"the cosine to the word's prompt. {words['count']} words: mean precision {words['precision']:.3f}, "
         f"{words['over_chance']:.1f} times chance; alone {words['by_word_alone']:.3f}.",
         _table(("word", "precision", "alone", "chance", "garments"), unseen),

@@ -22,7 +22,7 @@ from training.data.crops import augment, load_crops
 from training.data.manifest import extra_samples, labelled_samples, read_held_out, read_synonyms
 from training.data.texts import TextBank, Vocabulary, encode_samples
 from training.loop import Optimisation, optimise, read_settings
-from training.losses import Targets, attribute_loss, category_loss, raf_clip_loss, target_matrix, vocabulary_loss
+from training.losses import Targets, attribute_loss, category_loss, raf_clip_loss, vocabulary_loss, wrong_pairs
 
 CONFIGS = Path(__file__).parent / "configs"
 HELD_OUT, SYNONYMS = CONFIGS / "held_out.toml", CONFIGS / "synonyms.toml"
@@ -71,9 +71,10 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
 
 def prepare_trainable(encoder: Encoder, settings: Settings) -> None:
     """Freeze what the settings name; batch norm keeps its running statistics, since crops come in small batches."""
-    frozen = (*settings.freeze, *(["text"] if settings.lock_text else []))
+    shared = ("visual.", "logit_scale", "logit_bias")
     for name, parameter in encoder.clip.named_parameters():
-        parameter.requires_grad_(not name.startswith(frozen))
+        locked = settings.lock_text and not name.startswith(shared)
+        parameter.requires_grad_(not locked and not name.startswith(tuple(settings.freeze)))
     encoder.train()
     for module in encoder.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -140,8 +141,8 @@ def train(settings: Settings) -> Encoder:
 
         scale = encoder.clip.logit_scale.clamp(max=4.6052).exp()  # at most 100, as CLIP
         category_ids, attribute_ids = rows.category_text[garments], rows.attribute_texts[garments]
-        target = target_matrix(category_ids, settings.targets).to(device)
-        l_c = category_loss(crop_features, bank.embed(category_ids), scale, target)
+        wrong = wrong_pairs(category_ids, settings.targets).to(device)
+        l_c = category_loss(crop_features, bank.embed(category_ids), scale, wrong)
         l_a = attribute_loss(
             masked_features, bank.embed(attribute_ids.clamp(min=0)), scale, attribute_ids, settings.targets
         )

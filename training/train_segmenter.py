@@ -83,6 +83,8 @@ def dice_loss(logits: Tensor, allowed: Tensor) -> Tensor:
     overlap = (probability * target).sum((0, 2, 3))
     total = probability.sum((0, 2, 3)) + target.sum((0, 2, 3))
     present = target.sum((0, 2, 3)) > 0
+    if not present.any():
+        return logits.sum() * 0
     return (1 - 2 * overlap / total.clamp(min=1))[present].mean()
 
 

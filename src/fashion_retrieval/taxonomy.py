@@ -7,11 +7,13 @@ Any word may be used, also one that no model was trained on: recognition is zero
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import yaml
@@ -94,11 +96,13 @@ class Taxonomy:
             return _parse(source, "the given dict")
         if isinstance(source, str) and source in SHIPPED:
             return _shipped(source)
+        expected = f"one of {', '.join(SHIPPED)}, or a YAML or JSON file"
+        if not isinstance(source, str | Path):
+            raise TaxonomyError(f"a taxonomy must be {expected}, or a dict, got {type(source).__name__}")
         path = Path(source)
         try:
             text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            expected = f"one of {', '.join(SHIPPED)}, or a YAML or JSON file"
+        except (OSError, ValueError) as error:  # a null byte in the path and bytes that aren't UTF-8 are ValueErrors
             raise TaxonomyError(f"taxonomy {str(source)!r} can't be read ({error}); expected {expected}") from error
         return _parse(_decode(text, path), str(path))
 
@@ -125,11 +129,31 @@ def _shipped(name: str) -> Taxonomy:
     return _parse(yaml.safe_load(text), name)
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, where YAML would keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """As SafeLoader's."""
+        _without_repeats([(key.value, None) for key, _ in node.value])
+        return super().construct_mapping(node, deep)
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    repeated = sorted(key for key, count in Counter(key for key, _ in pairs).items() if count > 1 and key != "<<")
+    if repeated:
+        raise ValueError(f"{', '.join(repeated)} stands there twice")
+    return dict(pairs)
+
+
 def _decode(text: str, path: Path) -> Mapping[str, Any]:
     try:
-        data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
-        raise TaxonomyError(f"taxonomy {path} is not valid {path.suffix or 'YAML'}: {error}") from error
+        if path.suffix == ".json":
+            data = json.loads(text, object_pairs_hook=_without_repeats)
+        else:
+            data = yaml.load(text, _Loader)  # a SafeLoader
+    except (ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise TaxonomyError(f"taxonomy {path} is not valid {path.suffix or 'YAML'}: {reason}") from error
     if not isinstance(data, Mapping):
         raise TaxonomyError(
             f"taxonomy {path} must be a mapping with 'category' and 'attributes', got {type(data).__name__}"
@@ -168,10 +192,13 @@ def _parse_group(name: str, data: object, placeholders: set[str], faults: list[s
         _check_template(template, name, needed, placeholders, faults)
     raw = data.get("values")
     if isinstance(raw, Sequence) and not isinstance(raw, str):
-        raw = {str(item): str(item) for item in raw}
+        items = _strings(raw, f"{name}.values", faults) if raw else ()
+        faults += [f"{name}.values names {item} twice" for item, count in Counter(items).items() if count > 1]
+        raw = {item: {} for item in items} if items else None
     if not isinstance(raw, Mapping) or len(raw) < 2:
         faults.append(f"{name}.values must name at least two values")
         raw = {}
+    faults += [f"{name}.values: {key!r} must be a text; quote it" for key in raw if not isinstance(key, str)]
     values = tuple(_parse_value(str(key), item, f"{name}.{key}", faults) for key, item in raw.items())
     applies = data.get("applies_to")
     kinds = None if applies is None else frozenset(_strings(applies, f"{name}.applies_to", faults))
@@ -194,11 +221,13 @@ def _parse_value(name: str, data: object, where: str, faults: list[str]) -> Valu
 
 def _check_template(template: str, name: str, needed: str, allowed: set[str], faults: list[str]) -> None:
     try:
+        fields = {field for _, field, *_ in Formatter().parse(template) if field is not None}
         template.format(**dict.fromkeys(allowed, ""))
-    except (KeyError, IndexError, ValueError):
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+        fields = {""}
+    if not fields <= allowed:
         faults.append(f"{name}.template {template!r} may use only {', '.join('{' + p + '}' for p in sorted(allowed))}")
-        return
-    if "{" + needed + "}" not in template:
+    elif needed not in fields:
         faults.append(f"{name}.template {template!r} must contain {{{needed}}}")
 
 

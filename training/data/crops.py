@@ -40,7 +40,7 @@ def fit(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     canvas = Image.new("RGB", (width, height), (255, 255, 255))
     offset = (width - inner[0]) // 2, (height - inner[1]) // 2
     canvas.paste(image.resize(inner, Image.Resampling.BICUBIC), offset)
-    return np.asarray(canvas)
+    return np.array(canvas)
 
 
 def augment(crops: Tensor, size: tuple[int, int], generator: torch.Generator) -> Tensor:

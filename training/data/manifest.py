@@ -121,8 +121,9 @@ def read_synonyms(path: Path, held_out: Iterable[str]) -> dict[str, dict[str, li
 
 
 def without_held_out(texts: list[str], words: list[str]) -> list[str]:
-    """Drop every text that contains a held-out word."""
-    pattern = re.compile(r"\b(" + "|".join(re.escape(word) for word in words) + r")\b", re.IGNORECASE)
+    """Drop every text that contains a held-out word, also in the plural or with a space for a hyphen."""
+    spelled = (r"[\s-]".join(map(re.escape, re.split(r"[\s-]", word))) for word in words)
+    pattern = re.compile(r"\b(?:" + "|".join(spelled) + r")(?:e?s)?\b", re.IGNORECASE)
     return [text for text in texts if not pattern.search(text)]
 
 

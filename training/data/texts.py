@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from fashion_retrieval.models.encoder import Encoder
 from fashion_retrieval.taxonomy import Group, Taxonomy, Value, attribute_prompts, category_prompts
@@ -159,7 +160,8 @@ class TextBank:
         if self.table is not None:
             return self.table[ids.to(self.device)]
         unique, inverse = torch.unique(ids, return_inverse=True)
-        return self._encode(unique)[inverse.to(self.device)]
+        # Unlike indexing, an embedding look-up adds up its gradient in the same order each time.
+        return functional.embedding(inverse.to(self.device), self._encode(unique))
 
     def _encode(self, ids: Tensor) -> Tensor:
         tokens = self.tokens[ids]

@@ -30,7 +30,9 @@ class PromptCache:
 
     def add(self, prompts: Iterable[str]) -> None:
         """Compute the prompts that are not here yet."""
-        new = sorted({prompt for prompt in prompts if prompt not in self._rows}, key=len)
+        new = sorted(
+            {prompt for prompt in prompts if prompt not in self._rows}, key=lambda prompt: (len(prompt), prompt)
+        )
         for start in range(0, len(new), self._batch_size):
             batch = new[start : start + self._batch_size]
             tokens = self._encoder.tokenize(batch).to(self._device)

@@ -1,0 +1,340 @@
+"""The vocabulary: what ships, what a user may write, and what a fault is told as."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fashion_retrieval.errors import InputError, TaxonomyError
+from fashion_retrieval.taxonomy import (
+    KINDS,
+    SHIPPED,
+    Group,
+    Taxonomy,
+    Value,
+    attribute_prompts,
+    category_prompts,
+)
+
+OWN_YAML = """
+name: kimono shop
+category:
+  template: "a photo of {colour} {category}"
+  values:
+    qipao: {phrases: [qipao, cheongsam], kind: dress}
+    obi_belt: {kind: other}
+    haori: [haori, kimono jacket]
+attributes:
+  era:
+    template: ["a photo of {attribute} {category}", "{category} in {attribute} style"]
+    applies_to: [dress, haori]
+    values:
+      taisho: Taisho period
+      showa: [Showa period, fifties]
+      unknown: {phrases: [undated], absent: true}
+  ply:
+    values: [two-ply, chainmail]
+"""
+OWN = Taxonomy(
+    "kimono shop",
+    Group(
+        "category",
+        ("a photo of {colour} {category}",),
+        (
+            Value("qipao", ("qipao", "cheongsam"), "dress"),
+            Value("obi_belt", ("obi belt",), "other"),
+            Value("haori", ("haori", "kimono jacket")),
+        ),
+    ),
+    (
+        Group(
+            "era",
+            ("a photo of {attribute} {category}", "{category} in {attribute} style"),
+            (
+                Value("taisho", ("Taisho period",)),
+                Value("showa", ("Showa period", "fifties")),
+                Value("unknown", ("undated",), absent=True),
+            ),
+            frozenset({"dress", "haori"}),
+        ),
+        Group(
+            "ply",
+            ("a photo of {attribute} {category}",),
+            (Value("two-ply", ("two-ply",)), Value("chainmail", ("chainmail",))),
+        ),
+    ),
+)
+
+
+def group_of(taxonomy: Taxonomy, name: str) -> Group:
+    return next(group for group in taxonomy.attributes if group.name == name)
+
+
+def value_of(group: Group, name: str) -> Value:
+    return next(value for value in group.values if value.name == name)
+
+
+def with_values(values: object) -> dict[str, Any]:
+    return {"category": {"values": values}}
+
+
+def with_group(**group: Any) -> dict[str, Any]:
+    return {"category": {"values": ["shirt", "dress"]}, "attributes": {"cut": {"values": ["a", "b"]} | group}}
+
+
+@pytest.mark.parametrize(
+    ("name", "categories", "values"),
+    [
+        ("default", 67, {"texture": 11, "sleeve": 3, "length": 3, "neckline": 10, "fabric": 6, "fit": 3}),
+        (
+            "deepfashion",
+            50,
+            {"texture": 7, "sleeve_length": 3, "dress_length": 3, "neckline": 4, "fabric": 6, "fit": 3},
+        ),
+    ],
+)
+def test_what_ships(name: str, categories: int, values: Mapping[str, int]) -> None:
+    taxonomy = Taxonomy.load(name)
+    assert taxonomy.name == name
+    assert len(taxonomy.category.values) == categories
+    assert {group.name: len(group.values) for group in taxonomy.attributes} == values
+    assert taxonomy is Taxonomy.load(name)
+    assert {value.kind for value in taxonomy.category.values} <= set(KINDS)
+
+
+def test_deepfashion_has_its_26_attributes_and_two_of_them_are_absences() -> None:
+    groups = Taxonomy.load("deepfashion").attributes
+    assert sum(len(group.values) for group in groups) == 26
+    absent = {(group.name, value.name) for group in groups for value in group.values if value.absent}
+    assert absent == {("dress_length", "no_dress"), ("neckline", "no_neckline")}
+
+
+def test_the_absences_of_default() -> None:
+    groups = Taxonomy.load("default").attributes
+    absent = {(group.name, value.name) for group in groups for value in group.values if value.absent}
+    assert absent == {("length", "no_dress"), ("neckline", "none")}
+
+
+def test_every_shipped_prompt_names_one_value() -> None:
+    for name in SHIPPED:
+        for group in Taxonomy.load(name).attributes:
+            phrases = [phrase for value in group.values for phrase in value.phrases]
+            assert len(phrases) == len(set(phrases)), (name, group.name)
+
+
+def test_every_form_of_a_users_own_vocabulary(tmp_path: Path) -> None:
+    data = yaml.safe_load(OWN_YAML)
+    assert Taxonomy.load(data) == OWN
+    for file, text in (("own.yaml", OWN_YAML), ("own.yml", OWN_YAML), ("own.json", json.dumps(data))):
+        (tmp_path / file).write_text(text, encoding="utf-8")
+        assert Taxonomy.load(tmp_path / file) == OWN
+        assert Taxonomy.load(str(tmp_path / file)) == OWN
+    assert Taxonomy.load(OWN) is OWN
+
+
+@pytest.mark.parametrize("source", [*SHIPPED, OWN])
+def test_a_dict_of_a_taxonomy_loads_as_the_same(source: str | Taxonomy) -> None:
+    taxonomy = Taxonomy.load(source)
+    assert Taxonomy.load(json.loads(json.dumps(taxonomy.to_dict()))) == taxonomy
+
+
+def test_two_words_are_a_vocabulary() -> None:
+    taxonomy = Taxonomy.load({"category": {"values": ["space suit", "jeans"]}})
+    assert taxonomy == Taxonomy(
+        "custom",
+        Group(
+            "category",
+            ("a photo of {colour} {category}",),
+            (Value("space suit", ("space suit",)), Value("jeans", ("jeans",))),
+        ),
+        (),
+    )
+
+
+def test_exact_prompts_of_what_ships() -> None:
+    default, deepfashion = Taxonomy.load("default"), Taxonomy.load("deepfashion")
+    hat, tee = value_of(default.category, "hat"), value_of(deepfashion.category, "Tee")
+    assert category_prompts(default.category, hat, "red") == ["a photo of red hat", "a photo of red baseball cap"]
+    texture = group_of(deepfashion, "texture")
+    assert attribute_prompts(texture, value_of(texture, "lattice"), tee) == ["a photo of checked t-shirt"]
+    assert attribute_prompts(texture, value_of(texture, "graphic"), tee) == [
+        "a photo of graphic print t-shirt",
+        "a photo of patterned t-shirt",
+        "a photo of polka dot t-shirt",
+        "a photo of animal print t-shirt",
+        "a photo of colour block t-shirt",
+    ]
+    sleeve = group_of(default, "sleeve")
+    assert attribute_prompts(sleeve, sleeve.values[0], hat) == ["a photo of long sleeve hat"]
+
+
+def test_prompts_go_phrase_by_phrase_and_name_the_category_by_its_first_phrase() -> None:
+    era, qipao = OWN.attributes[0], OWN.category.values[0]
+    assert attribute_prompts(era, value_of(era, "showa"), qipao) == [
+        "a photo of Showa period qipao",
+        "qipao in Showa period style",
+        "a photo of fifties qipao",
+        "qipao in fifties style",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("group", "applicable"),
+    [
+        ("texture", {"tee", "coat", "dress", "kurta", "skirt", "jeans", "handbag", "scarf"}),
+        ("sleeve", {"tee", "coat", "dress", "kurta"}),
+        ("length", {"dress", "kurta", "skirt"}),
+        ("fit", {"tee", "coat", "dress", "kurta", "skirt", "jeans"}),
+    ],
+)
+def test_a_group_applies_by_kind_or_by_category(group: str, applicable: set[str]) -> None:
+    default = Taxonomy.load("default")
+    names = ("tee", "coat", "dress", "kurta", "skirt", "jeans", "handbag", "scarf")
+    asked = group_of(default, group)
+    assert {name for name in names if asked.applies(value_of(default.category, name))} == applicable
+
+
+def test_a_category_without_a_kind_has_only_the_groups_that_name_it() -> None:
+    era, ply = OWN.attributes
+    haori = value_of(OWN.category, "haori")
+    assert haori.kind is None
+    assert [era.applies(haori), ply.applies(haori)] == [True, True]
+    assert not era.applies(Value("obi", ("obi",)))
+
+
+FAULTS: list[tuple[dict[str, Any], str]] = [
+    ({}, "'category' must be a mapping with 'template' and 'values', got NoneType"),
+    ({"category": ["shirt", "dress"]}, "'category' must be a mapping with 'template' and 'values', got list"),
+    (
+        with_values(["a", "b"]) | {"colours": [], "brand": 1},
+        "the top level has unknown keys brand, colours (known: attributes, category, name)",
+    ),
+    (with_group(value=[1]), "'cut' has unknown keys value (known: applies_to, template, values)"),
+    (
+        with_values({"a": {"phrase": "a"}, "b": "b"}),
+        "category.a has unknown keys phrase (known: absent, kind, phrases)",
+    ),
+    ({"category": {}}, "category.values must name at least two values"),
+    (with_values([]), "category.values must name at least two values"),
+    (with_values(["only"]), "category.values must name at least two values"),
+    (with_values("shirt"), "category.values must name at least two values"),
+    (with_values({"a": 3, "b": "b"}), "category.a must be a text or a list of texts, got 3"),
+    (with_values({"a": ["x", None], "b": "b"}), "category.a must be a text or a list of texts, got ['x', None]"),
+    (with_values({"a": " ", "b": "b"}), "category.a must be a text or a list of texts, got ' '"),
+    (
+        with_values({"a": {"phrases": []}, "b": "b"}),
+        "category.a.phrases must be a text or a list of texts, got []",
+    ),
+    (
+        with_values({"a": {"kind": "jacket"}, "b": "b"}),
+        f"category.a.kind must be one of {', '.join(KINDS)}, got 'jacket'",
+    ),
+    (with_values({"a": {"absent": "yes"}, "b": "b"}), "category.a.absent must be true or false, got 'yes'"),
+    (
+        with_values(["a", "b"]) | {"attributes": ["cut"]},
+        "'attributes' must map group names to groups, got list",
+    ),
+    (
+        with_values(["a", "b"]) | {"attributes": {"cut": "wide"}},
+        "'cut' must be a mapping with 'template' and 'values', got str",
+    ),
+    (with_group(template=7), "cut.template must be a text or a list of texts, got 7"),
+    (with_group(template="{category}"), "cut.template '{category}' must contain {attribute}"),
+    (
+        with_group(template="{colour} {attribute}"),
+        "cut.template '{colour} {attribute}' may use only {attribute}, {category}",
+    ),
+    (with_group(template="{attribute} {}"), "cut.template '{attribute} {}' may use only {attribute}, {category}"),
+    (with_group(template="{attribute"), "cut.template '{attribute' may use only {attribute}, {category}"),
+    (with_group(applies_to=3), "cut.applies_to must be a text or a list of texts, got 3"),
+    (
+        with_group(applies_to=["upper", "coat", "ape"]),
+        "cut.applies_to names ape, coat: neither a kind nor a category",
+    ),
+]
+
+
+@pytest.mark.parametrize(("data", "fault"), FAULTS)
+def test_each_fault_is_named_in_one_line(data: dict[str, Any], fault: str) -> None:
+    with pytest.raises(TaxonomyError) as caught:
+        Taxonomy.load(data)
+    assert str(caught.value) == f"taxonomy the given dict has 1 fault(s): {fault}"
+    assert isinstance(caught.value, InputError)
+    assert isinstance(caught.value, ValueError)
+
+
+def test_all_faults_come_at_once_and_name_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text("category: {values: [one]}\nattributes: {cut: {values: {a: 1, b: [b]}, colour: red}}\n")
+    with pytest.raises(TaxonomyError) as caught:
+        Taxonomy.load(file)
+    assert str(caught.value) == (
+        f"taxonomy {file} has 3 fault(s): category.values must name at least two values; "
+        "'cut' has unknown keys colour (known: applies_to, template, values); "
+        "cut.a must be a text or a list of texts, got 1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "fault"),
+    [
+        ("a.json", b'{"category": }', "is not valid .json: Expecting value"),
+        ("a.yaml", b"category: {values: [a, b}\n", "is not valid .yaml: while parsing a flow"),
+        ("list.yaml", b"- a\n- b\n", "must be a mapping with 'category' and 'attributes', got list"),
+        ("list.json", b'["a"]', "must be a mapping with 'category' and 'attributes', got list"),
+        ("empty.yaml", b"", "must be a mapping with 'category' and 'attributes', got NoneType"),
+        ("latin.yaml", b"name: d\xe9j\xe0\n", "can't be read ('utf-8' codec can't decode"),
+    ],
+)
+def test_a_file_with_a_fault(tmp_path: Path, file: str, content: bytes, fault: str) -> None:
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(TaxonomyError) as caught:
+        Taxonomy.load(tmp_path / file)
+    assert fault in str(caught.value)
+    assert file in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["deepfashon", "missing.yaml", "."])
+def test_what_is_no_taxonomy_names_those_that_are(tmp_path: Path, name: str) -> None:
+    with pytest.raises(TaxonomyError) as caught:
+        Taxonomy.load(str(tmp_path / name))
+    message = str(caught.value)
+    assert message.startswith(f"taxonomy {str(tmp_path / name)!r} can't be read (")
+    assert message.endswith("); expected one of default, deepfashion, or a YAML or JSON file")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param(with_values(["red", "red", "blue"]), id="the same name twice in a list"),
+        pytest.param(with_values([{"a": ["x", "y"]}, "b"]), id="a mapping inside a list becomes the name of a value"),
+        pytest.param(with_group(template="{attribute.x}"), id="AttributeError from a template"),
+        pytest.param(with_group(template="{attribute[x]}"), id="TypeError from a template"),
+        pytest.param(with_group(template="{{attribute}} {category}"), id="an escaped placeholder never filled in"),
+        pytest.param(3, id="TypeError from a number"),
+        pytest.param("a\0b", id="ValueError from a path with a null byte"),
+    ],
+)
+def test_faults_that_get_through(source: Any) -> None:
+    with pytest.raises(TaxonomyError):
+        Taxonomy.load(source)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        pytest.param("a.yaml", "category: {values: {a: x, a: y, b: z}}", id="the same key twice in YAML"),
+        pytest.param("a.json", '{"category": {"values": {"a": "x", "a": "y", "b": "z"}}}', id="and in JSON"),
+        pytest.param("a.yaml", "category: {values: {a: 2020-13-45, b: z}}", id="ValueError from a date"),
+    ],
+)
+def test_faults_of_files_that_get_through(tmp_path: Path, file: str, text: str) -> None:
+    (tmp_path / file).write_text(text)
+    with pytest.raises(TaxonomyError):
+        Taxonomy.load(tmp_path / file)
