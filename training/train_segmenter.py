@@ -7,20 +7,21 @@ wants the surest sixth of its pixels to be of that kind.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 import typer
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fashion_retrieval.config import SegmenterConfig
 from fashion_retrieval.models.segmenter import WEIGHTS_NAME, GarmentSegmenter
 from training.data.crops import colour_jitter, random_grid
-from training.data.pixels import CLASSES, clothing_photos, load_photos, product_photos, street_photos
+from training.data.pixels import CLASSES, Photo, clothing_photos, load_photos, product_photos, street_photos
 from training.loop import Optimisation, optimise, read_settings
 
 MEAN = STD = (0.5, 0.5, 0.5)
@@ -42,6 +43,10 @@ class Settings:
     weak_weight: float = 0.0
     freeze: list[str] = field(default_factory=list)
     compile: bool = False
+    init: str = ""
+    zoom: list[float] = field(default_factory=lambda: [0.3, 1.1])
+    roam: float = 0.0
+    most: int = 0
 
     def segmenter(self) -> SegmenterConfig:
         """What ships in the model's configuration."""
@@ -89,14 +94,27 @@ def dice_loss(logits: Tensor, allowed: Tensor) -> Tensor:
 
 
 def augment_pairs(
-    pixels: Tensor, allowed: Tensor, size: tuple[int, int], generator: torch.Generator
+    pixels: Tensor,
+    allowed: Tensor,
+    size: tuple[int, int],
+    generator: torch.Generator,
+    zoom: tuple[float, float] = (0.3, 1.1),
+    roam: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """The same random flip, scale, shift and rotation for photos and labels; labels at a quarter of the size.
+
+    Args:
+        pixels: (b, 3, H, W) uint8.
+        allowed: (b, H, W) int16, a bit per class.
+        size: (h, w) of the result.
+        generator: The only source of chance.
+        zoom: Part of the photo's width that is seen, least and most.
+        roam: How far a close-up may lie from the photo's middle: 1 is as far as its edge.
 
     Returns:
         (b, 3, h, w) float32 in [0, 1] and (b, h/4, w/4) int64.
     """
-    grid = random_grid(len(pixels), size, generator, zoom=(0.3, 1.1), shift=0.25)
+    grid = random_grid(len(pixels), size, generator, zoom=zoom, shift=0.25, roam=roam)
     photos = functional.grid_sample(pixels.float().div_(255) - 1, grid, align_corners=False) + 1
     coarse = grid[:, 2::4, 2::4]
     # Classes are numbered from 0 in the padding, where nothing is known: shift by one to tell them apart.
@@ -109,14 +127,17 @@ def train(settings: Settings, sources: Sequence[tuple[int, tuple[Tensor, Tensor,
     """Run the recipe on photos in memory; each source gives so many photos a step."""
     torch.manual_seed(settings.optimisation.seed)
     segmenter = GarmentSegmenter(settings.segmenter())
-    load_backbone(segmenter)
+    if settings.init:
+        segmenter.load_state_dict(load_file(Path(settings.init) / WEIGHTS_NAME))
+    else:
+        load_backbone(segmenter)
     for name, parameter in segmenter.named_parameters():
         parameter.requires_grad_(not name.startswith(tuple(settings.freeze)))
     segmenter.train()
     for module in segmenter.backbone.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
-    size = settings.train_size[0], settings.train_size[1]
+    size, zoom = (settings.train_size[0], settings.train_size[1]), (settings.zoom[0], settings.zoom[1])
     forward = torch.compile(segmenter.forward, dynamic=False) if settings.compile else segmenter.forward
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
 
@@ -125,7 +146,7 @@ def train(settings: Settings, sources: Sequence[tuple[int, tuple[Tensor, Tensor,
         pixels, allowed, tags = (
             torch.cat([data[part][rows] for (_, data), rows in zip(sources, chosen, strict=True)]) for part in range(3)
         )
-        photos, labels = augment_pairs(pixels, allowed, size, generator)
+        photos, labels = augment_pairs(pixels, allowed, size, generator, zoom, settings.roam)
         logits = forward(((photos - mean) / std).contiguous(memory_format=torch.channels_last))
         exact = tags < 0
         pixel, dice = pixel_loss(logits[exact], labels[exact]), dice_loss(logits[exact], labels[exact])
@@ -148,17 +169,25 @@ def load_backbone(segmenter: GarmentSegmenter) -> None:
     segmenter.backbone.load_state_dict(dict(zip(names, source[: len(names)], strict=True)))
 
 
+def _some(photos: list[Photo], most: int) -> list[Photo]:
+    """At most so many of the photos, spread evenly; 0 is all."""
+    return photos[:: max(1, math.ceil(len(photos) / most))] if most else photos
+
+
 def main(config: Path) -> None:
     """Train by a TOML file; the same command goes on after an interruption."""
     settings = read_settings(config, Settings)
     root = Path(settings.data)
-    canvas = (448, 320)
     sources = [
-        (settings.street, load_photos(street_photos(root, "train"), canvas, root, "street")),
-        (settings.products, load_photos(product_photos(root, "train"), canvas, root, "products")),
-        (settings.clothing, load_photos(clothing_photos(root, "train"), canvas, root, "clothing")),
+        (count, load_photos(_some(photos(root, "train"), settings.most), (448, 320), root, label))
+        for label, count, photos in (
+            ("street", settings.street, street_photos),
+            ("products", settings.products, product_photos),
+            ("clothing", settings.clothing, clothing_photos),
+        )
+        if count
     ]
-    segmenter = train(settings, [(count, data) for count, data in sources if count])
+    segmenter = train(settings, sources)
     output = Path(settings.output)
     save_file({k: v.contiguous() for k, v in segmenter.state_dict().items()}, output / WEIGHTS_NAME)
     (output / "segmenter.json").write_text(json.dumps(asdict(segmenter.config), indent=2) + "\n", encoding="utf-8")

@@ -69,8 +69,12 @@ def random_grid(
     generator: torch.Generator,
     zoom: tuple[float, float] = (0.78, 1.06),
     shift: float = 0.1,
+    roam: float = 0.0,
 ) -> Tensor:
-    """A grid per picture for a random flip, scale, aspect, rotation (7 degrees) and shift: (count, h, w, 2)."""
+    """A grid per picture for a random flip, scale, aspect, rotation (7 degrees) and shift: (count, h, w, 2).
+
+    The shift grows by `roam` times what the scale leaves out of sight.
+    """
     scale = _uniform(zoom[0], zoom[1], count, generator=generator)
     aspect = _uniform(0.9, 1.1, count, generator=generator)
     angle = _uniform(-0.12, 0.12, count, generator=generator)
@@ -81,7 +85,8 @@ def random_grid(
     matrix[:, 0, 1] = -sin * scale * ratio
     matrix[:, 1, 0] = flip * sin * scale * aspect / ratio
     matrix[:, 1, 1] = cos * scale
-    matrix[:, :, 2] = _uniform(-shift, shift, count, 2, generator=generator)
+    reach = shift + roam * (1 - scale).clamp(min=0)
+    matrix[:, :, 2] = reach[:, None] * _uniform(-1, 1, count, 2, generator=generator)
     return functional.affine_grid(matrix, [count, 3, *size], align_corners=False)
 
 
