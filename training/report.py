@@ -1,4 +1,4 @@
-"""Write measured figures into README.md and the model's page.
+"""Write measured figures into README.md, the model's page and the method's.
 
 python -m training.report training/results/compact_val.json
 """
@@ -9,25 +9,39 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import typer
 
 from fashion_retrieval.hub import resolve
 from training.evaluate import bars
+from training.losses import Targets
 
 ROOT = Path(__file__).parents[1]
 
 
 def main(results: Path) -> None:
-    """Replace what stands between the `figures` marks of both pages."""
+    """Replace what stands between the marks of the three pages."""
     figures = json.loads(results.read_text(encoding="utf-8"))
     summary = _table(
         ("figure", "measured", "goal"),
         [(what, f"{measured:.3f}", f"{goal:g}") for what, measured, goal in bars(figures, resolve(figures["model"]))],
     )
-    _fill(ROOT / "README.md", summary)
-    _fill(ROOT / "docs/models/compact.md", "\n\n".join([summary, *_details(figures)]))
+    _fill(ROOT / "README.md", "figures", summary)
+    _fill(ROOT / "docs/models/compact.md", "figures", "\n\n".join([summary, *_details(figures)]))
+    _fill(ROOT / "docs/method.md", "compare", _compare(results.parent))
+
+
+def _compare(folder: Path) -> str:
+    """The two short runs of `training/configs/compare_*.toml`, side by side."""
+    rows = []
+    for targets in get_args(Targets):
+        found = json.loads((folder / f"compare_{targets}_val.json").read_text(encoding="utf-8"))["recognition"]
+        every, street = found["deepfashion"]["all"], found["deepfashion"]["street"]
+        category = found["category"]["top1"]
+        numbers = (every["mean_precision"], every["mean_macro_f1"], street["mean_precision"], category)
+        rows.append((targets, *(f"{number:.3f}" for number in numbers)))
+    return _table(("targets", "mean precision", "mean macro-F1", "mean precision on street", "category, top-1"), rows)
 
 
 def _details(figures: dict[str, Any]) -> list[str]:
@@ -80,8 +94,8 @@ def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _fill(page: Path, text: str) -> None:
-    marks = re.compile(r"(<!-- figures -->\n).*?(<!-- /figures -->)", re.DOTALL)
+def _fill(page: Path, name: str, text: str) -> None:
+    marks = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
     page.write_text(
         marks.sub(lambda m: f"{m[1]}\n{text}\n\n{m[2]}", page.read_text(encoding="utf-8")), encoding="utf-8"
     )

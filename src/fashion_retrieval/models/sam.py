@@ -286,7 +286,7 @@ def _download(
             local_files_only=local_files_only,
             token=token,
         )
-    except Exception as error:
+    except Exception as error:  # transport errors (httpx, requests, OSError by release) share no public base
         raise _explain(error, repo_id if revision is None else f"{repo_id} at {revision}") from error
     return Path(path)
 
