@@ -18,6 +18,7 @@ import typer
 from fashion_retrieval import FashionModel, __version__
 from fashion_retrieval.errors import FashionRetrievalError
 from fashion_retrieval.hub import resolve
+from training.data.manifest import GROUPS
 from training.eval_recognition import embed_split, evaluate_recognition, evaluate_words
 from training.eval_segmentation import evaluate_segmentation
 
@@ -44,11 +45,18 @@ def measure(model: FashionModel, data: Path, split: str, part: Part) -> dict[str
     if part in (Part.ALL, Part.RECOGNITION):
         garments = embed_split(model, data, split)
         figures["recognition"] = evaluate_recognition(model, garments)
+        figures["recognition"]["annotators_agree"] = _agreement(data)
         figures["unseen_words"] = evaluate_words(model, garments, data, split, HELD_OUT)
     if part in (Part.ALL, Part.SEGMENTATION):
         names = json.loads((data / "street_labels.json").read_text(encoding="utf-8"))
         figures["segmentation"] = evaluate_segmentation(model, data, split, names)
     return _rounded(figures)  # type: ignore[no-any-return]
+
+
+def _agreement(data: Path) -> dict[str, float]:
+    """How often two annotation passes of the pack gave the same label, by group, in the `deepfashion` vocabulary."""
+    rows = json.loads((data / "agreement.json").read_text(encoding="utf-8"))
+    return {group: rows.get(f"{group}_deepfashion", rows[group])["agreement"] for group in GROUPS}
 
 
 def bars(figures: dict[str, Any], folder: Path) -> list[tuple[str, float, float]]:

@@ -16,12 +16,13 @@ import typer
 from fashion_retrieval.hub import resolve
 from training.evaluate import bars
 from training.losses import Targets
+from training.plots import plot_groups
 
 ROOT = Path(__file__).parents[1]
 
 
 def main(results: Path) -> None:
-    """Replace what stands between the marks of the three pages."""
+    """Replace what stands between the marks of the three pages, and draw the chart."""
     figures = json.loads(results.read_text(encoding="utf-8"))
     summary = _table(
         ("figure", "measured", "goal"),
@@ -29,6 +30,8 @@ def main(results: Path) -> None:
     )
     _fill(ROOT / "README.md", "figures", summary)
     _fill(ROOT / "docs/models/compact.md", "figures", "\n\n".join([summary, *_details(figures)]))
+    recognition = figures["recognition"]
+    plot_groups(recognition["deepfashion"], recognition["annotators_agree"], ROOT / "docs/images/compact_groups.png")
     _fill(ROOT / "docs/method.md", "compare", _compare(results.parent))
 
 
@@ -69,6 +72,7 @@ def _details(figures: dict[str, Any]) -> list[str]:
     low, high = every["mean_precision_interval"]
     return [
         f"### Attributes, `deepfashion` taxonomy\n\n95% interval of the mean precision: {low:.3f} to {high:.3f}.",
+        "![Precision per group and source, with the annotators' agreement](../images/compact_groups.png)",
         _table(header, rows),
         "### Whole photo, crop and masked crop on street photos",
         _table(("view", "mean precision"), [(name.replace("_", " "), f"{value:.3f}") for name, value in views.items()]),

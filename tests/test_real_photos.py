@@ -1,0 +1,63 @@
+"""The embedded model on real photos: far looser than the measured figures, but no broken step gets through."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fashion_retrieval import FashionModel, Recognition
+from training.data.crops import read_crop
+from training.data.manifest import labelled_samples, read_lines
+from training.eval_segmentation import evaluate_segmentation
+
+DATA = Path(__file__).parents[2] / "shared/data"
+pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"REAL PHOTOS NOT CHECKED: no open data pack at {DATA}")
+
+
+@pytest.fixture(scope="module")
+def model() -> FashionModel:
+    return FashionModel.from_pretrained(device="cpu", dtype="float32")
+
+
+def test_garments_of_street_photos_are_found(model: FashionModel) -> None:
+    names = json.loads((DATA / "street_labels.json").read_text(encoding="utf-8"))
+    rows = [row for row in read_lines(DATA / "street.jsonl", "val") if "regions" in row][:12]
+    clothing = np.array([name not in ("null", "hair", "skin") for name in names])
+    both = either = 0
+    for row in rows:
+        photo = DATA / "street/val" / f"{row['id']}.jpg"
+        recognition = model.recognize(photo)
+        with Image.open(photo.with_name(f"{row['id']}.mask.png")) as mask:
+            truth = clothing[np.asarray(mask)]
+        found = np.logical_or.reduce([garment.mask for garment in recognition.garments])
+        both, either = both + (truth & found).sum(), either + (truth | found).sum()
+    assert both / either > 0.75
+
+
+def test_products_get_their_category_and_attributes(model: FashionModel) -> None:
+    samples = [s for s in labelled_samples(DATA, "val") if s.source == "products"][:32]
+    found = list(model.recognize_many([read_crop(s, masked=False) for s in samples], segmenter=None))
+    garments = [result.garments[0] for result in found if isinstance(result, Recognition)]
+    category = np.mean([g.category.name == s.category for g, s in zip(garments, samples, strict=True)])
+    sleeves = [
+        g.attributes["sleeve"].alternatives[0].name == s.attributes["sleeve"]
+        for g, s in zip(garments, samples, strict=True)
+        if "sleeve" in s.attributes and g.attributes["sleeve"].alternatives
+    ]
+    assert category > 0.6
+    assert len(sleeves) >= 10
+    assert np.mean(sleeves) > 0.75
+
+
+def test_the_evaluation_runs_on_real_photos(model: FashionModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row for row in read_lines(DATA / "street.jsonl", "val") if "regions" in row][:4]
+    monkeypatch.setattr("training.eval_segmentation.read_lines", lambda path, split: rows)
+    names = json.loads((DATA / "street_labels.json").read_text(encoding="utf-8"))
+    figures = evaluate_segmentation(model, DATA, "val", names)
+    assert figures["photos"] == 4
+    assert 0.6 < figures["clothing_iou"] < 1
+    assert figures["end_to_end"]["labelled_garments"] >= 4
