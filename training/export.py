@@ -7,7 +7,7 @@ python -m training.export convert FOLDER
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +23,7 @@ from fashion_retrieval.errors import FashionRetrievalError
 from fashion_retrieval.models.segmenter import WEIGHTS_NAME, GarmentSegmenter
 from training.calibrate import fit_calibration
 from training.loop import read_settings
+from training.train_raf_clip import load_encoder
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -40,13 +41,14 @@ class Settings:
     training_data: list[str]
     weights_dtype: str = "float16"
     calibration_split: str = "val"
+    image_size: list[int] = field(default_factory=list)
 
 
 @app.command()
 def model(config: Path) -> None:
     """Join encoder and segmenter, calibrate, save, reload and compare."""
     settings = read_settings(config, Settings)
-    encoder = checkpoint.load(Path(settings.encoder)).encoder
+    encoder = load_encoder(Path(settings.encoder), settings.image_size).eval()
     segmenter = _load_segmenter(Path(settings.segmenter))
     card = ModelConfig(
         name=settings.name,

@@ -7,6 +7,7 @@ over the whole vocabulary. A locked text tower is run once; a trainable one is r
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,9 +55,12 @@ class Settings:
     compile: bool = False
 
 
-def load_encoder(folder: Path) -> Encoder:
-    """An open_clip folder with its weights, strictly."""
+def load_encoder(folder: Path, image_size: Sequence[int] = ()) -> Encoder:
+    """An open_clip folder with its weights, strictly; `image_size` (h, w) is another size of input for a CNN tower."""
     config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    if image_size:
+        config["model_cfg"]["vision_cfg"]["image_size"] = list(image_size)
+        config["preprocess_cfg"]["size"] = list(image_size)
     encoder = build_encoder(config, folder)
     encoder.clip.load_state_dict(load_file(folder / WEIGHTS_NAME))
     return encoder
