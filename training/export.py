@@ -20,6 +20,7 @@ from fashion_retrieval import FashionModel, checkpoint
 from fashion_retrieval.checkpoint import Bundle
 from fashion_retrieval.config import ModelConfig, SegmenterConfig
 from fashion_retrieval.errors import FashionRetrievalError
+from fashion_retrieval.models.encoder import Encoder
 from fashion_retrieval.models.segmenter import WEIGHTS_NAME, GarmentSegmenter
 from training.calibrate import fit_calibration
 from training.loop import read_settings
@@ -33,7 +34,7 @@ class Settings:
     """One TOML file."""
 
     name: str
-    encoder: str
+    encoders: list[str]
     segmenter: str
     output: str
     data: str
@@ -42,13 +43,14 @@ class Settings:
     weights_dtype: str = "float16"
     calibration_split: str = "val"
     image_size: list[int] = field(default_factory=list)
+    """Of the encoder's input, where it is not that of the training."""
 
 
 @app.command()
 def model(config: Path) -> None:
     """Join encoder and segmenter, calibrate, save, reload and compare."""
     settings = read_settings(config, Settings)
-    encoder = load_encoder(Path(settings.encoder), settings.image_size).eval()
+    encoder = _average([load_encoder(Path(folder), settings.image_size).eval() for folder in settings.encoders])
     segmenter = _load_segmenter(Path(settings.segmenter))
     card = ModelConfig(
         name=settings.name,
@@ -114,6 +116,17 @@ def _convert(old: Path, new: Path) -> None:
     tensors = {name.removeprefix("module."): tensor.contiguous().clone() for name, tensor in state.items()}
     save_file(tensors, new, metadata={"format": "pt"})
     typer.echo(f"{new}: {len(tensors)} tensors")
+
+
+def _average(encoders: list[Encoder]) -> Encoder:
+    """One encoder with the mean weights of several that were trained from one another (Wortsman et al., 2022)."""
+    states = [encoder.clip.state_dict() for encoder in encoders]
+    mean = {
+        name: torch.stack([state[name] for state in states]).mean(0) if value.is_floating_point() else value
+        for name, value in states[0].items()
+    }
+    encoders[0].clip.load_state_dict(mean)
+    return encoders[0]
 
 
 def _load_segmenter(folder: Path) -> GarmentSegmenter:

@@ -31,7 +31,7 @@ def plot_groups(groups: dict[str, Any], agreement: dict[str, float], path: Path)
         bars = axes.bar(places + (row - 1) * width, heights, width * 0.92, color=_COLOURS[source], label=source)
         axes.bar_label(bars, fmt=lambda value: f"{value:.2f}".lstrip("0"), fontsize=7, padding=1)
     for place, name in zip(places, names, strict=True):
-        label = "two annotation passes agree" if place == 0 else None
+        label = "two annotation passes agree" if place == 0 else "_nolegend_"
         axes.hlines(agreement[name], place - 0.42, place + 0.42, color="#16181d", linewidth=1.4, label=label)
     axes.set_xticks(places, names)
     axes.set_ylim(0.5, 1.02)
