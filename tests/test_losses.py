@@ -86,5 +86,14 @@ def test_vocabulary_loss_is_cross_entropy_over_the_group_and_skips_unknown_label
     image, text = unit(3, 8, seed=6), unit(3, 4, 8, seed=7)
     logits = float(SCALE) * np.einsum("bd,bkd->bk", image.numpy(), text.numpy())
     wanted = -log_softmax(logits)[[0, 2], [1, 3]].mean()
-    assert vocabulary_loss(image, text, SCALE, torch.tensor([1, -1, 3])).item() == pytest.approx(wanted, abs=1e-9)
-    assert vocabulary_loss(image, text, SCALE, torch.tensor([-1, -1, -1])).item() == 0
+    target = torch.tensor([[0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]], dtype=torch.float64)
+    assert vocabulary_loss(image, text, SCALE, target).item() == pytest.approx(wanted, abs=1e-9)
+    assert vocabulary_loss(image, text, SCALE, torch.zeros(3, 4)).item() == 0
+
+
+def test_vocabulary_loss_takes_probabilities_for_labels():
+    image, text = unit(2, 8, seed=6), unit(2, 4, 8, seed=7)
+    target = torch.tensor([[0.5, 0.25, 0.25, 0], [0, 0, 0.1, 0.9]], dtype=torch.float64)
+    logits = float(SCALE) * np.einsum("bd,bkd->bk", image.numpy(), text.numpy())
+    wanted = -(target.numpy() * log_softmax(logits)).sum(1).mean()
+    assert vocabulary_loss(image, text, SCALE, target).item() == pytest.approx(wanted, abs=1e-9)

@@ -50,7 +50,7 @@ def _on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def recipe(pack: Path, start: Path, output: Path) -> Settings:
     return Settings(
         data=str(pack),
-        init=str(start),
+        init=[str(start)],
         output=str(output),
         taxonomy="default",
         targets="same_text",
@@ -138,7 +138,7 @@ def test_the_command_writes_a_model_of_averaged_weights(
 ) -> None:
     output, config = tmp_path / "out", tmp_path / "recipe.toml"
     config.write_text(
-        f'data = "{pack}"\ninit = "{start}"\noutput = "{output}"\ntaxonomy = "default"\ntargets = "identity"\n'
+        f'data = "{pack}"\ninit = ["{start}"]\noutput = "{output}"\ntaxonomy = "default"\ntargets = "identity"\n'
         "alpha = 0.5\nlock_text = true\ncache_size = [40, 36]\nsize_schedule = [[0, 32, 32]]\nwhole_garments = 4\n"
         'freeze = ["visual.conv1"]\n[optimisation]\nsteps = 1\nlr = 1e-2\nema = 0.9\n'
     )
@@ -257,10 +257,42 @@ def test_samples_become_rows_of_text_ids(pack: Path) -> None:
     assert attributes(3) == [words and f"a photo of {words} handbag" for words in wanted]
     assert attributes(9) == [None] * 6
     assert attributes(15) == [None] * 6  # a category outside the taxonomy leaves its labels unused
-    assert {name: int(column[3]) for name, column in rows.labels.items()} == {
-        "texture": 0, "sleeve": -1, "length": 2, "neckline": 9, "fabric": -1, "fit": 0
+    assert {name: column[3].nonzero().flatten().tolist() for name, column in rows.targets.items()} == {
+        "category": [vocabulary.categories["handbag"]],
+        "texture": [0], "sleeve": [], "length": [2], "neckline": [9], "fabric": [], "fit": [0],
     }  # fmt: skip
     assert rows.weights.tolist() == [1.0] * 16
+
+
+def test_what_a_model_said_is_a_target_where_there_is_no_label() -> None:
+    said = {"category": {"tee": 0.75, "polo": 0.25}, "sleeve": {"short_sleeve": 0.9, "long_sleeve": 0.1}}
+    samples = [
+        Sample("products", "1", Path(), beliefs=said),
+        Sample("products", "2", Path(), category="dress", attributes={"sleeve": "sleeveless"}, beliefs=said),
+        Sample("products", "3", Path(), category="tee"),
+    ]
+    vocabulary = Vocabulary(Taxonomy.load("default"))
+    rows = encode_samples(samples, vocabulary, HELD_OUT_WORDS, 1.0)
+    names, sleeves = vocabulary.categories, vocabulary.values["sleeve"]
+    assert rows.category.tolist() == [names["tee"], names["dress"], names["tee"]]
+    assert rows.targets["category"][0, [names["tee"], names["polo"]]].tolist() == [0.75, 0.25]
+    assert rows.targets["category"][1].argmax().item() == names["dress"]
+    assert rows.targets["category"].sum(1).tolist() == [1, 1, 1]
+    assert rows.targets["sleeve"][0, sleeves["long_sleeve"]].item() == pytest.approx(0.1)
+    assert rows.targets["sleeve"][1].nonzero().flatten().tolist() == [sleeves["sleeveless"]]
+    assert not rows.targets["sleeve"][2].any()
+    assert rows.attribute_texts[0].tolist() == [-1] * 7  # the paper's losses are for labels
+    assert rows.weights.tolist() == [0.5, 1.0, 0.5]
+
+
+def test_the_mean_of_encoders_is_the_mean_of_their_weights(tmp_path: Path) -> None:
+    folders = [tiny_folder(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+    first, second = (tiny_clip(seed=seed).state_dict() for seed in (0, 1))
+    assert not torch.equal(first["visual.proj"], second["visual.proj"])
+    for name, value in load_encoder(*folders).clip.state_dict().items():
+        torch.testing.assert_close(value, (first[name] + second[name]) / 2)
+    for name, value in load_encoder(folders[1]).clip.state_dict().items():
+        assert torch.equal(value, second[name])
 
 
 def test_rare_labels_are_drawn_more_often() -> None:

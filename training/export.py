@@ -20,7 +20,6 @@ from fashion_retrieval import FashionModel, checkpoint
 from fashion_retrieval.checkpoint import Bundle
 from fashion_retrieval.config import ModelConfig, SegmenterConfig
 from fashion_retrieval.errors import FashionRetrievalError
-from fashion_retrieval.models.encoder import Encoder
 from fashion_retrieval.models.segmenter import WEIGHTS_NAME, GarmentSegmenter
 from training.calibrate import fit_calibration
 from training.loop import read_settings
@@ -50,8 +49,8 @@ class Settings:
 def model(config: Path) -> None:
     """Join encoder and segmenter, calibrate, save, reload and compare."""
     settings = read_settings(config, Settings)
-    encoder = _average([load_encoder(Path(folder), settings.image_size).eval() for folder in settings.encoders])
-    segmenter = _load_segmenter(Path(settings.segmenter))
+    encoder = load_encoder(*map(Path, settings.encoders), image_size=settings.image_size).eval()
+    segmenter = load_segmenter(Path(settings.segmenter))
     card = ModelConfig(
         name=settings.name,
         weights_dtype=settings.weights_dtype,
@@ -118,18 +117,8 @@ def _convert(old: Path, new: Path) -> None:
     typer.echo(f"{new}: {len(tensors)} tensors")
 
 
-def _average(encoders: list[Encoder]) -> Encoder:
-    """One encoder with the mean weights of several that were trained from one another (Wortsman et al., 2022)."""
-    states = [encoder.clip.state_dict() for encoder in encoders]
-    mean = {
-        name: torch.stack([state[name] for state in states]).mean(0) if value.is_floating_point() else value
-        for name, value in states[0].items()
-    }
-    encoders[0].clip.load_state_dict(mean)
-    return encoders[0]
-
-
-def _load_segmenter(folder: Path) -> GarmentSegmenter:
+def load_segmenter(folder: Path) -> GarmentSegmenter:
+    """What `training.train_segmenter` wrote."""
     data = json.loads((folder / "segmenter.json").read_text(encoding="utf-8"))
     lists = {name: tuple(value) for name, value in data.items() if isinstance(value, list)}
     segmenter = GarmentSegmenter(SegmenterConfig(**(data | lists)))

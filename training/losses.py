@@ -74,7 +74,7 @@ def raf_clip_loss(category: Tensor, attribute: Tensor, alpha: float) -> Tensor:
     return (1 - alpha) * category + alpha * attribute
 
 
-def vocabulary_loss(image: Tensor, text: Tensor, scale: Tensor, label: Tensor, smoothing: float = 0.0) -> Tensor:
+def vocabulary_loss(image: Tensor, text: Tensor, scale: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
     """Image-to-text InfoNCE against every value of a group instead of the batch's texts.
 
     It is zero-shot recognition's own decision as a loss: rare values are negatives in every step, equal texts never.
@@ -83,11 +83,11 @@ def vocabulary_loss(image: Tensor, text: Tensor, scale: Tensor, label: Tensor, s
         image: (b, d).
         text: (b, k, d): the prompts of all values for each image (its own category or colour filled in).
         scale: Scalar.
-        label: (b,) int64 in [0, k), -1 where unknown.
+        target: (b, k), rows that sum to 1 (one-hot for a label), or to 0 where nothing is known.
         smoothing: Label smoothing.
     """
-    known = label >= 0
+    known = target.any(1)
     if not known.any():
         return image.sum() * 0
     logits = scale * torch.einsum("bd,bkd->bk", image[known], text[known])
-    return functional.cross_entropy(logits, label[known], label_smoothing=smoothing)
+    return functional.cross_entropy(logits, target[known], label_smoothing=smoothing)

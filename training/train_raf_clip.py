@@ -20,6 +20,7 @@ from torch.nn import functional
 from fashion_retrieval.models.encoder import CONFIG_NAME, WEIGHTS_NAME, Encoder, build_encoder
 from fashion_retrieval.taxonomy import Taxonomy
 from training.data.crops import augment, load_crops
+from training.data.garments import read_garments
 from training.data.manifest import extra_samples, labelled_samples, read_held_out, read_synonyms
 from training.data.texts import TextBank, Vocabulary, encode_samples
 from training.loop import Optimisation, optimise, read_settings
@@ -34,12 +35,14 @@ class Settings:
     """One TOML file."""
 
     data: str
-    init: str
+    init: list[str]
     output: str
     taxonomy: str
     targets: Targets
     alpha: float
     optimisation: Optimisation
+    pseudo_labels: str = ""
+    """Folder of `training.pseudo_label`."""
     vocabulary_weight: float = 0.0
     reworded: float = 0.0
     smoothing: float = 0.0
@@ -55,14 +58,24 @@ class Settings:
     compile: bool = False
 
 
-def load_encoder(folder: Path, image_size: Sequence[int] = ()) -> Encoder:
-    """An open_clip folder with its weights, strictly; `image_size` (h, w) is another size of input for a CNN tower."""
-    config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+def load_encoder(*folders: Path, image_size: Sequence[int] = ()) -> Encoder:
+    """An open_clip folder with its weights, strictly.
+
+    Args:
+        folders: Encoders trained from one another; the mean of their weights is taken (Wortsman et al., 2022).
+        image_size: (h, w), another size of input for a CNN tower.
+    """
+    config = json.loads((folders[0] / CONFIG_NAME).read_text(encoding="utf-8"))
     if image_size:
         config["model_cfg"]["vision_cfg"]["image_size"] = list(image_size)
         config["preprocess_cfg"]["size"] = list(image_size)
-    encoder = build_encoder(config, folder)
-    encoder.clip.load_state_dict(load_file(folder / WEIGHTS_NAME))
+    encoder = build_encoder(config, folders[0])
+    states = [load_file(folder / WEIGHTS_NAME) for folder in folders]
+    mean = {
+        name: torch.stack([state[name] for state in states]).mean(0) if value.is_floating_point() else value
+        for name, value in states[0].items()
+    }
+    encoder.clip.load_state_dict(mean)
     return encoder
 
 
@@ -97,7 +110,7 @@ def train(settings: Settings) -> Encoder:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     root = Path(settings.data)
     torch.manual_seed(settings.optimisation.seed)
-    encoder = load_encoder(Path(settings.init)).to(device)
+    encoder = load_encoder(*map(Path, settings.init)).to(device)
     prepare_trainable(encoder, settings)
 
     held_out = list(read_held_out(HELD_OUT))
@@ -105,6 +118,10 @@ def train(settings: Settings) -> Encoder:
     whole = [s for s in labelled if s.mask is None]
     masked = [s for s in labelled if s.mask is not None]
     extra = extra_samples(root, "train")
+    if settings.pseudo_labels:
+        found = {(s.source, s.id, s.box): s for s in read_garments(Path(settings.pseudo_labels))}
+        extra = [found.pop((s.source, s.id, s.box), s) for s in extra]
+        masked += found.values()
     synonyms = read_synonyms(SYNONYMS, held_out) if settings.reworded else {}
     vocabulary = Vocabulary(Taxonomy.load(settings.taxonomy), synonyms)
     rows = encode_samples([*whole, *masked, *extra], vocabulary, held_out, settings.balance)
@@ -154,7 +171,7 @@ def train(settings: Settings) -> Encoder:
         figures = {"L_c": l_c.item(), "L_a": l_a.item(), "scale": scale.item()}
         if settings.vocabulary_weight:
             terms = {}
-            for name, image, (ids, label) in (
+            for name, image, (ids, target) in (
                 ("category", crop_features, rows.categories(garments, generator)),
                 ("colour", crop_features, rows.colours(garments)),
                 *(
@@ -162,7 +179,7 @@ def train(settings: Settings) -> Encoder:
                     for g in vocabulary.groups
                 ),
             ):
-                terms[name] = vocabulary_loss(image, bank.embed(ids), scale, label.to(device), settings.smoothing)
+                terms[name] = vocabulary_loss(image, bank.embed(ids), scale, target.to(device), settings.smoothing)
             attribute_terms = [terms[g] for g in vocabulary.groups]
             l_v = (1 - settings.alpha) * (terms["category"] + terms["colour"]) / 2
             l_v = l_v + settings.alpha * torch.stack(attribute_terms).mean()

@@ -6,7 +6,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,7 @@ class Sample:
         colour: One of `COLOURS`, or None.
         attributes: Label by group; groups without a usable label are left out.
         texts: Free texts that describe the photo (product name …).
+        beliefs: What a model said (`training.pseudo_label`): probability by value, by group or "category".
     """
 
     source: str
@@ -92,6 +93,7 @@ class Sample:
     colour: str | None = None
     attributes: dict[str, str] = field(default_factory=dict)
     texts: tuple[str, ...] = ()
+    beliefs: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def read_lines(path: Path, split: str | None = None) -> list[dict[str, Any]]:
@@ -183,10 +185,7 @@ def extra_samples(root: Path, split: str) -> list[Sample]:
 
 def _with_region(sample: Sample, region: dict[str, Any]) -> Sample:
     mask = sample.photo.with_name(f"{sample.id}.mask.png")
-    return Sample(
-        sample.source, sample.id, sample.photo, tuple(region["box"]), mask, region["label_index"],
-        sample.category, sample.colour, sample.attributes, sample.texts,
-    )  # fmt: skip
+    return replace(sample, box=tuple(region["box"]), mask=mask, mask_value=region["label_index"])
 
 
 def region_mask(sample: Sample) -> NDArray[np.bool_] | None:

@@ -73,12 +73,23 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """One row a sample; -1 is unknown."""
+    """One row a sample; -1 is unknown.
+
+    Attributes:
+        vocabulary: Where the text ids come from.
+        category: (n,) int64, for the prompts.
+        colour: (n,) int64.
+        targets: (n, values) float32 by group and for "category": one-hot for a label, probabilities for what a model
+            said, zeros for unknown.
+        category_text: (n,) int64, the text of L_c.
+        attribute_texts: (n, groups + 1) int64, the texts of L_a: a prompt by group, then the photo's name.
+        weights: (n,) float64, of drawing the sample.
+    """
 
     vocabulary: Vocabulary
     category: Tensor
     colour: Tensor
-    labels: dict[str, Tensor]
+    targets: dict[str, Tensor]
     category_text: Tensor
     attribute_texts: Tensor
     weights: Tensor
@@ -87,13 +98,13 @@ class Rows:
         """Prompts of every category in each sample's colour (a random one where unknown), and the right one."""
         colour = self.colour[rows]
         chance = torch.randint(len(COLOURS), colour.shape, generator=generator)
-        return self.vocabulary.category_ids.T[torch.where(colour < 0, chance, colour)], self.category[rows]
+        return self.vocabulary.category_ids.T[torch.where(colour < 0, chance, colour)], self.targets["category"][rows]
 
     def colours(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Prompts of every colour of each sample's category, and the right one."""
         category = self.category[rows]
         label = torch.where(category < 0, -1, self.colour[rows])
-        return self.vocabulary.category_ids[category.clamp(min=0)], label
+        return self.vocabulary.category_ids[category.clamp(min=0)], one_hot(label, len(COLOURS))
 
     def attributes(
         self, rows: Tensor, group: str, generator: torch.Generator, reworded: float = 0.0
@@ -108,25 +119,31 @@ class Rows:
             chosen = torch.randint(others.shape[-1], usual.shape, generator=generator)
             other = others.gather(-1, chosen[..., None])[..., 0]
             usual = torch.where(torch.rand(usual.shape, generator=generator) < reworded, other, usual)
-        return usual, self.labels[group][rows]
+        return usual, self.targets[group][rows]
+
+
+def one_hot(labels: Tensor, count: int) -> Tensor:
+    """(n,) int64 -> (n, count) float32; a row of zeros for -1."""
+    return functional.one_hot(labels + 1, count + 1)[:, 1:].float()
 
 
 def encode_samples(samples: Sequence[Sample], vocabulary: Vocabulary, held_out: list[str], balance: float) -> Rows:
     """Turn labels into ids. Free texts that contain a held-out word are dropped."""
     groups = vocabulary.groups
-    category = torch.tensor([vocabulary.categories.get(s.category or "", -1) for s in samples])
+    label = torch.tensor([vocabulary.categories.get(s.category or "", -1) for s in samples])
+    targets = {"category": _targets(samples, "category", label, vocabulary.categories)}
+    category = torch.where(targets["category"].any(1), targets["category"].argmax(1), -1)
     colour = torch.tensor([COLOURS.index(s.colour) if s.colour else -1 for s in samples])
     labels = {
-        g: torch.tensor([vocabulary.values[g].get(s.attributes.get(g, ""), -1) for s in samples]).where(
-            category >= 0, -1
-        )
+        g: torch.tensor([vocabulary.values[g].get(s.attributes.get(g, ""), -1) for s in samples]).where(label >= 0, -1)
         for g in groups
     }
+    targets |= {g: _targets(samples, g, labels[g], vocabulary.values[g]) for g in groups}
     category_text, names = [], []
     for row, sample in enumerate(samples):
         free = without_held_out(list(sample.texts), held_out)
-        known = int(category[row]) >= 0 and int(colour[row]) >= 0
-        prompt = int(vocabulary.category_ids[category[row], colour[row]]) if known else -1
+        known = int(label[row]) >= 0 and int(colour[row]) >= 0
+        prompt = int(vocabulary.category_ids[label[row], colour[row]]) if known else -1
         category_text.append(prompt if known or not free else vocabulary.add(free[-1]))
         names.append(vocabulary.add(free[0]) if free else -1)
     columns = [
@@ -136,14 +153,31 @@ def encode_samples(samples: Sequence[Sample], vocabulary: Vocabulary, held_out: 
     fallback = vocabulary.add("a photo of a garment")
     text = torch.tensor([fallback if i < 0 else i for i in category_text])
     texts = torch.stack([*columns, torch.tensor(names)], dim=1)
-    return Rows(vocabulary, category, colour, labels, text, texts, _weights(samples, balance))
+    return Rows(vocabulary, category, colour, targets, text, texts, _weights(samples, balance))
+
+
+def _targets(samples: Sequence[Sample], group: str, labels: Tensor, places: Mapping[str, int]) -> Tensor:
+    """One-hot labels, and what a model said where there is no label: (n, values)."""
+    targets = one_hot(labels, len(places))
+    for row, sample in enumerate(samples):
+        if labels[row] < 0:
+            for name, share in sample.beliefs.get(group, {}).items():
+                targets[row, places[name]] = share
+    return targets
 
 
 def _weights(samples: Sequence[Sample], balance: float) -> Tensor:
     """Sampling weights: the rarest label of a sample, its count to the power -balance."""
-    counts = Counter((g, v) for s in samples for g, v in [("category", s.category), *s.attributes.items()])
-    rarest = [min(counts[g, v] for g, v in [("category", s.category), *s.attributes.items()]) for s in samples]
+    labels = [[("category", _category(s)), *s.attributes.items()] for s in samples]
+    counts = Counter(label for of_sample in labels for label in of_sample)
+    rarest = [min(counts[label] for label in of_sample) for of_sample in labels]
     return torch.tensor(rarest, dtype=torch.float64).pow(-balance)
+
+
+def _category(sample: Sample) -> str | None:
+    """The labelled category, or the likeliest."""
+    said = sample.beliefs.get("category", {})
+    return sample.category or max(said, key=lambda name: said[name], default=None)
 
 
 class TextBank:

@@ -1,0 +1,38 @@
+"""Garments that a model labelled, as a file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from fashion_retrieval.errors import ConfigError
+from training.data.manifest import Sample, read_lines
+
+GARMENTS = "garments.jsonl"
+
+
+def read_garments(folder: Path) -> list[Sample]:
+    """What `training.pseudo_label` wrote.
+
+    Raises:
+        ConfigError: It has not been run.
+    """
+    path = folder / GARMENTS
+    if not path.is_file():
+        raise ConfigError(f"{path} is missing; make it with `python -m training.pseudo_label CONFIG`")
+    samples = []
+    for row in read_lines(path):
+        row |= {"photo": Path(row["photo"]), "mask": row["mask"] and Path(row["mask"])}
+        row |= {"box": row["box"] and tuple(row["box"]), "texts": tuple(row["texts"])}
+        samples.append(Sample(**row))
+    return samples
+
+
+def write_garments(samples: Sequence[Sample], folder: Path) -> None:
+    """One line a sample."""
+    partial = folder / f"{GARMENTS}.partial"
+    partial.write_text("".join(json.dumps(asdict(s), default=os.fspath) + "\n" for s in samples), encoding="utf-8")
+    partial.replace(folder / GARMENTS)

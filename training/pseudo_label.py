@@ -1,0 +1,109 @@
+"""Label the photos that nobody labelled with a trained model; the next training learns from both (Xie et al., 2020).
+
+Photos with a category or none get probabilities of every group that applies to them. Street photos without masks get
+masks from the segmenter first.
+
+python -m training.pseudo_label training/configs/pseudo_compact.toml
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import typer
+from PIL import Image
+from rich.progress import track
+
+from fashion_retrieval import FashionModel
+from fashion_retrieval._recognition import Recogniser
+from fashion_retrieval.checkpoint import Bundle
+from fashion_retrieval.models.segmenter import GarmentSegmenter
+from training.data.crops import read_crop
+from training.data.garments import GARMENTS, write_garments
+from training.data.manifest import Sample, extra_samples, read_lines
+from training.export import load_segmenter
+from training.loop import read_settings
+from training.train_raf_clip import load_encoder
+
+_WORN = frozenset({"upper", "outerwear", "dress", "trousers", "shorts", "skirt", "legwear"})
+_MIN_AREA = 0.03  # of the photo
+_MIN_CATEGORY = 0.5
+_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One TOML file."""
+
+    data: str
+    encoders: list[str]
+    segmenter: str
+    output: str
+
+
+def street_garments(segmenter: GarmentSegmenter, root: Path, output: Path) -> Iterator[Sample]:
+    """Garments found in the street photos without masks; their label images are written under `output`."""
+    photos = [row for row in read_lines(root / "street.jsonl", "train") if "regions" not in row]
+    (output / "street").mkdir(parents=True, exist_ok=True)
+    for row in track(photos, description="street photos"):
+        path = root / "street" / "train" / f"{row['id']}.jpg"
+        with Image.open(path) as photo:
+            image = photo.convert("RGB")
+        labels = np.zeros((image.height, image.width), dtype=np.uint8)
+        mask = output / "street" / f"{row['id']}.mask.png"
+        found = [region for region in segmenter.segment(image) if region.kind in _WORN]
+        for value, region in enumerate(found, start=1):
+            labels[region.mask] = value
+            if region.mask.mean() >= _MIN_AREA:
+                left, top, right, bottom = (round(side) for side in region.box)
+                yield Sample("street", row["id"], path, (left, top, right, bottom), mask, value)
+        Image.fromarray(labels).save(mask)
+
+
+def label(recogniser: Recogniser, samples: Sequence[Sample]) -> Iterator[Sample]:
+    """The samples that show clothing, with beliefs: of an unknown category, and of all groups that apply."""
+    values = {value.name: value for value in recogniser.taxonomy.category.values}
+    names = list(values)
+    for start in track(range(0, len(samples), _BATCH), description="labelling"):
+        batch = samples[start : start + _BATCH]
+        crops = recogniser.embed([read_crop(sample, masked=False) for sample in batch], _BATCH)
+        inside = crops.clone()
+        rows = [row for row, sample in enumerate(batch) if sample.mask is not None]
+        inside[rows] = recogniser.embed([read_crop(batch[row], masked=True) for row in rows], _BATCH)
+        for sample, crop, view in zip(batch, crops, recogniser.attribute_view(crops, inside), strict=True):
+            beliefs = {}
+            category = sample.category
+            if category is None:
+                shares = recogniser.category_probabilities(crop, sample.colour or "plain")
+                category = names[int(shares.argmax())]
+                if float(shares.max()) < _MIN_CATEGORY:
+                    continue
+                beliefs["category"] = dict(zip(names, shares.tolist(), strict=True))
+            for group in recogniser.taxonomy.attributes:
+                if values[category].kind in _WORN and group.applies(values[category]):
+                    shares = recogniser.attribute_probabilities(view, group, values[category])
+                    beliefs[group.name] = {v.name: p for v, p in zip(group.values, shares.tolist(), strict=True)}
+            if len(beliefs) > 1:
+                yield replace(sample, beliefs=beliefs)
+
+
+def main(config: Path) -> None:
+    """Find and label garments by a TOML file."""
+    settings = read_settings(config, Settings)
+    root, output = Path(settings.data), Path(settings.output)
+    encoder = load_encoder(*map(Path, settings.encoders)).eval()
+    model = FashionModel(Bundle(encoder=encoder), model_id="teacher", dtype="float32")
+    unlabelled = [
+        *extra_samples(root, "train"),
+        *street_garments(load_segmenter(Path(settings.segmenter)), root, output),
+    ]
+    samples = list(label(model._recogniser("default", 1), unlabelled))
+    write_garments(samples, output)
+    typer.echo(f"{len(samples)} garments labelled in {output / GARMENTS}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
