@@ -59,6 +59,13 @@ def test_without_a_segmenter_the_photo_is_one_region(model):
     assert found.garments[0].mask.all()
 
 
+@pytest.mark.parametrize("size", [(20_000, 10), (3, 9_000), (1, 1)])
+def test_thin_strips_are_encoded(model, size):
+    row = model.encode(images=Image.new("RGB", size, "red"))
+    assert row.shape == (1, model.embedding_dim)
+    assert np.linalg.norm(row) == pytest.approx(1, abs=1e-5)
+
+
 def test_a_vocabulary_of_ones_own(model):
     own = {
         "category": {"values": ["orange space suit", "blue jeans"]},

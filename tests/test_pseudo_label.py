@@ -64,7 +64,7 @@ def test_beliefs_are_the_models_probabilities_of_what_applies(
     monkeypatch.setattr("training.pseudo_label._MIN_CATEGORY", 0.0)
     samples = extra_samples(pack, "train")
     recogniser = model._recogniser("default", 1)
-    told = list(label(recogniser, samples))
+    told = list(label(model, samples))
     jeans = told[0]
     assert (jeans.id, jeans.category) == ("5", "jeans")
     assert set(jeans.beliefs) == {"texture", "fabric", "fit"}  # trousers have no sleeves, and the category is known
@@ -82,7 +82,7 @@ def test_beliefs_are_the_models_probabilities_of_what_applies(
 
 
 def test_unsure_categories_are_left_out(pack: Path, model: FashionModel) -> None:
-    told = list(label(model._recogniser("default", 1), extra_samples(pack, "train")))
+    told = list(label(model, extra_samples(pack, "train")))
     assert [sample.id for sample in told] == ["5"]  # a random model is sure of nothing
 
 

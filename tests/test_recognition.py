@@ -21,7 +21,7 @@ from fashion_retrieval._recognition import Photo, Recogniser, _agreement
 from fashion_retrieval.colours import dominant_colours
 from fashion_retrieval.errors import InputError, TaxonomyError
 from fashion_retrieval.models.encoder import Encoder
-from fashion_retrieval.models.zero_shot import PromptCache
+from fashion_retrieval.models.zero_shot import PromptCache, attribute_view
 from fashion_retrieval.results import Garment, Region
 from fashion_retrieval.taxonomy import KINDS, Taxonomy
 from tests.tiny import drawn_photo, tiny_folder
@@ -312,7 +312,7 @@ def test_category_from_the_crop_attributes_from_crop_and_masked_crop() -> None:
     crop = functional.normalize(torch.tensor([1.0, 1.0, 0.0]), dim=-1)
     masked = functional.normalize(torch.tensor([2.0, 1.0, 1.0]), dim=-1)  # half red, half white
     assert found.category.probability == pytest.approx(of.category_probabilities(crop, "red").max().item(), abs=1e-5)
-    view = of.attribute_view(crop, masked)
+    view = attribute_view(crop, masked)
     assert view.norm().item() == pytest.approx(1, abs=1e-6)
     assert crop @ masked < view @ masked < 1
     assert view @ masked > view @ crop

@@ -129,16 +129,6 @@ def test_a_box_on_background_is_taken_whole(segmenter: GarmentSegmenter, monkeyp
     assert region.score == 0
 
 
-@pytest.mark.parametrize(("height", "area"), [(28, 1000), (32, 320)])
-def test_a_box_of_which_hardly_any_is_recognised_is_taken_whole(
-    segmenter: GarmentSegmenter, monkeypatch: pytest.MonkeyPatch, height: int, area: int
-) -> None:
-    see(segmenter, monkeypatch, painted(((10, 20, 20, 20 + height), {"upper": 0.9})))
-    (region,) = segmenter.segment(PHOTO, np.array([[10, 0, 20, 100]], dtype=np.float32))
-    assert region.kind == "upper"
-    assert region.mask.sum() == area
-
-
 def test_masks_and_boxes_are_of_the_photo_not_of_the_working_size(
     segmenter: GarmentSegmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

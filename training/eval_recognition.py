@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from fashion_retrieval import FashionModel
-from fashion_retrieval._recognition import Recogniser
 from fashion_retrieval.colours import PALETTE, dominant_colours
+from fashion_retrieval.models.zero_shot import attribute_view
 from fashion_retrieval.taxonomy import Group, Taxonomy, Value
 from training.data.crops import read_crop
 from training.data.manifest import GROUPS, Sample, labelled_samples, read_held_out, read_lines, region_mask
@@ -48,7 +48,7 @@ class Embedded:
     @property
     def view(self) -> Tensor:
         """What attributes are read from."""
-        return Recogniser.attribute_view(self.crop, self.masked)
+        return attribute_view(self.crop, self.masked)
 
 
 def embed_split(model: FashionModel, root: Path, split: str) -> Embedded:

@@ -18,9 +18,9 @@ from PIL import Image
 from rich.progress import track
 
 from fashion_retrieval import FashionModel
-from fashion_retrieval._recognition import Recogniser
 from fashion_retrieval.checkpoint import Bundle
 from fashion_retrieval.models.segmenter import GarmentSegmenter
+from fashion_retrieval.models.zero_shot import attribute_view
 from training.data.crops import read_crop
 from training.data.garments import GARMENTS, write_garments
 from training.data.manifest import Sample, extra_samples, read_lines
@@ -63,8 +63,9 @@ def street_garments(segmenter: GarmentSegmenter, root: Path, output: Path) -> It
         Image.fromarray(labels).save(mask)
 
 
-def label(recogniser: Recogniser, samples: Sequence[Sample]) -> Iterator[Sample]:
+def label(model: FashionModel, samples: Sequence[Sample]) -> Iterator[Sample]:
     """The samples that show clothing, with beliefs: of an unknown category, and of all groups that apply."""
+    recogniser = model._recogniser("default", 1)
     values = {value.name: value for value in recogniser.taxonomy.category.values}
     names = list(values)
     for start in track(range(0, len(samples), _BATCH), description="labelling"):
@@ -73,7 +74,7 @@ def label(recogniser: Recogniser, samples: Sequence[Sample]) -> Iterator[Sample]
         inside = crops.clone()
         rows = [row for row, sample in enumerate(batch) if sample.mask is not None]
         inside[rows] = recogniser.embed([read_crop(batch[row], masked=True) for row in rows], _BATCH)
-        for sample, crop, view in zip(batch, crops, recogniser.attribute_view(crops, inside), strict=True):
+        for sample, crop, view in zip(batch, crops, attribute_view(crops, inside), strict=True):
             beliefs = {}
             category = sample.category
             if category is None:
@@ -100,7 +101,7 @@ def main(config: Path) -> None:
         *extra_samples(root, "train"),
         *street_garments(load_segmenter(Path(settings.segmenter)), root, output),
     ]
-    samples = list(label(model._recogniser("default", 1), unlabelled))
+    samples = list(label(model, unlabelled))
     write_garments(samples, output)
     typer.echo(f"{len(samples)} garments labelled in {output / GARMENTS}")
 

@@ -10,13 +10,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
 from fashion_retrieval._device import inference_context
 from fashion_retrieval._images import crop_region, masked_crop
 from fashion_retrieval.colours import PALETTE, dominant_colours
 from fashion_retrieval.models.encoder import Encoder
-from fashion_retrieval.models.zero_shot import PromptCache, probabilities
+from fashion_retrieval.models.zero_shot import PromptCache, attribute_view, probabilities
 from fashion_retrieval.results import Attribute, Colour, Garment, Recognition, Region, Score
 from fashion_retrieval.taxonomy import Group, Taxonomy, Value, attribute_prompts, category_prompts
 
@@ -25,8 +24,6 @@ _SAME_FAMILY, _OTHER_FAMILY = 0.3, 0.02
 _NO_COLOUR = "plain"
 _ENCODER_TRUST = 0.5
 """Exponent on the encoder's colour probabilities beside those of the pixels; chosen on the validation split."""
-_CROP_SHARE = 0.3
-"""Part of the crop beside the masked crop in what attributes are read from; chosen on the validation split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +105,6 @@ class Recogniser:
         weights = torch.tensor([_agreement(value.kind, kind) for value in group.values], device=shares.device)
         return shares * weights / (shares * weights).sum()
 
-    @staticmethod
-    def attribute_view(crop: Tensor, masked: Tensor) -> Tensor:
-        """What attributes are read from: (…, d) and (…, d) -> (…, d), L2-normalised.
-
-        Mostly the masked crop, as in the paper; a part of the crop, which is embedded for the category anyway, makes up
-        for what a mask cuts off.
-        """
-        return functional.normalize((1 - _CROP_SHARE) * masked + _CROP_SHARE * crop, dim=-1)
-
     def attribute_probabilities(self, embedding: Tensor, group: Group, category: Value) -> Tensor:
         """(values,) over the values of an attribute group for one region (`attribute_view`) of a category."""
         return self._group_probabilities(
@@ -168,7 +156,7 @@ class Recogniser:
         shares = self.category_probabilities(crop, _prompt_colour(seen), region.kind)
         categories = _ranked(values, shares, top_k)
         category = next(value for value in values if value.name == categories[0].name)
-        view = self.attribute_view(crop, masked)
+        view = attribute_view(crop, masked)
         attributes = {g.name: self._attribute(g, category, view, top_k) for g in self.taxonomy.attributes}
         return Garment(
             box=region.box,

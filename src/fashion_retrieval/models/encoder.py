@@ -69,7 +69,13 @@ class Encoder(nn.Module):
         return getattr(self.clip, "logit_bias", None) is not None
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """RGB photo -> (3, h, w) float32, normalised as the image tower expects."""
+        """RGB photo -> (3, h, w) float32, normalised as the image tower expects.
+
+        A strip so thin that nothing would be left of it is made wider first.
+        """
+        least = math.ceil(max(image.size) / min(self.image_size))
+        if min(image.size) < least:
+            image = image.resize((max(image.width, least), max(image.height, least)))
         return self.transform(image)
 
     @property

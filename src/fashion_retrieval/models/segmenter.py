@@ -25,7 +25,6 @@ _MIN_AREA = 0.002  # of the photo
 _MIN_PART = 0.04  # of the largest part of the same garment
 _MIN_SHARE = 0.4  # of the clothing probability, for a kind to be in the photo
 _CLOTHING = 0.5
-_MIN_FILL = 0.3  # of a box given by the user
 _WORKING_SIDE = 1024
 _REACH = {"footwear": 2.0, "legwear": 2.0}
 """Gap between parts of one garment, in widths of the wider part; 0.75 where nothing is said. Shoes stand apart."""
@@ -145,10 +144,7 @@ class GarmentSegmenter(nn.Module):
     def _region_in_box(
         self, probabilities: NDArray[np.float32], box: NDArray[np.float32], size: tuple[int, int]
     ) -> Region:
-        """The main garment inside a box: its kind is the one that fills most of it.
-
-        Whoever draws a box means what fills it: where hardly any of it is recognised, all of it is the region.
-        """
+        """The main garment inside a box: its kind is the one that fills most of it."""
         scale = probabilities.shape[1] / size[0], probabilities.shape[2] / size[1]
         left, top = int(box[0] * scale[1]), int(box[1] * scale[0])
         right, bottom = math.ceil(box[2] * scale[1]), math.ceil(box[3] * scale[0])
@@ -157,7 +153,7 @@ class GarmentSegmenter(nn.Module):
         best = max(garments, key=lambda i: float(inside[i].sum()))
         mask = np.zeros(probabilities.shape[1:], bool)
         mask[top:bottom, left:right] = inside[best] > 0.5 * (inside.max(0))
-        if mask[top:bottom, left:right].mean() < _MIN_FILL:
+        if not mask.any():
             mask[top:bottom, left:right] = True
         score = float(probabilities[best][mask].mean())
         region = _at_size(Region(_bounds(mask), mask, score, self.config.classes[best]), size)

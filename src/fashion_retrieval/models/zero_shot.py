@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from fashion_retrieval.models.encoder import Encoder
 
 
+_CROP_SHARE = 0.3
+"""Part of the crop beside the masked crop in what attributes are read from; chosen on the validation split."""
+
+
 class PromptCache:
     """Embeddings of prompts, each computed once; those of a whole call are computed together."""
 
@@ -45,6 +49,15 @@ class PromptCache:
         self.add(prompt for group in prompts for prompt in group)
         means = [torch.stack([self._rows[prompt] for prompt in group]).mean(0) for group in prompts]
         return functional.normalize(torch.stack(means), dim=-1)
+
+
+def attribute_view(crop: Tensor, masked: Tensor) -> Tensor:
+    """What attributes are read from: (…, d) and (…, d) -> (…, d), L2-normalised.
+
+    Mostly the masked crop, as in the paper; a part of the crop, which is embedded for the category anyway, makes up for
+    what a mask cuts off.
+    """
+    return functional.normalize((1 - _CROP_SHARE) * masked + _CROP_SHARE * crop, dim=-1)
 
 
 def probabilities(image: Tensor, classes: Tensor, owner: Sequence[int], scale: float) -> Tensor:
