@@ -97,7 +97,7 @@ def write_pack(root: Path) -> Path:
     products = [{**dict(zip(keys, row, strict=True)), **rest} for row in PRODUCTS]
     write_lines(root / "products.jsonl", products)
     write_lines(root / "clothing.jsonl", [{"id": i, "split": s, "label": x, "kids": False} for i, s, x in CLOTHING])
-    tagged = {"id": "0003", "split": "train", "width": 64, "height": 96, "tags": ["dress", "shoes"]}
+    tagged = {"id": "0003", "split": "train", "width": 64, "height": 96, "tags": ["jacket", "pants", "shoes"]}
     street = [street_row(name, "val" if name == "0004" else "train", scene) for name, scene in SCENES.items()]
     write_lines(root / "street.jsonl", [*street, tagged])
     held_back = label("clothing", "c4", "skirt", "solid", "blue", split="val")

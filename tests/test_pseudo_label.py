@@ -36,10 +36,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> FashionModel:
 
 @dataclass
 class Scene:
-    """A segmenter that sees a jacket, trousers too small to be of use, and a bag."""
+    """A segmenter that sees a jacket, trousers too small to be of use, a bag, and a skirt that nobody tagged."""
 
     def segment(self, image: Image.Image) -> list[Region]:
-        found = [("outerwear", (16, 20, 48, 52)), ("bag", (2, 20, 14, 52)), ("trousers", (20, 52, 24, 60))]
+        found = [("outerwear", (16, 20, 48, 52)), ("bag", (2, 20, 14, 52)), ("trousers", (20, 52, 24, 60)),
+                 ("skirt", (50, 60, 62, 90))]  # fmt: skip
         regions = []
         for kind, (left, top, right, bottom) in found:
             mask = np.zeros((image.height, image.width), dtype=bool)
@@ -49,13 +50,14 @@ class Scene:
 
 
 def test_street_photos_without_masks_give_garments(pack: Path, tmp_path: Path) -> None:
-    (jacket,) = street_garments(Scene(), pack, tmp_path)
+    ((jacket, kind),) = street_garments(Scene(), pack, tmp_path)
+    assert kind == "outerwear"
     assert (jacket.source, jacket.id, jacket.box, jacket.mask_value) == ("street", "0003", (16, 20, 48, 52), 1)
     crop, masked = (np.asarray(read_crop(jacket, masked=masked)) for masked in (False, True))
     assert crop.shape == (32, 32, 3)
     np.testing.assert_array_equal(crop, masked)
     with Image.open(tmp_path / "street/0003.mask.png") as image:
-        assert sorted(np.unique(np.asarray(image))) == [0, 1, 2]  # the bag is no garment
+        assert sorted(np.unique(np.asarray(image))) == [0, 1, 2]  # neither the bag nor the skirt
 
 
 def test_beliefs_are_the_models_probabilities_of_what_applies(
@@ -64,7 +66,7 @@ def test_beliefs_are_the_models_probabilities_of_what_applies(
     monkeypatch.setattr("training.pseudo_label._MIN_CATEGORY", 0.0)
     samples = extra_samples(pack, "train")
     recogniser = model._recogniser("default", 1)
-    told = list(label(model, samples))
+    told = list(label(model, [(sample, None) for sample in samples]))
     jeans = told[0]
     assert (jeans.id, jeans.category) == ("5", "jeans")
     assert set(jeans.beliefs) == {"texture", "fabric", "fit"}  # trousers have no sleeves, and the category is known
@@ -82,13 +84,13 @@ def test_beliefs_are_the_models_probabilities_of_what_applies(
 
 
 def test_unsure_categories_are_left_out(pack: Path, model: FashionModel) -> None:
-    told = list(label(model, extra_samples(pack, "train")))
+    told = list(label(model, [(sample, None) for sample in extra_samples(pack, "train")]))
     assert [sample.id for sample in told] == ["5"]  # a random model is sure of nothing
 
 
 def test_training_learns_from_beliefs(pack: Path, tmp_path: Path) -> None:
     jeans = next(s for s in extra_samples(pack, "train") if s.id == "5")
-    (jacket,) = street_garments(Scene(), pack, tmp_path)
+    ((jacket, _),) = street_garments(Scene(), pack, tmp_path)
     said = {"category": {"jacket": 1.0}, "fit": {"loose": 0.8, "tight": 0.2}}
     write_garments([replace(jeans, beliefs={"fit": {"tight": 1.0}}), replace(jacket, beliefs=said)], tmp_path)
     plan = Optimisation(steps=1, lr=1e-3)

@@ -8,12 +8,25 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from fashion_retrieval.models.segmenter import GarmentSegmenter
 from tests.drawn_pack import SCENES, STREET_COLOURS, STREET_LABELS, labels_of, log_of, save_photo, write_pack
 from training import train_segmenter
-from training.data.pixels import CLASSES, IGNORED, Photo, clothing_photos, load_photos, product_photos, street_photos
+from training.data.pixels import (
+    CLASSES,
+    EXACT,
+    IGNORED,
+    SEVERAL,
+    Photo,
+    allowed_classes,
+    clothing_photos,
+    load_photos,
+    product_photos,
+    street_photos,
+    tagged_photos,
+)
 from training.loop import Optimisation, generator
 
 STREET_KINDS = {"null": "background", "hair": "person", "skin": "person", "dress": "dress", "ring": "other"} | {
@@ -35,8 +48,8 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     save_photo(np.full((128, 96, 3), 250, np.uint8), pack / "blank.jpg")
     photos = [*street_photos(pack, "train"), *product_photos(pack, "train"), *clothing_photos(pack, "train")]
     kinds = ["upper", "upper", "dress", "bag", "trousers", "bag", "upper", "dress", "footwear", "headwear"]
-    assert [photo.kind for photo in photos] == [None, None, *kinds]
-    return load_photos([*photos, Photo(pack / "blank.jpg", kind="bag", studio=True)], (96, 64), pack, "drawn")
+    assert [photo.kinds for photo in photos] == [(), (), *((kind,) for kind in kinds)]
+    return load_photos([*photos, Photo(pack / "blank.jpg", kinds=("bag",), studio=True)], (96, 64), pack, "drawn")
 
 
 def classes(bits: Tensor) -> set[str]:
@@ -53,7 +66,7 @@ def test_street_masks_give_exact_labels(loaded: Loaded) -> None:
         np.testing.assert_array_equal(allowed[row].numpy().ravel(), wanted)
         inside = pixels[row].permute(1, 2, 0).numpy().astype(int) - STREET_COLOURS[drawn]
         assert np.median(abs(inside)) <= 2
-    assert tags.tolist()[:2] == [-1, -1]
+    assert tags.tolist()[:2] == [EXACT, EXACT]
     assert [CLASSES[tag] for tag in tags[2:6].tolist()] == ["upper", "upper", "dress", "bag"]
 
 
@@ -79,6 +92,32 @@ def test_users_photos_give_weak_labels(loaded: Loaded) -> None:
         assert CLASSES[tags[row]] == kind
         assert len(set(allowed[row, 5:90].ravel().tolist())) == 1
         assert classes(allowed[row, 40, 40]) == {kind, "background", "person"}
+
+
+def test_tags_of_street_photos_give_weak_labels(tmp_path: Path) -> None:
+    pack = write_pack(tmp_path)
+    save_photo(STREET_COLOURS[labels_of(SCENES["0002"])], pack / "street/train/0003.jpg")
+    (photo,) = tagged_photos(pack, "train")
+    _, allowed, tags = load_photos([photo], (128, 96), pack, "drawn")
+    assert tags.tolist() == [SEVERAL]
+    (value,) = set(allowed.ravel().tolist()) - {IGNORED}
+    small = {"footwear", "other", "headwear", "bag"}
+    assert classes(torch.tensor(value)) == {"background", "person", *small, *photo.kinds}
+
+
+def test_faces_of_studio_models_are_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    skin, around = np.zeros((2, 160, 120), dtype=bool)
+    skin[60:80, 50:70] = True
+    around[40:60, 50:70] = True
+    photo = np.full((160, 120, 3), 250, np.uint8)
+    photo[30:140, 40:80] = (160, 20, 30)
+    monkeypatch.setattr("training.data.pixels.head_masks", lambda rgb: (skin, around))
+    worn = Photo(tmp_path / "worn.jpg", kinds=("upper",), studio=True)
+    allowed = torch.from_numpy(allowed_classes(worn, Image.fromarray(photo), np.zeros(1, np.int16)))
+    assert classes(allowed[70, 60]) == {"person"}
+    assert classes(allowed[50, 60]) == {"person", "headwear", "other"}
+    assert classes(allowed[120, 60]) >= {"upper", "person"}
+    assert classes(allowed[5, 5]) == {"background"}
 
 
 def test_the_segmenter_recipe(loaded: Loaded, tmp_path: Path) -> None:
@@ -144,12 +183,18 @@ def test_dice_loss_counts_the_classes_that_are_there() -> None:
     assert one == pytest.approx(1 - 2 * shares[:, 1][target].sum() / (shares[:, 1][target].sum() + 3), abs=1e-6)
 
 
-def test_presence_loss_looks_at_the_surest_pixels() -> None:
+def test_presence_loss_looks_at_the_surest_pixels_that_may_be_of_the_kind() -> None:
     logits, _, shares = drawn_logits()
+    anywhere = torch.full((2, 2, 3), 0b1101)
     surest = [np.sort(shares[photo, tag].ravel())[-2:].mean() for photo, tag in ((0, 3), (1, 0))]
-    tags = torch.tensor([3, 0])
-    found = train_segmenter.presence_loss(logits, tags, share=1 / 3).item()
+    found = train_segmenter.presence_loss(logits, anywhere, torch.tensor([3, 0]), share=1 / 3).item()
     assert found == pytest.approx(-np.mean(np.log(surest)), abs=1e-9)
-    best = train_segmenter.presence_loss(logits, torch.tensor([-1, 2])).item()
+    best = train_segmenter.presence_loss(logits, anywhere, torch.tensor([-1, 2])).item()
     assert best == pytest.approx(-np.log(shares[1, 2].max()), abs=1e-9)
-    assert train_segmenter.presence_loss(logits, torch.tensor([-1, -1])).item() == 0
+    below = anywhere.clone()
+    below[1, 0] = 0b0001
+    there = train_segmenter.presence_loss(logits, below, torch.tensor([-2, 2])).item()
+    assert there == pytest.approx(-np.log(shares[1, 2, 1].max()), abs=1e-9)
+    assert train_segmenter.presence_loss(logits, below, torch.tensor([-1, 2]), share=2 / 3).item() == 0
+    assert train_segmenter.presence_loss(logits, torch.full_like(below, 0b1111), torch.tensor([3, 0])).item() == 0
+    assert train_segmenter.presence_loss(logits, anywhere, torch.tensor([-1, -1])).item() == 0

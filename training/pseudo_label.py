@@ -9,7 +9,7 @@ python -m training.pseudo_label training/configs/pseudo_compact.toml
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from fashion_retrieval.models.zero_shot import attribute_view
 from training.data.crops import read_crop
 from training.data.garments import GARMENTS, write_garments
 from training.data.manifest import Sample, extra_samples, read_lines
+from training.data.pixels import STREET_KINDS
 from training.export import load_segmenter
 from training.loop import read_settings
 from training.train_raf_clip import load_encoder
@@ -42,10 +43,15 @@ class Settings:
     encoders: list[str]
     segmenter: str
     output: str
+    image_size: list[int] = field(default_factory=list)
+    """(h, w) of the encoder's input, where it differs from the one it was trained at."""
 
 
-def street_garments(segmenter: GarmentSegmenter, root: Path, output: Path) -> Iterator[Sample]:
-    """Garments found in the street photos without masks; their label images are written under `output`."""
+def street_garments(segmenter: GarmentSegmenter, root: Path, output: Path) -> Iterator[tuple[Sample, str]]:
+    """Garments, with their kinds, found in the street photos without masks, of kinds that the photo's tags name.
+
+    Their label images are written under `output`.
+    """
     photos = [row for row in read_lines(root / "street.jsonl", "train") if "regions" not in row]
     (output / "street").mkdir(parents=True, exist_ok=True)
     for row in track(photos, description="street photos"):
@@ -54,31 +60,36 @@ def street_garments(segmenter: GarmentSegmenter, root: Path, output: Path) -> It
             image = photo.convert("RGB")
         labels = np.zeros((image.height, image.width), dtype=np.uint8)
         mask = output / "street" / f"{row['id']}.mask.png"
-        found = [region for region in segmenter.segment(image) if region.kind in _WORN]
+        named = _WORN & {STREET_KINDS.get(tag, "other") for tag in row["tags"]}
+        found = [region for region in segmenter.segment(image) if region.kind in named]
         for value, region in enumerate(found, start=1):
             labels[region.mask] = value
             if region.mask.mean() >= _MIN_AREA:
                 left, top, right, bottom = (round(side) for side in region.box)
-                yield Sample("street", row["id"], path, (left, top, right, bottom), mask, value)
+                yield Sample("street", row["id"], path, (left, top, right, bottom), mask, value), region.kind
         Image.fromarray(labels).save(mask)
 
 
-def label(model: FashionModel, samples: Sequence[Sample]) -> Iterator[Sample]:
-    """The samples that show clothing, with beliefs: of an unknown category, and of all groups that apply."""
+def label(model: FashionModel, samples: Sequence[tuple[Sample, str | None]]) -> Iterator[Sample]:
+    """The samples that show clothing, with beliefs: of an unknown category, and of all groups that apply.
+
+    Beside each sample stands the kind that a segmenter takes it for, or None.
+    """
     recogniser = model._recogniser("default", 1)
     values = {value.name: value for value in recogniser.taxonomy.category.values}
     names = list(values)
+    samples = [pair for pair in samples if pair[0].category is None or values[pair[0].category].kind in _WORN]
     for start in track(range(0, len(samples), _BATCH), description="labelling"):
-        batch = samples[start : start + _BATCH]
+        batch, kinds = zip(*samples[start : start + _BATCH], strict=True)
         crops = recogniser.embed([read_crop(sample, masked=False) for sample in batch], _BATCH)
         inside = crops.clone()
         rows = [row for row, sample in enumerate(batch) if sample.mask is not None]
         inside[rows] = recogniser.embed([read_crop(batch[row], masked=True) for row in rows], _BATCH)
-        for sample, crop, view in zip(batch, crops, attribute_view(crops, inside), strict=True):
+        for sample, kind, crop, view in zip(batch, kinds, crops, attribute_view(crops, inside), strict=True):
             beliefs = {}
             category = sample.category
             if category is None:
-                shares = recogniser.category_probabilities(crop, sample.colour or "plain")
+                shares = recogniser.category_probabilities(crop, sample.colour or "plain", kind)
                 category = names[int(shares.argmax())]
                 if float(shares.max()) < _MIN_CATEGORY:
                     continue
@@ -95,10 +106,10 @@ def main(config: Path) -> None:
     """Find and label garments by a TOML file."""
     settings = read_settings(config, Settings)
     root, output = Path(settings.data), Path(settings.output)
-    encoder = load_encoder(*map(Path, settings.encoders)).eval()
+    encoder = load_encoder(*map(Path, settings.encoders), image_size=settings.image_size).eval()
     model = FashionModel(Bundle(encoder=encoder), model_id="teacher", dtype="float32")
-    unlabelled = [
-        *extra_samples(root, "train"),
+    unlabelled: list[tuple[Sample, str | None]] = [
+        *((sample, None) for sample in extra_samples(root, "train")),
         *street_garments(load_segmenter(Path(settings.segmenter)), root, output),
     ]
     samples = list(label(model, unlabelled))

@@ -21,7 +21,16 @@ from torch.nn import functional
 from fashion_retrieval.config import SegmenterConfig
 from fashion_retrieval.models.segmenter import WEIGHTS_NAME, GarmentSegmenter
 from training.data.crops import colour_jitter, random_grid
-from training.data.pixels import CLASSES, Photo, clothing_photos, load_photos, product_photos, street_photos
+from training.data.pixels import (
+    CLASSES,
+    EXACT,
+    Photo,
+    clothing_photos,
+    load_photos,
+    product_photos,
+    street_photos,
+    tagged_photos,
+)
 from training.loop import Optimisation, optimise, read_settings
 
 MEAN = STD = (0.5, 0.5, 0.5)
@@ -40,6 +49,7 @@ class Settings:
     street: int
     products: int = 0
     clothing: int = 0
+    tagged: int = 0
     weak_weight: float = 0.0
     freeze: list[str] = field(default_factory=list)
     compile: bool = False
@@ -69,12 +79,24 @@ def pixel_loss(logits: Tensor, allowed: Tensor) -> Tensor:
     return (loss * counted).sum() / counted.sum().clamp(min=1)
 
 
-def presence_loss(logits: Tensor, tags: Tensor, share: float = 1 / 6) -> Tensor:
-    """-log of the mean probability of the tagged class over its surest pixels; (b, c, h, w), (b,) -> scalar."""
-    tagged = tags >= 0
+def presence_loss(logits: Tensor, allowed: Tensor, tags: Tensor, share: float = 1 / 6) -> Tensor:
+    """-log of the mean probability of the tagged class over its surest pixels, of those that may have it.
+
+    Photos in which fewer may (a close-up of a face) are passed over.
+
+    Args:
+        logits: (b, c, h, w).
+        allowed: (b, h, w) int, a bit per class.
+        tags: (b,) int64, negative for none.
+        share: How many of the pixels, 0 to 1.
+    """
+    free = 2 ** logits.shape[1] - 1
+    possible = ((allowed >> tags.clamp(min=0)[:, None, None]) % 2 == 1) & (allowed != free)
+    tagged = (tags >= 0) & (possible.flatten(1).float().mean(1) >= share)
     if not tagged.any():
         return logits.sum() * 0
-    probability = logits[tagged].softmax(1)[torch.arange(int(tagged.sum())), tags[tagged]].flatten(1)
+    probability = logits[tagged].softmax(1)[torch.arange(int(tagged.sum())), tags[tagged]]
+    probability = (probability * possible[tagged]).flatten(1)
     surest = probability.topk(max(1, int(share * probability.shape[1])), dim=1).values
     return -surest.mean(1).clamp(min=1e-4).log().mean()
 
@@ -148,9 +170,9 @@ def train(settings: Settings, sources: Sequence[tuple[int, tuple[Tensor, Tensor,
         )
         photos, labels = augment_pairs(pixels, allowed, size, generator, zoom, settings.roam)
         logits = forward(((photos - mean) / std).contiguous(memory_format=torch.channels_last))
-        exact = tags < 0
+        exact = tags == EXACT
         pixel, dice = pixel_loss(logits[exact], labels[exact]), dice_loss(logits[exact], labels[exact])
-        weak = pixel_loss(logits[~exact], labels[~exact]) + presence_loss(logits, tags)
+        weak = pixel_loss(logits[~exact], labels[~exact]) + presence_loss(logits, labels, tags)
         figures = {"pixel": pixel.item(), "dice": dice.item(), "weak": weak.item()}
         return pixel + 0.5 * dice + settings.weak_weight * weak, figures
 
@@ -184,6 +206,7 @@ def main(config: Path) -> None:
             ("street", settings.street, street_photos),
             ("products", settings.products, product_photos),
             ("clothing", settings.clothing, clothing_photos),
+            ("tagged", settings.tagged, tagged_photos),
         )
         if count
     ]

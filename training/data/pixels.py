@@ -1,7 +1,8 @@
 """Pixel labels for the segmenter: exact ones from street masks, weak ones from what is known of other photos.
 
 A weak label is a set of classes a pixel may have, stored as a bit mask: in a studio photo of a handbag the plain
-background is background and the rest is bag; in a user's photo of a dress a pixel is dress, background or person.
+background is background and the rest is bag; in a user's photo of a dress a pixel is dress, background or person; the
+face of a studio model is person; a street photo has only what its tags name.
 """
 
 from __future__ import annotations
@@ -22,12 +23,16 @@ from rich.progress import track
 from torch import Tensor
 
 from fashion_retrieval.taxonomy import KINDS
+from training.data.faces import head_masks
 from training.data.manifest import read_lines
 from training.data.regions import studio_mask
 
 CLASSES = ("background", "person", *KINDS)
 IGNORED = 2 ** len(CLASSES) - 1
 """Any class is allowed."""
+
+EXACT, SEVERAL = -1, -2
+"""Tags of photos whose pixels say it all, and of those that show several kinds."""
 
 STREET_KINDS = {
     "hair": "person", "skin": "person", "null": "background",
@@ -71,7 +76,7 @@ class Photo:
 
     path: Path
     mask: Path | None = None
-    kind: str | None = None
+    kinds: tuple[str, ...] = ()
     studio: bool = False
 
 
@@ -82,10 +87,23 @@ def street_photos(root: Path, split: str) -> list[Photo]:
     return [Photo(folder / f"{row['id']}.jpg", folder / f"{row['id']}.mask.png") for row in rows]
 
 
+def tagged_photos(root: Path, split: str) -> list[Photo]:
+    """Street photos without pixel masks; shoes and small things go untagged."""
+    rows = [row for row in read_lines(root / "street.jsonl", split) if "regions" not in row]
+    always = {"footwear", "other", "headwear", "bag"}
+    return [
+        Photo(
+            root / "street" / split / f"{row['id']}.jpg",
+            kinds=tuple(sorted(always.union(STREET_KINDS.get(tag, "other") for tag in row["tags"]))),
+        )
+        for row in rows
+    ]
+
+
 def clothing_photos(root: Path, split: str) -> list[Photo]:
     """Users' photos of one garment of a known kind."""
     rows = [row for row in read_lines(root / "clothing.jsonl", split) if row["label"] in CLOTHING_KINDS]
-    return [Photo(root / "clothing" / split / f"{r['id']}.jpg", kind=CLOTHING_KINDS[r["label"]]) for r in rows]
+    return [Photo(root / "clothing" / split / f"{r['id']}.jpg", kinds=(CLOTHING_KINDS[r["label"]],)) for r in rows]
 
 
 def product_photos(root: Path, split: str) -> list[Photo]:
@@ -94,7 +112,7 @@ def product_photos(root: Path, split: str) -> list[Photo]:
     for row in read_lines(root / "products.jsonl", split):
         kind = PRODUCT_TYPE_KINDS.get(row["article_type"], PRODUCT_KINDS.get(row["sub_category"]))
         if kind:
-            photos.append(Photo(root / "products" / split / f"{row['id']}.jpg", kind=kind, studio=True))
+            photos.append(Photo(root / "products" / split / f"{row['id']}.jpg", kinds=(kind,), studio=True))
     return photos
 
 
@@ -110,13 +128,13 @@ def load_photos(
 
     Returns:
         (N, 3, h, w) uint8 photos, padded with white; (N, h, w) int16 allowed classes a pixel, `IGNORED` in the padding;
-        (N,) int64 class known to be in the photo, -1 where pixels say it all.
+        (N,) int64 class known to be in the photo, or `EXACT`, or `SEVERAL`.
     """
     names: list[str] = json.loads((root / "street_labels.json").read_text(encoding="utf-8"))
     table = np.array([bits(STREET_KINDS.get(name, "other")) for name in names], dtype=np.int16)
     pixels = torch.full((len(photos), 3, *size), 255, dtype=torch.uint8)
     allowed = torch.full((len(photos), *size), IGNORED, dtype=torch.int16)
-    tags = torch.tensor([CLASSES.index(photo.kind) if photo.kind else -1 for photo in photos], dtype=torch.int64)
+    tags = torch.tensor([_tag(photo) for photo in photos], dtype=torch.int64)
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as workers:
         read = workers.map(partial(_read, size=size, table=table), photos, chunksize=32)
         for row, (image, labels) in enumerate(track(read, description=label, total=len(photos))):
@@ -127,26 +145,38 @@ def load_photos(
     return pixels, allowed, tags
 
 
+def _tag(photo: Photo) -> int:
+    if photo.mask is not None:
+        return EXACT
+    return CLASSES.index(photo.kinds[0]) if len(photo.kinds) == 1 else SEVERAL
+
+
 def _read(photo: Photo, *, size: tuple[int, int], table: NDArray[np.int16]) -> tuple[np.ndarray, np.ndarray]:
     """One photo and its allowed classes, fitted into (h, w): (h', w', 3) uint8, (h', w') int16."""
     with Image.open(photo.path) as opened:
         image = opened.convert("RGB")
     ratio = min(size[0] / image.height, size[1] / image.width)
     inner = max(1, round(image.width * ratio)), max(1, round(image.height * ratio))
-    labels = Image.fromarray(_allowed(photo, image, table).astype(np.int32)).resize(inner, Image.Resampling.NEAREST)
+    labels = Image.fromarray(allowed_classes(photo, image, table).astype(np.int32)).resize(
+        inner, Image.Resampling.NEAREST
+    )
     return np.asarray(image.resize(inner, Image.Resampling.BICUBIC)), np.asarray(labels).astype(np.int16)
 
 
-def _allowed(photo: Photo, image: Image.Image, table: NDArray[np.int16]) -> np.ndarray:
+def allowed_classes(photo: Photo, image: Image.Image, table: NDArray[np.int16]) -> np.ndarray:
+    """What each pixel may be: (H, W) int, a bit per class; `table` gives the bits of a street mask's values."""
     if photo.mask is not None:
         with Image.open(photo.mask) as mask:
             return np.asarray(table[np.asarray(mask)])
-    assert photo.kind is not None  # every photo has a mask or a kind
     if not photo.studio:
-        return np.full((image.height, image.width), bits(photo.kind, "background", "person"))
+        return np.full((image.height, image.width), bits(*{*photo.kinds, "background", "person"}))
     subject = studio_mask(np.asarray(image))
     if subject.all():
         return np.full((image.height, image.width), IGNORED)
-    worn = photo.kind in _WORN
-    inside = IGNORED - bits("background", "bag") if worn else bits(photo.kind)
+    if photo.kinds[0] not in _WORN:
+        return np.where(subject, bits(*photo.kinds), bits("background"))
+    skin, around = head_masks(np.asarray(image))
+    inside = np.full(subject.shape, IGNORED - bits("background", "bag"))
+    inside[around] = bits("person", "headwear", "other")
+    inside[skin] = bits("person")
     return np.where(subject, inside, bits("background"))

@@ -1,0 +1,59 @@
+"""Faces and the bare skin that hangs together with them, in photos whose pixels nobody labelled."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fashion_retrieval.colours import to_lab
+from training.data.regions import Mask, spread
+
+_SCALE = 1.5  # so that faces of 20 pixels in the photo are found
+_NEIGHBOURS = 4
+_SKIN = np.array([22.0, 8.0, 9.0], dtype=np.float32)  # L, a, b around the face's median
+
+
+def head_masks(rgb: NDArray[np.uint8]) -> tuple[Mask, Mask]:
+    """Frontal faces (Viola and Jones, 2001), and what is around and above them.
+
+    Args:
+        rgb: HWC uint8 RGB, upright, at most about 500 pixels on the long side.
+
+    Returns:
+        Two (H, W) bool: the faces with the skin that their colour reaches (neck, ears, shoulders), and the heads'
+        surroundings down to the chin (hair, a hat, background). False everywhere where no face is found.
+    """
+    height, width = rgb.shape[:2]
+    skin, around = np.zeros((2, height, width), dtype=np.bool_)
+    faces = find_faces(rgb)
+    if not faces:
+        return skin, around
+    lab = to_lab(rgb)
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    for left, top, right, bottom in faces:
+        across, down = (right - left) / 2, (bottom - top) / 2
+        off = ((x - (left + right) / 2) / (0.72 * across)) ** 2 + ((y - (top + bottom) / 2) / (0.92 * down)) ** 2
+        core = lab[off < 0.35]
+        if not len(core):
+            continue
+        alike = (np.abs(lab - np.median(core, axis=0)) < _SKIN).all(axis=-1)
+        skin |= (off < 1) | spread((off < 0.35) & alike, alike)
+        around |= (y < bottom - 0.1 * down) & (np.abs(x - (left + right) / 2) < 1.6 * across)
+    return skin, around & ~skin
+
+
+def find_faces(rgb: NDArray[np.uint8]) -> list[tuple[float, float, float, float]]:
+    """Boxes xyxy in pixels of frontal faces."""
+    image = Image.fromarray(rgb).convert("L")
+    large = np.asarray(image.resize((round(image.width * _SCALE), round(image.height * _SCALE))))
+    found = _detector().detectMultiScale(large, scaleFactor=1.1, minNeighbors=_NEIGHBOURS, minSize=(30, 30))
+    return [(x / _SCALE, y / _SCALE, (x + w) / _SCALE, (y + h) / _SCALE) for x, y, w, h in found]
+
+
+@cache
+def _detector() -> cv2.CascadeClassifier:
+    return cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_frontalface_default.xml")
