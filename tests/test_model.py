@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from fashion_retrieval import FashionModel
-from fashion_retrieval.errors import InputError, UnsupportedError
+from fashion_retrieval.errors import InputError
 from fashion_retrieval.hub import resolve
 from fashion_retrieval.results import Failure, Recognition
 
@@ -100,11 +100,6 @@ def test_save_load_save_is_byte_identical(model, tmp_path):
     assert names == {p.name for p in (tmp_path / "b").iterdir()}
     differing = {n for n in names if (tmp_path / "a" / n).read_bytes() != (tmp_path / "b" / n).read_bytes()}
     assert differing <= {"README.md"}  # the card names the model as it was loaded
-
-
-def test_compose_says_that_there_is_no_composer(model):
-    with pytest.raises(UnsupportedError, match="has no composer"):
-        model.compose(PHOTO, "but red")
 
 
 @pytest.mark.parametrize(

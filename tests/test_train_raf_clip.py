@@ -281,7 +281,7 @@ def test_what_a_model_said_is_a_target_where_there_is_no_label() -> None:
     assert rows.targets["sleeve"][0, sleeves["long_sleeve"]].item() == pytest.approx(0.1)
     assert rows.targets["sleeve"][1].nonzero().flatten().tolist() == [sleeves["sleeveless"]]
     assert not rows.targets["sleeve"][2].any()
-    assert rows.attribute_texts[0].tolist() == [-1] * 7  # the paper's losses are for labels
+    assert rows.attribute_texts[0].tolist() == [-1] * 8  # the paper's losses are for labels
     assert rows.weights.tolist() == [0.5, 1.0, 0.5]
 
 

@@ -11,9 +11,9 @@ import os
 import time
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -59,9 +59,13 @@ def from_mapping(data: Mapping[str, Any], schema: type[Settings], where: str) ->
     unknown = sorted(set(data) - set(known))
     if unknown:
         raise ConfigError(f"{where} has unknown keys {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-    values = dict(data)
-    if isinstance(values.get("optimisation"), Mapping):
-        values["optimisation"] = from_mapping(values["optimisation"], Optimisation, f"{where} [optimisation]")
+    kinds = get_type_hints(schema)
+    values = {
+        key: from_mapping(value, kinds[key], f"{where} [{key}]")
+        if isinstance(value, Mapping) and is_dataclass(kinds[key])
+        else value
+        for key, value in data.items()
+    }
     try:
         return schema(**values)
     except TypeError as error:
@@ -109,8 +113,29 @@ def parameter_groups(
     return [{"params": p, "lr_scale": scale, "weight_decay": decay} for (scale, decay), p in groups.items()]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """Early stopping: the weights that score best are kept, and training ends when no better ones come.
+
+    Attributes:
+        score: Of the weights as they are; higher is better.
+        every: Steps between two measurements.
+        patience: Measurements without a better score before training ends; 0 never ends it.
+    """
+
+    score: Callable[[], float]
+    every: int
+    patience: int = 0
+
+
 def optimise(
-    modules: nn.ModuleDict, loss_fn: LossFn, optimisation: Optimisation, folder: Path, *, lr_scales: Mapping[str, float]
+    modules: nn.ModuleDict,
+    loss_fn: LossFn,
+    optimisation: Optimisation,
+    folder: Path,
+    *,
+    lr_scales: Mapping[str, float],
+    validation: Validation | None = None,
 ) -> None:
     """Train `modules` in place, from the last checkpoint in `folder` where there is one.
 
@@ -120,6 +145,7 @@ def optimise(
         optimisation: Steps, rates, mixed precision, averaging, seed.
         folder: Gets `checkpoint.pt` and `log.jsonl`.
         lr_scales: Factors on the learning rate by parameter-name prefix.
+        validation: Where given, `modules` ends with the (averaged) weights that scored best.
     """
     groups = parameter_groups(modules.named_parameters(), lr_scales=lr_scales, weight_decay=optimisation.weight_decay)
     betas = (optimisation.beta1, optimisation.beta2)
@@ -128,11 +154,12 @@ def optimise(
     average = {k: v.clone() for k, v in modules.state_dict().items()} if optimisation.ema else {}
     checkpoint = folder / "checkpoint.pt"
     start = 0
+    best: dict[str, Any] = {"score": -math.inf, "step": 0, "weights": {}}
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
         modules.load_state_dict(saved["modules"])
         optimizer.load_state_dict(saved["optimizer"])
-        average, start = saved["average"], int(saved["step"])
+        average, start, best = saved["average"], int(saved["step"]), saved["best"]
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.jsonl"
     _truncate_log(log, start)
@@ -146,7 +173,8 @@ def optimise(
     )
     with Progress(*columns) as progress, log.open("a", encoding="utf-8") as lines:
         task = progress.add_task("training", total=optimisation.steps, completed=start)
-        for step in range(start, optimisation.steps):
+        finished = validation is not None and _stale(best["step"], start, validation)
+        for step in () if finished else range(start, optimisation.steps):
             began = time.perf_counter()
             rate = cosine_lr(step, optimisation)
             for group in optimizer.param_groups:
@@ -162,14 +190,41 @@ def optimise(
             if average:
                 _update_average(average, modules, optimisation.ema, step)
             record = {"step": step, "lr": rate, "loss": float(loss.detach()), **figures}
+            due = validation is not None and (step + 1) % validation.every == 0
+            if validation is not None and due:
+                record["score"] = _score(modules, average, validation)
+                if record["score"] > best["score"]:
+                    weights = {k: v.clone() for k, v in (average or modules.state_dict()).items()}
+                    best = {"score": record["score"], "step": step + 1, "weights": weights}
             lines.write(json.dumps({**record, "seconds": round(time.perf_counter() - began, 3)}) + "\n")
             lines.flush()
             progress.update(task, advance=1, description=f"loss {record['loss']:.4f}")
-            if (step + 1) % optimisation.checkpoint_every == 0 or step + 1 == optimisation.steps:
-                payload = {"modules": modules.state_dict(), "optimizer": optimizer.state_dict()}
+            stale = validation is not None and due and _stale(best["step"], step + 1, validation)
+            if (step + 1) % optimisation.checkpoint_every == 0 or step + 1 == optimisation.steps or stale:
+                payload = {"modules": modules.state_dict(), "optimizer": optimizer.state_dict(), "best": best}
                 save_atomic(checkpoint, {**payload, "average": average, "step": step + 1})
-    if average:
-        modules.load_state_dict(average)
+            if stale:
+                break
+    if best["weights"] or average:
+        modules.load_state_dict(best["weights"] or average)
+
+
+def _score(modules: nn.ModuleDict, average: Mapping[str, Tensor], validation: Validation) -> float:
+    """The score of the averaged weights, where there are any; the modules are left as they were."""
+    own = {k: v.clone() for k, v in modules.state_dict().items()}
+    modes = {module: module.training for module in modules.modules()}
+    modules.load_state_dict(average or own)
+    modules.eval()
+    with torch.no_grad():
+        score = validation.score()
+    modules.load_state_dict(own)
+    for module, mode in modes.items():
+        module.training = mode
+    return score
+
+
+def _stale(best: int, step: int, validation: Validation) -> bool:
+    return bool(validation.patience) and step - best >= validation.patience * validation.every
 
 
 def _update_average(average: dict[str, Tensor], modules: nn.ModuleDict, decay: float, step: int) -> None:

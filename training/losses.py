@@ -91,3 +91,22 @@ def vocabulary_loss(image: Tensor, text: Tensor, scale: Tensor, target: Tensor, 
         return image.sum() * 0
     logits = scale * torch.einsum("bd,bkd->bk", image[known], text[known])
     return functional.cross_entropy(logits, target[known], label_smoothing=smoothing)
+
+
+def composition_loss(
+    query: Tensor, gallery: Tensor, targets: Tensor, scale: Tensor, negatives: Literal["batch", "gallery"]
+) -> Tensor:
+    """L_r, eq. (13) and (14): batch-based classification, -log softmax of the scaled cosines to the targets.
+
+    Args:
+        query: (b, d), L2-normalised.
+        gallery: (n, d), L2-normalised: photos, each once.
+        targets: (b,) int64: each query's target in the gallery.
+        scale: Scalar tau'.
+        negatives: "batch" is the paper's: the targets of the batch, each photo once, so that a photo which two queries
+            share is not its own negative; "gallery": all photos.
+    """
+    if negatives == "batch":
+        chosen, targets = torch.unique(targets, return_inverse=True)
+        gallery = gallery[chosen]
+    return functional.cross_entropy(scale * query @ gallery.T, targets)

@@ -66,7 +66,7 @@ def street_garments(segmenter: GarmentSegmenter, root: Path, output: Path) -> It
             labels[region.mask] = value
             if region.mask.mean() >= _MIN_AREA:
                 left, top, right, bottom = (round(side) for side in region.box)
-                yield Sample("street", row["id"], path, (left, top, right, bottom), mask, value), region.kind
+                yield Sample("street", row["id"], path, (left, top, right, bottom), mask, value), region.kind or ""
         Image.fromarray(labels).save(mask)
 
 

@@ -97,7 +97,7 @@ def presence_loss(logits: Tensor, allowed: Tensor, tags: Tensor, share: float = 
         return logits.sum() * 0
     probability = logits[tagged].softmax(1)[torch.arange(int(tagged.sum())), tags[tagged]]
     probability = (probability * possible[tagged]).flatten(1)
-    surest = probability.topk(max(1, int(share * probability.shape[1])), dim=1).values
+    surest: Tensor = probability.topk(max(1, int(share * probability.shape[1])), dim=1).values
     return -surest.mean(1).clamp(min=1e-4).log().mean()
 
 

@@ -4,6 +4,7 @@
     open_clip_model.safetensors    its weights
     fashion_retrieval.json         the rest (see `fashion_retrieval.config`); plain open_clip folders have none
     segmenter.safetensors          the garment segmenter's weights, where the model has one
+    composer.safetensors           the composer's weights, where the model has one; tied to the encoder by its hash
     tokenizer.json, ...            where the encoder's tokenizer is not CLIP's own
 
 A folder that has only the transformers CLIP layout (config.json, model.safetensors) is converted on loading.
@@ -34,9 +35,11 @@ from fashion_retrieval.models import encoder as encoders
 from fashion_retrieval.models.encoder import Encoder, build_encoder, upgrade_weights
 
 if TYPE_CHECKING:
+    from fashion_retrieval.models.composer import Composer
     from fashion_retrieval.models.segmenter import GarmentSegmenter
 
 SEGMENTER_NAME = "segmenter.safetensors"
+COMPOSER_NAME = "composer.safetensors"
 
 _TOKENIZER_FILES = (
     "added_tokens.json",
@@ -60,12 +63,14 @@ class Bundle:
     Attributes:
         encoder: On the CPU, float32, in eval mode.
         segmenter: The same, or None for a model without one.
+        composer: The same.
         config: None when the folder is not in this package's format.
         tokenizer_files: File name -> content, for an encoder whose tokenizer is not CLIP's own.
     """
 
     encoder: Encoder
     segmenter: GarmentSegmenter | None = None
+    composer: Composer | None = None
     config: ModelConfig | None = None
     tokenizer_files: Mapping[str, bytes] = field(default_factory=dict)
 
@@ -90,9 +95,12 @@ def load(folder: Path) -> Bundle:
         config = ModelConfig.from_dict(_read_json(folder / CONFIG_NAME), str(folder / CONFIG_NAME))
         _verify(folder, config.sha256)
     encoder = _load_encoder(folder)
-    segmenter = _load_segmenter(folder, config) if config else None
     return Bundle(
-        encoder=encoder, segmenter=segmenter, config=config, tokenizer_files=_tokenizer_files(encoder, folder)
+        encoder=encoder,
+        segmenter=_load_segmenter(folder, config) if config else None,
+        composer=_load_composer(folder, config, encoder) if config else None,
+        config=config,
+        tokenizer_files=_tokenizer_files(encoder, folder),
     )
 
 
@@ -107,7 +115,7 @@ def save(bundle: Bundle, folder: Path) -> None:
         folder: Made where it does not exist.
 
     Raises:
-        ConfigError: The config has a fault, or does not agree with the segmenter.
+        ConfigError: The config has a fault, or does not agree with the segmenter or the composer.
         InputError: The path is a file.
         WeightsError: A weight is infinite or not a number, or becomes so in the config's weights_dtype.
     """
@@ -116,8 +124,9 @@ def save(bundle: Bundle, folder: Path) -> None:
         raise InputError(f"expected a folder to save the model in, {folder} is a file; name another path")
     given = bundle.config or ModelConfig(name=folder.name)
     config = ModelConfig.from_dict(given.to_dict(), "the model's configuration")
-    if (config.segmenter is None) != (bundle.segmenter is None):
-        raise ConfigError("the config must describe a segmenter if and only if the model has one; set config.segmenter")
+    for name in ("segmenter", "composer"):
+        if (getattr(config, name) is None) != (getattr(bundle, name) is None):
+            raise ConfigError(f"the config must describe a {name} if and only if the model has one; set config.{name}")
     staging = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     staging.mkdir(parents=True)
     try:
@@ -131,14 +140,17 @@ def save(bundle: Bundle, folder: Path) -> None:
             (staging / name).replace(folder / name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    if bundle.segmenter is None:
-        (folder / SEGMENTER_NAME).unlink(missing_ok=True)
+    for name, part in ((SEGMENTER_NAME, bundle.segmenter), (COMPOSER_NAME, bundle.composer)):
+        if part is None:
+            (folder / name).unlink(missing_ok=True)
 
 
 def _write_files(bundle: Bundle, config: ModelConfig, folder: Path) -> None:
     _write_weights(bundle.encoder.clip, folder / encoders.WEIGHTS_NAME, config.weights_dtype)
     if bundle.segmenter is not None:
         _write_weights(bundle.segmenter, folder / SEGMENTER_NAME, config.weights_dtype)
+    if bundle.composer is not None:
+        _write_weights(bundle.composer, folder / COMPOSER_NAME, config.weights_dtype)
     architecture = json.dumps(bundle.encoder.config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     (folder / encoders.CONFIG_NAME).write_bytes(architecture.encode())
     for name, content in bundle.tokenizer_files.items():
@@ -181,6 +193,22 @@ def _load_segmenter(folder: Path, config: ModelConfig) -> GarmentSegmenter | Non
     segmenter = GarmentSegmenter(config.segmenter)
     _fill(segmenter, _read_weights(folder / SEGMENTER_NAME), folder / SEGMENTER_NAME)
     return segmenter.eval()
+
+
+def _load_composer(folder: Path, config: ModelConfig, encoder: Encoder) -> Composer | None:
+    if config.composer is None:
+        return None
+    from fashion_retrieval.models.composer import Composer
+
+    trained_on = config.composer.encoder
+    if trained_on != encoder.fingerprint:
+        raise WeightsError(
+            f"the composer in {folder} was trained on another encoder ({trained_on[:12]}…) than the one beside it "
+            f"({encoder.fingerprint[:12]}…); use the two that belong together, or train it again"
+        )
+    composer = Composer(config.composer)
+    _fill(composer, _read_weights(folder / COMPOSER_NAME), folder / COMPOSER_NAME)
+    return composer.eval()
 
 
 def _nothing_to_load(folder: Path) -> Exception:

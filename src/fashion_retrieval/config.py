@@ -10,13 +10,14 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self, TypeGuard
+from typing import Any, NamedTuple, Self, TypeGuard, TypeVar
 
 from fashion_retrieval.errors import ConfigError
 
 SCHEMA_VERSION = 1
 CONFIG_NAME = "fashion_retrieval.json"
 WEIGHTS_DTYPES = ("float32", "float16")
+VARIANTS = ("sum", "only_text", "only_image", "add", "agcn")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,31 @@ class SegmenterConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ComposerConfig:
+    """What the composer is.
+
+    Attributes:
+        embedding_dim: Width of the encoder's embeddings.
+        variant: "agcn", or an ablation: "sum" (no network), "only_text", "only_image", "add" (both, not gated).
+        width: Of its tokens.
+        depth: Blocks in each branch.
+        heads: Of each attention; they divide the width.
+        hidden: Width inside the feed-forward layers.
+        dropout: In training, in [0, 1).
+        encoder: Fingerprint of the encoder it was trained on; it works with no other.
+    """
+
+    embedding_dim: int
+    variant: str = "agcn"
+    width: int = 512
+    depth: int = 6
+    heads: int = 8
+    hidden: int = 2048
+    dropout: float = 0.1
+    encoder: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """Everything about a published model that open_clip's own file does not say.
 
@@ -50,6 +76,7 @@ class ModelConfig:
         calibration: Group -> factor on the logits that makes the probabilities honest.
         thresholds: Group -> probability in [0, 1] below which a value is not reported.
         segmenter: None for a model without one.
+        composer: None for a model without one.
         licence: SPDX identifier of the weights' licence, or "unknown".
         training_data: Names of the data sets it was trained on.
         figures: Measured figures, name -> value.
@@ -63,6 +90,7 @@ class ModelConfig:
     calibration: dict[str, float] = field(default_factory=dict)
     thresholds: dict[str, float] = field(default_factory=dict)
     segmenter: SegmenterConfig | None = None
+    composer: ComposerConfig | None = None
     licence: str = "unknown"
     training_data: tuple[str, ...] = ()
     figures: dict[str, float] = field(default_factory=dict)
@@ -90,7 +118,10 @@ class ModelConfig:
         faults = ["'schema_version' is missing"] if version is None else []
         arguments = _read(cls, _MODEL_RULES, data, "", faults)
         if isinstance(arguments.get("segmenter"), Mapping):
-            arguments["segmenter"] = _read_segmenter(arguments["segmenter"], faults)
+            arguments["segmenter"] = _read_part(SegmenterConfig, _SEGMENTER_RULES, arguments, "segmenter", faults)
+        if isinstance(arguments.get("composer"), Mapping):
+            arguments["composer"] = _read_part(ComposerConfig, _COMPOSER_RULES, arguments, "composer", faults)
+            _check_composer(arguments["composer"], faults)
         if faults:
             raise ConfigError(f"{where} has {len(faults)} fault(s): {'; '.join(faults)}")
         return cls(**arguments)
@@ -103,6 +134,9 @@ class ModelConfig:
     def to_json(self) -> str:
         """The file's text: two equal configurations give the same bytes."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+Part = TypeVar("Part", SegmenterConfig, ComposerConfig)
 
 
 class _Rule(NamedTuple):
@@ -132,10 +166,17 @@ def _read(
     return arguments
 
 
-def _read_segmenter(data: Mapping[str, Any], faults: list[str]) -> SegmenterConfig | None:
+def _read_part(
+    kind: type[Part], rules: Mapping[str, _Rule], data: Mapping[str, Any], name: str, faults: list[str]
+) -> Part | None:
     before = len(faults)
-    arguments = _read(SegmenterConfig, _SEGMENTER_RULES, data, "segmenter.", faults)
-    return SegmenterConfig(**arguments) if len(faults) == before else None
+    arguments = _read(kind, rules, data[name], f"{name}.", faults)
+    return kind(**arguments) if len(faults) == before else None
+
+
+def _check_composer(composer: ComposerConfig | None, faults: list[str]) -> None:
+    if composer is not None and composer.width % composer.heads:
+        faults.append(f"'composer.heads' must divide the width, {composer.width}, got {composer.heads}")
 
 
 def _has_no_default(f: dataclasses.Field[Any]) -> bool:
@@ -202,6 +243,7 @@ _MODEL_RULES = {
         "a probability from 0 to 1 for each group", _map_of(lambda v: _is_number(v) and 0 <= v <= 1), _floats
     ),
     "segmenter": _Rule("an object or null", lambda v: v is None or isinstance(v, Mapping), lambda v: v),
+    "composer": _Rule("an object or null", lambda v: v is None or isinstance(v, Mapping), lambda v: v),
     "licence": _Rule("a text", _is_text, str),
     "training_data": _Rule("a list of texts", _list_of(_is_text), tuple),
     "figures": _Rule("a finite number for each name", _map_of(_is_number), _floats),
@@ -220,4 +262,16 @@ _SEGMENTER_RULES = {
     "classes": _Rule("a list of at least one text", lambda v: _list_of(_is_text)(v) and len(v) > 0, tuple),
     "mean": _Rule("3 numbers", _list_of(_is_number, 3), lambda v: tuple(map(float, v))),
     "std": _Rule("3 numbers above 0", _list_of(_positive, 3), lambda v: tuple(map(float, v))),
+}
+
+_COUNT = _Rule("a whole number above 0", lambda v: _is_int(v) and v > 0, int)
+_COMPOSER_RULES = {
+    "embedding_dim": _COUNT,
+    "variant": _Rule(f"one of {', '.join(VARIANTS)}", lambda v: v in VARIANTS, str),
+    "width": _COUNT,
+    "depth": _COUNT,
+    "heads": _COUNT,
+    "hidden": _COUNT,
+    "dropout": _Rule("a number from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1, float),
+    "encoder": _Rule("64 lower-case hex digits", _is_digest, str),
 }

@@ -14,6 +14,7 @@ from PIL import Image
 from rich.progress import track
 
 from fashion_retrieval import checkpoint, hub
+from fashion_retrieval._composition import Composition, ReferenceInput, as_pairs, check_text_weight
 from fashion_retrieval._device import describe as describe_device
 from fashion_retrieval._device import inference_context, resolve_device, resolve_dtype
 from fashion_retrieval._images import ImageInput, check_boxes, describe, load_image
@@ -21,10 +22,10 @@ from fashion_retrieval._model_card import CARD_NAME, render_card
 from fashion_retrieval._recognition import Photo, Recogniser
 from fashion_retrieval.checkpoint import Bundle
 from fashion_retrieval.config import ModelConfig
-from fashion_retrieval.errors import FashionRetrievalError, InputError, UnsupportedError
+from fashion_retrieval.errors import FashionRetrievalError, InputError
 from fashion_retrieval.models.encoder import Encoder
 from fashion_retrieval.models.zero_shot import PromptCache
-from fashion_retrieval.results import Failure, Recognition, Region, Segmenter
+from fashion_retrieval.results import Failure, Recognition, Reference, Region, Segmenter
 from fashion_retrieval.taxonomy import Taxonomy
 
 Boxes = ArrayLike | None
@@ -52,6 +53,12 @@ class FashionModel:
         self.dtype = resolve_dtype(dtype, self.device)
         self.encoder: Encoder = bundle.encoder.to(self.device)
         self._bundle = bundle
+        self._composition = Composition(
+            encoder=self.encoder,
+            composer=bundle.composer.to(self.device) if bundle.composer else None,
+            device=self.device,
+            dtype=self.dtype,
+        )
         self._segmenter: Segmenter | None = bundle.segmenter.to(self.device) if bundle.segmenter else None
         self._prompts = PromptCache(self.encoder, self.device, self.dtype)
 
@@ -99,6 +106,11 @@ class FashionModel:
     def embedding_dim(self) -> int:
         """Width of the embeddings."""
         return self.encoder.embedding_dim
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the encoder's weights, architecture and preprocessing; a gallery remembers it."""
+        return self.encoder.fingerprint
 
     @property
     def segmenter(self) -> Segmenter | None:
@@ -201,15 +213,55 @@ class FashionModel:
         several = isinstance(images, list | tuple)
         return self._encode_images(list(images) if several else [images], batch_size, progress)  # type: ignore[arg-type, list-item]
 
-    def compose(self, reference_image: ImageInput, modification_text: str) -> NDArray[np.float32]:
-        """A query from a photo and a wish: "this one, but red".
+    def reference(self, images: ReferenceInput | Sequence[ReferenceInput], *, batch_size: int = 32) -> list[Reference]:
+        """Reference photos encoded for `compose`, to be used with many texts.
+
+        Args:
+            images: One photo or a sequence of them, as `encode` takes; matches of a gallery too.
+            batch_size: How many go through the model at a time.
+
+        Returns:
+            One a photo.
 
         Raises:
+            InputError: A photo can't be used; the message says which.
+            UnsupportedError: This model's image tower has no token features.
+        """
+        _check_batch_size(batch_size)
+        several = isinstance(images, list | tuple)
+        return self._composition.references(list(images) if several else [images], batch_size)  # type: ignore[arg-type, list-item]
+
+    def compose(
+        self,
+        reference_image: ReferenceInput | Sequence[ReferenceInput | None] | None,
+        modification_text: str | Sequence[str | None] | None,
+        *,
+        text_weight: float | None = None,
+        batch_size: int = 32,
+    ) -> NDArray[np.float32]:
+        """Queries from photos and wishes: "this one, but red with long sleeves" (AGCN).
+
+        Args:
+            reference_image: A photo as `encode` takes it, a `Reference`, a `Match` of a gallery, or a list of these.
+                Without one (None) the query is the text's own embedding.
+            modification_text: What should be different, or a list of as many texts. Without one the query is the
+                photo's own embedding.
+            text_weight: From 0 (keep all of the photo) to 1 (the text alone); None, as trained, is 0.5.
+            batch_size: How many go through the model at a time.
+
+        Returns:
+            (N, D) float32, L2-normalised; (1, D) for one pair.
+
+        Raises:
+            InputError: A photo or a text can't be used, or the lists differ in length; the message says which.
             UnsupportedError: This model has no composer.
         """
-        raise UnsupportedError(
-            f"model {self.model_id!r} has no composer, so it can't join a photo and a text into one query; "
-            "encode(images=…) and encode(texts=…) give the two separately"
+        _check_batch_size(batch_size)
+        return self._composition.queries(
+            as_pairs(reference_image, modification_text),
+            lambda texts: self.encode(texts=texts, batch_size=batch_size),
+            text_weight=check_text_weight(text_weight),
+            batch_size=batch_size,
         )
 
     def save_pretrained(self, folder: str | Path) -> Path:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Box = tuple[float, float, float, float]
 Mask = NDArray[np.bool_]
+Scalar = str | float | int | bool
 Status = Literal["visible", "not_applicable", "not_visible"]
 
 _ROUNDING = 1e-5
@@ -280,6 +281,71 @@ class Failure(_Plain):
     index: int
     source: str
     error: FashionRetrievalError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """An encoded reference photo: `FashionModel.compose` takes it in place of the photo, as often as wished.
+
+    Attributes:
+        tokens: (1 + k, D) float16 token features, the pooled embedding first.
+        fingerprint: Of the encoder they come from; they are of use to no other.
+        source: A short name of the photo, or None.
+    """
+
+    tokens: NDArray[np.float16] = field(repr=False)
+    fingerprint: str
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.tokens.ndim != 2 or len(self.tokens) < 1 or self.tokens.dtype != np.float16:
+            got = f"{self.tokens.dtype} {self.tokens.shape}"
+            raise InputError(f"Reference.tokens must be (1 + k, D) float16, got {got}; make it with model.reference")
+
+    @property
+    def embedding(self) -> NDArray[np.float32]:
+        """The photo's own embedding, (D,) float32, L2-normalised."""
+        pooled = self.tokens[0].astype(np.float32)
+        return np.asarray(pooled / np.linalg.norm(pooled), dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Match(_Plain):
+    """A photo of a gallery, and how near it is to the query.
+
+    Attributes:
+        id: Its name in the gallery.
+        score: Cosine to the query, in [-1, 1].
+        photo: The path or URI it was added from, or None.
+        fields: What the gallery knows of it, by field name; None where it is not known.
+    """
+
+    id: str
+    score: float
+    photo: str | None = None
+    fields: dict[str, Scalar | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.id, str) or not self.id:
+            raise InputError(f"Match.id must be a text that is not empty, got {self.id!r}")
+        score = float(self.score)
+        if not -1 - _ROUNDING <= score <= 1 + _ROUNDING:
+            raise InputError(f"Match.score must be a cosine in [-1, 1], got {score}")
+        for name, value in self.fields.items():
+            if value is not None and not isinstance(value, Scalar):
+                kinds = "a text, number, bool or None"
+                raise InputError(f"Match.fields[{name!r}] must be {kinds}, got {type(value).__name__}")
+        _set(self, "score", min(max(score, -1.0), 1.0))
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What is known of it in words, without category and colour: "long sleeve", "price 20"."""
+        known = {n: v for n, v in self.fields.items() if v is not None and n not in ("category", "colour")}
+        return tuple(Attribute(n, v, 1.0).label if isinstance(v, str) else f"{n} {v}" for n, v in known.items())
+
+    def __repr__(self) -> str:
+        known = (f"{name}: {value}" for name, value in self.fields.items() if value is not None)
+        return f"Match({' · '.join([f'{self.id} {self.score:.3f}', *known])})"
 
 
 def _set(result: object, name: str, value: object) -> None:

@@ -79,7 +79,7 @@ class Sample:
         category: Category of the default taxonomy, or None.
         colour: One of `COLOURS`, or None.
         attributes: Label by group; groups without a usable label are left out.
-        texts: Free texts that describe the photo (product name …).
+        texts: Free texts that describe the photo, the most telling first (product name, caption …).
         beliefs: What a model said (`training.pseudo_label`): probability by value, by group or "category".
     """
 
@@ -129,15 +129,26 @@ def without_held_out(texts: list[str], words: list[str]) -> list[str]:
     return [text for text in texts if not pattern.search(text)]
 
 
+def read_captions(root: Path, split: str) -> dict[str, list[str]]:
+    """What pairs.jsonl says of its targets, by product id: both captions of a pair as one text."""
+    captions: dict[str, list[str]] = {}
+    path = root / "pairs.jsonl"
+    for row in read_lines(path, split) if path.is_file() else []:
+        captions.setdefault(row["target"], []).append(" and ".join(row["captions"]))
+    return captions
+
+
 def labelled_samples(root: Path, split: str) -> list[Sample]:
     """Garments of attributes.jsonl, in its order."""
+    captions = read_captions(root, split)
     products = {row["id"]: row for row in read_lines(root / "products.jsonl", split)}
     street = {row["id"]: row for row in read_lines(root / "street.jsonl", split)}
     samples = []
     for row in read_lines(root / "attributes.jsonl", split):
         photo = root / row["source"] / split / f"{row['id']}.jpg"
         attributes = {group: row[group] for group in GROUPS if row[group] not in UNLABELLED.get(group, ())}
-        names = (products[row["id"]]["name"],) if row["source"] == "products" else ()
+        named = row["source"] == "products"
+        names = (products[row["id"]]["name"], *captions.get(row["id"], ())) if named else ()
         sample = Sample(
             row["source"],
             row["id"],
@@ -156,12 +167,13 @@ def labelled_samples(root: Path, split: str) -> list[Sample]:
 def extra_samples(root: Path, split: str) -> list[Sample]:
     """Photos and street regions without attribute labels: category, colour and free texts where known."""
     labelled = {(row["source"], row["id"]) for row in read_lines(root / "attributes.jsonl", split)}
+    captions = read_captions(root, split)
     samples = []
     for row in read_lines(root / "products.jsonl", split):
         if ("products", row["id"]) not in labelled:
             words = row["base_colour"].lower()
             colour = BASE_COLOURS.get(words, words)
-            names = (row["name"], f"a photo of {words} {row['article_type'].lower()}")
+            names = (row["name"], *captions.get(row["id"], ()), f"a photo of {words} {row['article_type'].lower()}")
             category = PRODUCT_CATEGORIES.get(row["article_type"])
             photo = root / "products" / split / f"{row['id']}.jpg"
             known = colour if colour in COLOURS else None

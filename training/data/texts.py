@@ -82,7 +82,7 @@ class Rows:
         targets: (n, values) float32 by group and for "category": one-hot for a label, probabilities for what a model
             said, zeros for unknown.
         category_text: (n,) int64, the text of L_c.
-        attribute_texts: (n, groups + 1) int64, the texts of L_a: a prompt by group, then the photo's name.
+        attribute_texts: (n, groups + 2) int64, the texts of L_a: a prompt by group, then the photo's first two texts.
         weights: (n,) float64, of drawing the sample.
     """
 
@@ -139,20 +139,21 @@ def encode_samples(samples: Sequence[Sample], vocabulary: Vocabulary, held_out: 
         for g in groups
     }
     targets |= {g: _targets(samples, g, labels[g], vocabulary.values[g]) for g in groups}
-    category_text, names = [], []
+    category_text, names, others = [], [], []
     for row, sample in enumerate(samples):
         free = without_held_out(list(sample.texts), held_out)
         known = int(label[row]) >= 0 and int(colour[row]) >= 0
         prompt = int(vocabulary.category_ids[label[row], colour[row]]) if known else -1
         category_text.append(prompt if known or not free else vocabulary.add(free[-1]))
         names.append(vocabulary.add(free[0]) if free else -1)
+        others.append(vocabulary.add(free[1]) if len(free) > 1 else -1)
     columns = [
         torch.where(labels[g] >= 0, vocabulary.attribute_ids[g][category.clamp(min=0), labels[g].clamp(min=0)], -1)
         for g in groups
     ]
     fallback = vocabulary.add("a photo of a garment")
     text = torch.tensor([fallback if i < 0 else i for i in category_text])
-    texts = torch.stack([*columns, torch.tensor(names)], dim=1)
+    texts = torch.stack([*columns, torch.tensor(names), torch.tensor(others)], dim=1)
     return Rows(vocabulary, category, colour, targets, text, texts, _weights(samples, balance))
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
 from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict
+from open_clip.timm_model import TimmModel
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
-from open_clip.transformer import TextTransformer
+from open_clip.transformer import TextTransformer, VisionTransformer
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
@@ -68,6 +70,15 @@ class Encoder(nn.Module):
         """True for models trained with SigLIP's pairwise sigmoid loss: they carry a logit bias."""
         return getattr(self.clip, "logit_bias", None) is not None
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of weights, architecture and preprocessing: equal fingerprints give equal embeddings."""
+        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
+        for name, value in sorted(self.clip.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
     def preprocess(self, image: Image.Image) -> Tensor:
         """RGB photo -> (3, h, w) float32, normalised as the image tower expects.
 
@@ -102,21 +113,65 @@ class Encoder(nn.Module):
     def encode_text(self, tokens: Tensor) -> Tensor:
         """(b, s) int64 -> (b, d) float32, L2-normalised."""
         tower = self._causal_tower
-        features = self.clip.encode_text(tokens) if tower is None else _encode_causal(tower, tokens)
+        features = self.clip.encode_text(tokens) if tower is None else _text_states(tower, tokens, pooled=True)
         return functional.normalize(features.float(), dim=-1)
 
+    def image_tokens(self, pixels: Tensor) -> Tensor:
+        """(b, 3, h, w) float -> (b, 1 + k, d) float32: the pooled embedding, then one token a patch or map cell.
 
-def _encode_causal(tower: CLIP | TextTransformer, tokens: Tensor) -> Tensor:
-    """open_clip's text forward pass for tokens cut to s: (b, s) int64 -> (b, d), before normalisation."""
+        All are projected into the embedding space, none is normalised; the first one, normalised, is what
+        `encode_image` gives.
+
+        Raises:
+            UnsupportedError: The tower pools by attention, so that its cells have no place in the embedding space.
+        """
+        cells, pooled = _image_states(self.clip.visual, pixels)
+        return torch.cat([pooled[:, None], cells], dim=1).float()
+
+    def text_tokens(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, s) int64 -> (b, s, d) float32 in the embedding space, not normalised, and (b,) int64, each text's length.
+
+        A text ends with its end-of-text token, whose row, normalised, is what `encode_text` gives; rows behind it are
+        padding.
+
+        Raises:
+            UnsupportedError: The text tower does not read causally up to an end-of-text token (SigLIP).
+        """
+        tower = self._causal_tower
+        if tower is None:
+            raise UnsupportedError("token features need a text tower that pools at its end-of-text token; use a CLIP")
+        return _text_states(tower, tokens, pooled=False).float(), tokens.argmax(dim=-1) + 1
+
+
+def _image_states(visual: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """(b, 3, h, w) -> (b, k, d) cells and (b, d) pooled, both projected."""
+    if isinstance(visual, VisionTransformer) and visual.attn_pool is None:
+        states = visual.transformer(visual._embeds(pixels))
+        pooled, cells = visual._pool(states)
+        return (cells, pooled) if visual.proj is None else (cells @ visual.proj, pooled @ visual.proj)
+    if isinstance(visual, TimmModel) and "pool" not in visual.head._modules:
+        states = visual.trunk.forward_features(pixels)
+        cells = states.flatten(2).mT if states.ndim == 4 else states
+        return visual.head(cells), visual.head(visual.trunk.forward_head(states))
+    raise UnsupportedError(
+        f"token features need a vision transformer or a CNN with average pooling, got {type(visual).__name__}; "
+        "use another model"
+    )
+
+
+def _text_states(tower: CLIP | TextTransformer, tokens: Tensor, *, pooled: bool) -> Tensor:
+    """open_clip's text forward pass for tokens cut to s: (b, s) int64 -> (b, d) pooled or (b, s, d), projected."""
     length = tokens.shape[1]
     dtype = tower.transformer.get_cast_dtype()
-    states = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
-    states = tower.ln_final(tower.transformer(states, attn_mask=tower.attn_mask[:length, :length]))
-    pooled: Tensor = states[torch.arange(len(tokens), device=tokens.device), tokens.argmax(dim=-1)]
+    embedded = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
+    states: Tensor = tower.ln_final(tower.transformer(embedded, attn_mask=tower.attn_mask[:length, :length]))
+    if pooled:
+        states = states[torch.arange(len(tokens), device=tokens.device), tokens.argmax(dim=-1)]
     projection = tower.text_projection
-    if projection is not None:
-        pooled = projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
-    return pooled
+    if projection is None:
+        return states
+    projected: Tensor = projection(states) if isinstance(projection, nn.Linear) else states @ projection
+    return projected
 
 
 def build_encoder(config: Mapping[str, Any], folder: Path) -> Encoder:

@@ -1,0 +1,136 @@
+"""AGCN: a reference photo and a text become one query (PAPER: eq. 7-12).
+
+Two branches of attention blocks say what to change (the text, looking at the image) and what to keep (the image,
+looking at the text); two gates weigh them.
+
+Shape legend: b queries, k image tokens, s text tokens, d the encoder's embedding width, w the composer's width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fashion_retrieval.config import ComposerConfig
+
+
+class Composer(nn.Module):
+    """The attention-based gated composition network, or one of its ablations (PAPER: Table 5).
+
+    A query depends on its own tokens alone: padding is masked, and nothing is shared across a batch.
+    """
+
+    def __init__(self, config: ComposerConfig) -> None:
+        super().__init__()
+        self.config = config
+        variant = config.variant
+        self.text_branch = Branch(config) if variant in ("only_text", "add", "agcn") else None
+        self.image_branch = Branch(config) if variant in ("only_image", "add", "agcn") else None
+        self.text_gate = Gate(config) if variant == "agcn" else None
+        self.image_gate = Gate(config) if variant == "agcn" else None
+
+    def forward(self, image: Tensor, text: Tensor, lengths: Tensor, *, text_weight: float = 0.5) -> Tensor:
+        """F = a F_i + b F_t, eq. (12).
+
+        Args:
+            image: (b, k, d) float32, the pooled embedding first (`Encoder.image_tokens`).
+            text: (b, s, d) float32 (`Encoder.text_tokens`).
+            lengths: (b,) int64 from 1 to s: how many tokens of each text count; the last of them is pooled.
+            text_weight: From 0 (the photo's branch alone) to 1 (the text's); 0.5 is as trained.
+
+        Returns:
+            (b, d) float32, L2-normalised.
+        """
+        rows = torch.arange(len(text), device=text.device)
+        padding = torch.arange(text.shape[1], device=text.device) >= lengths[:, None]
+        pooled_image = functional.normalize(image[:, 0], dim=-1)
+        pooled_text = functional.normalize(text[rows, lengths - 1], dim=-1)
+        kept, changed = pooled_image, pooled_text
+        if self.image_branch is not None:
+            kept = kept + self.image_branch(image, text, key_padding=padding)[:, 0]
+        if self.text_branch is not None:
+            changed = changed + self.text_branch(text, image, query_padding=padding)[rows, lengths - 1]
+        if self.config.variant == "only_image":
+            return functional.normalize(kept, dim=-1)
+        if self.config.variant == "only_text":
+            return functional.normalize(changed, dim=-1)
+        if self.image_gate is not None and self.text_gate is not None:
+            both = torch.cat([pooled_image, pooled_text], dim=-1)
+            kept, changed = self.image_gate(both) * kept, self.text_gate(both) * changed
+        return functional.normalize(2 * (1 - text_weight) * kept + 2 * text_weight * changed, dim=-1)
+
+
+class Branch(nn.Module):
+    """A stack of blocks in which one modality asks the other; its result is a change to the pooled embedding."""
+
+    def __init__(self, config: ComposerConfig) -> None:
+        super().__init__()
+        self.own = _entrance(config)
+        self.other = _entrance(config)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.exit = nn.Linear(config.width, config.embedding_dim)
+        nn.init.zeros_(self.exit.weight)
+        nn.init.zeros_(self.exit.bias)
+
+    def forward(
+        self, own: Tensor, other: Tensor, *, query_padding: Tensor | None = None, key_padding: Tensor | None = None
+    ) -> Tensor:
+        """Own tokens (b, q, d), the other modality's (b, m, d); True is padding -> (b, q, d)."""
+        states, context = self.own(own), self.other(other)
+        for block in self.blocks:
+            states = block(states, context, query_padding, key_padding)
+        change: Tensor = self.exit(states)
+        return change
+
+
+class Block(nn.Module):
+    """Self-attention, cross-attention and feed-forward, each added and normalised: eq. (7) to (11)."""
+
+    def __init__(self, config: ComposerConfig) -> None:
+        super().__init__()
+        width, heads, dropout = config.width, config.heads, config.dropout
+        self.self_attention = nn.MultiheadAttention(width, heads, dropout=dropout, batch_first=True)
+        self.cross_attention = nn.MultiheadAttention(width, heads, dropout=dropout, batch_first=True)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(width, config.hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(config.hidden, width)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, states: Tensor, context: Tensor, query_padding: Tensor | None, key_padding: Tensor | None
+    ) -> Tensor:
+        """(b, q, w) states, (b, m, w) context, (b, q) and (b, m) bool, True is padding -> (b, q, w)."""
+        seen, _ = self.self_attention(states, states, states, key_padding_mask=query_padding, need_weights=False)
+        states = self.norms[0](states + self.dropout(seen))
+        asked, _ = self.cross_attention(states, context, context, key_padding_mask=key_padding, need_weights=False)
+        states = self.norms[1](states + self.dropout(asked))
+        result: Tensor = self.norms[2](states + self.dropout(self.feed_forward(states)))
+        return result
+
+
+class Gate(nn.Module):
+    """A weight in (0, 1) from both pooled embeddings; it starts at one half, so that `agcn` starts as `add`."""
+
+    def __init__(self, config: ComposerConfig) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(2 * config.embedding_dim, config.width),
+            nn.Linear(config.width, config.width),
+            nn.ReLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.width, 1),
+        )
+        last = self.layers[-1]
+        nn.init.zeros_(last.weight)  # type: ignore[arg-type]  # a Linear's
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+
+    def forward(self, both: Tensor) -> Tensor:
+        """(b, 2 d) -> (b, 1)."""
+        weight: Tensor = self.layers(both).sigmoid()
+        return weight
+
+
+def _entrance(config: ComposerConfig) -> nn.Sequential:
+    return nn.Sequential(nn.LayerNorm(config.embedding_dim), nn.Linear(config.embedding_dim, config.width))

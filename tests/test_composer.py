@@ -1,0 +1,122 @@
+"""AGCN by hand: blocks against plain attention, gates, ablations, and that a query depends on itself alone."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from fashion_retrieval.config import VARIANTS, ComposerConfig
+from fashion_retrieval.models.composer import Block, Composer
+
+CONFIG = ComposerConfig(embedding_dim=12, width=8, depth=2, heads=2, hidden=16, dropout=0.3, encoder="0" * 64)
+
+
+def composer(variant="agcn", *, started=False):
+    """With random weights everywhere; `started` leaves exits and gates as a training finds them."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = Composer(replace(CONFIG, variant=variant)).eval()
+        if not started:
+            for parameter in module.parameters():
+                torch.nn.init.normal_(parameter, std=0.3)
+    return module
+
+
+def queries(count=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    image, text = (torch.randn(count, s, 12, generator=generator) for s in (7, 6))
+    return image, text, torch.randint(1, 7, (count,), generator=generator)
+
+
+def unit(rows):
+    return functional.normalize(rows, dim=-1)
+
+
+def attention(module, query, key):
+    """Multi-head attention without batches, written out."""
+    width, heads = CONFIG.width, CONFIG.heads
+    q, k, v = (x @ w.T + b for x, w, b in zip(
+        (query, key, key), module.in_proj_weight.split(width), module.in_proj_bias.split(width), strict=True
+    ))  # fmt: skip
+    size = width // heads
+    parts = []
+    for head in range(heads):
+        own = slice(head * size, (head + 1) * size)
+        shares = (q[:, own] @ k[:, own].T / math.sqrt(size)).softmax(-1)
+        parts.append(shares @ v[:, own])
+    return torch.cat(parts, dim=-1) @ module.out_proj.weight.T + module.out_proj.bias
+
+
+def test_a_block_is_the_papers_equations():
+    torch.manual_seed(1)
+    block = Block(CONFIG).eval()
+    states, context = torch.randn(5, 8), torch.randn(7, 8)
+    x = block.norms[0](states + attention(block.self_attention, states, states))
+    x = block.norms[1](x + attention(block.cross_attention, x, context))
+    enter, _, _, leave = block.feed_forward
+    x = block.norms[2](x + leave(functional.gelu(enter(x))))
+    torch.testing.assert_close(block(states[None], context[None], None, None)[0], x, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_query_is_the_same_alone_and_in_any_batch(variant):
+    module, (image, text, lengths) = composer(variant), queries()
+    together = module(image, text, lengths)
+    torch.testing.assert_close(together.norm(dim=-1), torch.ones(5))
+    for row, length in enumerate(lengths.tolist()):
+        alone = module(image[row : row + 1], text[row : row + 1, :length], lengths[row : row + 1])
+        torch.testing.assert_close(alone[0], together[row], atol=1e-6, rtol=0)
+    padded = torch.cat([text, torch.full((5, 9, 12), 1e3)], dim=1)
+    torch.testing.assert_close(module(image, padded, lengths), together, atol=1e-6, rtol=0)
+
+
+def test_variants_of_table_5():
+    image, text, lengths = queries()
+    rows = torch.arange(5)
+    pooled_image, pooled_text = unit(image[:, 0]), unit(text[rows, lengths - 1])
+    full = composer()
+    padding = torch.arange(6) >= lengths[:, None]
+    kept = pooled_image + full.image_branch(image, text, key_padding=padding)[:, 0]
+    changed = pooled_text + full.text_branch(text, image, query_padding=padding)[rows, lengths - 1]
+    both = torch.cat([pooled_image, pooled_text], dim=-1)
+    a, b = full.image_gate(both), full.text_gate(both)
+    assert 0 < a.min() < a.max() < 1
+    expected = {
+        "sum": pooled_image + pooled_text, "only_text": changed, "only_image": kept,
+        "add": kept + changed, "agcn": a * kept + b * changed,
+    }  # fmt: skip
+    for variant, query in expected.items():
+        module = composer(variant)
+        module.load_state_dict({k: v for k, v in full.state_dict().items() if k in module.state_dict()})
+        torch.testing.assert_close(module(image, text, lengths), unit(query), atol=1e-6, rtol=0)
+    for weight, query in ((0.0, a * kept), (1.0, b * changed), (0.75, 0.5 * a * kept + 1.5 * b * changed)):
+        torch.testing.assert_close(full(image, text, lengths, text_weight=weight), unit(query), atol=1e-6, rtol=0)
+
+
+def test_training_starts_at_the_sum():
+    image, text, lengths = queries()
+    for variant in ("add", "agcn"):
+        start = composer(variant, started=True)(image, text, lengths)
+        torch.testing.assert_close(start, composer("sum")(image, text, lengths), atol=1e-6, rtol=0)
+
+
+def test_gradient_reaches_every_parameter():
+    module = composer().train()
+    module(*queries())[:, 0].sum().backward()
+    silent = [n for n, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert silent == []
+
+
+def test_size_and_golden_query():
+    module = composer()
+    per_branch = 2 * (24 + 8 * 13) + 2 * (2 * 4 * (64 + 8) + 8 * 16 * 2 + 24 + 3 * 16) + 8 * 12 + 12
+    gate = 24 * 8 + 8 + 72 + 8 + 1
+    assert sum(p.numel() for p in module.parameters()) == 2 * (per_branch + gate)
+    golden = module(*queries())[0, :4].detach().numpy()
+    np.testing.assert_allclose(golden, GOLDEN, atol=1e-5)
+
+
+GOLDEN = [0.282491, -0.199518, 0.23719, -0.086574]

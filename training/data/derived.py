@@ -1,0 +1,121 @@
+"""Triplets that nobody wrote: two products and, in words, what the target has and the candidate has not.
+
+They teach a composer what words mean; the captions of pairs.jsonl teach it how people speak. Only the train split is
+read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from training.data.garments import GARMENTS, read_garments
+from training.data.manifest import GROUPS as ATTRIBUTES
+from training.data.manifest import labelled_samples, read_lines
+from training.data.triplets import GROUPS, Triplet
+
+_SURE = 0.7
+"""Least probability of what a model said of an unlabelled product."""
+
+_SHADES = {"grey": "grey", "navy blue": "navy", "multi": "colourful", "off white": "off-white"}
+_CATEGORIES = {"button_down": "button-up shirt", "tee": "t-shirt", "polo": "polo shirt"}
+_SAID: dict[str, dict[str, tuple[str, ...]]] = {
+    "texture": {
+        "solid": ("plain", "solid", "without a print"), "graphic": ("with a graphic print", "with a slogan"),
+        "striped": ("striped", "with stripes"), "lattice": ("checked", "with checks"),
+        "other_print": ("printed", "patterned"), "floral": ("floral", "with a floral print"),
+        "colour_block": ("with contrast blocks",), "embroidered": ("embroidered", "with embroidery"),
+        "pleated": ("pleated", "gathered"), "animal": ("with an animal print",), "dotted": ("with dots",),
+    },
+    "sleeve": {
+        "long_sleeve": ("with long sleeves", "with longer sleeves"),
+        "short_sleeve": ("with short sleeves", "short sleeved"), "sleeveless": ("sleeveless", "with no sleeves"),
+    },
+    "length": {"mini_length": ("shorter",), "maxi_length": ("longer", "full length")},
+    "neckline": {
+        "collar": ("with a collar", "collared"), "crew": ("with a round neck", "with a crew neck"),
+        "v": ("with a v neck",), "scoop": ("with a scoop neck",), "hooded": ("with a hood", "hooded"),
+        "square": ("with a square neck",), "boat": ("with a wide neck",), "turtleneck": ("with a high neck",),
+        "strapless_halter": ("strapless",),
+    },
+    "fabric": {"knit": ("knit", "knitted"), "denim": ("in denim",), "chiffon": ("in a flowing fabric",)},
+    "fit": {"tight": ("fitted", "tighter"), "loose": ("looser", "with a loose fit")},
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """What is known of a product: its group, and values by attribute group, "category" and "colour"."""
+
+    id: str
+    group: str
+    values: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_products(root: Path, pseudo_labels: Path | None) -> list[Product]:
+    """Train products of the three groups with what labels say or, of the others, what a model is sure of."""
+    named = [sample for sample in labelled_samples(root, "train") if sample.source == "products"]
+    labels = {sample.id: {"category": sample.category or "", **sample.attributes} for sample in named}
+    if pseudo_labels is not None and (pseudo_labels / GARMENTS).is_file():
+        for sample in read_garments(pseudo_labels):
+            if sample.source == "products" and sample.id not in labels:
+                best = {
+                    group: max(shares.items(), key=lambda item: item[1]) for group, shares in sample.beliefs.items()
+                }
+                sure = {group: value for group, (value, share) in best.items() if share >= _SURE}
+                labels[sample.id] = {"category": sample.category or ""} | sure
+    products = []
+    for row in read_lines(root / "products.jsonl", "train"):
+        if row["group"] in GROUPS:
+            shade = row["base_colour"].lower()
+            values = {"colour": _SHADES.get(shade, shade), **labels.get(row["id"], {})}
+            products.append(Product(row["id"], row["group"], {k: v for k, v in values.items() if v}))
+    return products
+
+
+def derive(products: Sequence[Product], count: int, generator: torch.Generator) -> list[Triplet]:
+    """So many triplets within the groups, each group as often; pairs that differ in nothing known are passed over."""
+    by_group = {name: [p for p in products if p.group == name] for name in GROUPS}
+    groups = [of_group for of_group in by_group.values() if len(of_group) > 1]
+    triplets: list[Triplet] = []
+    while groups and len(triplets) < count:
+        of_group = groups[len(triplets) % len(groups)]
+        candidate, target = (of_group[int(i)] for i in torch.randperm(len(of_group), generator=generator)[:2])
+        captions = describe(candidate, target, generator)
+        if captions is not None:
+            triplets.append(Triplet(candidate.id, target.id, captions))
+    return triplets
+
+
+def describe(candidate: Product, target: Product, generator: torch.Generator) -> tuple[str, str] | None:
+    """Two captions, "is red with long sleeves" and "has a collar": what differs first, then what stays."""
+    new = [g for g in ("colour", *ATTRIBUTES) if _phrases(target, g) and target.values[g] != candidate.values.get(g)]
+    old = [g for g in ("colour", *ATTRIBUTES) if _phrases(target, g) and g not in new]
+    if not new:
+        return None
+    order = [*_shuffled(new, generator), *_shuffled(old, generator)]
+    size = 2 + int(torch.randint(3, (), generator=generator))
+    said = [_one(_phrases(target, group), generator) for group in order[:size]]
+    category = target.values.get("category", "")
+    if category and float(torch.rand((), generator=generator)) < 0.5:
+        noun = _CATEGORIES.get(category, category.replace("_", " "))
+        said.insert(0, f"a {noun}")
+    half = max(1, len(said) // 2)
+    first, second = said[:half], said[half:] or said[:1]
+    return f"is {' '.join(first)}", _one((f"is {' and '.join(second)}", f"{', '.join(second)}"), generator)
+
+
+def _phrases(product: Product, group: str) -> tuple[str, ...]:
+    value = product.values.get(group, "")
+    return (value,) * bool(value) if group == "colour" else _SAID[group].get(value, ())
+
+
+def _shuffled(groups: list[str], generator: torch.Generator) -> list[str]:
+    return [groups[int(i)] for i in torch.randperm(len(groups), generator=generator)]
+
+
+def _one(phrases: tuple[str, ...], generator: torch.Generator) -> str:
+    return phrases[int(torch.randint(len(phrases), (), generator=generator))]

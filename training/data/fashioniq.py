@@ -1,0 +1,156 @@
+"""FashionIQ: captions and image splits as published, photos in any of the layouts in use.
+
+    ROOT/captions/cap.{dress,shirt,toptee}.{train,val}.json      ROOT/image_splits/split.{…}.{…}.json
+    ROOT/images/ID.jpg, also in a folder by category, as .png, or under resized_image/
+
+Protocols: `original` answers from the whole split and keeps the reference; `original_noref` takes each query's
+reference out; `val_split` answers from the references and targets of the captions, the query's reference taken out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from fashion_retrieval.errors import ConfigError, InputError
+from training.data.triplets import (
+    GROUPS,
+    ComposedSet,
+    Group,
+    Missing,
+    check_groups,
+    check_missing,
+    gallery_faults,
+    member,
+    parse_triplets,
+    read_json,
+    with_photos,
+)
+
+SPLITS = ("train", "val", "test")
+_FOLDERS = ("images", "resized_image")
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+class Protocol(StrEnum):
+    """Which photos answer a query."""
+
+    ORIGINAL = "original"
+    ORIGINAL_NOREF = "original_noref"
+    VAL_SPLIT = "val_split"
+
+
+def read_fashioniq(
+    root: Path,
+    split: str,
+    *,
+    protocol: str = Protocol.ORIGINAL,
+    groups: Sequence[str] = GROUPS,
+    missing: str = Missing.ERROR,
+) -> ComposedSet:
+    """Triplets, galleries and photos of a split.
+
+    Args:
+        root: Folder with captions/, image_splits/ and photos.
+        split: "train" or "val"; rows of "test" have no target.
+        protocol: See `Protocol`.
+        groups: Some of dress, shirt, toptee.
+        missing: "error" refuses missing or unreadable photos; "report" leaves them out of the gallery, with the
+            triplets that need them, and lists both.
+
+    Raises:
+        InputError: An argument has an unknown value.
+        ConfigError: Files with faults, all in one message, or missing photos.
+    """
+    policy = member(Missing, missing, "missing")
+    annotated = read_annotations(root, split, protocol=protocol, groups=groups)
+    found = tuple(with_photos(group, find_photos(root, group.name)) for group in annotated)
+    check_missing(found, policy, f"{root} (images/ or resized_image/, flat or by category)")
+    leaks = leaked(root, split)
+    if leaks is not None:
+        found = tuple(replace(g, leaked=tuple(i for i in g.gallery if i in leaks[g.name])) for g in found)
+    return ComposedSet("fashioniq", split, str(protocol), found)
+
+
+def read_annotations(
+    root: Path, split: str, *, protocol: str = Protocol.ORIGINAL, groups: Sequence[str] = GROUPS
+) -> list[Group]:
+    """Triplets and galleries of a split, without looking for photos.
+
+    Raises:
+        InputError: An argument has an unknown value.
+        ConfigError: Files with faults, all in one message.
+    """
+    kind = member(Protocol, protocol, "protocol")
+    if split not in SPLITS:
+        raise InputError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    if not root.is_dir():
+        raise ConfigError(f"{root} is no folder; expected FashionIQ's, with captions/ and image_splits/")
+    found, faults = [], []
+    for name in check_groups(groups):
+        group, more = _read_group(root, split, name, kind)
+        found.append(group)
+        faults += more
+    if faults:
+        raise ConfigError(f"FashionIQ in {root}: {'; '.join(faults)}")
+    return found
+
+
+def _read_group(root: Path, split: str, name: str, protocol: Protocol) -> tuple[Group, list[str]]:
+    """A group without photos, and its files' faults."""
+    faults: list[str] = []
+    captions, listing = Path(f"captions/cap.{name}.{split}.json"), _listing(name, split)
+    rows = _read_list(root / captions, faults)
+    ids = _read_list(root / listing, faults)
+    if not all(isinstance(i, str) for i in ids):
+        faults.append(f"{listing} must list ids, each a text")
+        ids = []
+    triplets, more = parse_triplets(rows, str(captions))
+    if protocol == Protocol.VAL_SPLIT:
+        ids = [i for t in triplets for i in (t.candidate, t.target)]
+    group = Group(name, tuple(triplets), tuple(dict.fromkeys(ids)), protocol == Protocol.ORIGINAL)
+    whole = not faults and not more
+    return group, faults + more + (gallery_faults(group, str(listing)) if whole else [])
+
+
+def _listing(name: str, split: str) -> Path:
+    return Path(f"image_splits/split.{name}.{split}.json")
+
+
+def _read_list(path: Path, faults: list[str]) -> list[Any]:
+    """A JSON list that isn't empty; otherwise an empty one, and why among the faults."""
+    where = path.relative_to(path.parents[1])
+    try:
+        value = read_json(path)
+    except ConfigError as error:
+        faults.append(str(error).replace(str(path), str(where)))
+        return []
+    if isinstance(value, list) and value:
+        return value
+    faults.append(f"{where} must be a JSON list with entries, got {'[]' if value == [] else type(value).__name__}")
+    return []
+
+
+def leaked(root: Path, split: str) -> dict[str, set[str]] | None:
+    """Ids of each group's split that are in the train split of any group: with FashionIQ, of another one.
+
+    None for "train" itself and where the files to tell are not all there.
+    """
+    if split == "train" or not all((root / _listing(g, s)).is_file() for g in GROUPS for s in (split, "train")):
+        return None
+    train = {name for group in GROUPS for name in read_json(root / _listing(group, "train"))}
+    return {group: train & set(read_json(root / _listing(group, split))) for group in GROUPS}
+
+
+def find_photos(root: Path, group: str) -> dict[str, Path]:
+    """Photo by id. A folder of the category goes before a flat one, images/ before resized_image/, .jpg before .png."""
+    photos: dict[str, Path] = {}
+    for folder in (root / name / inner for name in _FOLDERS for inner in (group, "")):
+        if folder.is_dir():
+            paths = [path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES]
+            for path in sorted(paths, key=lambda path: (_SUFFIXES.index(path.suffix.lower()), path.name)):
+                photos.setdefault(path.stem, path)
+    return photos

@@ -1,0 +1,116 @@
+"""Composed retrieval on the open data pack: pairs.jsonl over products.jsonl, in FashionIQ's form.
+
+Galleries: `split` holds all products of the group in that split, `full` adds those of the train split as distractors.
+The query's reference stays in both.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from fashion_retrieval.errors import ConfigError
+from training.data.triplets import (
+    GROUPS,
+    ComposedSet,
+    Group,
+    Missing,
+    check_groups,
+    check_missing,
+    gallery_faults,
+    member,
+    parse_triplets,
+    read_json,
+    shown,
+    with_photos,
+)
+
+
+class Gallery(StrEnum):
+    """Which products answer a query."""
+
+    SPLIT = "split"
+    FULL = "full"
+
+
+def read_pairs(
+    root: Path,
+    split: str,
+    *,
+    gallery: str = Gallery.SPLIT,
+    groups: Sequence[str] = GROUPS,
+    missing: str = Missing.ERROR,
+) -> ComposedSet:
+    """Triplets, galleries and photos of a split.
+
+    Args:
+        root: The open data pack, or one laid out like it.
+        split: A split of it.
+        gallery: See `Gallery`.
+        groups: Some of dress, shirt, toptee.
+        missing: "error" refuses missing or unreadable photos; "report" leaves them out of the gallery, with the
+            triplets that need them, and lists both.
+
+    Raises:
+        InputError: An argument has an unknown value.
+        ConfigError: Files with faults, all in one message, or missing photos.
+    """
+    kind, policy = member(Gallery, gallery, "gallery"), member(Missing, missing, "missing")
+    names = check_groups(groups)
+    faults: list[str] = []
+    rows = read_rows(root / "pairs.jsonl", ("group", "split"), faults)
+    products = read_rows(root / "products.jsonl", ("id", "split", "group"), faults)
+    if not faults:
+        faults = _row_faults(rows, products, split, names)
+    splits = [split, "train"] if kind == Gallery.FULL and split != "train" else [split]
+    found = []
+    for name in () if faults else names:
+        triplets, more = parse_triplets([r for r in rows if (r["group"], r["split"]) == (name, split)], f"{name} pairs")
+        listed = [p["id"] for s in splits for p in products if (p["group"], p["split"]) == (name, s)]
+        group = Group(name, tuple(triplets), tuple(listed), reference_kept=True)
+        faults += more or gallery_faults(group, f"the {split} products of the group")
+        found.append(group)
+    if faults:
+        raise ConfigError(f"pairs in {root}: {'; '.join(faults)}")
+    photos = {p["id"]: root / "products" / p["split"] / f"{p['id']}.jpg" for p in products}
+    whole = tuple(with_photos(group, photos) for group in found)
+    check_missing(whole, policy, str(root / "products"))
+    return ComposedSet("pairs", split, str(kind), whole)
+
+
+def read_rows(path: Path, keys: tuple[str, ...], faults: list[str]) -> list[dict[str, Any]]:
+    """The rows of a file; where it can't be read or a row lacks a key, none, and why among the faults."""
+    try:
+        rows: list[dict[str, Any]] = read_json(path, lines=True)
+    except ConfigError as error:
+        faults.append(str(error))
+        return []
+    if not rows:
+        faults.append(f"{path} has no rows")
+    lacking = [line for line, row in enumerate(rows, 1) if not isinstance(row, dict) or not row.keys() >= {*keys}]
+    if lacking:
+        expected = f"a JSON object with {', '.join(keys)}"
+        faults.append(f"{path.name}: {len(lacking)} rows are not {expected}, the first is row {lacking[0]}")
+        return []
+    return rows
+
+
+def _row_faults(
+    rows: list[dict[str, Any]], products: list[dict[str, Any]], split: str, names: tuple[str, ...]
+) -> list[str]:
+    """What is wrong with rows that could be read."""
+    unknown = sorted({str(row["group"]) for row in rows} - set(GROUPS))
+    faults = [f"pairs.jsonl has unknown groups: {shown(unknown)}; known are {', '.join(GROUPS)}"] if unknown else []
+    twice = [name for name, count in Counter(p["id"] for p in products).items() if count > 1]
+    if twice:
+        faults.append(f"products.jsonl lists {len(twice)} ids more than once: {shown(twice)}")
+    splits = sorted({str(row["split"]) for row in rows})
+    if split not in splits:
+        return [*faults, f"pairs.jsonl has no rows of split {split!r}; it has {', '.join(splits)}"]
+    empty = [n for n in names if not any((row["group"], row["split"]) == (n, split) for row in rows)]
+    if empty:
+        faults.append(f"pairs.jsonl has no rows of {', '.join(empty)} in split {split!r}; choose other groups")
+    return faults

@@ -1,0 +1,252 @@
+"""Composed retrieval as data: a reference photo, two relative captions and a target, in a gallery of photos."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from fashion_retrieval.errors import ConfigError, InputError
+
+GROUPS = ("shirt", "dress", "toptee")
+"""Groups of products, in the order of the paper's tables."""
+_SHOWN = 8
+Kind = TypeVar("Kind", bound=StrEnum)
+
+
+class CaptionMode(StrEnum):
+    """How two captions become one text; in the result the first letter is a capital."""
+
+    BOTH = "c1_and_c2"
+    SWAPPED = "c2_and_c1"
+    FIRST = "c1"
+    SECOND = "c2"
+
+
+class Missing(StrEnum):
+    """What photos that aren't there mean: an error, or a smaller gallery that says so."""
+
+    ERROR = "error"
+    REPORT = "report"
+
+
+@dataclass(frozen=True, slots=True)
+class Triplet:
+    """The target is the candidate (the reference photo's id) changed as the captions say."""
+
+    candidate: str
+    target: str
+    captions: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The queries of one group and the gallery that answers them.
+
+    Attributes:
+        name: One of `GROUPS`.
+        triplets: The queries; every target is in the gallery.
+        gallery: Ids, each once.
+        reference_kept: Whether a query's own reference photo may be an answer.
+        photos: File by id, of the gallery and of the reference photos.
+        missing: Ids without a readable photo, left out of the gallery.
+        left_out: Triplets that can't be asked because their candidate's or target's photo is missing.
+        leaked: Ids of the gallery that are training photos of another group; None where that isn't known.
+    """
+
+    name: str
+    triplets: tuple[Triplet, ...]
+    gallery: tuple[str, ...]
+    reference_kept: bool
+    photos: Mapping[str, Path] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    left_out: tuple[Triplet, ...] = ()
+    leaked: tuple[str, ...] | None = None
+
+    @property
+    def target_rows(self) -> NDArray[np.int64]:
+        """(Q,) int64: the row of each query's target in the gallery."""
+        rows = {name: row for row, name in enumerate(self.gallery)}
+        return np.array([rows[t.target] for t in self.triplets], dtype=np.int64)
+
+    @property
+    def excluded_rows(self) -> NDArray[np.int64]:
+        """(Q,) int64: the row of each query's reference photo where it is no answer; -1 excludes nothing."""
+        rows = {} if self.reference_kept else {name: row for row, name in enumerate(self.gallery)}
+        return np.array([rows.get(t.candidate, -1) for t in self.triplets], dtype=np.int64)
+
+    @property
+    def empty_captions(self) -> int:
+        """How many triplets have a caption without words; the other one speaks for both."""
+        return sum(not all(map(clean, t.captions)) for t in self.triplets)
+
+
+@dataclass(frozen=True, slots=True)
+class ComposedSet:
+    """A split of a data set under one protocol: which gallery answers, and whether the reference is in it."""
+
+    source: str
+    split: str
+    protocol: str
+    groups: tuple[Group, ...]
+
+
+def clean(caption: str) -> str:
+    """The caption without spaces and punctuation at its ends."""
+    return caption.strip(" .?,\t\r\n")
+
+
+def join_captions(captions: tuple[str, str], mode: CaptionMode = CaptionMode.BOTH) -> str:
+    """The text of a query: "Is red and has long sleeves". A caption without words leaves the text to the other."""
+    first, second = map(clean, captions)
+    if mode in (CaptionMode.SWAPPED, CaptionMode.SECOND):
+        first, second = second, first
+    parts = [part for part in (first, second) if part]
+    text = " and ".join(parts if mode in (CaptionMode.BOTH, CaptionMode.SWAPPED) else parts[:1])
+    return text[:1].upper() + text[1:]
+
+
+def training_caption(captions: tuple[str, str], generator: torch.Generator) -> str:
+    """One of the four modes by chance, 25% each."""
+    modes = list(CaptionMode)
+    return join_captions(captions, modes[int(torch.randint(len(modes), (), generator=generator))])
+
+
+def read_json(path: Path, *, lines: bool = False) -> Any:  # noqa: ANN401  # any JSON value
+    """A JSON value or, of a file with one value a line, their list.
+
+    Raises:
+        ConfigError: The file is missing or is no JSON.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)
+    except FileNotFoundError:
+        raise ConfigError(f"{path} is missing") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} can't be read as JSON: {error}") from error
+
+
+def parse_triplets(rows: Sequence[Any], where: str) -> tuple[list[Triplet], list[str]]:
+    """Triplets of FashionIQ's row form, and a line for each kind of fault; `where` names the file."""
+    triplets: list[Triplet] = []
+    faults: dict[str, list[int]] = {}
+    for number, row in enumerate(rows, 1):
+        fault = _fault(row)
+        if fault:
+            faults.setdefault(fault, []).append(number)
+        else:
+            triplets.append(Triplet(row["candidate"], row["target"], tuple(row["captions"])))
+    return triplets, [f"{where}: {len(n)} rows {fault}, the first is row {n[0]}" for fault, n in faults.items()]
+
+
+def _fault(row: Any) -> str | None:  # noqa: ANN401  # any JSON value
+    if not isinstance(row, dict) or not isinstance(row.get("candidate"), str) or not row["candidate"]:
+        return "have no candidate"
+    if not isinstance(row.get("target"), str) or not row["target"]:
+        return "have no target and can't be measured (rows of a test split have none; use train or val)"
+    captions = row.get("captions")
+    if not isinstance(captions, list) or len(captions) != 2 or not all(isinstance(c, str) for c in captions):
+        return "have no two captions"
+    if not any(map(clean, captions)):
+        return "have no words in either caption"
+    return "have their candidate as target" if row["candidate"] == row["target"] else None
+
+
+def gallery_faults(group: Group, where: str) -> list[str]:
+    """A line if targets are not in the gallery; `where` names the file that lists it."""
+    listed = set(group.gallery)
+    absent = list(dict.fromkeys(t.target for t in group.triplets if t.target not in listed))
+    return [f"{group.name}: {len(absent)} targets are not in {where}: {shown(absent)}"] if absent else []
+
+
+def member(kind: type[Kind], value: str, name: str) -> Kind:
+    """The value as one of the kind's.
+
+    Raises:
+        InputError: It is none; `name` says of what.
+    """
+    try:
+        return kind(value)
+    except ValueError:
+        raise InputError(f"{name} must be one of {', '.join(kind)}, got {value!r}") from None
+
+
+def check_groups(groups: Sequence[str]) -> tuple[str, ...]:
+    """The groups, each once.
+
+    Raises:
+        InputError: One is unknown, or there is none.
+    """
+    unknown = sorted(set(groups) - set(GROUPS))
+    if unknown or not groups:
+        raise InputError(f"groups must be some of {', '.join(GROUPS)}, got {', '.join(unknown) or 'none'}")
+    return tuple(dict.fromkeys(groups))
+
+
+def with_photos(group: Group, photos: Mapping[str, Path]) -> Group:
+    """The group as far as its photos can be read; what can't is in `missing` and `left_out`."""
+    needed = dict.fromkeys([*group.gallery, *(t.candidate for t in group.triplets)])
+    found = {name: photos[name] for name in needed if name in photos and readable(photos[name])}
+    asked = tuple(t for t in group.triplets if t.candidate in found and t.target in found)
+    return replace(
+        group,
+        triplets=asked,
+        gallery=tuple(name for name in group.gallery if name in found),
+        photos=found,
+        missing=tuple(name for name in needed if name not in found),
+        left_out=tuple(t for t in group.triplets if t.candidate not in found or t.target not in found),
+    )
+
+
+def check_missing(groups: Sequence[Group], missing: Missing, where: str) -> None:
+    """Refuse what can't be measured; `where` says where photos are expected.
+
+    Raises:
+        ConfigError: Photos are missing and that is an error, or no query of a group can be asked.
+    """
+    faulty = [g for g in groups if g.missing and (missing == Missing.ERROR or not g.triplets)]
+    if faulty:
+        counts = [f"{g.name} {len(g.missing)} of {len(g.missing) + len(g.photos)} ({shown(g.missing)})" for g in faulty]
+        silent = [g.name for g in faulty if not g.triplets]
+        advice = "get them, or measure without them with missing='report', which lists them all"
+        if silent:
+            advice = f"no query of {', '.join(silent)} can be asked; get the photos"
+        raise ConfigError(f"photos are missing or can't be read in {where}: {'; '.join(counts)}; {advice}")
+
+
+def readable(photo: Path) -> bool:
+    """Whether the file is a whole photo: dead links leave empty files, web pages and halves behind."""
+    try:
+        state = photo.stat()
+    except OSError:
+        return False
+    return _decodes(photo, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _decodes(photo: Path, size: int, changed: int) -> bool:
+    """Whether it can be decoded; kept, as long as size and time are the same, for the next protocol."""
+    try:
+        with Image.open(photo) as image:
+            image.draft("RGB", (1, 1))
+            image.load()
+    except Exception:  # damaged data makes Pillow's readers raise nearly anything
+        return False
+    return True
+
+
+def shown(names: Iterable[str]) -> str:
+    """The first few names, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
