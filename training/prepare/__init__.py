@@ -1,0 +1,1 @@
+"""What is made of a data set before training: a check, masks, captions, colours, photos."""

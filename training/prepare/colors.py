@@ -1,0 +1,79 @@
+"""The colour of each garment in the paper's nine names, for its category prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fashion_retrieval.colours import dominant_colours, paper_colour
+from fashion_retrieval.errors import ImageError, InputError
+from training.data.deepfashion import mask_path
+from training.prepare.files import LineFile
+from training.prepare.garments import Garment, load_garment
+from training.prepare.progress import watched
+
+_BATCH = 64
+
+
+def colour_settings(masks: Path | None) -> dict[str, Any]:
+    """The file's first line."""
+    return {"kind": "colours", "names": "paper's nine", "pixels": "masks" if masks else "boxes"}
+
+
+def prepare_colours(garments: Sequence[Garment], lines: LineFile, *, masks: Path | None) -> list[tuple[str, str]]:
+    """Add the colours that are not there yet: `{"id": …, "colour": …, "seen": …, "share": …}`.
+
+    `colour` is one of the nine, `seen` the name in the wider palette, `share` its part of the garment's pixels.
+
+    Args:
+        garments: All garments.
+        lines: Gets the rows.
+        masks: Folder of `prepare masks`; None looks at all pixels of the box.
+
+    Returns:
+        Id and reason of the garments whose photo or mask can't be used.
+    """
+    todo = [garment for garment in garments if garment.id not in lines.done]
+    failures: list[tuple[str, str]] = []
+    rows: list[dict[str, Any]] = []
+    for garment in watched(todo, len(todo), "colours"):
+        try:
+            rows.append(colour_of(garment, masks))
+        except InputError as error:
+            failures.append((garment.id, str(error)))
+        if len(rows) == _BATCH:
+            lines.append(rows)
+            rows = []
+    lines.append(rows)
+    return failures
+
+
+def colour_of(garment: Garment, masks: Path | None) -> dict[str, Any]:
+    """The row of one garment.
+
+    Raises:
+        InputError: The photo or the mask can't be used.
+    """
+    image, (x1, y1, x2, y2) = load_garment(garment)
+    mask = np.zeros((image.height, image.width), dtype=np.bool_)
+    mask[y1:y2, x1:x2] = True
+    if masks is not None:
+        mask = _read_mask(mask_path(masks, garment.id))
+    first, *_ = dominant_colours(np.asarray(image), mask, limit=1) or (None,)
+    if first is None:
+        raise ImageError(f"the mask of {garment.id} is empty; remove it and run `python -m training.prepare masks`")
+    return {"id": garment.id, "colour": paper_colour((first,)), "seen": first.name, "share": round(first.share, 4)}
+
+
+def _read_mask(path: Path) -> NDArray[np.bool_]:
+    try:
+        with Image.open(path) as image:
+            mask: NDArray[np.bool_] = np.asarray(image) == 1
+            return mask
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"no mask at {path} ({error}); run `python -m training.prepare masks`") from None
