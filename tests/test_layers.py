@@ -9,16 +9,19 @@ ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "fashion_retrieval"
 LAYERS = [
     {"errors"},
-    {"_device", "config", "results", "taxonomy"},
-    {"colours"},
-    {"_convert", "_images", "_model_card", "draw", "hub", "models"},
-    {"checkpoint", "_recognition"},
-    {"model"},
+    {"_device", "_where", "config", "results", "taxonomy"},
+    {"_canvas", "_engine", "colours"},
+    {"_convert", "_engine_lance", "_engine_milvus", "_images", "_model_card", "_wishes", "draw", "hub", "models"},
+    {"_changes", "_composition", "_gallery_input", "checkpoint", "_recognition"},
+    {"_board", "_gallery_add", "model"},
+    {"gallery"},
+    {"refine"},
     {"_doctor"},
     {"__init__"},
     {"_cli_photos", "_cli_output"},
     {"_cli_common"},
-    {"_cli_recognize", "_cli_encode"},
+    {"_cli_recognize", "_cli_encode", "_cli_gallery"},
+    {"_cli_refine"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -74,7 +74,7 @@ def test_beliefs_are_the_models_probabilities_of_what_applies(
     category = next(v for v in recogniser.taxonomy.category.values if v.name == "jeans")
     fit = next(g for g in recogniser.taxonomy.attributes if g.name == "fit")
     crop = recogniser.embed([read_crop(samples[0], masked=False)], 1)[0]
-    wanted = recogniser.attribute_probabilities(crop, fit, category).tolist()
+    wanted = recogniser.attribute_probabilities(crop, fit, [(category, 1.0)]).tolist()
     assert list(jeans.beliefs["fit"].values()) == pytest.approx(wanted, abs=1e-5)
     for sample in told:
         assert all(sum(shares.values()) == pytest.approx(1, abs=1e-4) for shares in sample.beliefs.values())

@@ -9,14 +9,15 @@ import pytest
 import fashion_retrieval
 
 NAMES = [
-    "Attribute",
-    "Colour",
     "Failure",
     "FashionModel",
     "FashionRetrievalError",
+    "Gallery",
     "Garment",
+    "Match",
     "Recognition",
-    "Score",
+    "Reference",
+    "Refinement",
     "SegmentAnythingSegmenter",
     "Taxonomy",
     "__version__",

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from fashion_retrieval import FashionModel
 from training.eval_recognition import embed_split
@@ -30,22 +29,36 @@ def fit_calibration(model: FashionModel, root: Path, split: str) -> dict[str, fl
     values = taxonomy.category.values
     shares = [recogniser.category_probabilities(e, c) for e, c in zip(data.crop, data.colours, strict=True)]
     names = {value.name: row for row, value in enumerate(values)}
-    factors = {"category": _best_factor(shares, [names.get(s.category or "", -1) for s in data.samples])}
+    labels = [names.get(s.category or "", -1) for s in data.samples]
+    factors = {"category": _best_factor([[(1.0, share)] for share in shares], labels)}
+    nouns = [recogniser.nouns(share) for share in shares]
     for group in taxonomy.attributes:
         rows = {value.name: row for row, value in enumerate(group.values)}
         found, truths = [], []
-        for sample, embedding, share in zip(data.samples, data.view, shares, strict=True):
+        for sample, embedding, named in zip(data.samples, data.view, nouns, strict=True):
             if sample.attributes.get(group.name) in rows:
-                found.append(recogniser.attribute_probabilities(embedding, group, values[int(share.argmax())]))
+                parts = [(w, recogniser.attribute_probabilities(embedding, group, [(noun, 1.0)])) for noun, w in named]
+                found.append(parts)
                 truths.append(rows[sample.attributes[group.name]])
         factors[group.name] = _best_factor(found, truths)
     return factors | {alias: factors[name] for name, alias in ALIASES.items()}
 
 
-def _best_factor(shares: list[Tensor], truths: list[int]) -> float:
-    """Shares are a softmax, so their logarithms are the logits up to a constant."""
-    logits = torch.stack(shares).clamp(min=1e-30).log()
+def _best_factor(mixtures: list[list[tuple[float, Tensor]]], truths: list[int]) -> float:
+    """Each garment's shares are a mixture of softmaxes with the same scale, whose logarithms are logits.
+
+    Args:
+        mixtures: Weight and (values,) shares of each part, by garment; as many parts for each.
+        truths: Index of the right value, -1 for unknown.
+    """
     labels = torch.tensor(truths)
-    known = labels >= 0
-    losses = [float(functional.cross_entropy(f * logits[known], labels[known])) for f in FACTORS]
+    known = (labels >= 0).nonzero()[:, 0]
+    weights = torch.tensor([[weight for weight, _ in parts] for parts in mixtures])[known]
+    logits = torch.stack([torch.stack([share for _, share in parts]) for parts in mixtures])[known]
+    logits = logits.cpu().clamp(min=1e-30).log()
+    right = labels[known][:, None, None].expand(-1, logits.shape[1], 1)
+    losses = [
+        -float(((f * logits).softmax(-1).gather(-1, right)[..., 0] * weights).sum(1).clamp(min=1e-12).log().mean())
+        for f in FACTORS
+    ]
     return FACTORS[losses.index(min(losses))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,18 +85,18 @@ def _pixel_colour(sample: Sample, mask: NDArray[np.bool_]) -> str:
     return dominant_colours(np.asarray(_photo(sample)), mask)[0].name
 
 
-def _final_colours(model: FashionModel, data: Embedded, nouns: list[Value]) -> list[str]:
+def _final_colours(model: FashionModel, data: Embedded, nouns: list[Nouns]) -> list[str]:
     """The dominant colour that recognition reports."""
     recogniser = model._recogniser("default", 1)
     rows = zip(data.samples, data.masks, data.masked, nouns, strict=True)
-    return [recogniser.colours(np.asarray(_photo(s)), mask, row, noun)[0].name for s, mask, row, noun in rows]
+    return [recogniser.colours(np.asarray(_photo(s)), mask, row, noun[0][0])[0].name for s, mask, row, noun in rows]
 
 
 def evaluate_recognition(model: FashionModel, data: Embedded) -> dict[str, Any]:
     """All figures of a split's labelled garments."""
     sources = np.array([s.source for s in data.samples])
     categories = _categories(model, data)
-    nouns = _nouns(categories)
+    nouns = _nouns(model, categories)
     figures: dict[str, Any] = {"garments": len(data.samples)}
     guesses = _deepfashion(model, data, data.view, nouns)
     figures["deepfashion"] = {"all": _group_figures(guesses, np.ones(len(sources), bool))}
@@ -124,17 +125,20 @@ def _categories(model: FashionModel, data: Embedded) -> list[Tensor]:
     return [recogniser.category_probabilities(row, colour) for row, colour in zip(data.crop, data.colours, strict=True)]
 
 
-def _nouns(categories: list[Tensor]) -> list[Value]:
-    """The predicted category of each garment: what attribute prompts are about."""
-    values = Taxonomy.load("default").category.values
-    return [values[int(shares.argmax())] for shares in categories]
+def _nouns(model: FashionModel, categories: list[Tensor]) -> list[Nouns]:
+    """The likeliest categories of each garment: what attribute prompts are about."""
+    recogniser = model._recogniser("default", 1)
+    return [recogniser.nouns(shares) for shares in categories]
 
+
+Nouns = Sequence[tuple[Value, float]]
+"""Categories a garment may be of, with weights."""
 
 Guesses = dict[str, list[tuple[int, str, str, float]]]
 """Group -> (row, truth, guess, probability) of the garments that carry a label of it."""
 
 
-def _deepfashion(model: FashionModel, data: Embedded, embeddings: Tensor, nouns: list[Value]) -> Guesses:
+def _deepfashion(model: FashionModel, data: Embedded, embeddings: Tensor, nouns: list[Nouns]) -> Guesses:
     groups = {group.name: group for group in Taxonomy.load("deepfashion").attributes}
     guesses: Guesses = {}
     for column in GROUPS:
@@ -149,7 +153,7 @@ def _deepfashion(model: FashionModel, data: Embedded, embeddings: Tensor, nouns:
 
 
 def _guess(
-    model: FashionModel, taxonomy: str, group: Group, embeddings: Tensor, nouns: list[Value], truths: dict[int, str]
+    model: FashionModel, taxonomy: str, group: Group, embeddings: Tensor, nouns: list[Nouns], truths: dict[int, str]
 ) -> list[tuple[int, str, str, float]]:
     recogniser = model._recogniser(taxonomy, 1)
     names = [value.name for value in group.values]
@@ -189,7 +193,7 @@ def _mean_interval(guesses: Guesses) -> list[float]:
     return bootstrap_interval(count, mean)
 
 
-def _views(model: FashionModel, data: Embedded, sources: np.ndarray, nouns: list[Value]) -> dict[str, Any]:
+def _views(model: FashionModel, data: Embedded, sources: np.ndarray, nouns: list[Nouns]) -> dict[str, Any]:
     """The paper's Table 4 on street photos: whole photo, crop, masked crop."""
     street = sources == "street"
     views = {"whole_photo": data.whole, "crop": data.crop, "masked_crop": data.masked, "as_recognised": data.view}
@@ -228,7 +232,7 @@ def _pack_categories(data: Embedded) -> set[str]:
     return {value.name for value in Taxonomy.load("default").category.values} - PACK_EXTRAS
 
 
-def _default_figures(model: FashionModel, data: Embedded, nouns: list[Value]) -> dict[str, Any]:
+def _default_figures(model: FashionModel, data: Embedded, nouns: list[Nouns]) -> dict[str, Any]:
     """The pack's own vocabulary, as users get it."""
     groups = {group.name: group for group in Taxonomy.load("default").attributes}
     guesses = {}
@@ -251,7 +255,7 @@ def evaluate_words(model: FashionModel, data: Embedded, root: Path, split: str, 
     groups = {group.name: group for group in recogniser.taxonomy.attributes}
     colour_values = tuple(Value(name, (name,)) for name in PALETTE)
     groups["base_colour"] = replace(groups["texture"], name="base_colour", values=colour_values, applies_to=None)
-    nouns = _nouns(_categories(model, data))
+    nouns = _nouns(model, _categories(model, data))
     shown = {
         f: [(data.view[i], nouns[i], s.attributes[f]) for i, s in enumerate(data.samples) if f in s.attributes]
         for f in GROUPS
@@ -281,13 +285,13 @@ def evaluate_words(model: FashionModel, data: Embedded, root: Path, split: str, 
 _NOUNS = ("garment", "t-shirt", "dress", "shirt", "trousers", "sweater", "jacket", "top")
 
 
-def _products(model: FashionModel, root: Path, split: str) -> list[tuple[Tensor, Value, str]]:
+def _products(model: FashionModel, root: Path, split: str) -> list[tuple[Tensor, Nouns, str]]:
     """Embedding, likeliest category and shop colour of each product photo of something to wear."""
     rows = [r for r in read_lines(root / "products.jsonl", split) if r["master_category"] in _WEARABLE]
     photos = [root / "products" / split / f"{row['id']}.jpg" for row in rows]
     embeddings = torch.from_numpy(model.encode(images=list(photos))).to(model.device)
     recogniser = model._recogniser("default", 1)
-    nouns = _nouns([recogniser.category_probabilities(row, "plain") for row in embeddings])
+    nouns = _nouns(model, [recogniser.category_probabilities(row, "plain") for row in embeddings])
     return list(zip(embeddings, nouns, (row["base_colour"] for row in rows), strict=True))
 
 

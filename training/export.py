@@ -1,6 +1,7 @@
 """Make a publishable model folder, or convert pickled weights to safetensors.
 
 python -m training.export model training/configs/export_compact.toml
+python -m training.export composer src/fashion_retrieval/assets/compact runs/agcn_compact/model
 python -m training.export convert FOLDER
 """
 
@@ -19,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from fashion_retrieval import FashionModel, checkpoint
 from fashion_retrieval.checkpoint import Bundle
 from fashion_retrieval.config import ModelConfig, SegmenterConfig
-from fashion_retrieval.errors import FashionRetrievalError
+from fashion_retrieval.errors import ConfigError, FashionRetrievalError
 from fashion_retrieval.models.segmenter import WEIGHTS_NAME, GarmentSegmenter
 from training.calibrate import fit_calibration
 from training.loop import read_settings
@@ -71,12 +72,30 @@ def model(config: Path) -> None:
 
 
 @app.command()
-def figures(folder: Path, results: Path) -> None:
+def composer(folder: Path, trained: Path) -> None:
+    """Put the composer of a model that `training.train_agcn` wrote into the folder of the same encoder."""
+    bundle, source = checkpoint.load(folder), checkpoint.load(trained)
+    if bundle.config is None or source.config is None or source.composer is None:
+        raise ConfigError(f"expected a model of ours in {folder} and one with a composer in {trained}; train it first")
+    if bundle.encoder.fingerprint != source.encoder.fingerprint:
+        raise ConfigError(f"the composer in {trained} was trained on another encoder than that of {folder}")
+    config = replace(bundle.config, composer=source.config.composer)
+    joined = replace(bundle, composer=source.composer, config=config)
+    FashionModel(joined, model_id=config.name).save_pretrained(folder)
+    typer.echo(f"{folder} has a composer of {sum(p.numel() for p in source.composer.parameters()):,} parameters")
+
+
+@app.command()
+def figures(
+    folder: Path,
+    results: Path,
+    composed: Annotated[Path | None, typer.Option(help="Of training.evaluate composed.")] = None,
+) -> None:
     """Put measured figures (a results file of training.evaluate) into the model's configuration and card."""
     measured = json.loads(results.read_text(encoding="utf-8"))
     loaded = checkpoint.load(folder)
     if loaded.config is None:
-        raise typer.BadParameter(f"{folder} has no configuration; make it with `python -m training.export model`")
+        raise ConfigError(f"{folder} has no configuration; make it with `python -m training.export model`")
     every = measured["recognition"]["deepfashion"]["all"]
     table: dict[str, float] = {
         "attributes, mean precision of six groups": every["mean_precision"],
@@ -90,6 +109,10 @@ def figures(folder: Path, results: Path) -> None:
         "segmenter, garments found": measured["segmentation"]["found"],
         "end to end recall on street photos": measured["segmentation"]["end_to_end"]["category_right_and_box"],
     }
+    if composed is not None:
+        average = json.loads(composed.read_text(encoding="utf-8"))["protocols"]["full"]["average"]
+        table["composed retrieval among all products, R@10"] = average["recall_at_10"]
+        table["composed retrieval among all products, R@50"] = average["recall_at_50"]
     bundle = replace(loaded, config=replace(loaded.config, figures=table))
     FashionModel(bundle, model_id=loaded.config.name).save_pretrained(folder)
 

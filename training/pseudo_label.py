@@ -96,7 +96,7 @@ def label(model: FashionModel, samples: Sequence[tuple[Sample, str | None]]) -> 
                 beliefs["category"] = dict(zip(names, shares.tolist(), strict=True))
             for group in recogniser.taxonomy.attributes:
                 if values[category].kind in _WORN and group.applies(values[category]):
-                    shares = recogniser.attribute_probabilities(view, group, values[category])
+                    shares = recogniser.attribute_probabilities(view, group, [(values[category], 1.0)])
                     beliefs[group.name] = {v.name: p for v, p in zip(group.values, shares.tolist(), strict=True)}
             if len(beliefs) > 1:
                 yield replace(sample, beliefs=beliefs)

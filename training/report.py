@@ -14,6 +14,9 @@ from typing import Any, get_args
 import typer
 
 from fashion_retrieval.hub import resolve
+from training.compare_composers import VARIANTS
+from training.compare_table import TITLES
+from training.eval_composed import KS
 from training.evaluate import bars
 from training.losses import Targets
 from training.plots import plot_groups
@@ -24,15 +27,69 @@ ROOT = Path(__file__).parents[1]
 def main(results: Path) -> None:
     """Replace what stands between the marks of the three pages, and draw the chart."""
     figures = json.loads(results.read_text(encoding="utf-8"))
+    goals = bars(figures, resolve(figures["model"])) + composed_bars(results.parent)
     summary = _table(
-        ("figure", "measured", "goal"),
-        [(what, f"{measured:.3f}", f"{goal:g}") for what, measured, goal in bars(figures, resolve(figures["model"]))],
+        ("figure", "measured", "goal"), [(what, f"{measured:.3f}", f"{goal:g}") for what, measured, goal in goals]
     )
     _fill(ROOT / "README.md", "figures", summary)
     _fill(ROOT / "docs/models/compact.md", "figures", "\n\n".join([summary, *_details(figures)]))
     recognition = figures["recognition"]
     plot_groups(recognition["deepfashion"], recognition["annotators_agree"], ROOT / "docs/images/compact_groups.png")
     _fill(ROOT / "docs/method.md", "compare", _compare(results.parent))
+    _fill(ROOT / "docs/models/compact.md", "composed", "\n\n".join(_composed(results.parent)))
+
+
+def composed_bars(folder: Path) -> list[tuple[str, float, float]]:
+    """(what, measured, wanted) of composed retrieval."""
+    average = _read(folder / "composed_val.json")["protocols"]["full"]["average"]
+    ablation = _read(folder / "compare_composers.json")["composers"]
+    others = [row["protocols"]["full"]["average"]["recall_at_10"] for n, row in ablation.items() if n in VARIANTS[:-1]]
+    ahead = ablation["agcn"]["protocols"]["full"]["average"]["recall_at_10"] - max(others)
+    names = _read(folder / "retrieval_val.json")
+    return [
+        ("composed retrieval among all products, R@10", average["recall_at_10"], 0.34),
+        ("composed retrieval among all products, R@50", average["recall_at_50"], 0.66),
+        ("AGCN over its best ablation, R@10", ahead, 0.02),
+        ("text to image on product names, R@10", names["text_to_image"]["recall_at_10"], 0.45),
+    ]
+
+
+def _composed(folder: Path) -> list[str]:
+    """Composed retrieval in both galleries, AGCN beside its ablations, and text against image."""
+    measured, ablation = _read(folder / "composed_val.json"), _read(folder / "compare_composers.json")
+    rows = []
+    for gallery, found in measured["protocols"].items():
+        groups = [*found["groups"].items(), ("average", found["average"])]
+        rows += [(gallery, name, str(row.get("gallery", "")), *_recalls(row)) for name, row in groups]
+    variants = [
+        (TITLES[name], *_recalls(ablation["composers"][name]["protocols"]["full"]["average"]), f"{parameters:,}")
+        for name in VARIANTS
+        for parameters in [ablation["composers"][name]["parameters"]]
+    ]
+    names = _read(folder / "retrieval_val.json")
+    ways = [
+        (way.replace("_", " "), *(f"{100 * names[way][f'recall_at_{k}']:.1f}" for k in (3, 5, 10, 50)))
+        for way in ("text_to_image", "image_to_text")
+    ]
+    return [
+        _table(("gallery", "group", "photos", "R@10 (95%)", "R@50 (95%)"), rows),
+        "AGCN and its ablations (the paper's Table 5), trained alike, in the `full` galleries:",
+        _table(("variant", "R@10 (95%)", "R@50 (95%)", "parameters"), variants),
+        "Product names against the photos of `val` and the other way round:",
+        _table(("from, to", "R@3", "R@5", "R@10", "R@50"), ways),
+    ]
+
+
+def _recalls(row: dict[str, Any]) -> list[str]:
+    return [
+        f"{100 * row[f'recall_at_{k}']:.1f} ({' to '.join(f'{100 * x:.1f}' for x in row[f'recall_at_{k}_interval'])})"
+        for k in KS
+    ]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def _compare(folder: Path) -> str:

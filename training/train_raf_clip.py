@@ -52,6 +52,8 @@ class Settings:
     lr_scales: dict[str, float] = field(default_factory=dict)
     cache_size: list[int] = field(default_factory=lambda: [256, 256])
     size_schedule: list[list[int]] = field(default_factory=lambda: [[0, 224, 224]])
+    zoom: list[float] = field(default_factory=lambda: [0.78, 1.06])
+    erased: float = 0.0
     whole_garments: int = 0
     masked_garments: int = 0
     extra_garments: int = 0
@@ -152,7 +154,8 @@ def train(settings: Settings) -> Encoder:
         )
         in_street = (garments >= first_masked) & (garments < first_extra)
         pictures = torch.cat([garments, first_masked_crop + garments[in_street] - first_masked])
-        pixels = augment(crops[pictures], image_size, generator).to(device)
+        zoom = settings.zoom[0], settings.zoom[1]
+        pixels = augment(crops[pictures], image_size, generator, zoom=zoom, erased=settings.erased).to(device)
         features = functional.normalize(
             visual(((pixels - mean) / std).contiguous(memory_format=torch.channels_last)).float(), dim=-1
         )

@@ -10,22 +10,25 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fashion_retrieval._doctor import doctor
     from fashion_retrieval.errors import FashionRetrievalError
+    from fashion_retrieval.gallery import Gallery
     from fashion_retrieval.hub import list_models
     from fashion_retrieval.hub import resolve as download_model
     from fashion_retrieval.model import FashionModel
     from fashion_retrieval.models.sam import SegmentAnythingSegmenter
-    from fashion_retrieval.results import Attribute, Colour, Failure, Garment, Recognition, Score
+    from fashion_retrieval.refine import Refinement
+    from fashion_retrieval.results import Failure, Garment, Match, Recognition, Reference
     from fashion_retrieval.taxonomy import Taxonomy
 
 __all__ = [
-    "Attribute",
-    "Colour",
     "Failure",
     "FashionModel",
     "FashionRetrievalError",
+    "Gallery",
     "Garment",
+    "Match",
     "Recognition",
-    "Score",
+    "Reference",
+    "Refinement",
     "SegmentAnythingSegmenter",
     "Taxonomy",
     "__version__",
@@ -37,14 +40,15 @@ __all__ = [
 __version__ = version("fashion-retrieval")
 
 _HOMES = {
-    "Attribute": "results:Attribute",
-    "Colour": "results:Colour",
     "Failure": "results:Failure",
     "FashionModel": "model:FashionModel",
     "FashionRetrievalError": "errors:FashionRetrievalError",
+    "Gallery": "gallery:Gallery",
     "Garment": "results:Garment",
+    "Match": "results:Match",
     "Recognition": "results:Recognition",
-    "Score": "results:Score",
+    "Reference": "results:Reference",
+    "Refinement": "refine:Refinement",
     "SegmentAnythingSegmenter": "models.sam:SegmentAnythingSegmenter",
     "Taxonomy": "taxonomy:Taxonomy",
     "doctor": "_doctor:doctor",

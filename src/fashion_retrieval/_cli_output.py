@@ -17,9 +17,12 @@ from rich.text import Text
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
 
-    from fashion_retrieval import Garment, Recognition
+    from fashion_retrieval import Garment, Match, Recognition
 
+PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+"""Formats of pictures by the name's ending."""
 _LONGEST_STEM = 200
 
 
@@ -123,6 +126,25 @@ class CardFolder:
         return name
 
 
+def match_table(matches: Sequence[Match]) -> Table:
+    """Rank, id and score; category, colour and attributes where any match has them."""
+    rows = [(str(rank), match.id, f"{match.score:.3f}", *_told(match)) for rank, match in enumerate(matches, start=1)]
+    headings = ("#", "id", "score", "category", "colour", "attributes")
+    table = Table(highlight=False)
+    shown = [place for place in range(len(headings)) if place < 3 or any(row[place] for row in rows)]
+    for place in shown:
+        numeric = headings[place] in {"#", "score"}
+        table.add_column(headings[place], justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(row[place]) for place in shown))
+    return table
+
+
+def write_picture(target: Path, picture: Image.Image) -> None:
+    """Save as PNG, JPEG or WebP, by the name's ending."""
+    write_atomically(target, lambda file: picture.save(file, format=PICTURES[target.suffix.lower()], quality=92))
+
+
 def write_atomically(target: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write beside the target and move into place, so that no reader ever sees half a file."""
     part = target.with_name(f".{os.getpid()}.part")
@@ -164,6 +186,12 @@ def _cells(garment: Garment) -> tuple[Text, ...]:
     words = [f"{a.label} {a.probability:.2f}" for a in garment.attributes.values() if a.status == "visible"]
     texts = (garment.category.name, f"{garment.category.probability:.2f}", garment.colour or "", ", ".join(words))
     return tuple(map(Text, texts))
+
+
+def _told(match: Match) -> tuple[str, str, str]:
+    """Category, colour, and all other fields in words."""
+    category, colour = (str(match.fields.get(name) or "") for name in ("category", "colour"))
+    return category.replace("_", " "), colour, ", ".join(match.words)
 
 
 def _fields(garment: Garment) -> dict[str, Any]:

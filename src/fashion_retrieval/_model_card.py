@@ -77,6 +77,8 @@ def _abilities(config: ModelConfig) -> str:
     if config.segmenter:
         lines.append(f"- Finds garments in a photo: {', '.join(config.segmenter.classes)}.")
     lines.append("- Encodes images and texts into one space, for search.")
+    if config.composer:
+        lines.append("- Composes a reference photo and a text into one query.")
     return "\n".join(lines)
 
 

@@ -22,8 +22,14 @@ from fashion_retrieval.taxonomy import Group, Taxonomy, Value, attribute_prompts
 _UPPER, _LOWER = {"upper", "outerwear", "dress"}, {"trousers", "shorts", "skirt", "legwear", "dress"}
 _SAME_FAMILY, _OTHER_FAMILY = 0.3, 0.02
 _NO_COLOUR = "plain"
+_NOUNS = 3
+"""Categories that an attribute prompt is averaged over; chosen on the validation split."""
 _ENCODER_TRUST = 0.5
 """Exponent on the encoder's colour probabilities beside those of the pixels; chosen on the validation split."""
+
+
+Nouns = Sequence[tuple[Value, float]]
+"""Categories that a garment may be of, with weights that sum to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +111,23 @@ class Recogniser:
         weights = torch.tensor([_agreement(value.kind, kind) for value in group.values], device=shares.device)
         return shares * weights / (shares * weights).sum()
 
-    def attribute_probabilities(self, embedding: Tensor, group: Group, category: Value) -> Tensor:
-        """(values,) over the values of an attribute group for one region (`attribute_view`) of a category."""
-        return self._group_probabilities(
-            embedding, group, [attribute_prompts(group, v, category) for v in group.values]
-        )
+    def nouns(self, shares: Tensor) -> Nouns:
+        """The likeliest categories, with their (values,) probabilities, summing to 1: what attribute prompts name."""
+        top = shares.topk(min(_NOUNS, len(shares)))
+        values = [self.taxonomy.category.values[index] for index in top.indices.tolist()]
+        return list(zip(values, (top.values / top.values.sum()).tolist(), strict=True))
+
+    def attribute_probabilities(self, embedding: Tensor, group: Group, nouns: Nouns) -> Tensor:
+        """(values,) over the values of an attribute group for one region (`attribute_view`).
+
+        The mean over the categories that it may be of, weighed by their probabilities.
+        """
+        parts = [
+            weight
+            * self._group_probabilities(embedding, group, [attribute_prompts(group, v, noun) for v in group.values])
+            for noun, weight in nouns
+        ]
+        return torch.stack(parts).sum(0)
 
     def _group_probabilities(self, embedding: Tensor, group: Group, prompts: list[list[str]]) -> Tensor:
         templates = len(group.templates)
@@ -156,8 +174,8 @@ class Recogniser:
         shares = self.category_probabilities(crop, _prompt_colour(seen), region.kind)
         categories = _ranked(values, shares, top_k)
         category = next(value for value in values if value.name == categories[0].name)
-        view = attribute_view(crop, masked)
-        attributes = {g.name: self._attribute(g, category, view, top_k) for g in self.taxonomy.attributes}
+        view, nouns = attribute_view(crop, masked), self.nouns(shares)
+        attributes = {g.name: self._attribute(g, category, nouns, view, top_k) for g in self.taxonomy.attributes}
         return Garment(
             box=region.box,
             mask=region.mask,
@@ -169,10 +187,10 @@ class Recogniser:
             colours=self.colours(pixels, region.mask, masked, category),
         )
 
-    def _attribute(self, group: Group, category: Value, view: Tensor, top_k: int) -> Attribute:
+    def _attribute(self, group: Group, category: Value, nouns: Nouns, view: Tensor, top_k: int) -> Attribute:
         if not group.applies(category):
             return Attribute(group.name, None, 1.0, "not_applicable")
-        scores = _ranked(group.values, self.attribute_probabilities(view, group, category), top_k)
+        scores = _ranked(group.values, self.attribute_probabilities(view, group, nouns), top_k)
         best = scores[0]
         absent = any(value.absent for value in group.values if value.name == best.name)
         if absent or best.probability < self.thresholds.get(group.name, 0.0):

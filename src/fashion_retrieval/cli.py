@@ -16,7 +16,9 @@ from rich.text import Text
 
 from fashion_retrieval._cli_common import AsJson, Device, Dtype, ModelId, Revision, guarded, load_model
 from fashion_retrieval._cli_encode import encode
+from fashion_retrieval._cli_gallery import index, search
 from fashion_retrieval._cli_recognize import recognize
+from fashion_retrieval._cli_refine import refine
 
 PROG = "fashion-retrieval"
 
@@ -24,6 +26,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 models = typer.Typer(help="List, download and describe models.", no_args_is_help=True)
 app.command()(recognize)
 app.command()(encode)
+app.command()(index)
+app.command()(search)
+app.command()(refine)
 app.add_typer(models, name="models")
 
 
@@ -41,7 +46,7 @@ def root(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """What is in a photo of clothes: garment regions, category, attributes and colour."""
+    """What is in a photo of clothes, and photos like it: recognition, galleries, search by photo and text."""
 
 
 @models.command("list")

@@ -7,6 +7,7 @@
     ├── ConfigError           (ValueError)         a configuration file with a fault
     ├── ModelNotFoundError    (FileNotFoundError)  no such model, or not in the cache while offline
     ├── HubError              (ConnectionError)    the Hub refused or did not answer
+    ├── GalleryError          (RuntimeError)       a gallery that is missing, in the way, damaged or another model's
     ├── WeightsError          (ValueError)         truncated, altered or pickled weights, or of another architecture
     ├── MissingExtraError     (ImportError)        an optional dependency is not installed
     └── UnsupportedError      (RuntimeError)       this model does not have that capability
@@ -45,6 +46,10 @@ class ModelNotFoundError(FashionRetrievalError, FileNotFoundError):
 
 class HubError(FashionRetrievalError, ConnectionError):
     """The Hub refused or did not answer."""
+
+
+class GalleryError(FashionRetrievalError, RuntimeError):
+    """A gallery that is missing, in the way, damaged, of a newer format, or of another model."""
 
 
 class WeightsError(FashionRetrievalError, ValueError):

@@ -43,13 +43,22 @@ def fit(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     return np.array(canvas)
 
 
-def augment(crops: Tensor, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+def augment(
+    crops: Tensor,
+    size: tuple[int, int],
+    generator: torch.Generator,
+    *,
+    zoom: tuple[float, float] = (0.78, 1.06),
+    erased: float = 0.0,
+) -> Tensor:
     """Random flip, scale, aspect, shift, rotation, light and colour cast; empty parts are white.
 
     Args:
         crops: (b, 3, H, W) uint8.
         size: (h, w) of the result, at most (H, W).
         generator: The only source of chance.
+        zoom: Part of the crop that is seen, least and most.
+        erased: Share of the crops of which a rectangle is made white (random erasing, Zhong et al., 2020).
 
     Returns:
         (b, 3, h, w) float32 in [0, 1].
@@ -58,9 +67,25 @@ def augment(crops: Tensor, size: tuple[int, int], generator: torch.Generator) ->
     pixels = crops.float().div_(255)
     if margin[0] < crops.shape[2]:
         pixels = functional.interpolate(pixels, margin, mode="bilinear", antialias=True)
-    grid = random_grid(len(crops), size, generator)
+    grid = random_grid(len(crops), size, generator, zoom=zoom)
     pixels = functional.grid_sample(pixels - 1, grid, align_corners=False) + 1  # zero padding is white
-    return colour_jitter(pixels, generator)
+    pixels = colour_jitter(pixels, generator)
+    return erase(pixels, erased, generator) if erased else pixels
+
+
+def erase(pixels: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Make a random rectangle, a fifth to a half of each side, white in a share of the pictures: (b, 3, h, w)."""
+    count, _, height, width = pixels.shape
+    chosen = torch.rand(count, generator=generator) < share
+    extent = _uniform(0.2, 0.5, count, 2, generator=generator)
+    corner = torch.rand(count, 2, generator=generator) * (1 - extent)
+    rows, columns = torch.arange(height) / height, torch.arange(width) / width
+    inside = [
+        (steps >= corner[:, i, None]) & (steps < (corner + extent)[:, i, None])
+        for i, steps in enumerate((rows, columns))
+    ]
+    hidden = chosen[:, None, None] & inside[0][:, :, None] & inside[1][:, None, :]
+    return pixels.masked_fill(hidden[:, None], 1.0)
 
 
 def random_grid(

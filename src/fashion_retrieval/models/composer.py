@@ -8,11 +8,17 @@ Shape legend: b queries, k image tokens, s text tokens, d the encoder's embeddin
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fashion_retrieval.config import ComposerConfig
+
+
+_IMAGE_START = 0.1
+"""Of the image's gate: a text says more of the target than the reference photo does."""
 
 
 class Composer(nn.Module):
@@ -27,8 +33,8 @@ class Composer(nn.Module):
         variant = config.variant
         self.text_branch = Branch(config) if variant in ("only_text", "add", "agcn") else None
         self.image_branch = Branch(config) if variant in ("only_image", "add", "agcn") else None
-        self.text_gate = Gate(config) if variant == "agcn" else None
-        self.image_gate = Gate(config) if variant == "agcn" else None
+        self.text_gate = Gate(config, start=0.5) if variant == "agcn" else None
+        self.image_gate = Gate(config, start=_IMAGE_START) if variant == "agcn" else None
 
     def forward(self, image: Tensor, text: Tensor, lengths: Tensor, *, text_weight: float = 0.5) -> Tensor:
         """F = a F_i + b F_t, eq. (12).
@@ -111,9 +117,9 @@ class Block(nn.Module):
 
 
 class Gate(nn.Module):
-    """A weight in (0, 1) from both pooled embeddings; it starts at one half, so that `agcn` starts as `add`."""
+    """A weight in (0, 1) from both pooled embeddings; before training it is `start` for every query."""
 
-    def __init__(self, config: ComposerConfig) -> None:
+    def __init__(self, config: ComposerConfig, *, start: float) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.Linear(2 * config.embedding_dim, config.width),
@@ -124,7 +130,7 @@ class Gate(nn.Module):
         )
         last = self.layers[-1]
         nn.init.zeros_(last.weight)  # type: ignore[arg-type]  # a Linear's
-        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        nn.init.constant_(last.bias, math.log(start / (1 - start)))  # type: ignore[arg-type]
 
     def forward(self, both: Tensor) -> Tensor:
         """(b, 2 d) -> (b, 1)."""

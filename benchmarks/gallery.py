@@ -1,0 +1,151 @@
+"""How fast and how exact a gallery's searches are, beside NumPy's exact scan.
+
+    python benchmarks/gallery.py --photos 100000 --out benchmarks/gallery_100k_lancedb.json
+    python benchmarks/gallery.py --photos 100000 --uri http://localhost:19530/benchmark
+
+Rows are random vectors about random centres; half of the queries are of the same kind, half have no centre near, as a
+text's embedding has none among those of photos. Times are of `Gallery.search` as a user calls it, one query at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fashion_retrieval._engine import Row, Settings
+from fashion_retrieval.gallery import Gallery, _engine_for
+from fashion_retrieval.model import FashionModel
+
+Vectors = NDArray[np.float32]
+TOP_K = 10
+BATCH = 1_000
+SHARES = {"group < 1": 0.001, "group < 10": 0.01, "group < 100": 0.1, "group < 500": 0.5}
+"""Filters, and the share of the rows they leave."""
+
+
+class Vectorless:
+    """In place of a model: rows and queries are vectors already."""
+
+    model_id = "none"
+    fingerprint = "0" * 64
+
+    def __init__(self, dim: int) -> None:
+        self.embedding_dim = dim
+
+
+def unit(points: NDArray[np.floating[Any]]) -> Vectors:
+    """The rows, (N, D), L2-normalised, in float32."""
+    rows: Vectors = (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
+    return rows
+
+
+def measure(search: Callable[[Vectors], list[int]], queries: Vectors, truth: list[set[int]]) -> dict[str, float]:
+    """Recall at 10 against the exact answer, and milliseconds a query."""
+    times, found = [], 0
+    for query, wanted in zip(queries, truth, strict=True):
+        start = time.perf_counter()
+        answer = search(query)
+        times.append(1e3 * (time.perf_counter() - start))
+        found += len(wanted & set(answer))
+    p50, p95 = np.quantile(times, (0.5, 0.95))
+    recall = found / sum(len(wanted) for wanted in truth)
+    return {"recall_at_10": round(recall, 4), "p50_ms": round(float(p50), 2), "p95_ms": round(float(p95), 2)}
+
+
+def exact(vectors: Vectors, queries: Vectors, allowed: NDArray[np.intp]) -> list[set[int]]:
+    """The ten nearest of the allowed rows to each query."""
+    scores = queries @ vectors[allowed].T
+    return [set(allowed[np.argsort(-row)[:TOP_K]].tolist()) for row in scores]
+
+
+def fill(gallery: Gallery, vectors: Vectors, groups: NDArray[np.int64]) -> None:
+    """Write all rows, in batches."""
+    for start in range(0, len(vectors), BATCH):
+        numbers = range(start, min(start + BATCH, len(vectors)))
+        fields = [{"group": int(groups[number])} for number in numbers]
+        rows = [Row(str(n), vectors[n], f"{n:064x}", None, dict(f)) for n, f in zip(numbers, fields, strict=True)]
+        gallery._engine.write(rows)
+
+
+def run(photos: int, dim: int, queries: int, uri: str) -> dict[str, Any]:
+    """Build the gallery and measure it."""
+    generator = np.random.default_rng(0)
+    centres = generator.normal(size=(max(photos // 100, 1), dim)).astype(np.float32)
+    spread = generator.normal(size=(photos + queries, dim)).astype(np.float32)
+    points = unit(centres[generator.integers(0, len(centres), photos + queries)] + spread)
+    vectors, near = points[:photos], points[photos:]
+    far = unit(generator.normal(size=(queries, dim)))
+    groups = generator.integers(0, 1_000, photos)
+    everything = np.arange(photos)
+
+    model = cast(FashionModel, Vectorless(dim))
+    kind = _engine_for(uri)
+    settings = Settings("none", model.fingerprint, dim, None, {"group": "int"})
+    with Gallery(kind.create(uri, settings), model) as gallery:
+        start = time.perf_counter()
+        fill(gallery, vectors, groups)
+        written = time.perf_counter()
+        gallery.optimise()
+        built = time.perf_counter()
+
+        def search(query: Vectors, where: str | None = None) -> list[int]:
+            return [int(match.id) for match in gallery.search(query, TOP_K, where=where)]
+
+        def scan(query: Vectors) -> list[int]:
+            scores = vectors @ query
+            best = np.argpartition(-scores, TOP_K)[:TOP_K]
+            return [int(number) for number in best[np.argsort(-scores[best])]]
+
+        report: dict[str, Any] = {
+            "engine": gallery.info.engine,
+            "indexed": gallery.info.indexed,
+            "photos": photos,
+            "dim": dim,
+            "queries": queries,
+            "processor": f"{os.cpu_count()} x {platform.machine()}, {platform.system()}",
+            "load_average": round(os.getloadavg()[0], 1),
+            "write_s": round(written - start, 1),
+            "index_s": round(built - written, 1),
+            "numpy": measure(scan, near, exact(vectors, near, everything)),
+            "near": measure(search, near, exact(vectors, near, everything)),
+            "far": measure(search, far, exact(vectors, far, everything)),
+        }
+        for where, share in SHARES.items():
+            allowed = np.flatnonzero(groups < int(where.rpartition(" ")[2]))
+            both = np.concatenate([near[: queries // 2], far[: queries // 2]])
+            answer = measure(partial(search, where=where), both, exact(vectors, both, allowed))
+            report[f"filtered to {share:.1%}"] = answer
+    return report
+
+
+def main() -> None:
+    """Read the command line, measure, write JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--photos", type=int, default=100_000)
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--uri", help="an empty place; by default a temporary folder")
+    parser.add_argument("--out", type=Path, help="a JSON file; by default stdout")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        report = run(options.photos, options.dim, options.queries, options.uri or f"{folder}/gallery")
+    text = json.dumps(report, indent=2)
+    if options.out:
+        options.out.write_text(text + "\n", encoding="utf-8")
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""From photos to rows of a gallery: what is new or changed is decoded, encoded and written, batch by batch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
+
+from PIL import Image
+
+from fashion_retrieval._engine import Engine, Row
+from fashion_retrieval._gallery_input import Item
+from fashion_retrieval._images import ImageInput, describe, load_image
+from fashion_retrieval._where import Scalar
+from fashion_retrieval.errors import FashionRetrievalError, InputError
+from fashion_retrieval.results import Failure, Garment, Recognition
+from fashion_retrieval.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from fashion_retrieval.model import FashionModel
+
+T = TypeVar("T")
+
+_DECODED = 16
+"""Photos held decoded at a time."""
+
+
+class Adder:
+    """Writes batches of photos and counts what became of them.
+
+    Args:
+        engine: Where the rows go.
+        model: Encodes the photos and, with a taxonomy, recognises them.
+        taxonomy: What to recognise, or None for nothing.
+        skip: List photos that can't be read in `failures`; otherwise the first one is raised.
+    """
+
+    def __init__(self, engine: Engine, model: FashionModel, taxonomy: Taxonomy | None, skip: bool) -> None:
+        self.engine = engine
+        self.model = model
+        self.taxonomy = taxonomy
+        self.skip = skip
+        self.added = self.updated = self.unchanged = 0
+        self.failures: list[Failure] = []
+        self._fatal: Failure | None = None
+
+    def add(self, batch: Sequence[Item], done: Callable[[int], None]) -> None:
+        """One batch, written in one piece; `done` is told how many photos are through.
+
+        Raises:
+            FashionRetrievalError: Without `skip`, of the first photo that can't be read; those before it are written.
+        """
+        known = self.engine.read([item.id for item in batch])
+        rows: list[Row] = []
+        unchanged = 0
+        wanting: list[tuple[Item, ImageInput, str]] = []
+        for item in batch:
+            read = self._attempt(item, _content, item.image)
+            if self._fatal:
+                break
+            if read is None:
+                continue
+            content, digest = read
+            row = known.get(item.id)
+            if row is None or row.digest != digest:
+                wanting.append((item, content, digest))
+            elif (row.photo, row.fields) != (item.photo, row.fields | (item.fields or {})):
+                rows.append(replace(row, photo=item.photo, fields=row.fields | (item.fields or {})))
+            else:
+                unchanged += 1
+        done(len(batch) - len(wanting))
+        for start in range(0, len(wanting), _DECODED):
+            some = wanting[start : start + _DECODED]
+            rows += self._rows(some, known)
+            done(len(some))
+            if self._fatal and self._fatal.index <= some[-1][0].index:
+                break
+        if rows:
+            self.engine.write(rows)
+        self.updated += sum(row.id in known for row in rows)
+        self.added += sum(row.id not in known for row in rows)
+        self.unchanged += unchanged
+        if self._fatal:
+            error = self._fatal.error
+            raise type(error)(f"images[{self._fatal.index}]: {error}") from error
+
+    def _rows(self, some: Sequence[tuple[Item, ImageInput, str]], known: Mapping[str, Row]) -> list[Row]:
+        photos: list[Image.Image] = []
+        read: list[tuple[Item, str]] = []
+        for item, content, digest in some:
+            photo = self._attempt(item, load_image, content)
+            if photo is not None:
+                photos.append(photo)
+                read.append((item, digest))
+            elif self._fatal:
+                break
+        if not photos:
+            return []
+        vectors = self.model.encode(images=photos, batch_size=len(photos))
+        seen = self._recognise(photos)
+        empty: dict[str, Scalar | None] = dict.fromkeys(self.engine.settings.fields)
+        rows = []
+        for (item, digest), vector, found in zip(read, vectors, seen, strict=True):
+            before = known[item.id].fields if item.id in known else empty
+            rows.append(Row(item.id, vector, digest, item.photo, before | found | (item.fields or {})))
+        return rows
+
+    def _recognise(self, photos: list[Image.Image]) -> list[dict[str, Scalar | None]]:
+        if self.taxonomy is None:
+            return [{} for _ in photos]
+        names = recognised_fields(self.taxonomy)
+        found = self.model.recognize_many(photos, taxonomy=self.taxonomy, batch_size=len(photos))
+        return [dict.fromkeys(names) | _largest(result) for result in found if isinstance(result, Recognition)]
+
+    def _attempt(self, item: Item, read: Callable[[ImageInput], T], image: ImageInput) -> T | None:
+        try:
+            return read(image)
+        except FashionRetrievalError as error:
+            failure = Failure(item.index, describe(item.image) or item.id, error)
+        if self.skip:
+            self.failures.append(failure)
+        elif self._fatal is None or failure.index < self._fatal.index:
+            self._fatal = failure
+        return None
+
+
+def recognised_fields(taxonomy: Taxonomy) -> list[str]:
+    """The fields that recognition gives: category, colour and the attribute groups."""
+    return list(dict.fromkeys(["category", "colour", *(group.name for group in taxonomy.attributes)]))
+
+
+def _content(image: ImageInput) -> tuple[ImageInput, str]:
+    """The photo, to be decoded later, and the SHA-256 of its file's bytes or, where it has no file, of its pixels."""
+    if isinstance(image, str | os.PathLike):
+        try:
+            with Path(image).open("rb") as file:
+                return image, hashlib.file_digest(file, "sha256").hexdigest()
+        except (OSError, ValueError):
+            return _pixels(image)  # which tells what is wrong with the file
+    if isinstance(image, bytes | bytearray | memoryview):
+        return image, hashlib.sha256(image).hexdigest()
+    if isinstance(image, Image.Image) or not hasattr(image, "read"):
+        return _pixels(image)
+    stream = cast(BinaryIO, image)
+    try:
+        if stream.seekable():
+            stream.seek(0)
+        content = stream.read()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{describe(image) or 'a file object'} can't be read ({error}); open it again") from error
+    return _content(content) if isinstance(content, bytes) else _pixels(image)
+
+
+def _pixels(image: ImageInput) -> tuple[ImageInput, str]:
+    upright = load_image(image)
+    return upright, hashlib.sha256(f"{upright.size}".encode() + upright.tobytes()).hexdigest()
+
+
+def _largest(recognition: Recognition) -> dict[str, Scalar | None]:
+    garment: Garment | None = max(recognition.garments, key=lambda garment: garment.area, default=None)
+    if garment is None:
+        return {}
+    values: dict[str, Scalar | None] = {"category": garment.category.name, "colour": garment.colour}
+    return values | {name: attribute.value for name, attribute in garment.attributes.items()}
+
+
+@contextmanager
+def adding_bar(total: int | None, shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr; what it gives is told how many photos are through, and how many failed so far."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("adding photos"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]:.1f} photos/s"),
+        TextColumn("{task.fields[failed]} failed"),
+        TimeRemainingColumn(),
+    )
+    started, done = time.monotonic(), 0
+    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
+        task = bar.add_task("", total=total, rate=0.0, failed=0)
+
+        def tell(number: int, failed: int) -> None:
+            nonlocal done
+            done += number
+            rate = done / max(time.monotonic() - started, 1e-6)
+            bar.update(task, completed=done, rate=rate, failed=failed)
+
+        yield tell
