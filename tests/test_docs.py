@@ -79,6 +79,17 @@ def test_encode_folder(monkeypatch, capsys):
     assert all(-1 <= float(line.split()[0]) <= 1 for line in lines)
 
 
+def test_compose_and_search(desk, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["compose_and_search.py"])
+    runpy.run_path(str(EXAMPLES / "compose_and_search.py"), run_name="__main__")
+    counts, first, change, board = capsys.readouterr().out.splitlines()
+    assert counts == "2 added, 0 unchanged"
+    assert first.startswith("an orange jumpsuit: astronaut.jpg ")
+    assert change.startswith("astronaut.jpg, but black with a collar: grace_hopper.jpg ")
+    assert board == "board: board.png"
+    assert (desk / "board.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_readme_names_the_checks_that_run():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme.count(CHECKS) == 1

@@ -71,6 +71,12 @@ def by_hand(vectors, query, ids):
     return sorted(zip(np.round(-scores, 6), ids, strict=True))
 
 
+def test_what_a_gallery_is_can_be_seen_without_its_model(gallery, model):
+    info = Gallery.peek(gallery.info.uri)
+    assert (info.model_id, info.fingerprint, info.count) == (model.model_id, model.fingerprint, 0)
+    assert info == gallery.info
+
+
 def test_search_is_that_of_a_plain_scan(gallery, model, tmp_path):
     paths = photos(tmp_path / "in", 30)
     metadata = [{"price": index / 2, "category": "ab"[index % 2], "sale": None} for index in range(30)]

@@ -158,6 +158,19 @@ class Gallery:
             engine.close()
             raise
 
+    @classmethod
+    def peek(cls, uri: str | Path) -> GalleryInfo:
+        """What a gallery is, without a model: which one to load for it.
+
+        Raises:
+            GalleryError: None is there, or it is no gallery.
+        """
+        engine = _engine_for(uri).open(str(uri))
+        try:
+            return _info(engine)
+        finally:
+            engine.close()
+
     def add(
         self,
         images: Iterable[ImageInput],
@@ -258,18 +271,7 @@ class Gallery:
     @property
     def info(self) -> GalleryInfo:
         """What this gallery is."""
-        engine, kept = self._engine, self._engine.settings
-        return GalleryInfo(
-            uri=engine.uri,
-            engine=engine.name,
-            model_id=kept.model_id,
-            fingerprint=kept.fingerprint,
-            embedding_dim=kept.embedding_dim,
-            count=engine.count(),
-            fields=dict(kept.fields),
-            taxonomy=self._taxonomy.name if self._taxonomy else None,
-            indexed=engine.indexed(),
-        )
+        return _info(self._engine)
 
     def close(self) -> None:
         """Give the engine back; a closed gallery can't be used any more."""
@@ -300,6 +302,21 @@ class Gallery:
         if self._running is None:
             raise GalleryError("this gallery is closed; open it again with Gallery.open")
         return self._running
+
+
+def _info(engine: Engine) -> GalleryInfo:
+    kept = engine.settings
+    return GalleryInfo(
+        uri=engine.uri,
+        engine=engine.name,
+        model_id=kept.model_id,
+        fingerprint=kept.fingerprint,
+        embedding_dim=kept.embedding_dim,
+        count=engine.count(),
+        fields=dict(kept.fields),
+        taxonomy=Taxonomy.load(kept.taxonomy).name if kept.taxonomy else None,
+        indexed=engine.indexed(),
+    )
 
 
 def _engine_for(uri: str | Path) -> type[LanceEngine] | type[MilvusEngine]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,12 +87,11 @@ class Refinement:
             GalleryError: There is no such gallery, or it is of another model.
             ModelNotFoundError: Its model is not where it was.
         """
-        from fashion_retrieval.gallery import Gallery, _engine_for
+        from fashion_retrieval.gallery import Gallery
         from fashion_retrieval.model import FashionModel
 
         if model_id is None:
-            with closing(_engine_for(uri).open(str(uri))) as engine:
-                model_id = engine.settings.model_id
+            model_id = Gallery.peek(uri).model_id
         model = FashionModel.from_pretrained(model_id, device=device, dtype=dtype)
         return cls(model, Gallery.open(uri, model))
 

@@ -20,6 +20,9 @@ from training.data.triplets import GROUPS, Triplet
 _SURE = 0.7
 """Least probability of what a model said of an unlabelled product."""
 
+_DRAWN = 17
+"""Products among which the one that is most alike is found."""
+
 _SHADES = {"grey": "grey", "navy blue": "navy", "multi": "colourful", "off white": "off-white"}
 _CATEGORIES = {"button_down": "button-up shirt", "tee": "t-shirt", "polo": "polo shirt"}
 _SAID: dict[str, dict[str, tuple[str, ...]]] = {
@@ -77,35 +80,49 @@ def read_products(root: Path, pseudo_labels: Path | None) -> list[Product]:
 
 
 def derive(products: Sequence[Product], count: int, generator: torch.Generator) -> list[Triplet]:
-    """So many triplets within the groups, each group as often; pairs that differ in nothing known are passed over."""
+    """So many triplets within the groups, each group as often; pairs that differ in nothing known are passed over.
+
+    In every other triplet the two products are alike and the captions say only what differs, so that the reference is
+    needed to know the rest.
+    """
     by_group = {name: [p for p in products if p.group == name] for name in GROUPS}
     groups = [of_group for of_group in by_group.values() if len(of_group) > 1]
     triplets: list[Triplet] = []
     while groups and len(triplets) < count:
-        of_group = groups[len(triplets) % len(groups)]
-        candidate, target = (of_group[int(i)] for i in torch.randperm(len(of_group), generator=generator)[:2])
-        captions = describe(candidate, target, generator)
+        of_group, alike = groups[len(triplets) % len(groups)], len(triplets) // len(groups) % 2 == 1
+        drawn = torch.randperm(len(of_group), generator=generator)[: _DRAWN if alike else 2].tolist()
+        candidate, *others = (of_group[row] for row in drawn)
+        target = min(others, key=lambda other: len(_differing(candidate, other)) or len(ATTRIBUTES) + 2)
+        captions = describe(candidate, target, generator, whole=not alike)
         if captions is not None:
             triplets.append(Triplet(candidate.id, target.id, captions))
     return triplets
 
 
-def describe(candidate: Product, target: Product, generator: torch.Generator) -> tuple[str, str] | None:
-    """Two captions, "is red with long sleeves" and "has a collar": what differs first, then what stays."""
-    new = [g for g in ("colour", *ATTRIBUTES) if _phrases(target, g) and target.values[g] != candidate.values.get(g)]
-    old = [g for g in ("colour", *ATTRIBUTES) if _phrases(target, g) and g not in new]
+def describe(
+    candidate: Product, target: Product, generator: torch.Generator, *, whole: bool = True
+) -> tuple[str, str] | None:
+    """Two captions, "is red with long sleeves" and "has a collar": what differs first, then, if `whole`, what stays."""
+    new = _differing(candidate, target)
+    old = [g for g in ("colour", *ATTRIBUTES) if _phrases(target, g) and g not in new] if whole else []
     if not new:
         return None
     order = [*_shuffled(new, generator), *_shuffled(old, generator)]
     size = 2 + int(torch.randint(3, (), generator=generator))
     said = [_one(_phrases(target, group), generator) for group in order[:size]]
     category = target.values.get("category", "")
-    if category and float(torch.rand((), generator=generator)) < 0.5:
+    if category and whole and float(torch.rand((), generator=generator)) < 0.5:
         noun = _CATEGORIES.get(category, category.replace("_", " "))
         said.insert(0, f"a {noun}")
     half = max(1, len(said) // 2)
     first, second = said[:half], said[half:] or said[:1]
     return f"is {' '.join(first)}", _one((f"is {' and '.join(second)}", f"{', '.join(second)}"), generator)
+
+
+def _differing(candidate: Product, target: Product) -> list[str]:
+    """Groups whose value of the target can be said and is not known of the candidate."""
+    groups = ("colour", *ATTRIBUTES)
+    return [g for g in groups if _phrases(target, g) and target.values[g] != candidate.values.get(g)]
 
 
 def _phrases(product: Product, group: str) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from fashion_retrieval.config import ComposerConfig
 
-
 _IMAGE_START = 0.1
 """Of the image's gate: a text says more of the target than the reference photo does."""
 
