@@ -26,7 +26,7 @@ from training.data.deepfashion_labels import (
 from training.data.manifest import region_mask
 from training.data.texts import Vocabulary, encode_samples
 from training.loop import read_settings
-from training.train_raf_clip import CONFIGS, Settings
+from training.train_raf_clip import CONFIGS, Settings, read_garments_of
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +104,8 @@ def test_prepared_samples_train_the_papers_prompts(root):
         prepared_samples(root, ["train", "val"])
     samples = prepared_samples(root, ["train", "val"], whole=True)
     assert {(s.box, s.mask) for s in samples} == {(None, None)}
+    complete = read_settings(CONFIGS / "raf_clip_complete.toml", Settings)
+    assert read_garments_of(root, complete) == (samples, [])  # what the recipe trains on
     vocabulary = Vocabulary(Taxonomy.load("deepfashion"))
     encoded = encode_samples(samples, vocabulary, held_out=[], balance=0.0)
     first = samples[0]

@@ -20,8 +20,10 @@ from torch.nn import functional
 from fashion_retrieval.models.encoder import CONFIG_NAME, WEIGHTS_NAME, Encoder, build_encoder
 from fashion_retrieval.taxonomy import Taxonomy
 from training.data.crops import augment, load_crops
+from training.data.deepfashion import prepared_samples
+from training.data.deepfashion_files import annotation_folder
 from training.data.garments import read_garments
-from training.data.manifest import extra_samples, labelled_samples, read_held_out, read_synonyms
+from training.data.manifest import Sample, extra_samples, labelled_samples, read_held_out, read_synonyms
 from training.data.texts import TextBank, Vocabulary, encode_samples
 from training.loop import Optimisation, optimise, read_settings
 from training.losses import Targets, attribute_loss, category_loss, raf_clip_loss, vocabulary_loss, wrong_pairs
@@ -107,6 +109,13 @@ def draw(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return torch.multinomial(weights, count, generator=generator)
 
 
+def read_garments_of(root: Path, settings: Settings) -> tuple[list[Sample], list[Sample]]:
+    """Labelled garments and other photos: of DeepFashion (its train and val, as the paper) or of the open data pack."""
+    if annotation_folder(root) is not None:
+        return prepared_samples(root, ["train", "val"], whole=not settings.masked_garments), []
+    return labelled_samples(root, "train"), extra_samples(root, "train")
+
+
 def train(settings: Settings) -> Encoder:
     """Run the recipe and return the encoder with its (averaged) weights."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -116,10 +125,9 @@ def train(settings: Settings) -> Encoder:
     prepare_trainable(encoder, settings)
 
     held_out = list(read_held_out(HELD_OUT))
-    labelled = labelled_samples(root, "train")
+    labelled, extra = read_garments_of(root, settings)
     whole = [s for s in labelled if s.mask is None]
     masked = [s for s in labelled if s.mask is not None]
-    extra = extra_samples(root, "train")
     if settings.pseudo_labels:
         found = {(s.source, s.id, s.box): s for s in read_garments(Path(settings.pseudo_labels))}
         extra = [found.pop((s.source, s.id, s.box), s) for s in extra]

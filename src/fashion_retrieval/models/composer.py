@@ -23,7 +23,8 @@ _IMAGE_START = 0.1
 class Composer(nn.Module):
     """The attention-based gated composition network, or one of its ablations (PAPER: Table 5).
 
-    A query depends on its own tokens alone: padding is masked, and nothing is shared across a batch.
+    A query depends on its own tokens alone: padding is masked, and nothing is shared across a batch. The text's branch
+    changes the text's pooled embedding, and begins with no change; the image's branch says all that is kept.
     """
 
     def __init__(self, config: ComposerConfig) -> None:
@@ -31,6 +32,9 @@ class Composer(nn.Module):
         self.config = config
         variant = config.variant
         self.text_branch = Branch(config) if variant in ("only_text", "add", "agcn") else None
+        if self.text_branch is not None:
+            nn.init.zeros_(self.text_branch.exit.weight)
+            nn.init.zeros_(self.text_branch.exit.bias)
         self.image_branch = Branch(config) if variant in ("only_image", "add", "agcn") else None
         self.text_gate = Gate(config, start=0.5) if variant == "agcn" else None
         self.image_gate = Gate(config, start=_IMAGE_START) if variant == "agcn" else None
@@ -53,7 +57,7 @@ class Composer(nn.Module):
         pooled_text = functional.normalize(text[rows, lengths - 1], dim=-1)
         kept, changed = pooled_image, pooled_text
         if self.image_branch is not None:
-            kept = kept + self.image_branch(image, text, key_padding=padding)[:, 0]
+            kept = self.image_branch(image, text, key_padding=padding)[:, 0]
         if self.text_branch is not None:
             changed = changed + self.text_branch(text, image, query_padding=padding)[rows, lengths - 1]
         if self.config.variant == "only_image":
@@ -67,7 +71,7 @@ class Composer(nn.Module):
 
 
 class Branch(nn.Module):
-    """A stack of blocks in which one modality asks the other; its result is a change to the pooled embedding."""
+    """A stack of blocks in which one modality asks the other."""
 
     def __init__(self, config: ComposerConfig) -> None:
         super().__init__()
@@ -75,8 +79,6 @@ class Branch(nn.Module):
         self.other = _entrance(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.exit = nn.Linear(config.width, config.embedding_dim)
-        nn.init.zeros_(self.exit.weight)
-        nn.init.zeros_(self.exit.bias)
 
     def forward(
         self, own: Tensor, other: Tensor, *, query_padding: Tensor | None = None, key_padding: Tensor | None = None
@@ -85,8 +87,8 @@ class Branch(nn.Module):
         states, context = self.own(own), self.other(other)
         for block in self.blocks:
             states = block(states, context, query_padding, key_padding)
-        change: Tensor = self.exit(states)
-        return change
+        result: Tensor = self.exit(states)
+        return result
 
 
 class Block(nn.Module):
