@@ -75,7 +75,7 @@ def settings(pack: Path, tmp_path_factory: pytest.TempPathFactory) -> train_agcn
         model=str(tiny_folder(folder / "encoder")),
         output=str(folder / "run"),
         cache=str(folder / "cache"),
-        composer=train_agcn.Shape(width=16, depth=1, heads=2, hidden=32, dropout=0.0),
+        composer=train_agcn.Shape(width=16, depth=1, heads=2, hidden=32, dropout=0.1),
         optimisation=Optimisation(steps=80, lr=5e-3, warmup=5, weight_decay=0.01, checkpoint_every=20),
         batch_size=32,
         negatives="gallery",

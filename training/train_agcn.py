@@ -202,6 +202,7 @@ def train(settings: Settings, bundle: Bundle) -> Composer:
     from_labels = round(settings.batch_size * settings.derived_share) if material.derived else 0
 
     def loss_fn(chance: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+        torch.manual_seed(int(torch.randint(2**62, (), generator=chance)))  # dropout, too, depends on the step alone
         chosen = [
             pool[int(i)]
             for pool, count in ((material.triplets, settings.batch_size - from_labels), (material.derived, from_labels))

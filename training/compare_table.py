@@ -1,0 +1,93 @@
+"""The comparison as Markdown, beside the paper's figures."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from training.eval_composed import KS
+
+PAPER = Path(__file__).parent / "results/paper.toml"
+TITLES = {
+    "tirg": "TIRG", "val": "VAL", "cosmo": "CoSMo", "dcnet": "DCNet", "sac": "SAC", "fashionvil": "FashionViL",
+    "clvc_net": "CLVC-Net", "crn": "CRN", "combiner": "CLIP4Cir's Combiner", "agcn": "AGCN",
+    "sum": "Sum", "only_text": "Only text", "only_image": "Only image", "add": "Add",
+}  # fmt: skip
+"""Names as in the paper's tables, in the order of rows; the variants last."""
+_STARTS = {"sum": "sum of both", "text": "text", "own": "as published", None: ""}
+
+
+def read_paper() -> dict[str, Any]:
+    """The paper's tables, by name; see the file."""
+    return tomllib.loads(PAPER.read_text(encoding="utf-8"))
+
+
+def write_table(results: Mapping[str, Any], path: Path) -> None:
+    """Write `markdown`; a kill leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(markdown(results), encoding="utf-8")
+    partial.replace(path)
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """One table a protocol.
+
+    Args:
+        results: Of `training.compare_composers`.
+    """
+    paper = read_paper()
+    rows = sorted(results["composers"].values(), key=lambda row: [*TITLES].index(row["name"]))
+    said = [
+        "Recall in percent, R@10 / R@50; under it the 95% interval of the average, over queries and seeds. "
+        f"The paper's figures are those of FashionIQ, with other features: {paper['source']}."
+    ]
+    for protocol in rows[0]["protocols"] if rows else ():
+        said.append(f"### {results['source']}, {results['split']}, protocol {protocol}")
+        said.append(_table(rows, protocol, paper))
+    said += [f"{name} failed: {why}" for name, why in results["failed"].items()]
+    return "\n\n".join(said) + "\n"
+
+
+def _table(rows: list[Mapping[str, Any]], protocol: str, paper: Mapping[str, Any]) -> str:
+    groups = list(rows[0]["protocols"][protocol]["groups"])
+    header = ["composer", "start", *groups, "average", "AGCN ahead by", "seeds", "parameters", "ms a step"]
+    lines = [[*header, "paper, average"], ["---"] * (len(header) + 1)]
+    for row in rows:
+        found = row["protocols"][protocol]
+        average = found["average"]
+        intervals = " / ".join(_range(average[f"recall_at_{k}_interval"]) for k in KS)
+        ahead = (row["agcn_is_ahead_by"] or {}).get(protocol)
+        lines.append(
+            [
+                TITLES[row["name"]],
+                _STARTS[row["start"]],
+                *(_pair(found["groups"][group]) for group in groups),
+                f"{_pair(average)}<br>{intervals}",
+                f"{100 * ahead['mean']:+.2f} ({_range(ahead['interval'])})" if ahead else "",
+                str(len(row["runs"])),
+                f"{row['parameters']:,}",
+                f"{1000 * row['seconds_per_step']:.0f}" if row["seconds_per_step"] is not None else "",
+                _published(TITLES[row["name"]], paper),
+            ]
+        )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _pair(row: Mapping[str, Any]) -> str:
+    return " / ".join(f"{100 * row[f'recall_at_{k}']:.2f}" for k in KS)
+
+
+def _range(interval: list[float]) -> str:
+    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+
+
+def _published(title: str, paper: Mapping[str, Any]) -> str:
+    """The average of Table 3, or of Table 5; nothing for a composer that is in neither."""
+    for table in ("table_3", "table_5"):
+        if title in paper[table]["rows"]:
+            figures = dict(zip(paper[table]["columns"], paper[table]["rows"][title], strict=True))
+            return f"{figures['average R@10']:.2f} / {figures['average R@50']:.2f}"
+    return ""
