@@ -23,7 +23,8 @@ _STRIDE = 32
 _WIDTH = 96
 _MIN_AREA = 0.002  # of the photo
 _MIN_PART = 0.04  # of the largest part of the same garment
-_MIN_SHARE = 0.4  # of the clothing probability, for a kind to be in the photo
+_MIN_SHARE = 0.45  # of the clothing probability, for a kind to be in the photo
+_MIN_SCORE = 0.75  # of a region, unless it is the surest one
 _CLOTHING = 0.5
 _WORKING_SIDE = 1024
 _REACH = {"footwear": 2.0, "legwear": 2.0}
@@ -110,7 +111,7 @@ class GarmentSegmenter(nn.Module):
 
         Whether a pixel is clothing is decided first: a coat that might be a dress is clothing for sure. Its kind comes
         second, among the kinds of which the photo shows a garment: what is too small or too unsure for one of its own
-        goes to the runner-up.
+        goes to the runner-up. Regions that are hardly surer clothing than not are left out, but for the surest.
         """
         garments = [i for i, kind in enumerate(self.config.classes) if kind not in (BACKGROUND, PERSON)]
         shares = probabilities[garments]
@@ -131,7 +132,8 @@ class GarmentSegmenter(nn.Module):
                 if mask.mean() >= _MIN_AREA:
                     score = float(total[mask].mean())
                     regions.append(Region(_bounds(mask), mask, score, self.config.classes[garments[row]]))
-        return regions
+        surest = max((region.score for region in regions), default=0.0)
+        return [region for region in regions if region.score >= min(_MIN_SCORE, surest)]
 
     def _reach(self, index: int) -> float:
         return _REACH.get(self.config.classes[index], 0.75)
