@@ -11,10 +11,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import fashion_retrieval
-from fashion_retrieval import Attribute, Colour, Failure, Garment, Recognition, Score, _cli_encode
+from fashion_retrieval import Failure, Garment, Recognition, _cli_encode
 from fashion_retrieval._cli_photos import find_photos
 from fashion_retrieval.cli import app
 from fashion_retrieval.errors import ImageError, InputError, ModelNotFoundError
+from fashion_retrieval.results import Attribute, Colour, Score
 from tests.tiny import drawn_photo, photo_folder
 
 

@@ -224,7 +224,7 @@ def test_the_recipe_is_read_with_all_faults(tmp_path: Path) -> None:
     assert settings.composers == list(NAMES)
     shared = settings.recipe
     assert (shared.composer.heads, shared.optimisation.seed) == (4, 0)
-    assert [c.key for c in contenders(settings)][:6] == ["agcn", "sum", "only_text", "only_image", "add", "tirg_sum"]
+    assert [c.key for c in contenders(settings)][:6] == ["agcn", "sum", "only_text", "only_image", "add", "tirg_text"]
     both = contenders(replace(settings, starts=["text", "own"], composers=["crn", "add"]))
     assert [c.key for c in both] == ["add", "crn_text", "crn_own"]
     text = re.sub(r"(?m)^seeds = .*", 'seeds = []\ncomposers = ["tirg", "tirg", "clip"]', CONFIG.read_text())

@@ -158,7 +158,7 @@ def test_a_reference_is_checked():
 
 def test_without_a_composer(folder, photos):
     plain = FashionModel.from_pretrained(folder, device="cpu", dtype="float32")
-    with pytest.raises(UnsupportedError, match="a model with a composer"):
+    with pytest.raises(UnsupportedError, match="has no composer"):
         plain.compose(photos[0], "in red")
     assert plain.compose(None, "in red").shape == (1, 16)
     assert len(plain.reference(photos)) == 3

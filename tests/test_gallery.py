@@ -73,7 +73,7 @@ def by_hand(vectors, query, ids):
 
 def test_what_a_gallery_is_can_be_seen_without_its_model(gallery, model):
     info = Gallery.peek(gallery.info.uri)
-    assert (info.model_id, info.fingerprint, info.count) == (model.model_id, model.fingerprint, 0)
+    assert (info.fingerprint, info.embedding_dim, info.count) == (model.fingerprint, model.embedding_dim, 0)
     assert info == gallery.info
 
 

@@ -114,12 +114,21 @@ def test_people_who_stand_apart_have_garments_of_their_own(
 
 
 def test_a_box_gets_the_kind_that_fills_it(segmenter: GarmentSegmenter, monkeypatch: pytest.MonkeyPatch) -> None:
-    see(segmenter, monkeypatch, painted(((0, 0, 80, 40), {"upper": 0.9}), ((0, 40, 80, 100), {"dress": 0.9})))
+    see(segmenter, monkeypatch, painted(((0, 0, 80, 40), {"upper": 0.9}), ((0, 40, 80, 100), {"footwear": 0.9})))
     (region,) = segmenter.segment(PHOTO, np.array([[10.5, 30, 60, 95.5]], dtype=np.float32))
-    assert region.kind == "dress"
+    assert region.kind == "footwear"
     assert region.box == (10.5, 30, 60, 95.5)
     rows, columns = np.nonzero(region.mask)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (40, 95, 10, 59)
+
+
+def test_kinds_that_are_alike_add_up_in_a_box(segmenter: GarmentSegmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    coat, shoe = {"upper": 0.2, "outerwear": 0.25, "dress": 0.1}, {"footwear": 0.9}
+    see(segmenter, monkeypatch, painted(((0, 0, 80, 85), coat), ((0, 85, 80, 100), shoe)))
+    (region,) = segmenter.segment(PHOTO, np.array([[10, 20, 60, 100]], dtype=np.float32))
+    assert region.kind == "outerwear"
+    assert np.nonzero(region.mask)[0].max() == 84
+    assert region.score == pytest.approx(0.55, abs=1e-4)
 
 
 def test_a_box_on_background_is_taken_whole(segmenter: GarmentSegmenter, monkeypatch: pytest.MonkeyPatch) -> None:

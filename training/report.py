@@ -44,7 +44,7 @@ def composed_bars(folder: Path) -> list[tuple[str, float, float]]:
     average = _read(folder / "composed_val.json")["protocols"]["full"]["average"]
     ablation = _read(folder / "compare_variants.json")["composers"]
     agcn, text = (ablation[n]["protocols"]["full"]["average"]["recall_at_10"] for n in ("agcn", "only_text"))
-    names = _read(folder / "retrieval_val.json")
+    names = _read(folder / "retrieval_val.json")["retrieval"]
     return [
         ("composed retrieval among all products, R@10", average["recall_at_10"], 0.34),
         ("composed retrieval among all products, R@50", average["recall_at_50"], 0.66),
@@ -65,7 +65,7 @@ def _composed(folder: Path) -> list[str]:
         for name in VARIANTS
         for parameters in [ablation["composers"][name]["parameters"]]
     ]
-    names = _read(folder / "retrieval_val.json")
+    names = _read(folder / "retrieval_val.json")["retrieval"]
     ways = [
         (way.replace("_", " "), *(f"{100 * names[way][f'recall_at_{k}']:.1f}" for k in (3, 5, 10, 50)))
         for way in ("text_to_image", "image_to_text")

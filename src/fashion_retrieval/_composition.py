@@ -119,7 +119,7 @@ class Composition:
     def _compose(self, references: Sequence[Reference], texts: Sequence[str], weight: float) -> NDArray[np.float32]:
         if self.composer is None:
             raise UnsupportedError(
-                "expected a model with a composer, which joins a photo and a text into one query; this one has none: "
+                "this model has no composer, so it can't join a photo and a text into one query; "
                 "use 'compact', or encode(images=…) and encode(texts=…) for the two separately"
             )
         image = torch.from_numpy(np.stack([reference.tokens for reference in references])).float().to(self.device)

@@ -27,6 +27,8 @@ _MIN_SHARE = 0.45  # of the clothing probability, for a kind to be in the photo
 _MIN_SCORE = 0.75  # of a region, unless it is the surest one
 _CLOTHING = 0.5
 _WORKING_SIDE = 1024
+_FAMILIES = (("upper", "outerwear", "dress"), ("trousers", "shorts", "skirt", "legwear"))
+"""Kinds that are easily taken for one another; in a box their probabilities add up."""
 _REACH = {"footwear": 2.0, "legwear": 2.0}
 """Gap between parts of one garment, in widths of the wider part; 0.75 where nothing is said. Shoes stand apart."""
 
@@ -146,18 +148,23 @@ class GarmentSegmenter(nn.Module):
     def _region_in_box(
         self, probabilities: NDArray[np.float32], box: NDArray[np.float32], size: tuple[int, int]
     ) -> Region:
-        """The main garment inside a box: its kind is the one that fills most of it."""
+        """The main garment inside a box, by the family of kinds that fills most of it."""
         scale = probabilities.shape[1] / size[0], probabilities.shape[2] / size[1]
         left, top = int(box[0] * scale[1]), int(box[1] * scale[0])
         right, bottom = math.ceil(box[2] * scale[1]), math.ceil(box[3] * scale[0])
         inside = probabilities[:, top:bottom, left:right]
-        garments = [i for i, kind in enumerate(self.config.classes) if kind not in (BACKGROUND, PERSON)]
-        best = max(garments, key=lambda i: float(inside[i].sum()))
+        kinds = {kind: i for i, kind in enumerate(self.config.classes) if kind not in (BACKGROUND, PERSON)}
+        families = [[kinds[kind] for kind in family if kind in kinds] for family in _FAMILIES]
+        families += [[i] for kind, i in kinds.items() if not any(kind in family for family in _FAMILIES)]
+        main = max(filter(None, families), key=lambda members: float(inside[members].sum()))
+        best = max(main, key=lambda i: float(inside[i].sum()))
+        others = [i for i in range(len(inside)) if i not in main]
+        share, rival = inside[main].sum(0), inside[others].max(0)
         mask = np.zeros(probabilities.shape[1:], bool)
-        mask[top:bottom, left:right] = inside[best] > 0.5 * (inside.max(0))
+        mask[top:bottom, left:right] = share > 0.5 * np.maximum(share, rival)
         if not mask.any():
             mask[top:bottom, left:right] = True
-        score = float(probabilities[best][mask].mean())
+        score = float(probabilities[main].sum(0)[mask].mean())
         region = _at_size(Region(_bounds(mask), mask, score, self.config.classes[best]), size)
         whole = np.zeros(size, bool)
         whole[math.floor(box[1]) : math.ceil(box[3]), math.floor(box[0]) : math.ceil(box[2])] = True
