@@ -214,14 +214,11 @@ class FashionModel:
         return self._encode_images(list(images) if several else [images], batch_size, progress)  # type: ignore[arg-type, list-item]
 
     def reference(self, images: ReferenceInput | Sequence[ReferenceInput], *, batch_size: int = 32) -> list[Reference]:
-        """Reference photos encoded for `compose`, to be used with many texts.
+        """Reference photos encoded for `compose`, to be used with many texts; one `Reference` a photo.
 
         Args:
             images: One photo or a sequence of them, as `encode` takes; matches of a gallery too.
             batch_size: How many go through the model at a time.
-
-        Returns:
-            One a photo.
 
         Raises:
             InputError: A photo can't be used; the message says which.
