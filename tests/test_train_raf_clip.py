@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,20 @@ from torch import Tensor
 
 from fashion_retrieval import checkpoint
 from fashion_retrieval.taxonomy import Taxonomy
-from tests.drawn_pack import LABELLED, NOTHING, SCENES, STREET_COLOURS, STREET_LABELS, labels_of, log_of, write_pack
+from tests.drawn_pack import (
+    LABELLED,
+    NOTHING,
+    SCENES,
+    STREET_COLOURS,
+    STREET_LABELS,
+    labels_of,
+    log_of,
+    write_lines,
+    write_pack,
+)
 from tests.tiny import tiny_clip, tiny_folder
 from training import train_raf_clip
-from training.data.crops import augment, load_crops, read_crop
+from training.data.crops import augment, erase, load_crops, read_crop
 from training.data.manifest import (
     Sample,
     extra_samples,
@@ -115,11 +126,11 @@ def test_an_interrupted_run_goes_on_exactly(
     straight = train_raf_clip.train(base).clip.state_dict()
     steps: list[int] = []
 
-    def stopping(crops: Tensor, size: tuple[int, int], chance: torch.Generator) -> Tensor:
+    def stopping(crops: Tensor, size: tuple[int, int], chance: torch.Generator, **how: Any) -> Tensor:
         steps.append(len(steps))
         if len(steps) == 4:
             raise KeyboardInterrupt
-        return augment(crops, size, chance)
+        return augment(crops, size, chance, **how)
 
     resumed = replace(base, output=str(tmp_path / "resumed"))
     with monkeypatch.context() as patch:
@@ -214,8 +225,34 @@ def test_texts_with_held_out_words_never_reach_the_vocabulary(pack: Path) -> Non
     texts = vocabulary.texts
     assert {"Lark Men Blue T-shirt", "Noor Women Handbag", "a photo of grey tshirts"} <= set(texts)
     assert {"Mara Men Plaid Shirt", "a photo of khaki handbags", "Lark Women Oversized T-shirt"}.isdisjoint(texts)
-    names = [texts[row] if row >= 0 else None for row in rows.attribute_texts[:, -1].tolist()]
+    names = [texts[row] if row >= 0 else None for row in rows.attribute_texts[:, -2].tolist()]
     assert names[:4] == ["Lark Men Blue T-shirt", None, "Ines Women Red Dress", "Roya Women Black Handbag"]
+
+
+def test_what_a_pair_says_of_its_target_is_a_text_of_its_photo(tmp_path: Path) -> None:
+    pack = write_pack(tmp_path)
+    known = [s for s in [*labelled_samples(pack, "train"), *extra_samples(pack, "train")] if s.source == "products"]
+    pairs = [{"group": "shirt", "split": "train", "candidate": "0", "target": s.id, "captions": ["is red", "a collar"]}
+             for s in known[:1] + known[-1:]]  # fmt: skip
+    write_lines(pack / "pairs.jsonl", [*pairs, pairs[0] | {"split": "val", "captions": ["is secret", "x"]}])
+    told = [s for s in [*labelled_samples(pack, "train"), *extra_samples(pack, "train")] if s.source == "products"]
+    for before, after in zip(known, told, strict=True):
+        said = ("is red and a collar",) if before.id in (known[0].id, known[-1].id) else ()
+        assert after.texts == (before.texts[0], *said, *before.texts[1:])
+    vocabulary = Vocabulary(Taxonomy.load("default"))
+    rows = encode_samples(told, vocabulary, HELD_OUT_WORDS, 0.0)
+    assert vocabulary.texts[rows.attribute_texts[0, -1]] == "is red and a collar"
+
+
+def test_random_erasing_hides_a_rectangle_of_a_share_of_the_pictures() -> None:
+    pictures = torch.zeros(400, 3, 40, 30)
+    hidden = erase(pictures, 0.25, torch.Generator().manual_seed(0))
+    touched = hidden.flatten(1).any(1)
+    assert touched.float().mean().item() == pytest.approx(0.25, abs=0.05)
+    shares = hidden[touched].mean((1, 2, 3))
+    assert 0.03 < shares.min() < shares.max() < 0.28
+    rows, columns = (hidden[touched][:, 0].any(axis) for axis in (2, 1))
+    torch.testing.assert_close(hidden[touched][:, 0], (rows[:, :, None] & columns[:, None, :]).float())
 
 
 def test_samples_become_rows_of_text_ids(pack: Path) -> None:
@@ -245,7 +282,7 @@ def test_samples_become_rows_of_text_ids(pack: Path) -> None:
     ]
 
     def attributes(row: int) -> list[str | None]:
-        return [vocabulary.texts[text] if text >= 0 else None for text in rows.attribute_texts[row, :-1].tolist()]
+        return [vocabulary.texts[text] if text >= 0 else None for text in rows.attribute_texts[row, :-2].tolist()]
 
     assert vocabulary.groups == ("texture", "sleeve", "length", "neckline", "fabric", "fit")
     assert attributes(2) == [
