@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,14 +31,11 @@ def as_pairs(
     Raises:
         InputError: Lists of different length, a list beside a single one, a text that is empty or none, or neither.
     """
-    several = isinstance(references, list | tuple), isinstance(texts, list | tuple)
-    if any(several) and not all(
-        many or given is None for many, given in zip(several, (references, texts), strict=True)
-    ):
+    lists = [value for value in (references, texts) if isinstance(value, list | tuple)]
+    if lists and any(value is not None and not isinstance(value, list | tuple) for value in (references, texts)):
         raise InputError("compose expects one photo and one text, or two lists of equal length; got a list beside one")
-    count = len(texts) if isinstance(texts, list | tuple) else len(references) if several[0] else 1  # type: ignore[arg-type]
-    left = list(references) if several[0] else [references] * count  # type: ignore[arg-type]
-    right = list(texts) if isinstance(texts, list | tuple) else [texts] * count
+    count = len(lists[0]) if lists else 1
+    left, right = _listed(references, count), _listed(texts, count)
     if len(left) != len(right):
         raise InputError(f"compose expects as many photos as texts, got {len(left)} and {len(right)}")
     for index, (reference, text) in enumerate(zip(left, right, strict=True)):
@@ -45,7 +43,12 @@ def as_pairs(
             raise InputError(f"modification_text[{index}] must be a text that is not empty or None, got {text!r}")
         if reference is None and text is None:
             raise InputError(f"compose needs a photo or a text, pair {index} has neither")
-    return list(zip(left, right, strict=True))  # type: ignore[arg-type]
+    return list(zip(left, right, strict=True))
+
+
+def _listed(value: Any, count: int) -> list[Any]:  # noqa: ANN401  # one of the two kinds of `as_pairs`
+    """A list as it is; one value, or None, so many times."""
+    return list(value) if isinstance(value, list | tuple) else [value] * count
 
 
 def check_text_weight(weight: float | None) -> float:

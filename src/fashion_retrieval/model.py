@@ -225,8 +225,8 @@ class FashionModel:
             UnsupportedError: This model's image tower has no token features.
         """
         _check_batch_size(batch_size)
-        several = isinstance(images, list | tuple)
-        return self._composition.references(list(images) if several else [images], batch_size)  # type: ignore[arg-type, list-item]
+        several: list[Any] = list(images) if isinstance(images, list | tuple) else [images]
+        return self._composition.references(several, batch_size)
 
     def compose(
         self,
