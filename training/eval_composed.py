@@ -10,8 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
+from fashion_retrieval.errors import InputError
+from training.data.fashioniq import Protocol as FashionIQProtocol
+from training.data.fashioniq import read_fashioniq
+from training.data.pairs import Gallery, read_pairs
 from training.data.triplets import CaptionMode, ComposedSet, Group, join_captions
-from training.metrics import rank_targets, recall_at_k, recall_interval, stratified_interval
+from training.eval_outcomes import Outcomes
+from training.metrics import rank_targets, recall_at_k, recall_interval
 
 KS = (10, 50)
 _BATCH = 64
@@ -55,6 +60,38 @@ def evaluate_composed(
             ranks[group.name] = rank_targets(asked, gallery, group.target_rows, group.excluded_rows)
         figures[one.protocol] = protocol_figures(one, ranks, seed=seed)
     return figures
+
+
+def read_sets(
+    data: Path, fashioniq: Path | None, protocol: str | None, split: str, groups: Sequence[str], missing: str
+) -> list[ComposedSet]:
+    """The pack's pairs against both galleries or, where its folder is given, FashionIQ under the wanted protocols.
+
+    Raises:
+        InputError: An argument has an unknown value, or a protocol is given without FashionIQ.
+        ConfigError: Files with faults, or missing photos.
+    """
+    if fashioniq is not None:
+        wanted = list(FashionIQProtocol) if protocol == "all" else [protocol or FashionIQProtocol.ORIGINAL]
+        return [read_fashioniq(fashioniq, split, protocol=p, groups=groups, missing=missing) for p in wanted]
+    if protocol is not None:
+        raise InputError(f"protocol {protocol!r} is one of FashionIQ's; give its folder with --fashioniq")
+    return [read_pairs(data, split, gallery=g, groups=groups, missing=missing) for g in Gallery]
+
+
+def remarks(sets: Sequence[ComposedSet]) -> list[str]:
+    """What a reader of the figures must know, said before they are measured."""
+    lines = []
+    for data in sets:
+        for group in data.groups:
+            where = f"{data.protocol} {group.name}:"
+            if group.missing:
+                lines.append(f"{where} {len(group.missing)} photos missing, {len(group.left_out)} queries left out")
+            if group.leaked:
+                lines.append(
+                    f"{where} {len(group.leaked)} photos of the gallery are in the train split of another group"
+                )
+    return lines
 
 
 Query = tuple[Path, str]
@@ -121,8 +158,13 @@ def _group_figures(group: Group, ranks: Ranks, seed: int) -> dict[str, Any]:
 
 def _macro_interval(ranks: Mapping[str, Ranks], ks: Sequence[int], seed: int) -> list[float]:
     hits = [np.mean([of_group <= k for k in ks], axis=0) for of_group in ranks.values()]
-    return stratified_interval(
-        [len(of_group) for of_group in hits],
-        lambda drawn: float(np.mean([h[rows].mean() for h, rows in zip(hits, drawn, strict=True)])),
-        seed=seed,
-    )
+    return Outcomes.of_groups(hits).interval(seed=seed)
+
+
+def composed_outcomes(figures: Mapping[str, Any]) -> dict[str, Outcomes]:
+    """Those of each average recall of `evaluate_composed`; an item is a query, drawn within its group."""
+    return {
+        f"{protocol} R@{k}": Outcomes.of_groups([np.array(row["ranks"]) <= k for row in found["groups"].values()])
+        for protocol, found in figures.items()
+        for k in KS
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,15 @@ from torch import Tensor
 
 from fashion_retrieval import FashionModel
 from fashion_retrieval.colours import PALETTE, dominant_colours
+from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.models.zero_shot import attribute_view
-from fashion_retrieval.taxonomy import Group, Taxonomy, Value
+from fashion_retrieval.taxonomy import Taxonomy, Value
 from training.data.crops import read_crop
 from training.data.manifest import GROUPS, Sample, labelled_samples, read_held_out, read_lines, region_mask
-from training.metrics import accuracy, bootstrap_interval, expected_calibration_error, macro_f1
+from training.data.triplets import readable, shown
+from training.eval_groups import Guesses, Nouns, group_figures, guess_group, marks, precision_outcomes
+from training.eval_outcomes import Outcomes
+from training.metrics import accuracy, macro_f1
 
 # Column of attributes.jsonl -> group of the deepfashion taxonomy, and label -> its value (the pack's README).
 DEEPFASHION_GROUPS = {
@@ -53,8 +56,18 @@ class Embedded:
 
 
 def embed_split(model: FashionModel, root: Path, split: str) -> Embedded:
-    """Encode whole photo, crop and masked crop of each labelled garment, and measure its colour."""
+    """Encode whole photo, crop and masked crop of each labelled garment, and measure its colour.
+
+    Raises:
+        ConfigError: Labels with faults, none in that split, or photos or masks that can't be read.
+    """
     samples = labelled_samples(root, split)
+    broken = [f.name for s in samples for f in (s.photo, s.mask) if f is not None and not readable(f)]
+    if broken or not samples:
+        fault = (
+            f"{len(broken)} photos or masks can't be read: {shown(broken)}" if broken else f"none of split {split!r}"
+        )
+        raise ConfigError(f"labelled garments in {root}: {fault}; see the pack's README.md")
     recogniser = model._recogniser(None, 1)
     crop = recogniser.embed([read_crop(s, masked=False) for s in samples], 32)
     whole, masked = crop.clone(), crop.clone()
@@ -92,32 +105,33 @@ def _final_colours(model: FashionModel, data: Embedded, nouns: list[Nouns]) -> l
     return [recogniser.colours(np.asarray(_photo(s)), mask, row, noun[0][0])[0].name for s, mask, row, noun in rows]
 
 
-def evaluate_recognition(model: FashionModel, data: Embedded) -> dict[str, Any]:
+def evaluate_recognition(model: FashionModel, data: Embedded, *, seed: int = 0) -> dict[str, Any]:
     """All figures of a split's labelled garments."""
     sources = np.array([s.source for s in data.samples])
     categories = _categories(model, data)
     nouns = _nouns(model, categories)
     figures: dict[str, Any] = {"garments": len(data.samples)}
     guesses = _deepfashion(model, data, data.view, nouns)
-    figures["deepfashion"] = {"all": _group_figures(guesses, np.ones(len(sources), bool))}
-    figures["deepfashion"] |= {name: _group_figures(guesses, sources == name) for name in sorted(set(sources.tolist()))}
-    figures["deepfashion"]["all"]["mean_precision_interval"] = _mean_interval(guesses)
+    figures["deepfashion"] = {"all": group_figures(guesses, np.ones(len(sources), bool))}
+    figures["deepfashion"] |= {name: group_figures(guesses, sources == name) for name in sorted(set(sources.tolist()))}
+    right = marks(guesses, len(sources))
+    figures["deepfashion"]["all"]["mean_precision_interval"] = precision_outcomes(right).interval(seed=seed)
+    figures["right"] = right
     figures["views_on_street"] = _views(model, data, sources, nouns)
-    figures["category"] = _category_figures(data, categories, sources)
+    figures["category"] = _category_figures(data, categories, sources, seed)
     named = [
         (s.source, s.colour or "", c) for s, c in zip(data.samples, _final_colours(model, data, nouns), strict=True)
     ]
     figures["colour"] = {"top1": accuracy([truth for _, truth, _ in named], [guess for *_, guess in named])}
-    figures["colour"]["top1_interval"] = _share_interval([truth == guess for _, truth, guess in named])
+    figures["colour"]["top1_interval"] = _share_interval([truth == guess for _, truth, guess in named], seed)
     for name in sorted(set(sources.tolist())):
         figures["colour"][name] = float(np.mean([truth == guess for source, truth, guess in named if source == name]))
     figures["default"] = _default_figures(model, data, nouns)
     return figures
 
 
-def _share_interval(hits: list[bool]) -> list[float]:
-    values = np.array(hits)
-    return bootstrap_interval(len(values), lambda rows: float(values[rows].mean()))
+def _share_interval(hits: list[bool], seed: int) -> list[float]:
+    return Outcomes.of_groups([np.array(hits)]).interval(seed=seed)
 
 
 def _categories(model: FashionModel, data: Embedded) -> list[Tensor]:
@@ -131,15 +145,9 @@ def _nouns(model: FashionModel, categories: list[Tensor]) -> list[Nouns]:
     return [recogniser.nouns(shares) for shares in categories]
 
 
-Nouns = Sequence[tuple[Value, float]]
-"""Categories a garment may be of, with weights."""
-
-Guesses = dict[str, list[tuple[int, str, str, float]]]
-"""Group -> (row, truth, guess, probability) of the garments that carry a label of it."""
-
-
 def _deepfashion(model: FashionModel, data: Embedded, embeddings: Tensor, nouns: list[Nouns]) -> Guesses:
-    groups = {group.name: group for group in Taxonomy.load("deepfashion").attributes}
+    recogniser = model._recogniser("deepfashion", 1)
+    groups = {group.name: group for group in recogniser.taxonomy.attributes}
     guesses: Guesses = {}
     for column in GROUPS:
         mapping = DEEPFASHION_VALUES.get(column, {})
@@ -148,60 +156,21 @@ def _deepfashion(model: FashionModel, data: Embedded, embeddings: Tensor, nouns:
             for i, s in enumerate(data.samples)
             if column in s.attributes
         }
-        guesses[column] = _guess(model, "deepfashion", groups[DEEPFASHION_GROUPS[column]], embeddings, nouns, truths)
+        guesses[column] = guess_group(recogniser, groups[DEEPFASHION_GROUPS[column]], embeddings, nouns, truths)
     return guesses
-
-
-def _guess(
-    model: FashionModel, taxonomy: str, group: Group, embeddings: Tensor, nouns: list[Nouns], truths: dict[int, str]
-) -> list[tuple[int, str, str, float]]:
-    recogniser = model._recogniser(taxonomy, 1)
-    names = [value.name for value in group.values]
-    rows = []
-    for i, truth in truths.items():
-        shares = recogniser.attribute_probabilities(embeddings[i], group, nouns[i])
-        best = int(shares.argmax())
-        rows.append((i, truth, names[best], float(shares[best])))
-    return rows
-
-
-def _group_figures(guesses: Guesses, chosen: np.ndarray) -> dict[str, Any]:
-    figures: dict[str, Any] = {}
-    for column, rows in guesses.items():
-        kept = [row for row in rows if chosen[row[0]]]
-        if kept:
-            _, truth, guess, sure = zip(*kept, strict=True)
-            right = np.array([t == g for t, g in zip(truth, guess, strict=True)])
-            figures[column] = {
-                "precision": accuracy(truth, guess),
-                "macro_f1": macro_f1(truth, guess),
-                "calibration_error": expected_calibration_error(np.array(sure), right),
-                "labelled": len(kept),
-            }
-    for name in ("precision", "macro_f1", "calibration_error"):
-        figures[f"mean_{name}"] = float(np.mean([figures[c][name] for c in guesses if c in figures]))
-    return figures
-
-
-def _mean_interval(guesses: Guesses) -> list[float]:
-    right = {c: np.array([t == g for _, t, g, _ in rows]) for c, rows in guesses.items()}
-    count = max(len(rows) for rows in right.values())
-
-    def mean(indices: np.ndarray) -> float:
-        return float(np.mean([rows[indices % len(rows)].mean() for rows in right.values()]))
-
-    return bootstrap_interval(count, mean)
 
 
 def _views(model: FashionModel, data: Embedded, sources: np.ndarray, nouns: list[Nouns]) -> dict[str, Any]:
     """The paper's Table 4 on street photos: whole photo, crop, masked crop."""
     street = sources == "street"
+    if not street.any():
+        return {}
     views = {"whole_photo": data.whole, "crop": data.crop, "masked_crop": data.masked, "as_recognised": data.view}
-    means = {n: _group_figures(_deepfashion(model, data, e, nouns), street)["mean_precision"] for n, e in views.items()}
+    means = {n: group_figures(_deepfashion(model, data, e, nouns), street)["mean_precision"] for n, e in views.items()}
     return {**means, "region_over_whole_photo": means["masked_crop"] - means["whole_photo"]}
 
 
-def _category_figures(data: Embedded, categories: list[Tensor], sources: np.ndarray) -> dict[str, Any]:
+def _category_figures(data: Embedded, categories: list[Tensor], sources: np.ndarray, seed: int) -> dict[str, Any]:
     """Top-1 among the pack's categories, and among all of the default taxonomy."""
     names = [value.name for value in Taxonomy.load("default").category.values]
     pack = _pack_categories(data)
@@ -214,7 +183,7 @@ def _category_figures(data: Embedded, categories: list[Tensor], sources: np.ndar
         "top1_of_all": accuracy(truth, opened),
         "macro_f1": macro_f1(truth, closed),
     }
-    figures["top1_interval"] = _share_interval([t == g for t, g in zip(truth, closed, strict=True)])
+    figures["top1_interval"] = _share_interval([t == g for t, g in zip(truth, closed, strict=True)], seed)
     for name in sorted(set(sources.tolist())):
         rows = np.flatnonzero(sources == name)
         figures[name] = accuracy([truth[i] for i in rows], [closed[i] for i in rows])
@@ -234,12 +203,13 @@ def _pack_categories(data: Embedded) -> set[str]:
 
 def _default_figures(model: FashionModel, data: Embedded, nouns: list[Nouns]) -> dict[str, Any]:
     """The pack's own vocabulary, as users get it."""
-    groups = {group.name: group for group in Taxonomy.load("default").attributes}
+    recogniser = model._recogniser("default", 1)
+    groups = {group.name: group for group in recogniser.taxonomy.attributes}
     guesses = {}
     for column in GROUPS:
         truths = {i: s.attributes[column] for i, s in enumerate(data.samples) if column in s.attributes}
-        guesses[column] = _guess(model, "default", groups[column], data.view, nouns, truths)
-    return _group_figures(guesses, np.ones(len(data.samples), bool))
+        guesses[column] = guess_group(recogniser, groups[column], data.view, nouns, truths)
+    return group_figures(guesses, np.ones(len(data.samples), bool))
 
 
 def evaluate_words(model: FashionModel, data: Embedded, root: Path, split: str, words_file: Path) -> dict[str, Any]:

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import typer
 
+from fashion_retrieval.config import VARIANTS
 from fashion_retrieval.hub import resolve
-from training.compare_composers import VARIANTS
 from training.compare_table import TITLES
 from training.eval_composed import KS
-from training.evaluate import bars
+from training.eval_parts import bars
+from training.eval_tables import table
 from training.losses import Targets
 from training.plots import plot_groups
 
@@ -28,7 +28,7 @@ def main(results: Path) -> None:
     """Replace what stands between the marks of the three pages, and draw the chart."""
     figures = json.loads(results.read_text(encoding="utf-8"))
     goals = bars(figures, resolve(figures["model"])) + composed_bars(results.parent)
-    summary = _table(
+    summary = table(
         ("figure", "measured", "goal"), [(what, f"{measured:.3f}", f"{goal:g}") for what, measured, goal in goals]
     )
     _fill(ROOT / "README.md", "figures", summary)
@@ -71,11 +71,11 @@ def _composed(folder: Path) -> list[str]:
         for way in ("text_to_image", "image_to_text")
     ]
     return [
-        _table(("gallery", "group", "photos", "R@10 (95%)", "R@50 (95%)"), rows),
+        table(("gallery", "group", "photos", "R@10 (95%)", "R@50 (95%)"), rows),
         "AGCN and its ablations (the paper's Table 5), trained alike, in the `full` galleries:",
-        _table(("variant", "R@10 (95%)", "R@50 (95%)", "parameters"), variants),
+        table(("variant", "R@10 (95%)", "R@50 (95%)", "parameters"), variants),
         "Product names against the photos of `val` and the other way round:",
-        _table(("from, to", "R@3", "R@5", "R@10", "R@50"), ways),
+        table(("from, to", "R@3", "R@5", "R@10", "R@50"), ways),
     ]
 
 
@@ -100,7 +100,7 @@ def _compare(folder: Path) -> str:
         category = found["category"]["top1"]
         numbers = (every["mean_precision"], every["mean_macro_f1"], street["mean_precision"], category)
         rows.append((targets, *(f"{number:.3f}" for number in numbers)))
-    return _table(("targets", "mean precision", "mean macro-F1", "mean precision on street", "category, top-1"), rows)
+    return table(("targets", "mean precision", "mean macro-F1", "mean precision on street", "category, top-1"), rows)
 
 
 def _details(figures: dict[str, Any]) -> list[str]:
@@ -129,11 +129,11 @@ def _details(figures: dict[str, Any]) -> list[str]:
     return [
         f"### Attributes, `deepfashion` taxonomy\n\n95% interval of the mean precision: {low:.3f} to {high:.3f}.",
         "![Precision per group and source, with the annotators' agreement](../images/compact_groups.png)",
-        _table(header, rows),
+        table(header, rows),
         "### Whole photo, crop and masked crop on street photos",
-        _table(("view", "mean precision"), [(name.replace("_", " "), f"{value:.3f}") for name, value in views.items()]),
+        table(("view", "mean precision"), [(name.replace("_", " "), f"{value:.3f}") for name, value in views.items()]),
         "### Category and colour, top-1",
-        _table(
+        table(
             ("what", "all", *sources),
             [
                 (what, *(f"{recognition[what][key]:.3f}" for key in ("top1", *sources)))
@@ -145,13 +145,8 @@ def _details(figures: dict[str, Any]) -> list[str]:
         'ranked by its probability. Precision is that of the top n, n the garments it is true of; "alone" ranks by '
         f"the cosine to the word's prompt. {words['count']} words: mean precision {words['precision']:.3f}, "
         f"{words['over_chance']:.1f} times chance; alone {words['by_word_alone']:.3f}.",
-        _table(("word", "precision", "alone", "chance", "garments"), unseen),
+        table(("word", "precision", "alone", "chance", "garments"), unseen),
     ]
-
-
-def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [header, tuple("---" for _ in header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _fill(page: Path, name: str, text: str) -> None:

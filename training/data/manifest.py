@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from collections.abc import Iterable
@@ -15,6 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fashion_retrieval.errors import ConfigError
+from training.data.pairs import read_rows
+from training.data.triplets import read_json, shown
 
 COLOURS = (
     "red",
@@ -97,8 +98,15 @@ class Sample:
 
 
 def read_lines(path: Path, split: str | None = None) -> list[dict[str, Any]]:
-    """Rows of a JSON-lines file, of one split or all."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    """Rows of a JSON-lines file, of one split or all.
+
+    Raises:
+        ConfigError: The file is missing or can't be read, or a line is no row.
+    """
+    rows: list[dict[str, Any]] = read_json(path, lines=True)
+    wrong = [n for n, row in enumerate(rows, 1) if not isinstance(row, dict) or (split and "split" not in row)]
+    if wrong:
+        raise ConfigError(f"{path} must hold JSON objects with a split, row {wrong[0]} is none; correct or remove it")
     return rows if split is None else [row for row in rows if row["split"] == split]
 
 
@@ -139,28 +147,46 @@ def read_captions(root: Path, split: str) -> dict[str, list[str]]:
 
 
 def labelled_samples(root: Path, split: str) -> list[Sample]:
-    """Garments of attributes.jsonl, in its order."""
+    """Garments of attributes.jsonl, in its order.
+
+    Raises:
+        ConfigError: Files that are missing or lack columns, labels of products or regions that aren't there; all faults
+            in one message.
+    """
+    faults: list[str] = []
+    labelled = ("source", "id", "split", "category", "colour", *GROUPS)
+    rows = read_rows(root / "attributes.jsonl", labelled, faults)
+    names = {row["id"]: row["name"] for row in read_rows(root / "products.jsonl", ("id", "split", "name"), faults)}
+    street = read_rows(root / "street.jsonl", ("id", "split"), faults)
+    regions = {row["id"]: row.get("regions", []) for row in street if row["split"] == split}
+    rows = [row for row in rows if row["split"] == split]
+    known: set[tuple[str, Any, int | None]] = {("products", name, None) for name in names}
+    known |= {("street", name, place) for name, found in regions.items() for place in range(len(found))}
+    strangers = [
+        row["id"]
+        for row in rows
+        if row["source"] != "clothing" and (row["source"], row["id"], row.get("region")) not in known
+    ]
+    if strangers and not faults:
+        faults.append(
+            f"attributes.jsonl labels {len(strangers)} products or regions that aren't there: {shown(strangers)}"
+        )
+    if faults:
+        raise ConfigError(f"labels in {root}: {'; '.join(faults)}")
     captions = read_captions(root, split)
-    products = {row["id"]: row for row in read_lines(root / "products.jsonl", split)}
-    street = {row["id"]: row for row in read_lines(root / "street.jsonl", split)}
     samples = []
-    for row in read_lines(root / "attributes.jsonl", split):
-        photo = root / row["source"] / split / f"{row['id']}.jpg"
-        attributes = {group: row[group] for group in GROUPS if row[group] not in UNLABELLED.get(group, ())}
-        named = row["source"] == "products"
-        names = (products[row["id"]]["name"], *captions.get(row["id"], ())) if named else ()
+    for row in rows:
         sample = Sample(
             row["source"],
             row["id"],
-            photo,
+            root / row["source"] / split / f"{row['id']}.jpg",
             category=row["category"],
             colour=row["colour"],
-            attributes=attributes,
-            texts=names,
+            attributes={group: row[group] for group in GROUPS if row[group] not in UNLABELLED.get(group, ())},
+            texts=(names[row["id"]], *captions.get(row["id"], ())) if row["source"] == "products" else (),
         )
-        if row["source"] == "street":
-            sample = _with_region(sample, street[row["id"]]["regions"][row["region"]])
-        samples.append(sample)
+        located = row["source"] == "street"
+        samples.append(_with_region(sample, regions[row["id"]][row["region"]]) if located else sample)
     return samples
 
 
