@@ -1,7 +1,7 @@
 """A Hugging Face Hub on 127.0.0.1: as much of its HTTP protocol as downloads and uploads of models need.
 
 Repositories live in memory. The server counts every request and every body byte it sends, answers with the Hub's own
-status codes and error headers, and can cut a connection in the middle of a file.
+status codes and error headers, and can cut a connection in the middle of a file, on its way down or up.
 """
 
 from __future__ import annotations
@@ -21,10 +21,16 @@ from urllib.parse import unquote, urlsplit
 
 TOKEN = "hf_reader"
 WRITE_TOKEN = "hf_writer"
+OWNER = "house"
+"""Whose repositories `WRITE_TOKEN` may write."""
 
 
 def sha1(data: bytes) -> str:
     return hashlib.sha1(data, usedforsecurity=False).hexdigest()
+
+
+def git_oid(data: bytes) -> str:
+    return sha1(b"blob %d\0" % len(data) + data)
 
 
 @dataclass
@@ -73,6 +79,10 @@ class HubServer:
         """Body bytes sent, by file name."""
         self.cuts: dict[str, list[int]] = {}
         """File name -> for each of the coming GETs, after how many bytes the connection is cut."""
+        self.upload_cuts: dict[str, list[int]] = {}
+        """SHA-256 of a large file -> for each of its coming PUTs, after how many body bytes the connection is cut."""
+        self.card_errors: list[str] = []
+        """What the check of a model card's metadata finds."""
         self.status: int | None = None
         """When set, every request is answered with it."""
         self.lfs: dict[str, bytes] = {}
@@ -136,6 +146,10 @@ class _Handler(BaseHTTPRequestHandler):
         token = self.headers.get("Authorization", "").removeprefix("Bearer ") or None
         self.hub.requests.append(Request(self.command, path, self.headers.get("Range"), token))
         self.token = token
+        if self.command == "PUT" and (cuts := self.hub.upload_cuts.get(path.split("/")[2])):
+            self.rfile.read(cuts.pop(0))
+            self.close_connection = True
+            return
         self.body = self._read_body()
         try:
             if self.hub.status is not None:
@@ -169,17 +183,17 @@ class _Handler(BaseHTTPRequestHandler):
             with suppress(BrokenPipeError, ConnectionResetError):
                 self.wfile.write(data)
 
-    def _send_json(self, data: object) -> None:
-        self._send(json.dumps(data).encode(), headers={"Content-Type": "application/json"})
+    def _send_json(self, data: object, *, status: int = 200) -> None:
+        self._send(json.dumps(data).encode(), status=status, headers={"Content-Type": "application/json"})
 
-    def _authorise(self, *, write: bool) -> None:
+    def _authorise(self, repo: str, *, write: bool) -> None:
         if self.token not in (None, TOKEN, WRITE_TOKEN):
             raise _Refused(401, message="Invalid credentials in Authorization header")
-        if write and self.token != WRITE_TOKEN:
+        if write and (self.token != WRITE_TOKEN or not repo.startswith(f"{OWNER}/")):
             raise _Refused(401 if self.token is None else 403, message="You don't have the required permissions")
 
     def _repository(self, repo: str, *, write: bool = False) -> Repository:
-        self._authorise(write=write)
+        self._authorise(repo, write=write)
         found = self.hub.repositories.get(repo)
         if found is None or (found.private and self.token is None):
             if self.token is None:
@@ -230,9 +244,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(data[start : start + length], status=206 if start else 200, headers=headers)
 
     def create(self) -> None:
-        self._authorise(write=True)
         request = json.loads(self.body)
         repo = f"{request['organization']}/{request['name']}"
+        self._authorise(repo, write=True)
         url = f"{self.hub.url}/{repo}"
         if repo in self.hub.repositories:
             raise _Refused(409, message="You already created this model repo", url=url)
@@ -249,13 +263,15 @@ class _Handler(BaseHTTPRequestHandler):
         self._send_json({})
 
     def validate(self) -> None:
-        self._send_json({"errors": [], "warnings": []})
+        errors = [{"message": message} for message in self.hub.card_errors]
+        self._send_json({"errors": errors, "warnings": []}, status=400 if errors else 200)
 
     def preupload(self, repo: str, revision: str) -> None:
-        self._commit(self._repository(repo, write=True), revision)
+        repository = self._repository(repo, write=True)
+        files = repository.commits[self._commit(repository, revision)]
         paths = [item["path"] for item in json.loads(self.body)["files"]]
-        modes = [{"path": path, "uploadMode": _mode(path), "shouldIgnore": False, "oid": None} for path in paths]
-        self._send_json({"files": modes})
+        entries = {name: _tree_entry(name, data) for name, data in files.items()}
+        self._send_json({"files": [_upload_mode(path, entries.get(path, {})) for path in paths]})
 
     def lfs_batch(self, repo: str) -> None:
         self._repository(repo, write=True)
@@ -265,6 +281,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _lfs_actions(self, item: dict[str, Any]) -> dict[str, Any]:
         oid, size, step = item["oid"], item["size"], self.hub.part_size
+        if oid in self.hub.lfs:
+            return {"oid": oid, "size": size}
         base = f"{self.hub.url}/lfs/{oid}"
         actions: dict[str, Any] = {"upload": {"href": base}, "verify": {"href": f"{base}/verify"}}
         if size > step:
@@ -310,6 +328,8 @@ class _Handler(BaseHTTPRequestHandler):
             if line["key"] == "file":
                 yield value["path"], base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
+                if value["oid"] not in self.hub.lfs:
+                    raise _Refused(400, message="a large file was not uploaded")
                 yield value["path"], self.hub.lfs[value["oid"]]
 
 
@@ -317,8 +337,14 @@ def _mode(path: str) -> str:
     return "lfs" if path.endswith(".safetensors") else "regular"
 
 
+def _upload_mode(path: str, entry: dict[str, Any]) -> dict[str, Any]:
+    """How a file is to be sent, and the digest of the one that is there."""
+    oid = entry["lfs"]["oid"] if "lfs" in entry else entry.get("oid")
+    return {"path": path, "uploadMode": _mode(path), "shouldIgnore": False, "oid": oid}
+
+
 def _tree_entry(name: str, data: bytes) -> dict[str, Any]:
-    entry: dict[str, Any] = {"type": "file", "path": name, "size": len(data), "oid": sha1(data)}
+    entry: dict[str, Any] = {"type": "file", "path": name, "size": len(data), "oid": git_oid(data)}
     if _mode(name) == "lfs":
         entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
     return entry

@@ -10,42 +10,14 @@ from huggingface_hub import constants, hf_hub_download
 
 from fashion_retrieval import hub
 from fashion_retrieval.errors import HubError, InputError, ModelNotFoundError, WeightsError
-from tests.hub_server import TOKEN, WRITE_TOKEN, HubServer
+from tests import hub_fixtures
+from tests.hub_fixtures import OPEN_CLIP, REPO, WEIGHTS
+from tests.hub_server import TOKEN, HubServer
 from tests.tiny import contents
 
-WEIGHTS = bytes(range(256)) * 40
-OPEN_CLIP = {
-    "README.md": b"# A model\n",
-    "open_clip_config.json": b'{"model_cfg": {}}',
-    "tokenizer.json": b"{}",
-    "vocab.txt": b"dress\n",
-    "open_clip_model.safetensors": WEIGHTS,
-}
 TRANSFORMERS = {"config.json": b"{}", "model.safetensors": WEIGHTS[::-1]}
 MIXED = TRANSFORMERS | {"open_clip_config.json": b"{}", "open_clip_pytorch_model.bin": b"x"}
-REPO = "house/model"
-
-
-@pytest.fixture(autouse=True)
-def surroundings(monkeypatch, tmp_path):
-    """No token, no telemetry and no cache of the machine the tests run on."""
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "home" / "token"))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def server(monkeypatch):
-    with HubServer() as running:
-        monkeypatch.setattr(constants, "ENDPOINT", running.url)
-        template = running.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        yield running
+server, surroundings = hub_fixtures.server, hub_fixtures.surroundings
 
 
 # Without the Hub
@@ -366,97 +338,3 @@ def test_endpoint_and_offline_come_from_the_environment(tmp_path):
         running.requests.clear()
         assert run_script(**online, HF_HUB_OFFLINE="1") == [oid, "ModelNotFoundError"]
         assert running.requests == []
-
-
-# Uploads
-
-sends_parts = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
-"""huggingface_hub's multipart upload uses an argument that its HTTP client deprecates."""
-
-
-@pytest.fixture
-def saved(tmp_path):
-    folder = tmp_path / "saved"
-    folder.mkdir()
-    for name, data in (OPEN_CLIP | {"segmenter.safetensors": b"small"}).items():
-        (folder / name).write_bytes(data)
-    return folder
-
-
-@sends_parts
-def test_push_sends_the_same_bytes(server, saved):
-    url = hub.push(saved, REPO, token=WRITE_TOKEN)
-    repository = server.repositories[REPO]
-    oid = repository.branches["main"]
-    assert url == f"{server.url}/house/model/commit/{oid}"
-    assert repository.commits[oid] == contents(saved)
-    assert repository.messages[-1] == "Upload with fashion-retrieval"
-    assert not repository.private
-    assert len(server.parts) == 2
-    assert sorted(len(parts) for parts in server.parts.values()) == [1, -(-len(WEIGHTS) // server.part_size)]
-
-
-@sends_parts
-def test_pushed_model_comes_back(server, saved):
-    url = hub.push(saved, REPO, token=WRITE_TOKEN)
-    assert contents(hub.resolve(REPO, revision=url.rsplit("/", 1)[1])) == contents(saved)
-
-
-@sends_parts
-def test_push_leaves_out_what_is_not_the_model(server, saved):
-    (saved / "last.ckpt").write_bytes(b"x")
-    (saved / "logs").mkdir()
-    (saved / "logs" / "run.json").write_bytes(b"x")
-    hub.push(saved, REPO, token=WRITE_TOKEN)
-    repository = server.repositories[REPO]
-    assert repository.commits[repository.branches["main"]].keys() == OPEN_CLIP.keys() | {"segmenter.safetensors"}
-
-
-@sends_parts
-def test_push_again_commits_on_top(server, saved):
-    first = hub.push(saved, REPO, token=WRITE_TOKEN)
-    (saved / "README.md").write_bytes(b"# Better\n")
-    second = hub.push(saved, REPO, token=WRITE_TOKEN, commit_message="Better card")
-    repository = server.repositories[REPO]
-    assert first != second
-    assert repository.messages[-1] == "Better card"
-    assert repository.commits[repository.branches["main"]]["README.md"] == b"# Better\n"
-
-
-@sends_parts
-def test_push_private_and_to_a_branch(server, saved):
-    hub.push(saved, REPO, token=WRITE_TOKEN, private=True, revision="v2")
-    repository = server.repositories[REPO]
-    assert repository.private
-    assert repository.commits[repository.branches["v2"]] == contents(saved)
-    assert repository.commits[repository.branches["main"]] == {}
-
-
-@pytest.mark.parametrize(("token", "status"), [(None, 401), (TOKEN, 403), ("hf_wrong", 401)])
-def test_push_without_permission(server, saved, token, status):
-    server.repositories[REPO].commit({})
-    with pytest.raises(HubError, match=f"no permission to write to house/model \\(HTTP {status}\\); pass a token="):
-        hub.push(saved, REPO, token=token)
-
-
-def test_push_without_network(server, saved, monkeypatch):
-    server.stop()
-    with pytest.raises(HubError, match=r"can't upload to house/model: .*check the network"):
-        hub.push(saved, REPO, token=WRITE_TOKEN)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(HubError, match="while HF_HUB_OFFLINE is set; unset it"):
-        hub.push(saved, REPO, token=WRITE_TOKEN)
-
-
-def test_push_to_a_failing_hub(server, saved):
-    server.status = 500
-    with pytest.raises(HubError, match=r"can't upload to house/model: the Hub answered HTTP 500; try again later"):
-        hub.push(saved, REPO, token=WRITE_TOKEN)
-
-
-def test_push_refuses_what_is_no_model_and_no_id(server, saved, tmp_path):
-    with pytest.raises(InputError, match=r"holds no open_clip_model\.safetensors"):
-        hub.push(tmp_path / "nowhere", REPO)
-    with pytest.raises(InputError, match="'model' is not a Hub id"):
-        hub.push(saved, "model")
-    assert server.requests == []

@@ -65,6 +65,25 @@ class ComposerConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One measured figure.
+
+    Attributes:
+        value: A share in [0, 1] or another number.
+        interval: Low and high end of its 95% bootstrap interval, where it was computed.
+        metric: What it is: "accuracy", "macro-F1", "recall@10" ...
+        task: What was asked of the model, in the Hub's words where it has one: "zero-shot-image-classification" ...
+        data: What it was measured on.
+    """
+
+    value: float
+    interval: tuple[float, float] | None = None
+    metric: str = ""
+    task: str = ""
+    data: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """Everything about a published model that open_clip's own file does not say.
 
@@ -79,7 +98,7 @@ class ModelConfig:
         composer: None for a model without one.
         licence: SPDX identifier of the weights' licence, or "unknown".
         training_data: Names of the data sets it was trained on.
-        figures: Measured figures, name -> value.
+        figures: Measured figures by name; a file may hold plain numbers.
         sha256: File name -> hex digest of each other file of the folder, checked on loading.
     """
 
@@ -93,7 +112,7 @@ class ModelConfig:
     composer: ComposerConfig | None = None
     licence: str = "unknown"
     training_data: tuple[str, ...] = ()
-    figures: dict[str, float] = field(default_factory=dict)
+    figures: dict[str, Figure] = field(default_factory=dict)
     sha256: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -118,10 +137,16 @@ class ModelConfig:
         faults = ["'schema_version' is missing"] if version is None else []
         arguments = _read(cls, _MODEL_RULES, data, "", faults)
         if isinstance(arguments.get("segmenter"), Mapping):
-            arguments["segmenter"] = _read_part(SegmenterConfig, _SEGMENTER_RULES, arguments, "segmenter", faults)
+            arguments["segmenter"] = _read_part(
+                SegmenterConfig, _SEGMENTER_RULES, arguments["segmenter"], "segmenter", faults
+            )
         if isinstance(arguments.get("composer"), Mapping):
-            arguments["composer"] = _read_part(ComposerConfig, _COMPOSER_RULES, arguments, "composer", faults)
+            arguments["composer"] = _read_part(
+                ComposerConfig, _COMPOSER_RULES, arguments["composer"], "composer", faults
+            )
             _check_composer(arguments["composer"], faults)
+        if isinstance(arguments.get("figures"), Mapping):
+            arguments["figures"] = _read_figures(arguments["figures"], faults)
         if faults:
             raise ConfigError(f"{where} has {len(faults)} fault(s): {'; '.join(faults)}")
         return cls(**arguments)
@@ -136,7 +161,7 @@ class ModelConfig:
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-Part = TypeVar("Part", SegmenterConfig, ComposerConfig)
+Part = TypeVar("Part", SegmenterConfig, ComposerConfig, Figure)
 
 
 class _Rule(NamedTuple):
@@ -170,8 +195,17 @@ def _read_part(
     kind: type[Part], rules: Mapping[str, _Rule], data: Mapping[str, Any], name: str, faults: list[str]
 ) -> Part | None:
     before = len(faults)
-    arguments = _read(kind, rules, data[name], f"{name}.", faults)
+    arguments = _read(kind, rules, data, f"{name}.", faults)
     return kind(**arguments) if len(faults) == before else None
+
+
+def _read_figures(data: Mapping[str, Any], faults: list[str]) -> dict[str, Figure | None]:
+    return {
+        name: _read_part(
+            Figure, _FIGURE_RULES, given if isinstance(given, Mapping) else {"value": given}, f"figures.{name}", faults
+        )
+        for name, given in data.items()
+    }
 
 
 def _check_composer(composer: ComposerConfig | None, faults: list[str]) -> None:
@@ -246,7 +280,11 @@ _MODEL_RULES = {
     "composer": _Rule("an object or null", lambda v: v is None or isinstance(v, Mapping), lambda v: v),
     "licence": _Rule("a text", _is_text, str),
     "training_data": _Rule("a list of texts", _list_of(_is_text), tuple),
-    "figures": _Rule("a finite number for each name", _map_of(_is_number), _floats),
+    "figures": _Rule(
+        "a finite number or an object for each name",
+        _map_of(lambda v: _is_number(v) or isinstance(v, Mapping)),
+        lambda v: v,
+    ),
     "sha256": _Rule(
         "64 lower-case hex digits for each file name",
         lambda v: _map_of(_is_digest)(v) and all(map(_is_file_name, v)),
@@ -262,6 +300,19 @@ _SEGMENTER_RULES = {
     "classes": _Rule("a list of at least one text", lambda v: _list_of(_is_text)(v) and len(v) > 0, tuple),
     "mean": _Rule("3 numbers", _list_of(_is_number, 3), lambda v: tuple(map(float, v))),
     "std": _Rule("3 numbers above 0", _list_of(_positive, 3), lambda v: tuple(map(float, v))),
+}
+
+_WORDS = _Rule("a text", lambda v: isinstance(v, str), str)
+_FIGURE_RULES = {
+    "value": _Rule("a finite number", _is_number, float),
+    "interval": _Rule(
+        "[low, high], low not above high, or null",
+        lambda v: v is None or (_list_of(_is_number, 2)(v) and v[0] <= v[1]),
+        lambda v: v and (float(v[0]), float(v[1])),
+    ),
+    "metric": _WORDS,
+    "task": _WORDS,
+    "data": _WORDS,
 }
 
 _COUNT = _Rule("a whole number above 0", lambda v: _is_int(v) and v > 0, int)

@@ -1,0 +1,94 @@
+"""What the trainings wrote: whether it is there, and loaded; and whether its place is free."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from fashion_retrieval import checkpoint
+from fashion_retrieval.config import CONFIG_NAME, SegmenterConfig
+from fashion_retrieval.errors import ConfigError, WeightsError
+from fashion_retrieval.models import encoder
+from fashion_retrieval.models.composer import Composer
+from fashion_retrieval.models.segmenter import WEIGHTS_NAME, GarmentSegmenter
+
+SEGMENTER_CONFIG = "segmenter.json"
+RUNTIMES = ("onnx", "openvino")
+"""Folders inside a model folder, with its weights for other runtimes."""
+
+_ENCODER = (encoder.CONFIG_NAME, encoder.WEIGHTS_NAME)
+_SEGMENTER = (SEGMENTER_CONFIG, WEIGHTS_NAME)
+_COMPOSER = (CONFIG_NAME, checkpoint.COMPOSER_NAME)
+_ENDINGS = {".json", ".md", ".model", ".safetensors", ".txt"}
+"""Of the files of a model folder."""
+
+
+def check_parts(encoders: Sequence[str], segmenter: str, composer: str) -> None:
+    """Refuse folders that lack a file, all in one message.
+
+    Raises:
+        ConfigError: What is missing, and which training writes it.
+    """
+    wanted = [(folder, _ENCODER, "train_raf_clip") for folder in encoders]
+    wanted += [(segmenter, _SEGMENTER, "train_segmenter")] if segmenter else []
+    wanted += [(composer, _COMPOSER, "train_agcn")] if composer else []
+    faults = [
+        f"{Path(folder, name)} (of training.{recipe})"
+        for folder, names, recipe in wanted
+        for name in names
+        if not Path(folder, name).is_file()
+    ]
+    if faults:
+        raise ConfigError(f"{len(faults)} trained file(s) not found: {', '.join(faults)}; train first, or correct it")
+
+
+def check_output(output: Path) -> None:
+    """Refuse a place where something other than a model is.
+
+    Raises:
+        ConfigError: The same.
+    """
+    if output.is_file():
+        raise ConfigError(f"output must be a folder, {output} is a file; name another")
+    found = output.iterdir() if output.is_dir() else ()
+    others = sorted(path.name for path in found if path.suffix not in _ENDINGS and path.name not in RUNTIMES)
+    if others:
+        raise ConfigError(f"output {output} holds other things than a model ({', '.join(others[:3])}); name another")
+
+
+def load_segmenter(folder: Path) -> GarmentSegmenter:
+    """What `training.train_segmenter` wrote.
+
+    Raises:
+        ConfigError: Its configuration is missing or has a fault.
+        WeightsError: Its weights are missing, damaged or of another architecture.
+    """
+    path = folder / SEGMENTER_CONFIG
+    try:
+        data = json.loads(path.read_bytes())
+        lists = {name: tuple(value) for name, value in data.items() if isinstance(value, list)}
+        segmenter = GarmentSegmenter(SegmenterConfig(**(data | lists)))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} is not the configuration of a segmenter ({error}); train it again") from error
+    try:
+        segmenter.load_state_dict(load_file(folder / WEIGHTS_NAME))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise WeightsError(f"{folder / WEIGHTS_NAME} does not fit {path.name} ({reason}); train it again") from error
+    return segmenter.eval()
+
+
+def load_composer(folder: Path) -> Composer:
+    """The composer of the model that `training.train_agcn` wrote.
+
+    Raises:
+        ConfigError: It has none.
+    """
+    composer = checkpoint.load(folder).composer
+    if composer is None:
+        raise ConfigError(f"expected a model with a composer in {folder}; train it with training.train_agcn")
+    return composer

@@ -1,0 +1,168 @@
+"""A TOML file of `training/configs/export_*.toml`, and the bundles it asks for."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from fashion_retrieval import FashionModel, checkpoint, hub
+from fashion_retrieval.checkpoint import Bundle
+from fashion_retrieval.config import ModelConfig
+from fashion_retrieval.errors import ConfigError, InputError
+from fashion_retrieval.models.composer import Composer
+from fashion_retrieval.models.encoder import Encoder
+from fashion_retrieval.taxonomy import Taxonomy
+from training.calibrate import fit_calibration
+from training.export.figures import read_figures
+from training.export.parts import check_output, check_parts, load_composer, load_segmenter
+from training.weights import load_encoder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What to make a model folder of, and what its card says.
+
+    Attributes:
+        name: What the model calls itself.
+        output: The model folder.
+        encoders: Folders of training.train_raf_clip; the mean of their weights is taken.
+        image_size: (h, w) of the encoder's input, where it is not that of the training.
+        segmenter: Folder of training.train_segmenter, or none.
+        composer: Model folder of training.train_agcn, or none.
+        taxonomy: Name of a shipped one.
+        weights_dtype: What the weights are stored in.
+        data: The open data pack to calibrate probabilities on; without it they stay as they are.
+        calibration_split: A split of it that the weights were not trained on.
+        licence: Of the weights, an SPDX identifier.
+        training_data: A line each.
+        results: Files of training.evaluate with the figures of the card.
+        repo_id: "org/name" where it will be published, which the card's examples load; without it they load the name.
+        least_cosine: Below this between embeddings of the saved and the trained model, nothing is written.
+        least_pixels: The same for the share of pixels on which their segmenters agree.
+    """
+
+    name: str
+    output: str
+    encoders: list[str]
+    image_size: list[int] = field(default_factory=list)
+    segmenter: str = ""
+    composer: str = ""
+    taxonomy: str = "default"
+    weights_dtype: Literal["float16", "float32"] = "float16"
+    data: str = ""
+    calibration_split: str = "val"
+    licence: str
+    training_data: list[str]
+    results: list[str] = field(default_factory=list)
+    repo_id: str = ""
+    least_cosine: float = 0.999
+    least_pixels: float = 0.99
+
+    @property
+    def card_id(self) -> str:
+        """What the card's examples load."""
+        return self.repo_id or self.name
+
+    def faults(self) -> list[str]:
+        """What can't be."""
+        found = [] if self.encoders else ["encoders must name at least one folder"]
+        if len(self.image_size) not in (0, 2) or any(side < 1 for side in self.image_size):
+            found.append(f"image_size must be [height, width] in pixels, got {self.image_size}")
+        for what in ("least_cosine", "least_pixels"):
+            if not 0 <= getattr(self, what) <= 1:
+                found.append(f"{what} must be from 0 to 1, got {getattr(self, what)}")
+        found += _refused(lambda: Taxonomy.load(self.taxonomy))
+        found += _refused(lambda: hub.check_repo_id(self.repo_id)) if self.repo_id else []
+        return found
+
+
+def joined(settings: Settings) -> Bundle:
+    """Encoder, segmenter and composer as they were trained, with a configuration and its calibration.
+
+    Raises:
+        ConfigError: Parts that are missing or don't belong together, or an output that holds something else.
+        WeightsError: Weights that are damaged.
+    """
+    check_parts(settings.encoders, settings.segmenter, settings.composer)
+    check_output(Path(settings.output))
+    encoder = load_encoder(*map(Path, settings.encoders), image_size=settings.image_size).eval()
+    segmenter = load_segmenter(Path(settings.segmenter)) if settings.segmenter else None
+    composer = load_composer(Path(settings.composer)) if settings.composer else None
+    if composer is not None:
+        _check_belongs(composer, _as_stored(encoder, settings.weights_dtype), settings.composer)
+    config = ModelConfig(
+        name=settings.name,
+        weights_dtype=settings.weights_dtype,
+        taxonomy=settings.taxonomy,
+        segmenter=segmenter.config if segmenter else None,
+        composer=composer.config if composer else None,
+        licence=settings.licence,
+        training_data=tuple(settings.training_data),
+    )
+    bundle = Bundle(encoder=encoder, segmenter=segmenter, composer=composer, config=config)
+    if not settings.data:
+        return bundle
+    draft = FashionModel(bundle, model_id=settings.name, dtype="float32")
+    calibration = fit_calibration(draft, Path(settings.data), settings.calibration_split)
+    return replace(bundle, config=replace(config, calibration=calibration))
+
+
+def with_composer(settings: Settings, trained: Path) -> Bundle:
+    """The model folder with another composer, and without figures: those measured may not be its own.
+
+    Raises:
+        ConfigError: A folder without a model of ours, or a composer of another encoder.
+    """
+    check_parts([], "", str(trained))
+    bundle, config = _load(settings)
+    composer = load_composer(trained)
+    _check_belongs(composer, bundle.encoder, str(trained))
+    return replace(bundle, composer=composer, config=replace(config, composer=composer.config, figures={}))
+
+
+def described(settings: Settings) -> Bundle:
+    """The model folder with the recipe's licence, training data and measured figures.
+
+    Raises:
+        ConfigError: A folder without a model of ours; results that are missing, have faults, or are of other weights.
+    """
+    bundle, config = _load(settings)
+    figures = read_figures([Path(path) for path in settings.results], config.sha256)
+    training_data = tuple(settings.training_data)
+    told = replace(config, licence=settings.licence, training_data=training_data, figures=figures)
+    return replace(bundle, config=told)
+
+
+def _refused(check: Callable[[], object]) -> list[str]:
+    try:
+        check()
+    except InputError as error:
+        return [str(error)]
+    return []
+
+
+def _load(settings: Settings) -> tuple[Bundle, ModelConfig]:
+    bundle = checkpoint.load(Path(settings.output))
+    if bundle.config is None:
+        raise ConfigError(f"{settings.output} has no configuration; make it with `python -m training.export model`")
+    return bundle, bundle.config
+
+
+def _as_stored(encoder: Encoder, dtype: str) -> Encoder:
+    """A copy with the weights rounded to `dtype`, in float32."""
+    rounded = copy.deepcopy(encoder)
+    rounded.clip.to(getattr(torch, dtype)).float()
+    return rounded
+
+
+def _check_belongs(composer: Composer, encoder: Encoder, where: str) -> None:
+    if composer.config.encoder != encoder.fingerprint:
+        raise ConfigError(
+            f"the composer in {where} was trained on another encoder ({composer.config.encoder[:12]}…) than this one "
+            f"as it is stored ({encoder.fingerprint[:12]}…); train it on the exported folder"
+        )
