@@ -123,7 +123,8 @@ def test_the_recipes_of_the_paper_are_to_the_letter():
         read_settings(CONFIGS / f"raf_clip_{name}.toml", Settings) for name in ("vit_b_32", "complete")
     )
     plan = regions.optimisation
-    assert plan.steps == 150 * (PUBLISHED["train"] + PUBLISHED["val"]) / 256 == 9375
+    garments = PUBLISHED["train"] + PUBLISHED["val"]
+    assert (plan.epochs, plan.in_steps(garments / 256).steps, regions.sampling) == (150, 9375, "epoch")
     assert (plan.lr, plan.beta1, plan.beta2, plan.eps, plan.weight_decay) == (5e-7, 0.9, 0.98, 1e-6, 0.2)
     assert (regions.alpha, regions.targets, regions.taxonomy) == (0.5, "identity", "deepfashion")
     assert (regions.masked_garments, regions.whole_garments, regions.extra_garments) == (256, 0, 0)

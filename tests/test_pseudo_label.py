@@ -99,7 +99,7 @@ def test_training_learns_from_beliefs(pack: Path, tmp_path: Path) -> None:
         taxonomy="default", targets="same_text", alpha=0.5, optimisation=plan, vocabulary_weight=1.0,
         lock_text=True, cache_size=[40, 36], size_schedule=[[0, 32, 32]], masked_garments=4, extra_garments=6,
     )  # fmt: skip
-    with pytest.raises(RuntimeError, match="prob_dist"):
+    with pytest.raises(ConfigError, match="4 of 3 garments"):
         train_raf_clip.train(settings)  # four street garments are wanted, and three are labelled
     train_raf_clip.train(replace(settings, pseudo_labels=str(tmp_path)))
     assert np.isfinite(log_of(tmp_path / "plain")[0]["V_fit"])

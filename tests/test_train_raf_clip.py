@@ -1,45 +1,39 @@
-"""RaF-CLIP's recipe end to end on a drawn data pack: samples, crops, texts, training and resuming."""
+"""RaF-CLIP's recipe end to end on a drawn data pack: options, resuming, what is refused, the command."""
 
 from __future__ import annotations
 
-import re
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
+import typer
 from torch import Tensor
 
 from fashion_retrieval import checkpoint
-from fashion_retrieval.taxonomy import Taxonomy
+from fashion_retrieval.errors import ConfigError
 from tests.drawn_pack import (
-    LABELLED,
-    NOTHING,
-    SCENES,
-    STREET_COLOURS,
-    STREET_LABELS,
-    labels_of,
     log_of,
-    write_lines,
     write_pack,
 )
 from tests.tiny import tiny_clip, tiny_folder
-from training import train_raf_clip
-from training.data.crops import augment, erase, load_crops, read_crop
+from training import objective, train_raf_clip
+from training.data.augment import Changes, apply_changes
 from training.data.manifest import (
-    Sample,
-    extra_samples,
-    labelled_samples,
     read_held_out,
-    region_mask,
 )
-from training.data.texts import Vocabulary, encode_samples
 from training.loop import Optimisation, generator
 from training.losses import Targets
-from training.train_raf_clip import HELD_OUT, Settings, load_encoder
+from training.settings import read_settings
+from training.train_raf_clip import HELD_OUT, Settings
+from training.weights import load_encoder
 
+ROOT = Path(__file__).parents[1]
 HELD_OUT_WORDS = list(read_held_out(HELD_OUT))
 
 
@@ -126,15 +120,15 @@ def test_an_interrupted_run_goes_on_exactly(
     straight = train_raf_clip.train(base).clip.state_dict()
     steps: list[int] = []
 
-    def stopping(crops: Tensor, size: tuple[int, int], chance: torch.Generator, **how: Any) -> Tensor:
+    def stopping(crops: Tensor, size: tuple[int, int], changes: Changes | None) -> Tensor:
         steps.append(len(steps))
         if len(steps) == 4:
             raise KeyboardInterrupt
-        return augment(crops, size, chance, **how)
+        return apply_changes(crops, size, changes)
 
     resumed = replace(base, output=str(tmp_path / "resumed"))
     with monkeypatch.context() as patch:
-        patch.setattr(train_raf_clip, "augment", stopping)
+        patch.setattr(objective, "apply_changes", stopping)
         with pytest.raises(KeyboardInterrupt):
             train_raf_clip.train(resumed)
         assert len(log_of(tmp_path / "resumed")) == 3  # the last of them is past the checkpoint and done again
@@ -142,6 +136,116 @@ def test_an_interrupted_run_goes_on_exactly(
     assert found.keys() == straight.keys()
     assert all(torch.equal(found[name], straight[name]) for name in straight)
     assert log_of(tmp_path / "resumed") == log_of(tmp_path / "straight")
+
+
+def test_a_run_killed_while_it_writes_its_checkpoint_goes_on_exactly(pack: Path, start: Path, tmp_path: Path) -> None:
+    config = tmp_path / "recipe.toml"
+    config.write_text(
+        f'data = "{pack}"\ninit = ["{start}"]\noutput = "{tmp_path}/killed"\ntaxonomy = "default"\n'
+        'targets = "identity"\nalpha = 0.5\ncache_size = [40, 36]\nsize_schedule = [[0, 32, 32]]\n'
+        'whole_garments = 4\nmasked_garments = 2\nsampling = "epoch"\n[optimisation]\nepochs = 3.5\nlr = 1e-3\n'
+        'ema = 0.5\ncheckpoint_every = 2\namp = "bf16"\n'
+    )
+    settings = read_settings(config, Settings)
+    straight = train_raf_clip.train(replace(settings, output=str(tmp_path / "straight"))).clip.state_dict()
+    killed = (
+        "import os, signal, sys; from pathlib import Path; from training import loop, train_raf_clip\n"
+        "sync, calls = os.fsync, []\n"
+        "def fsync(number):\n    calls.append(number)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL) if len(calls) == 2 else sync(number)\n"
+        "loop.os.fsync = fsync\ntrain_raf_clip.main(Path(sys.argv[1]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", killed, str(config)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert (tmp_path / "killed/checkpoint.pt.partial").exists()
+    assert torch.load(tmp_path / "killed/checkpoint.pt", weights_only=True)["step"] == 2
+    assert len(log_of(tmp_path / "killed")) == 4
+    found = train_raf_clip.train(settings).clip.state_dict()
+    assert all(torch.equal(found[name], straight[name]) for name in straight)
+    assert log_of(tmp_path / "killed") == log_of(tmp_path / "straight")
+    assert len(log_of(tmp_path / "killed")) == 6  # 3.5 epochs of 6 photos without a mask, 4 a step
+
+
+def test_weights_end_between_the_start_and_the_trained_ones(pack: Path, start: Path, tmp_path: Path) -> None:
+    base = replace(recipe(pack, start, tmp_path / "all"), lock_text=False)
+    trained = train_raf_clip.train(base).clip.state_dict()
+    half = train_raf_clip.train(replace(base, interpolate=0.25, output=str(tmp_path / "part"))).clip.state_dict()
+    before = tiny_clip().state_dict()
+    for name, value in half.items():
+        torch.testing.assert_close(value, before[name] + 0.25 * (trained[name] - before[name]))
+    assert not torch.equal(half["visual.proj"], trained["visual.proj"])
+
+
+def test_layer_decay_scales_the_first_step_of_each_layer(pack: Path, start: Path, tmp_path: Path) -> None:
+    plan = Optimisation(steps=1, lr=1e-3, eps=1e-12, weight_decay=0.0, schedule="constant")
+    base = replace(recipe(pack, start, tmp_path), optimisation=plan, lock_text=False, layer_decay=0.5)
+    after = train_raf_clip.train(replace(base, lr_scales={"clip.visual.proj": 3.0})).clip.state_dict()
+    before = tiny_clip().state_dict()
+    moved = {
+        "visual.conv1.weight": 1.25e-4, "visual.transformer.resblocks.0.mlp.c_fc.weight": 2.5e-4,
+        "visual.transformer.resblocks.1.mlp.c_fc.weight": 5e-4, "visual.proj": 3e-3,
+        "transformer.resblocks.0.mlp.c_fc.weight": 2.5e-4, "text_projection": 1e-3,
+    }  # fmt: skip
+    for name, step in moved.items():  # AdamW's first step is the rate, in the direction of the gradient
+        assert (after[name] - before[name]).abs().median().item() == pytest.approx(step, rel=0.01)
+
+
+@pytest.mark.parametrize("option", [{"micro_batch": 4}, {"gradient_checkpointing": True}])
+@pytest.mark.parametrize("amp", ["off", "bf16"])
+def test_options_that_save_memory_change_nothing_else(
+    pack: Path, start: Path, tmp_path: Path, option: dict[str, Any], amp: Literal["off", "bf16"]
+) -> None:
+    plan = Optimisation(steps=2, lr=1e-3, amp=amp)
+    base = replace(recipe(pack, start, tmp_path / "plain"), optimisation=plan, lock_text=False)
+    base = replace(base, cache=str(tmp_path / "crops"), vocabulary_weight=0.0, smoothing=0.0)
+    plain = train_raf_clip.train(base).clip.state_dict()
+    other = train_raf_clip.train(replace(base, output=str(tmp_path / "other"), **option)).clip.state_dict()
+    curves = [[row["loss"] for row in log_of(tmp_path / name)] for name in ("plain", "other")]
+    near = {"off": 1e-6, "bf16": 1e-2}[amp]
+    assert curves[1] == pytest.approx(curves[0], rel=near)
+    apart = torch.cat([(other[name] - value).abs().flatten() for name, value in plain.items()])
+    assert apart.mean().item() < near * plan.lr
+    assert [path.name for path in (tmp_path / "other").iterdir() if path.is_dir()] == []
+
+
+def test_without_augmentation_a_garment_is_seen_as_it_is(pack: Path, start: Path, tmp_path: Path) -> None:
+    crops = torch.randint(0, 256, (3, 3, 40, 36), dtype=torch.uint8, generator=generator(0, 1))
+    assert torch.equal(apply_changes(crops, (40, 36), None), crops / 255)
+    smaller = apply_changes(crops, (20, 18), None)
+    assert smaller.shape == (3, 3, 20, 18)
+    assert smaller.mean().item() == pytest.approx(crops.float().mean().item() / 255, abs=0.01)
+    base = replace(recipe(pack, start, tmp_path), augmentation=False, whole_garments=6, masked_garments=3)
+    base = replace(base, extra_garments=0, cache_size=[32, 32], targets="identity", vocabulary_weight=0, smoothing=0)
+    train_raf_clip.train(replace(base, optimisation=Optimisation(steps=2, lr=1e-12, schedule="constant")))
+    first, second = (row["loss"] for row in log_of(tmp_path))
+    assert first == pytest.approx(second, abs=1e-4)  # the same nine garments, in another order
+
+
+def test_what_the_encoder_cannot_do_is_refused_before_anything_is_read(start: Path, tmp_path: Path) -> None:
+    wrong = replace(recipe(tmp_path / "nowhere", start, tmp_path / "out"), freeze=["visual.conv2"], zoom=[2.0, 1.0])
+    wrong = replace(wrong, size_schedule=[[0, 24, 32]], lr_scales={"visual": 2.0}, smoothing=0.1, vocabulary_weight=0.0)
+    with pytest.raises(ConfigError) as caught:
+        train_raf_clip.train(wrong)
+    assert str(caught.value).split("; ") == [
+        "reworded and smoothing need vocabulary_weight",
+        "zoom must be least and most, above 0, got [2.0, 1.0]",
+        "freeze: no parameter begins with visual.conv2",
+        "lr_scales: no parameter begins with visual",
+        "size_schedule must be 32 by 32 pixels throughout, the size of this transformer",
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_command_with_a_fault_says_so_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "recipe.toml"
+    config.write_text('data = "x"\nstep = 3\n[optimisation]\nsteps = 1\nepochs = 1\nlr = 1\n')
+    with pytest.raises(typer.Exit):
+        train_raf_clip.main(config)
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert "has unknown keys step" in said.err
+    assert "lacks alpha, init, output, targets, taxonomy; " in said.err
+    assert "steps or epochs must be above 0, and not both" in said.err
 
 
 def test_the_command_writes_a_model_of_averaged_weights(
@@ -161,186 +265,3 @@ def test_the_command_writes_a_model_of_averaged_weights(
     assert not torch.equal(written["visual.proj"], saved["modules"]["clip.visual.proj"])
     assert torch.equal(written["visual.conv1.weight"], tiny_clip().state_dict()["visual.conv1.weight"])
     assert torch.equal(checkpoint.load(output).encoder.clip.state_dict()["visual.proj"], written["visual.proj"])
-
-
-def test_the_pack_is_read_as_samples(pack: Path) -> None:
-    labelled, extra = labelled_samples(pack, "train"), extra_samples(pack, "train")
-    assert [(s.source, s.id) for s in labelled] == [(row["source"], row["id"]) for row in LABELLED]
-    assert [(s.source, s.id, s.category, s.colour) for s in extra] == [
-        ("products", "5", "jeans", "blue"),
-        ("products", "6", "handbag", None),
-        ("products", "7", None, "gray"),
-        ("clothing", "c2", None, None),
-        ("street", "0001", "boots", None),
-        ("street", "0002", None, None),
-    ]
-    handbag, trousers = labelled[3], labelled[8]
-    assert handbag.attributes == {k: v for k, v in NOTHING.items() if k not in ("sleeve", "fabric")} | {
-        "texture": "solid"
-    }
-    assert handbag.texts == ("Roya Women Black Handbag",)
-    assert (trousers.box, trousers.mask_value, trousers.photo) == (
-        (20, 52, 44, 84),
-        STREET_LABELS.index("pants"),
-        pack / "street/train/0002.jpg",
-    )
-    assert [s.id for s in labelled_samples(pack, "val")] == ["c4"]
-
-
-def test_a_masked_crop_is_white_outside_its_garment(pack: Path) -> None:
-    dress = labelled_samples(pack, "train")[6]
-    mask = region_mask(dress)
-    assert mask is not None
-    np.testing.assert_array_equal(mask, labels_of(SCENES["0001"]) == STREET_LABELS.index("dress"))
-    wide = replace(dress, box=(8, 20, 56, 76))
-    crop, masked = (np.asarray(read_crop(wide, masked=masked)).astype(int) for masked in (False, True))
-    inside = mask[20:76, 8:56]
-    assert (masked[~inside] == 255).all()
-    np.testing.assert_array_equal(masked[inside], crop[inside])
-    assert abs(crop[inside].mean(0) - STREET_COLOURS[3]).max() < 3
-    batch = load_crops([wide], (56, 64), masked=True, label="crops")
-    assert (batch.shape, batch.dtype) == ((1, 3, 56, 64), torch.uint8)
-    np.testing.assert_array_equal(batch[0, :, :, 8:56].permute(1, 2, 0).numpy(), masked)
-    assert (batch[..., :8] == 255).all()
-    assert (batch[..., 56:] == 255).all()
-
-
-def test_augmentation_depends_on_its_generator_alone_and_keeps_white() -> None:
-    crops = torch.randint(0, 200, (3, 3, 40, 36), dtype=torch.uint8, generator=generator(0, 1))
-    first, again, other = (augment(crops, (32, 28), generator(0, step)) for step in (5, 5, 6))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    assert (first.shape, first.dtype) == ((3, 3, 32, 28), torch.float32)
-    assert 0 <= first.min().item() < first.max().item() <= 1
-    assert augment(torch.full_like(crops, 255), (32, 28), generator(0, 7)).min().item() == pytest.approx(1, abs=1e-5)
-
-
-def test_texts_with_held_out_words_never_reach_the_vocabulary(pack: Path) -> None:
-    samples = [*labelled_samples(pack, "train"), *extra_samples(pack, "train")]
-    assert any("Plaid" in text for sample in samples for text in sample.texts)
-    vocabulary = Vocabulary(Taxonomy.load("default"))
-    rows = encode_samples(samples, vocabulary, HELD_OUT_WORDS, 0.0)
-    plain = [f" {re.sub('[^a-z-]+', ' ', text.lower())} " for text in vocabulary.texts]
-    assert not [word for word in HELD_OUT_WORDS if any(f" {word} " in text for text in plain)]
-    texts = vocabulary.texts
-    assert {"Lark Men Blue T-shirt", "Noor Women Handbag", "a photo of grey tshirts"} <= set(texts)
-    assert {"Mara Men Plaid Shirt", "a photo of khaki handbags", "Lark Women Oversized T-shirt"}.isdisjoint(texts)
-    names = [texts[row] if row >= 0 else None for row in rows.attribute_texts[:, -2].tolist()]
-    assert names[:4] == ["Lark Men Blue T-shirt", None, "Ines Women Red Dress", "Roya Women Black Handbag"]
-
-
-def test_what_a_pair_says_of_its_target_is_a_text_of_its_photo(tmp_path: Path) -> None:
-    pack = write_pack(tmp_path)
-    known = [s for s in [*labelled_samples(pack, "train"), *extra_samples(pack, "train")] if s.source == "products"]
-    pairs = [{"group": "shirt", "split": "train", "candidate": "0", "target": s.id, "captions": ["is red", "a collar"]}
-             for s in known[:1] + known[-1:]]  # fmt: skip
-    write_lines(pack / "pairs.jsonl", [*pairs, pairs[0] | {"split": "val", "captions": ["is secret", "x"]}])
-    told = [s for s in [*labelled_samples(pack, "train"), *extra_samples(pack, "train")] if s.source == "products"]
-    for before, after in zip(known, told, strict=True):
-        said = ("is red and a collar",) if before.id in (known[0].id, known[-1].id) else ()
-        assert after.texts == (before.texts[0], *said, *before.texts[1:])
-    vocabulary = Vocabulary(Taxonomy.load("default"))
-    rows = encode_samples(told, vocabulary, HELD_OUT_WORDS, 0.0)
-    assert vocabulary.texts[rows.attribute_texts[0, -1]] == "is red and a collar"
-
-
-def test_random_erasing_hides_a_rectangle_of_a_share_of_the_pictures() -> None:
-    pictures = torch.zeros(400, 3, 40, 30)
-    hidden = erase(pictures, 0.25, torch.Generator().manual_seed(0))
-    touched = hidden.flatten(1).any(1)
-    assert touched.float().mean().item() == pytest.approx(0.25, abs=0.05)
-    shares = hidden[touched].mean((1, 2, 3))
-    assert 0.03 < shares.min() < shares.max() < 0.28
-    rows, columns = (hidden[touched][:, 0].any(axis) for axis in (2, 1))
-    torch.testing.assert_close(hidden[touched][:, 0], (rows[:, :, None] & columns[:, None, :]).float())
-
-
-def test_samples_become_rows_of_text_ids(pack: Path) -> None:
-    samples = [*labelled_samples(pack, "train"), *extra_samples(pack, "train")]
-    samples.append(
-        Sample("street", "x", pack, category="spacesuit", texts=("a plaid suit",), attributes={"fit": "loose"})
-    )
-    vocabulary = Vocabulary(Taxonomy.load("default"))
-    rows = encode_samples(samples, vocabulary, HELD_OUT_WORDS, 0.0)
-    assert [vocabulary.texts[row] for row in rows.category_text.tolist()] == [
-        "a photo of blue t-shirt",
-        "a photo of blue button-down shirt",
-        "a photo of red dress",
-        "a photo of black handbag",
-        "a photo of green dress",
-        "a photo of white hat",
-        "a photo of red dress",
-        "a photo of green jacket",
-        "a photo of blue trousers",
-        "a photo of blue jeans",
-        "Noor Women Handbag",
-        "a photo of grey tshirts",
-        "a photo of shoes",
-        "a photo of boots",
-        "a photo of shoes",
-        "a photo of a garment",
-    ]
-
-    def attributes(row: int) -> list[str | None]:
-        return [vocabulary.texts[text] if text >= 0 else None for text in rows.attribute_texts[row, :-2].tolist()]
-
-    assert vocabulary.groups == ("texture", "sleeve", "length", "neckline", "fabric", "fit")
-    assert attributes(2) == [
-        f"a photo of {words} dress"
-        for words in ("floral", "short sleeve", "maxi length", "crew neck", "cotton", "loose fit")
-    ]
-    regular, none, fit = "regular length", "no visible neckline", "regular fit"
-    wanted = ["solid", None, regular, none, None, fit]
-    assert attributes(3) == [words and f"a photo of {words} handbag" for words in wanted]
-    assert attributes(9) == [None] * 6
-    assert attributes(15) == [None] * 6  # a category outside the taxonomy leaves its labels unused
-    assert {name: column[3].nonzero().flatten().tolist() for name, column in rows.targets.items()} == {
-        "category": [vocabulary.categories["handbag"]],
-        "texture": [0], "sleeve": [], "length": [2], "neckline": [9], "fabric": [], "fit": [0],
-    }  # fmt: skip
-    assert rows.weights.tolist() == [1.0] * 16
-
-
-def test_what_a_model_said_is_a_target_where_there_is_no_label() -> None:
-    said = {"category": {"tee": 0.75, "polo": 0.25}, "sleeve": {"short_sleeve": 0.9, "long_sleeve": 0.1}}
-    samples = [
-        Sample("products", "1", Path(), beliefs=said),
-        Sample("products", "2", Path(), category="dress", attributes={"sleeve": "sleeveless"}, beliefs=said),
-        Sample("products", "3", Path(), category="tee"),
-    ]
-    vocabulary = Vocabulary(Taxonomy.load("default"))
-    rows = encode_samples(samples, vocabulary, HELD_OUT_WORDS, 1.0)
-    names, sleeves = vocabulary.categories, vocabulary.values["sleeve"]
-    assert rows.category.tolist() == [names["tee"], names["dress"], names["tee"]]
-    assert rows.targets["category"][0, [names["tee"], names["polo"]]].tolist() == [0.75, 0.25]
-    assert rows.targets["category"][1].argmax().item() == names["dress"]
-    assert rows.targets["category"].sum(1).tolist() == [1, 1, 1]
-    assert rows.targets["sleeve"][0, sleeves["long_sleeve"]].item() == pytest.approx(0.1)
-    assert rows.targets["sleeve"][1].nonzero().flatten().tolist() == [sleeves["sleeveless"]]
-    assert not rows.targets["sleeve"][2].any()
-    assert rows.attribute_texts[0].tolist() == [-1] * 8  # the paper's losses are for labels
-    assert rows.weights.tolist() == [0.5, 1.0, 0.5]
-
-
-def test_the_mean_of_encoders_is_the_mean_of_their_weights(tmp_path: Path) -> None:
-    folders = [tiny_folder(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
-    first, second = (tiny_clip(seed=seed).state_dict() for seed in (0, 1))
-    assert not torch.equal(first["visual.proj"], second["visual.proj"])
-    for name, value in load_encoder(*folders).clip.state_dict().items():
-        torch.testing.assert_close(value, (first[name] + second[name]) / 2)
-    for name, value in load_encoder(folders[1]).clip.state_dict().items():
-        assert torch.equal(value, second[name])
-
-
-def test_rare_labels_are_drawn_more_often() -> None:
-    def sample(category: str, texture: str) -> Sample:
-        return Sample("products", "1", Path(), category=category, attributes={"texture": texture})
-
-    samples = [sample("tee", "solid")] * 4 + [
-        sample("tee", "floral"),
-        sample("dress", "floral"),
-        sample("tee", "solid"),
-    ]
-    rows = encode_samples(samples, Vocabulary(Taxonomy.load("default")), HELD_OUT_WORDS, 0.5)
-    wanted = [5**-0.5] * 4 + [2**-0.5, 1, 5**-0.5]  # 6 tees, 1 dress, 5 solid, 2 floral
-    assert rows.weights.tolist() == pytest.approx(wanted)

@@ -1,75 +1,49 @@
-"""What every recipe shares: settings, seeds, the schedule, atomic checkpoints and a loop that resumes exactly.
+"""What every recipe shares: a training loop that resumes exactly, alone or under torchrun, and its checkpoints.
 
-All randomness of a step is drawn from `generator(seed, step)`, so a resumed run equals a straight one.
+All chance of a step is drawn from `generator(seed, step)`, dropout too, so a resumed run equals a straight one.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
-import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from fashion_retrieval.errors import ConfigError
+from training.optimiser import Optimisation as Optimisation
+from training.optimiser import learning_rate, parameter_groups, update_average
+from training.parallel import World, alone
+from training.settings import from_mapping as from_mapping
+from training.settings import read_settings as read_settings
+from training.tracking import Sink, Tracker, track
 
-Settings = TypeVar("Settings")
 LossFn = Callable[[torch.Generator, int], tuple[Tensor, dict[str, float]]]
+CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Optimisation:
-    """AdamW with linear warm-up and a cosine schedule."""
+class Validation:
+    """Early stopping: the weights that score best are kept, and training ends when no better ones come.
 
-    steps: int
-    lr: float
-    warmup: int = 0
-    weight_decay: float = 0.2
-    beta1: float = 0.9
-    beta2: float = 0.98
-    eps: float = 1e-6
-    accumulate: int = 1
-    clip_norm: float = 1.0
-    amp: str = "off"
-    ema: float = 0.0
-    checkpoint_every: int = 200
-    seed: int = 0
+    Attributes:
+        score: Of the weights as they are; higher is better. Only the leading process asks.
+        every: Steps between two measurements.
+        patience: Measurements without a better score before training ends; 0 never ends it.
+    """
 
-
-def read_settings(path: Path, schema: type[Settings]) -> Settings:
-    """Read a TOML file into a dataclass; nested dataclasses are tables. All faults come in one message."""
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"config {path} can't be read: {error}") from error
-    return from_mapping(data, schema, str(path))
-
-
-def from_mapping(data: Mapping[str, Any], schema: type[Settings], where: str) -> Settings:
-    """Build a settings dataclass from a mapping, unknown and missing keys rejected."""
-    known = {field.name: field for field in fields(schema)}  # type: ignore[arg-type]  # every schema is a dataclass
-    unknown = sorted(set(data) - set(known))
-    if unknown:
-        raise ConfigError(f"{where} has unknown keys {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-    kinds = get_type_hints(schema)
-    values = {
-        key: from_mapping(value, kinds[key], f"{where} [{key}]")
-        if isinstance(value, Mapping) and is_dataclass(kinds[key])
-        else value
-        for key, value in data.items()
-    }
-    try:
-        return schema(**values)
-    except TypeError as error:
-        raise ConfigError(f"{where}: {error}") from error
+    score: Callable[[], float]
+    every: int
+    patience: int = 0
 
 
 def generator(seed: int, *counters: int) -> torch.Generator:
@@ -80,12 +54,169 @@ def generator(seed: int, *counters: int) -> torch.Generator:
     return torch.Generator().manual_seed(mixed)
 
 
-def cosine_lr(step: int, optimisation: Optimisation) -> float:
-    """Learning rate of a step: linear warm-up to `lr`, then half a cosine down to zero."""
-    if step < optimisation.warmup:
-        return optimisation.lr * (step + 1) / optimisation.warmup
-    done = (step - optimisation.warmup) / max(1, optimisation.steps - optimisation.warmup)
-    return optimisation.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+def optimise(
+    modules: nn.ModuleDict,
+    loss_fn: LossFn,
+    optimisation: Optimisation,
+    folder: Path,
+    *,
+    lr_scales: Mapping[str, float],
+    validation: Validation | None = None,
+    world: World | None = None,
+    tracking: Sequence[Tracker] = (),
+    config: Mapping[str, Any] | None = None,
+) -> None:
+    """Train `modules` in place, from the last checkpoint in `folder` where there is one.
+
+    Args:
+        modules: Everything with trainable parameters, saved and restored together.
+        loss_fn: Called with a generator and the step; returns the loss and figures to log. Under torchrun all processes
+            get the same generator and return the same loss: that of the whole batch, of which each computes its share.
+        optimisation: Steps, rates, mixed precision, averaging, seed.
+        folder: Gets `checkpoint.pt` and `log.jsonl`; under torchrun all processes must see it.
+        lr_scales: Factors on the learning rate by parameter-name prefix.
+        validation: Where given, `modules` ends with the (averaged) weights that scored best.
+        world: The processes of the run; this one alone by default.
+        tracking: What the figures go to beside the log.
+        config: Shown there with the run.
+
+    Raises:
+        ConfigError: The optimisation can't be, or the checkpoint is of another model or seen by some processes only.
+        MissingExtraError: A tracker's package is not installed.
+    """
+    faults = optimisation.faults() or ["epochs must be turned into steps: call `in_steps`"] * (not optimisation.steps)
+    if faults:
+        raise ConfigError("; ".join(faults))
+    world = world or alone()
+    run = _Run(modules, optimisation, lr_scales, world)
+    checkpoint = folder / CHECKPOINT
+    run.restore(checkpoint)
+    if world.leads:
+        folder.mkdir(parents=True, exist_ok=True)
+    shown = {"optimisation": asdict(optimisation)} if config is None else config
+    with _reporting(folder, run.step, optimisation.steps, world, tracking, shown) as report:
+        while run.step < optimisation.steps and not run.stale(validation):
+            began = time.perf_counter()
+            figures = run.advance(loss_fn)
+            if validation is not None and run.step % validation.every == 0:
+                figures["score"] = run.measure(validation)
+            report(run.step - 1, {**figures, "seconds": round(time.perf_counter() - began, 3)})
+            done = run.step == optimisation.steps or run.stale(validation)
+            if world.leads and (done or run.step % optimisation.checkpoint_every == 0):
+                save_atomic(checkpoint, run.state())
+    if run.best["weights"] or run.average:
+        modules.load_state_dict(run.best["weights"] or run.average)
+
+
+class _Run:
+    """A training run between two steps: everything that its checkpoint holds."""
+
+    def __init__(
+        self, modules: nn.ModuleDict, optimisation: Optimisation, lr_scales: Mapping[str, float], world: World
+    ) -> None:
+        self.modules, self.plan, self.world = modules, optimisation, world
+        world.copy_from_lead(modules.state_dict().values())
+        named = modules.named_parameters()
+        groups = parameter_groups(named, lr_scales=lr_scales, weight_decay=optimisation.weight_decay)
+        betas = (optimisation.beta1, optimisation.beta2)
+        self.optimizer = torch.optim.AdamW(groups, lr=optimisation.lr, betas=betas, eps=optimisation.eps)
+        self.trainable = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.device = next(modules.parameters()).device.type
+        self.scaler = torch.amp.GradScaler(self.device, enabled=optimisation.amp == "fp16")
+        self.average = {k: v.clone() for k, v in modules.state_dict().items()} if optimisation.ema else {}
+        self.best: dict[str, Any] = {"score": -math.inf, "step": 0, "weights": {}}
+        self.step = 0
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {
+            "modules": self.modules.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": self.average,
+            "best": self.best,
+            "step": self.step,
+        }
+
+    def restore(self, checkpoint: Path) -> None:
+        """Go on from a checkpoint, where there is one."""
+        if checkpoint.exists():
+            try:
+                saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+                self.modules.load_state_dict(saved["modules"])
+                self.optimizer.load_state_dict(saved["optimizer"])
+                self.scaler.load_state_dict(saved.get("scaler") or self.scaler.state_dict())
+                own = self.modules.state_dict()
+                self.average = {name: value.to(own[name].device) for name, value in saved["average"].items()}
+                self.best, self.step = saved["best"], int(saved["step"])
+            except (RuntimeError, ValueError, KeyError, EOFError, OSError, UnpicklingError) as error:
+                first = str(error).strip().partition("\n")[0]
+                raise ConfigError(
+                    f"{checkpoint} is of another recipe or damaged ({first}); move it away or choose another output"
+                ) from error
+        steps = self.world.each(self.step)
+        if len(set(steps)) > 1:
+            raise ConfigError(
+                f"the processes see checkpoints of different steps ({', '.join(map(str, steps))}) in "
+                f"{checkpoint.parent}; put the output on a disk that all share"
+            )
+
+    def advance(self, loss_fn: LossFn) -> dict[str, float]:
+        """One step; returns its figures."""
+        plan, rate = self.plan, learning_rate(self.step, self.plan)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["lr_scale"]
+        figures: dict[str, float] = {}
+        for micro in range(plan.accumulate):
+            chance = generator(plan.seed, self.step, micro)
+            torch.manual_seed(generator(plan.seed, self.step, micro, self.world.rank).initial_seed())  # of dropout
+            with autocast(plan.amp, self.device):
+                loss, figures = loss_fn(chance, self.step)
+            self.scaler.scale(loss / plan.accumulate).backward()  # type: ignore[no-untyped-call]
+        self.world.average_gradients(self.trainable)
+        self.scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.trainable, plan.clip_norm)
+        if self.scaler.is_enabled():
+            figures["loss_scale"] = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average:
+            update_average(self.average, self.modules, plan.ema, self.step)
+        self.step += 1
+        return {"lr": rate, "loss": float(loss.detach()), **figures}
+
+    def measure(self, validation: Validation) -> float:
+        """The score of the averaged weights, where there are any; the modules are left as they were."""
+        weights = self.average or {k: v.clone() for k, v in self.modules.state_dict().items()}
+        score = 0.0
+        if self.world.leads:
+            own = {k: v.clone() for k, v in self.modules.state_dict().items()}
+            modes = {module: module.training for module in self.modules.modules()}
+            self.modules.load_state_dict(weights)
+            self.modules.eval()
+            with torch.no_grad():
+                score = validation.score()
+            self.modules.load_state_dict(own)
+            for module, mode in modes.items():
+                module.training = mode
+        score = self.world.each(score)[0]
+        if score > self.best["score"]:
+            kept = {k: v.clone() for k, v in weights.items()}
+            self.best = {"score": score, "step": self.step, "weights": kept}
+        return score
+
+    def stale(self, validation: Validation | None) -> bool:
+        """Whether the last measurements had no better score, more of them than patience allows."""
+        if validation is None or not validation.patience:
+            return False
+        return bool(self.step - self.best["step"] >= validation.patience * validation.every)
+
+
+def autocast(amp: str, device: str) -> torch.autocast:
+    """Mixed precision as `Optimisation.amp` names it."""
+    dtype = torch.float16 if amp == "fp16" else torch.bfloat16
+    return torch.autocast(device, dtype=dtype, enabled=amp != "off")
 
 
 def save_atomic(path: Path, payload: object) -> None:
@@ -99,71 +230,14 @@ def save_atomic(path: Path, payload: object) -> None:
     partial.replace(path)
 
 
-def parameter_groups(
-    named: Iterable[tuple[str, nn.Parameter]], *, lr_scales: Mapping[str, float] | None = None, weight_decay: float
-) -> list[dict[str, Any]]:
-    """Split into decayed matrices and undecayed vectors; `lr_scales` maps a name prefix to a factor on the rate."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in named:
-        if not parameter.requires_grad:
-            continue
-        scale = next((s for prefix, s in (lr_scales or {}).items() if name.startswith(prefix)), 1.0)
-        decay = weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((scale, decay), []).append(parameter)
-    return [{"params": p, "lr_scale": scale, "weight_decay": decay} for (scale, decay), p in groups.items()]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Validation:
-    """Early stopping: the weights that score best are kept, and training ends when no better ones come.
-
-    Attributes:
-        score: Of the weights as they are; higher is better.
-        every: Steps between two measurements.
-        patience: Measurements without a better score before training ends; 0 never ends it.
-    """
-
-    score: Callable[[], float]
-    every: int
-    patience: int = 0
-
-
-def optimise(
-    modules: nn.ModuleDict,
-    loss_fn: LossFn,
-    optimisation: Optimisation,
-    folder: Path,
-    *,
-    lr_scales: Mapping[str, float],
-    validation: Validation | None = None,
-) -> None:
-    """Train `modules` in place, from the last checkpoint in `folder` where there is one.
-
-    Args:
-        modules: Everything with trainable parameters, saved and restored together.
-        loss_fn: Called with a generator and the step; returns the loss and figures to log.
-        optimisation: Steps, rates, mixed precision, averaging, seed.
-        folder: Gets `checkpoint.pt` and `log.jsonl`.
-        lr_scales: Factors on the learning rate by parameter-name prefix.
-        validation: Where given, `modules` ends with the (averaged) weights that scored best.
-    """
-    groups = parameter_groups(modules.named_parameters(), lr_scales=lr_scales, weight_decay=optimisation.weight_decay)
-    betas = (optimisation.beta1, optimisation.beta2)
-    optimizer = torch.optim.AdamW(groups, lr=optimisation.lr, betas=betas, eps=optimisation.eps)
-    trainable = [p for group in optimizer.param_groups for p in group["params"]]
-    average = {k: v.clone() for k, v in modules.state_dict().items()} if optimisation.ema else {}
-    checkpoint = folder / "checkpoint.pt"
-    start = 0
-    best: dict[str, Any] = {"score": -math.inf, "step": 0, "weights": {}}
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
-        modules.load_state_dict(saved["modules"])
-        optimizer.load_state_dict(saved["optimizer"])
-        average, start, best = saved["average"], int(saved["step"]), saved["best"]
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "log.jsonl"
-    _truncate_log(log, start)
-
+@contextmanager
+def _reporting(
+    folder: Path, start: int, steps: int, world: World, tracking: Sequence[Tracker], config: Mapping[str, Any]
+) -> Iterator[Sink]:
+    """Log and progress of the leading process; the others say nothing."""
+    if not world.leads:
+        yield lambda step, figures: None
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -171,79 +245,11 @@ def optimise(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns) as progress, log.open("a", encoding="utf-8") as lines:
-        task = progress.add_task("training", total=optimisation.steps, completed=start)
-        finished = validation is not None and _stale(best["step"], start, validation)
-        for step in () if finished else range(start, optimisation.steps):
-            began = time.perf_counter()
-            rate = cosine_lr(step, optimisation)
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["lr_scale"]
-            figures: dict[str, float] = {}
-            for micro in range(optimisation.accumulate):
-                with _autocast(optimisation.amp):
-                    loss, figures = loss_fn(generator(optimisation.seed, step, micro), step)
-                (loss / optimisation.accumulate).backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(trainable, optimisation.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            if average:
-                _update_average(average, modules, optimisation.ema, step)
-            record = {"step": step, "lr": rate, "loss": float(loss.detach()), **figures}
-            due = validation is not None and (step + 1) % validation.every == 0
-            if validation is not None and due:
-                record["score"] = _score(modules, average, validation)
-                if record["score"] > best["score"]:
-                    weights = {k: v.clone() for k, v in (average or modules.state_dict()).items()}
-                    best = {"score": record["score"], "step": step + 1, "weights": weights}
-            lines.write(json.dumps({**record, "seconds": round(time.perf_counter() - began, 3)}) + "\n")
-            lines.flush()
-            progress.update(task, advance=1, description=f"loss {record['loss']:.4f}")
-            stale = validation is not None and due and _stale(best["step"], step + 1, validation)
-            if (step + 1) % optimisation.checkpoint_every == 0 or step + 1 == optimisation.steps or stale:
-                payload = {"modules": modules.state_dict(), "optimizer": optimizer.state_dict(), "best": best}
-                save_atomic(checkpoint, {**payload, "average": average, "step": step + 1})
-            if stale:
-                break
-    if best["weights"] or average:
-        modules.load_state_dict(best["weights"] or average)
+    with track(folder, tracking, start, config) as write, Progress(*columns) as progress:
+        task = progress.add_task("training", total=steps, completed=start)
 
+        def report(step: int, figures: Mapping[str, float]) -> None:
+            write(step, figures)
+            progress.update(task, advance=1, description=f"loss {figures['loss']:.4f}")
 
-def _score(modules: nn.ModuleDict, average: Mapping[str, Tensor], validation: Validation) -> float:
-    """The score of the averaged weights, where there are any; the modules are left as they were."""
-    own = {k: v.clone() for k, v in modules.state_dict().items()}
-    modes = {module: module.training for module in modules.modules()}
-    modules.load_state_dict(average or own)
-    modules.eval()
-    with torch.no_grad():
-        score = validation.score()
-    modules.load_state_dict(own)
-    for module, mode in modes.items():
-        module.training = mode
-    return score
-
-
-def _stale(best: int, step: int, validation: Validation) -> bool:
-    return bool(validation.patience) and step - best >= validation.patience * validation.every
-
-
-def _update_average(average: dict[str, Tensor], modules: nn.ModuleDict, decay: float, step: int) -> None:
-    decay = min(decay, (step + 1) / (step + 10))
-    for name, value in modules.state_dict().items():
-        if value.is_floating_point():
-            average[name].lerp_(value, 1 - decay)
-        else:
-            average[name].copy_(value)
-
-
-def _autocast(amp: str) -> torch.autocast:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = {"off": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
-    return torch.autocast(device, dtype=dtype, enabled=amp != "off")
-
-
-def _truncate_log(log: Path, start: int) -> None:
-    """Drop lines past the checkpoint, so that a resumed run's log has each step once."""
-    if log.exists():
-        kept = [line for line in log.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] < start]
-        log.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        yield report

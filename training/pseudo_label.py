@@ -25,9 +25,9 @@ from training.data.crops import read_crop
 from training.data.garments import GARMENTS, write_garments
 from training.data.manifest import Sample, extra_samples, read_lines
 from training.data.pixels import STREET_KINDS
-from training.export import load_segmenter
+from training.export.parts import load_segmenter
 from training.loop import read_settings
-from training.train_raf_clip import load_encoder
+from training.weights import load_encoder
 
 _WORN = frozenset({"upper", "outerwear", "dress", "trousers", "shorts", "skirt", "legwear"})
 _MIN_AREA = 0.03  # of the photo

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from fashion_retrieval.config import SegmenterConfig
 from fashion_retrieval.models.segmenter import WEIGHTS_NAME, GarmentSegmenter
-from training.data.crops import colour_jitter, random_grid
+from training.data.augment import colour_jitter, random_grid
 from training.data.pixels import (
     CLASSES,
     EXACT,

@@ -1,38 +1,111 @@
-"""Crops in memory, and augmentation of whole batches."""
+"""Crops of garments, fitted into one size and kept on disk: a run holds those of a batch in memory."""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
+import os
+import shutil
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
-from rich.progress import track
 from torch import Tensor
-from torch.nn import functional
 
+from fashion_retrieval.errors import ConfigError, ImageError
 from training.data.manifest import Sample, region_mask
+from training.parallel import World, alone
+from training.prepare.files import write_whole
+from training.prepare.progress import watched
+
+_SHARD = 256
 
 
-def load_crops(samples: Sequence[Sample], size: tuple[int, int], *, masked: bool, label: str) -> Tensor:
-    """Read each garment's crop, fitted into `size` (h, w) on white: (N, 3, h, w) uint8."""
-    crops = torch.full((len(samples), 3, *size), 255, dtype=torch.uint8)
-    for row, sample in enumerate(track(samples, description=label)):
-        crops[row] = torch.from_numpy(fit(read_crop(sample, masked=masked), size)).permute(2, 0, 1)
-    return crops
+class Crop(NamedTuple):
+    """One picture of a garment; `masked` makes all but the garment white."""
+
+    sample: Sample
+    masked: bool
+
+
+class Crops:
+    """Crops on disk, 3 x h x w bytes each, mapped into memory: only those asked for are read."""
+
+    def __init__(self, shards: Sequence[NDArray[np.uint8]]) -> None:
+        self._shards = shards
+
+    def __len__(self) -> int:
+        return sum(map(len, self._shards))
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """(b,) int64 -> (b, 3, h, w) uint8."""
+        places = (divmod(row, _SHARD) for row in rows.tolist())
+        return torch.from_numpy(np.stack([self._shards[shard][place] for shard, place in places]))
+
+
+def load_crops(crops: Sequence[Crop], size: tuple[int, int], folder: Path, *, world: World | None = None) -> Crops:
+    """Read crops, each fitted into `size` on white, or find them in the cache.
+
+    They are written in shards, each whole or not at all and named by what it is made of: an interrupted run goes on
+    where it was, and a photo, box or mask that changes is cropped again. Of several processes each makes its share.
+
+    Args:
+        crops: In the order of their rows.
+        size: (h, w) in pixels.
+        folder: Of the shards, also of other recipes.
+        world: The processes of the run; this one alone by default.
+
+    Raises:
+        ConfigError: The disk has not enough room.
+        ImageError: A photo or mask can't be read.
+    """
+    world = world or alone()
+    shards = [crops[start : start + _SHARD] for start in range(0, len(crops), _SHARD)]
+    paths = [folder / f"{_key(shard, size)}.npy" for shard in shards]
+    missing = {path: shard for path, shard in zip(paths, shards, strict=True) if _open(path) is None}
+    _check_room(folder, sum(map(len, missing.values())) * 3 * size[0] * size[1])
+    own = [path for path in paths[world.rank :: world.size] if path in missing]
+    shown = world.leads and bool(own)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as workers:
+        for path in watched(own, len(own), f"shards of {_SHARD} crops", shown=shown):
+            buffer = io.BytesIO()
+            np.save(buffer, np.stack(list(workers.map(partial(_read_fitted, size=size), missing[path]))))
+            write_whole(path, buffer.getvalue())
+    world.wait()
+    opened = [_open(path) for path in paths]
+    lost = [path.name for path, shard in zip(paths, opened, strict=True) if shard is None]
+    if lost:
+        raise ConfigError(
+            f"{folder} lacks {', '.join(lost)}, which another process made; put it on a disk that all share"
+        )
+    return Crops([shard for shard in opened if shard is not None])
 
 
 def read_crop(sample: Sample, *, masked: bool) -> Image.Image:
-    """The crop by the labelled box; `masked` makes all but the garment white. The whole photo where it has no box."""
-    with Image.open(sample.photo) as photo:
-        image = photo.convert("RGB")
-    mask = region_mask(sample) if masked else None
+    """The crop by the labelled box; `masked` makes all but the garment white. The whole photo where it has no box.
+
+    Raises:
+        ImageError: The photo or its mask can't be read.
+    """
+    try:
+        with Image.open(sample.photo) as photo:
+            image = photo.convert("RGB")
+        mask = region_mask(sample) if masked else None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{sample.photo} or its mask can't be read ({error}); replace or remove it") from error
     if mask is not None:
         image = Image.fromarray(np.where(mask[..., None], np.asarray(image), np.uint8(255)))
     return image if sample.box is None else image.crop(sample.box)
 
 
-def fit(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+def fit(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Resize to fit inside (h, w), centred on white: (h, w, 3) uint8."""
     height, width = size
     ratio = min(height / image.height, width / image.width)
@@ -43,88 +116,41 @@ def fit(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     return np.array(canvas)
 
 
-def augment(
-    crops: Tensor,
-    size: tuple[int, int],
-    generator: torch.Generator,
-    *,
-    zoom: tuple[float, float] = (0.78, 1.06),
-    erased: float = 0.0,
-) -> Tensor:
-    """Random flip, scale, aspect, shift, rotation, light and colour cast; empty parts are white.
-
-    Args:
-        crops: (b, 3, H, W) uint8.
-        size: (h, w) of the result, at most (H, W).
-        generator: The only source of chance.
-        zoom: Part of the crop that is seen, least and most.
-        erased: Share of the crops of which a rectangle is made white (random erasing, Zhong et al., 2020).
-
-    Returns:
-        (b, 3, h, w) float32 in [0, 1].
-    """
-    margin = round(size[0] * 1.1), round(size[1] * 1.1)
-    pixels = crops.float().div_(255)
-    if margin[0] < crops.shape[2]:
-        pixels = functional.interpolate(pixels, margin, mode="bilinear", antialias=True)
-    grid = random_grid(len(crops), size, generator, zoom=zoom)
-    pixels = functional.grid_sample(pixels - 1, grid, align_corners=False) + 1  # zero padding is white
-    pixels = colour_jitter(pixels, generator)
-    return erase(pixels, erased, generator) if erased else pixels
+def _read_fitted(crop: Crop, *, size: tuple[int, int]) -> NDArray[np.uint8]:
+    return fit(read_crop(crop.sample, masked=crop.masked), size).transpose(2, 0, 1)
 
 
-def erase(pixels: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Make a random rectangle, a fifth to a half of each side, white in a share of the pictures: (b, 3, h, w)."""
-    count, _, height, width = pixels.shape
-    chosen = torch.rand(count, generator=generator) < share
-    extent = _uniform(0.2, 0.5, count, 2, generator=generator)
-    corner = torch.rand(count, 2, generator=generator) * (1 - extent)
-    rows, columns = torch.arange(height) / height, torch.arange(width) / width
-    inside = [
-        (steps >= corner[:, i, None]) & (steps < (corner + extent)[:, i, None])
-        for i, steps in enumerate((rows, columns))
-    ]
-    hidden = chosen[:, None, None] & inside[0][:, :, None] & inside[1][:, None, :]
-    return pixels.masked_fill(hidden[:, None], 1.0)
+def _key(crops: Sequence[Crop], size: tuple[int, int]) -> str:
+    """Of all that a shard depends on; files by their size and time."""
+    made_of: list[object] = [size]
+    for sample, masked in crops:
+        mask = (_state(sample.mask), sample.mask_value) if masked and sample.mask else None
+        made_of.append((_state(sample.photo), sample.box, masked, mask))
+    return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:24]
 
 
-def random_grid(
-    count: int,
-    size: tuple[int, int],
-    generator: torch.Generator,
-    zoom: tuple[float, float] = (0.78, 1.06),
-    shift: float = 0.1,
-    roam: float = 0.0,
-) -> Tensor:
-    """A grid per picture for a random flip, scale, aspect, rotation (7 degrees) and shift: (count, h, w, 2).
-
-    The shift grows by `roam` times what the scale leaves out of sight.
-    """
-    scale = _uniform(zoom[0], zoom[1], count, generator=generator)
-    aspect = _uniform(0.9, 1.1, count, generator=generator)
-    angle = _uniform(-0.12, 0.12, count, generator=generator)
-    flip = (torch.rand(count, generator=generator) < 0.5).float() * 2 - 1
-    cos, sin, ratio = angle.cos(), angle.sin(), size[0] / size[1]
-    matrix = torch.zeros(count, 2, 3)
-    matrix[:, 0, 0] = flip * cos * scale * aspect
-    matrix[:, 0, 1] = -sin * scale * ratio
-    matrix[:, 1, 0] = flip * sin * scale * aspect / ratio
-    matrix[:, 1, 1] = cos * scale
-    reach = shift + roam * (1 - scale).clamp(min=0)
-    matrix[:, :, 2] = reach[:, None] * _uniform(-1, 1, count, 2, generator=generator)
-    return functional.affine_grid(matrix, [count, 3, *size], align_corners=False)
+def _state(path: Path) -> tuple[str, int, int]:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise ImageError(f"{path} can't be read ({error.strerror}); prepare the data again") from error
+    return str(path.resolve()), found.st_size, found.st_mtime_ns
 
 
-def colour_jitter(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Random light, contrast and colour cast; pure white, the empty part, stays. (b, 3, h, w) in [0, 1], likewise."""
-    count = len(pixels)
-    light = _uniform(0.85, 1.1, count, 1, 1, 1, generator=generator)
-    cast = _uniform(0.95, 1.05, count, 3, 1, 1, generator=generator)
-    contrast = _uniform(0.85, 1.15, count, 1, 1, 1, generator=generator)
-    white = (pixels > 0.999).all(1, keepdim=True)
-    changed = ((pixels - 0.5) * contrast + 0.5) * light * cast
-    return torch.where(white, pixels, changed).clamp_(0, 1)
+def _open(path: Path) -> NDArray[np.uint8] | None:
+    """A shard, or None where there is none or no whole one. Nothing is written back to it."""
+    try:
+        shard: NDArray[np.uint8] = np.load(path, mmap_mode="c")
+    except (OSError, ValueError, EOFError):
+        return None
+    return shard
 
 
-def _uniform(low: float, high: float, *shape: int, generator: torch.Generator) -> Tensor:
-    return low + (high - low) * torch.rand(*shape, generator=generator)
+def _check_room(folder: Path, wanted: int) -> None:
+    there = next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())
+    free = shutil.disk_usage(there).free
+    if wanted > free:
+        raise ConfigError(
+            f"the crops need {wanted / 1e9:.1f} GB in {folder}, of which {free / 1e9:.1f} GB are free; "
+            "set `cache` to a folder with more room, or make `cache_size` smaller"
+        )

@@ -13,6 +13,8 @@ from torch.nn import functional
 from fashion_retrieval.models.encoder import Encoder
 from fashion_retrieval.taxonomy import Group, Taxonomy, Value, attribute_prompts, category_prompts
 from training.data.manifest import COLOURS, Sample, without_held_out
+from training.large_batch import embed_in_parts
+from training.parallel import World, alone
 
 Synonyms = Mapping[str, Mapping[str, list[str]]]
 """Other phrases by group and value."""
@@ -184,19 +186,43 @@ def _category(sample: Sample) -> str | None:
 class TextBank:
     """Embeddings of texts by id: computed once for a locked text tower, on demand for a trainable one."""
 
-    def __init__(self, encoder: Encoder, texts: list[str], *, locked: bool) -> None:
-        self.encoder = encoder
+    def __init__(
+        self,
+        encoder: Encoder,
+        texts: list[str],
+        *,
+        locked: bool,
+        world: World | None = None,
+        micro_batch: int = 0,
+    ) -> None:
+        """Tokenise the texts, and embed them where the tower is locked.
+
+        Args:
+            encoder: Its text tower embeds.
+            texts: By id.
+            locked: Whether the text tower stays as it is.
+            world: The processes of the run, each of which embeds its share.
+            micro_batch: See `training.large_batch`.
+        """
+        self.encoder, self.world, self.micro_batch = encoder, world or alone(), micro_batch
         self.device = next(encoder.parameters()).device
         self.tokens = encoder.tokenizer(texts)
         self.table = self._encode_all() if locked else None
 
-    def embed(self, ids: Tensor) -> Tensor:
-        """(…) int64 -> (…, d), L2-normalised."""
+    def embed(self, *ids: Tensor) -> list[Tensor]:
+        """Several (…) int64 -> (…, d) each, L2-normalised; a trainable tower reads each text once for all of them."""
         if self.table is not None:
-            return self.table[ids.to(self.device)]
-        unique, inverse = torch.unique(ids, return_inverse=True)
+            return [self.table[of_one.to(self.device)] for of_one in ids]
+        unique, inverse = torch.unique(torch.cat([of_one.flatten() for of_one in ids]), return_inverse=True)
+        padded = torch.cat([unique, unique[-1:].expand(-len(unique) % self.world.size)])
+        shared = embed_in_parts(self._encode, self.world.share(padded), self.micro_batch)
+        table = self.world.gather(shared)
+        places = torch.split(inverse.to(self.device), [of_one.numel() for of_one in ids])
         # Unlike indexing, an embedding look-up adds up its gradient in the same order each time.
-        return functional.embedding(inverse.to(self.device), self._encode(unique))
+        return [
+            functional.embedding(place, table).view(*of_one.shape, -1)
+            for of_one, place in zip(ids, places, strict=True)
+        ]
 
     def _encode(self, ids: Tensor) -> Tensor:
         tokens = self.tokens[ids]

@@ -1,0 +1,167 @@
+"""Augmentation of whole batches: chance is drawn first, so that each process changes its share as one would all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+ZOOM = (0.78, 1.06)
+"""Part of a crop that is seen, least and most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What is done to each picture of a batch.
+
+    Attributes:
+        placement: (b, 2, 3) of `affine_grid`.
+        light: (b, 1, 1, 1), a factor.
+        cast: (b, 3, 1, 1), a factor a channel.
+        contrast: (b, 1, 1, 1), a factor on the distance to grey.
+        hidden: (b, 2, 2) first and last row and column of what is erased, as parts of the side; or None.
+    """
+
+    placement: Tensor
+    light: Tensor
+    cast: Tensor
+    contrast: Tensor
+    hidden: Tensor | None
+
+    def of(self, rows: slice, device: torch.device) -> Changes:
+        """Those of some pictures, on a device."""
+        return Changes(
+            self.placement[rows].to(device),
+            self.light[rows].to(device),
+            self.cast[rows].to(device),
+            self.contrast[rows].to(device),
+            None if self.hidden is None else self.hidden[rows].to(device),
+        )
+
+
+def draw_changes(
+    count: int,
+    size: tuple[int, int],
+    generator: torch.Generator,
+    *,
+    zoom: tuple[float, float] = ZOOM,
+    erased: float = 0.0,
+) -> Changes:
+    """Random flip, scale, aspect, shift, rotation, light, colour cast and contrast for so many pictures.
+
+    Args:
+        count: Pictures.
+        size: (h, w) of the results.
+        generator: The only source of chance.
+        zoom: See `ZOOM`.
+        erased: Share of the pictures of which a rectangle is made white (random erasing, Zhong et al., 2020).
+    """
+    placement = _draw_placement(count, size, generator, zoom)
+    light, cast, contrast = _draw_light(count, generator)
+    hidden = draw_hidden(count, erased, generator) if erased else None
+    return Changes(placement, light, cast, contrast, hidden)
+
+
+def apply_changes(crops: Tensor, size: tuple[int, int], changes: Changes | None) -> Tensor:
+    """Crops as the encoder sees them in training; parts from outside of a crop are white.
+
+    Args:
+        crops: (b, 3, H, W) uint8.
+        size: (h, w) of the result, at most (H, W).
+        changes: Of these crops, on their device; without any they are resized alone.
+
+    Returns:
+        (b, 3, h, w) float32 in [0, 1].
+    """
+    pixels = crops.float().div_(255)
+    if changes is None:
+        same = size == tuple(crops.shape[2:])
+        return pixels if same else functional.interpolate(pixels, size, mode="bilinear", antialias=True)
+    margin = round(size[0] * 1.1), round(size[1] * 1.1)
+    if margin[0] < crops.shape[2]:
+        pixels = functional.interpolate(pixels, margin, mode="bilinear", antialias=True)
+    grid = functional.affine_grid(changes.placement, [len(crops), 3, *size], align_corners=False)
+    pixels = functional.grid_sample(pixels - 1, grid, align_corners=False) + 1  # zero padding is white
+    pixels = _relight(pixels, changes.light, changes.cast, changes.contrast)
+    return pixels if changes.hidden is None else erase(pixels, changes.hidden)
+
+
+def draw_hidden(count: int, share: float, generator: torch.Generator) -> Tensor:
+    """A random rectangle, a fifth to a half of each side, for a share of the pictures: `Changes.hidden`."""
+    chosen = torch.rand(count, generator=generator) < share
+    extent = _uniform(0.2, 0.5, count, 2, generator=generator)
+    corner = torch.rand(count, 2, generator=generator) * (1 - extent)
+    return torch.stack([corner, corner + extent * chosen[:, None]], dim=1)
+
+
+def erase(pixels: Tensor, hidden: Tensor) -> Tensor:
+    """Make the rectangles (b, 2, 2) of `draw_hidden` white: (b, 3, h, w), likewise."""
+    first, last = hidden[:, 0], hidden[:, 1]
+    height, width = pixels.shape[2:]
+    rows, columns = (torch.arange(length, device=pixels.device) / length for length in (height, width))
+    down = (rows >= first[:, :1]) & (rows < last[:, :1])
+    across = (columns >= first[:, 1:]) & (columns < last[:, 1:])
+    return pixels.masked_fill((down[:, :, None] & across[:, None, :])[:, None], 1.0)
+
+
+def random_grid(
+    count: int,
+    size: tuple[int, int],
+    generator: torch.Generator,
+    zoom: tuple[float, float] = ZOOM,
+    shift: float = 0.1,
+    roam: float = 0.0,
+) -> Tensor:
+    """A grid per picture for a random flip, scale, aspect, rotation (7 degrees) and shift: (count, h, w, 2).
+
+    The shift grows by `roam` times what the scale leaves out of sight.
+    """
+    placement = _draw_placement(count, size, generator, zoom, shift, roam)
+    return functional.affine_grid(placement, [count, 3, *size], align_corners=False)
+
+
+def colour_jitter(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Random light, contrast and colour cast; pure white, the empty part, stays. (b, 3, h, w) in [0, 1], likewise."""
+    return _relight(pixels, *_draw_light(len(pixels), generator))
+
+
+def _draw_placement(
+    count: int,
+    size: tuple[int, int],
+    generator: torch.Generator,
+    zoom: tuple[float, float],
+    shift: float = 0.1,
+    roam: float = 0.0,
+) -> Tensor:
+    scale = _uniform(zoom[0], zoom[1], count, generator=generator)
+    aspect = _uniform(0.9, 1.1, count, generator=generator)
+    angle = _uniform(-0.12, 0.12, count, generator=generator)
+    flip = (torch.rand(count, generator=generator) < 0.5).float() * 2 - 1
+    cos, sin, ratio = angle.cos(), angle.sin(), size[0] / size[1]
+    matrix = torch.zeros(count, 2, 3)
+    matrix[:, 0, 0] = flip * cos * scale * aspect
+    matrix[:, 0, 1] = -sin * scale * ratio
+    matrix[:, 1, 0] = flip * sin * scale * aspect / ratio
+    matrix[:, 1, 1] = cos * scale
+    reach = shift + roam * (1 - scale).clamp(min=0)
+    matrix[:, :, 2] = reach[:, None] * _uniform(-1, 1, count, 2, generator=generator)
+    return matrix
+
+
+def _draw_light(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Light, cast and contrast of `Changes`."""
+    light = _uniform(0.85, 1.1, count, 1, 1, 1, generator=generator)
+    cast = _uniform(0.95, 1.05, count, 3, 1, 1, generator=generator)
+    return light, cast, _uniform(0.85, 1.15, count, 1, 1, 1, generator=generator)
+
+
+def _relight(pixels: Tensor, light: Tensor, cast: Tensor, contrast: Tensor) -> Tensor:
+    white = (pixels > 0.999).all(1, keepdim=True)
+    changed = ((pixels - 0.5) * contrast + 0.5) * light * cast
+    return torch.where(white, pixels, changed).clamp_(0, 1)
+
+
+def _uniform(low: float, high: float, *shape: int, generator: torch.Generator) -> Tensor:
+    return low + (high - low) * torch.rand(*shape, generator=generator)

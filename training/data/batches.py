@@ -1,0 +1,127 @@
+"""Which garments a step sees, and which pictures of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fashion_retrieval.errors import ConfigError
+from training.data.crops import Crop
+from training.data.manifest import Sample
+from training.loop import generator
+
+_SHUFFLE = 2**31
+"""A counter that keeps the shuffling of epochs apart from the chance of steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Garments that are drawn together.
+
+    Attributes:
+        samples: All of them.
+        per_step: How many of them each step sees.
+        masked: Whether each has a mask, and so a second picture.
+    """
+
+    samples: Sequence[Sample]
+    per_step: int
+    masked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One step's garments.
+
+    Attributes:
+        garments: (g,) int64, rows of all samples.
+        masked: (g,) bool: those with a second picture.
+        pictures: (p,) int64, rows of the crops: one a garment, then the masked crops.
+    """
+
+    garments: Tensor
+    masked: Tensor
+    pictures: Tensor
+
+    def by_garment(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(p, d) of the pictures -> (g, d) of the crops, and (g, d) of the masked crops, else the crops."""
+        crops = features[: len(self.garments)]
+        masked = crops.clone()
+        masked[self.masked.to(features.device)] = features[len(self.garments) :]
+        return crops, masked
+
+
+class Batches:
+    """Draws the same garments for a step on every process, whenever it is asked."""
+
+    def __init__(self, pools: Sequence[Pool], weights: Tensor | None, seed: int) -> None:
+        """Lay out the samples, pool after pool, then the masked crops.
+
+        Args:
+            pools: In the order of the rows.
+            weights: (n,) of drawing each sample; None for each once an epoch.
+            seed: Of the epochs' order.
+
+        Raises:
+            ConfigError: A pool has fewer garments than a step wants.
+        """
+        short = [f"{p.per_step} of {len(p.samples)}" for p in pools if p.per_step > len(p.samples)]
+        if short:
+            raise ConfigError(f"a step can't draw {', '.join(short)} garments without repeats; draw fewer, or add data")
+        self.pools, self.weights, self.seed = pools, weights, seed
+        self.samples = [sample for pool in pools for sample in pool.samples]
+        self.crops = [Crop(sample, masked=False) for sample in self.samples]
+        self._second = torch.full((len(self.samples),), -1)
+        for first, pool in self._placed():
+            if pool.masked:
+                rows = torch.arange(first, first + len(pool.samples))
+                self._second[rows] = torch.arange(len(rows)) + len(self.crops)
+                self.crops += [Crop(sample, masked=True) for sample in pool.samples]
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Until each garment of the slowest pool was seen once."""
+        return max(len(pool.samples) / pool.per_step for pool in self.pools)
+
+    def draw(self, step: int, chance: torch.Generator) -> Batch:
+        """The garments of a step, from 0."""
+        drawn = []
+        for number, (first, pool) in enumerate(self._placed()):
+            if self.weights is None:
+                rows = epoch_rows(len(pool.samples), pool.per_step, step, self.seed + number)
+            else:
+                rows = weighted_rows(self.weights[first : first + len(pool.samples)], pool.per_step, chance)
+            drawn.append(first + rows)
+        garments = torch.cat(drawn)
+        second = self._second[garments]
+        return Batch(garments, second >= 0, torch.cat([garments, second[second >= 0]]))
+
+    def _placed(self) -> list[tuple[int, Pool]]:
+        """Pools with the row of their first sample."""
+        ends = [0]
+        for pool in self.pools:
+            ends.append(ends[-1] + len(pool.samples))
+        return list(zip(ends, self.pools, strict=False))
+
+
+def weighted_rows(weights: Tensor, count: int, chance: torch.Generator) -> Tensor:
+    """(count,) int64 drawn by weight, none twice."""
+    return torch.multinomial(weights, count, generator=chance)
+
+
+def epoch_rows(total: int, count: int, step: int, seed: int) -> Tensor:
+    """(count,) int64: the step's part of one shuffled epoch after another, in which each of `total` comes once.
+
+    A batch may reach over the end of an epoch, and then hold a row twice.
+    """
+    parts = []
+    place, end = step * count, (step + 1) * count
+    while place < end:
+        epoch, first = divmod(place, total)
+        order = torch.randperm(total, generator=generator(seed, _SHUFFLE, epoch))
+        parts.append(order[first : first + end - place])
+        place += len(parts[-1])
+    return torch.cat(parts)

@@ -1,0 +1,120 @@
+"""Where the figures of a run go: always a plain JSONL file, and TensorBoard or Weights & Biases beside it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from fashion_retrieval.errors import MissingExtraError
+
+Tracker = Literal["tensorboard", "wandb"]
+LOG = "log.jsonl"
+
+
+class Sink(Protocol):
+    """Takes the figures of a step."""
+
+    def __call__(self, step: int, figures: Mapping[str, float]) -> None:
+        """Write them; `step` counts from 0."""
+
+
+@contextmanager
+def track(folder: Path, names: Sequence[Tracker], start: int, config: Mapping[str, Any]) -> Iterator[Sink]:
+    """Open the log of a run and the trackers named, and close them at the end, an error's too.
+
+    Args:
+        folder: Of the run; gets `log.jsonl`, and what trackers write.
+        names: Beside the log.
+        start: The step that a resumed run goes on with: lines of later ones, past the checkpoint, are dropped.
+        config: Shown beside the run.
+
+    Raises:
+        MissingExtraError: A tracker's package is not installed.
+    """
+    openers = {"tensorboard": _tensorboard, "wandb": _wandb}
+    with ExitStack() as stack:
+        sinks = [stack.enter_context(openers[name](folder, start, config)) for name in names]
+        sinks.insert(0, stack.enter_context(_jsonl(folder, start)))
+
+        def write(step: int, figures: Mapping[str, float]) -> None:
+            for sink in sinks:
+                sink(step, figures)
+
+        yield write
+
+
+@contextmanager
+def _jsonl(folder: Path, start: int) -> Iterator[Sink]:
+    path = folder / LOG
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        kept = "".join(line + "\n" for line in lines if (step := _step_of(line)) is not None and step < start)
+        partial = path.with_suffix(".partial")
+        partial.write_text(kept, encoding="utf-8")
+        partial.replace(path)
+    with path.open("a", encoding="utf-8") as file:
+
+        def write(step: int, figures: Mapping[str, float]) -> None:
+            file.write(json.dumps({"step": step, **figures}) + "\n")
+            file.flush()
+
+        yield write
+
+
+def _step_of(line: str) -> int | None:
+    """The step of a line, or None where a kill cut it off."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+@contextmanager
+def _tensorboard(folder: Path, start: int, config: Mapping[str, Any]) -> Iterator[Sink]:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise _missing("tensorboard", error) from error
+    with SummaryWriter(str(folder / "tensorboard"), purge_step=start) as writer:
+        writer.add_text("config", f"```json\n{json.dumps(config, indent=2, default=str)}\n```", start)
+
+        def write(step: int, figures: Mapping[str, float]) -> None:
+            for name, value in figures.items():
+                writer.add_scalar(name, value, step)
+
+        yield write
+
+
+@contextmanager
+def _wandb(folder: Path, start: int, config: Mapping[str, Any]) -> Iterator[Sink]:
+    """A run that is known by its folder, so that the same command goes on with it.
+
+    The service takes no step twice: what a resumed run does again after its checkpoint keeps the figures of the first
+    time, which are the same.
+    """
+    try:
+        import wandb
+    except ImportError as error:
+        raise _missing("wandb", error) from error
+    name = folder.resolve().name
+    id_file = folder / "wandb_id.txt"
+    if not id_file.exists():
+        id_file.write_text(f"{name}-{time.time_ns():x}", encoding="utf-8")
+    run_id = id_file.read_text(encoding="utf-8")
+    how = {"project": "fashion-retrieval", "name": name, "id": run_id, "dir": str(folder), "resume": "allow"}
+    with wandb.init(config=dict(config), **how) as run:
+
+        def write(step: int, figures: Mapping[str, float]) -> None:
+            run.log(dict(figures), step=step)
+
+        yield write
+
+
+def _missing(package: str, error: ImportError) -> MissingExtraError:
+    return MissingExtraError(
+        f"tracking with {package} needs that package ({error}); run: pip install 'fashion-retrieval[tracking]'"
+    )
