@@ -11,6 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from fashion_retrieval import _gallery_add
+from fashion_retrieval import gallery as gallery_module
 from fashion_retrieval.errors import GalleryError, ImageError, InputError
 from fashion_retrieval.gallery import AddReport, Gallery
 from fashion_retrieval.model import FashionModel
@@ -139,6 +141,21 @@ def test_adding_again(gallery, model, encoded, tmp_path):
     assert 7 not in gallery
     assert len(gallery) == 5
     assert gallery.add(paths, ids) == AddReport(1, 0, 5)
+
+
+def test_photos_are_written_in_few_batches(local, tmp_path, monkeypatch):
+    engine, lookups, sizes = local._engine, [], []
+    monkeypatch.setattr(gallery_module, "GROUP", 4)
+    monkeypatch.setattr(engine, "read", lambda ids, read=engine.read: lookups.append(len(ids)) or read(ids))
+    monkeypatch.setattr(engine, "write", lambda rows, write=engine.write: sizes.append(len(rows)) or write(rows))
+    paths = photos(tmp_path / "in", 22)
+    assert local.add(paths[:10]) == AddReport(10, 0, 0)
+    assert (sizes, lookups) == ([10], [])
+    assert local.add(paths[:19], batch_size=8) == AddReport(9, 0, 10)
+    assert (sizes, lookups) == ([10, 9], [4, 4, 4, 4, 3])
+    monkeypatch.setattr(_gallery_add, "_PATIENCE", 0)
+    local.add(paths)
+    assert sizes == [10, 9, 1, 2]
 
 
 def test_any_kind_of_photo(local, model, encoded):

@@ -61,7 +61,7 @@ def test_settings_survive(engine):
 
 
 def test_recall(engine, monkeypatch):
-    monkeypatch.setattr(_engine_lance, "WORTH_AN_INDEX", NUMBER)
+    monkeypatch.setattr(_engine_lance, "_MEMORY", 0)
     monkeypatch.setattr(_engine_lance, "_FEW", 500)
     vectors = clustered(NUMBER)
     queries = np.concatenate([clustered(20, seed=1), clustered(20, seed=2, centres=1)])

@@ -17,8 +17,6 @@ from fashion_retrieval.errors import FashionRetrievalError, GalleryError
 SCHEMA_VERSION = 1
 MOST_ROWS = 16_384
 """The most rows a search may ask for; Milvus's limit."""
-WORTH_AN_INDEX = 20_000
-"""Rows above which an approximate index is built; below, an exact scan is about as fast."""
 TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 
 
@@ -132,7 +130,7 @@ class Engine(Protocol):
         ...
 
     def optimise(self) -> None:
-        """Tidy up, and build or refresh the index where the size is worth it."""
+        """Tidy up, and build or refresh the indices that the size asks for."""
         ...
 
     def indexed(self) -> bool:

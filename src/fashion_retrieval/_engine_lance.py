@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fashion_retrieval._engine import (
-    WORTH_AN_INDEX,
     Row,
     Settings,
     batches,
@@ -19,6 +20,7 @@ from fashion_retrieval._engine import (
     missing,
     telling,
 )
+from fashion_retrieval._held import Held
 from fashion_retrieval._where import Comparison, Condition, Scalar, like_pieces
 from fashion_retrieval.errors import GalleryError
 
@@ -29,8 +31,14 @@ if TYPE_CHECKING:
 
 _TABLE = "photos"
 _SETTINGS = b"fashion_retrieval"
+_BYTES = 5
+"""What a number of a vector takes in memory: as float32, and as an 8-bit code."""
+_MEMORY = 5 << 29
+"""The most bytes for the vectors of a gallery that is held in memory: a million of 512 numbers."""
 _FEW = 4_096
-"""Rows a filter may leave to be scored here; for more, LanceDB scans."""
+"""Rows of a larger gallery that a filter may leave to be scored here; for more, LanceDB scans."""
+_MANY = 20_000
+"""Rows from which on ids are looked up through an index."""
 _TIDY_AFTER = 256
 _KEEP = timedelta(hours=1)
 _PARTITIONS, _CANDIDATES, _REFINE = 20, 1_024, 4
@@ -38,7 +46,10 @@ _PARTITIONS, _CANDIDATES, _REFINE = 20, 1_024, 4
 
 
 class LanceEngine:
-    """One table whose every write is a new version: a reader, or a crash, never sees half of one."""
+    """One table whose every write is a new version: a reader, or a crash, never sees half of one.
+
+    A table that fits is searched in memory, at its version now; in a larger one, LanceDB searches.
+    """
 
     name = "lancedb"
 
@@ -46,6 +57,10 @@ class LanceEngine:
         self.uri = uri
         self._table: Any = table  # its type stubs know less than it does
         self._writes = 0
+        self._lock = Lock()
+        self._traced: tuple[int, list[str]] | None = None
+        self._version: int | None = None
+        self._held: Held | None = None
         with telling(uri, "opened"):
             kept = (table.schema.metadata or {}).get(_SETTINGS, b"")
         self.settings = Settings.from_json(kept, uri)
@@ -103,6 +118,9 @@ class LanceEngine:
     def nearest(self, query: NDArray[np.float32], limit: int, where: Condition | None) -> list[Row]:
         """See `Engine`."""
         with telling(self.uri, "searched"):
+            held = self._in_memory()
+            if held:
+                return self._from_arrow(*held.nearest(query, limit, where, self.settings.columns))
             builder = self._table.search(query).distance_type("cosine").limit(limit)
             if where is None:
                 candidates = max(_CANDIDATES, limit * _REFINE)
@@ -134,18 +152,56 @@ class LanceEngine:
 
         with telling(self.uri, "optimised"):
             self._tidy()
-            if self.count() < WORTH_AN_INDEX or self.indexed():
-                return
-            self._table.create_index("id", config=BTree())
-            self._table.create_index("vector", config=HnswSq(distance_type="cosine"))
+            there, count = self._indices(), self.count()
+            if count >= _MANY and "id" not in there:
+                self._table.create_index("id", config=BTree())
+            if not self._fits(count) and "vector" not in there:
+                self._table.create_index("vector", config=HnswSq(distance_type="cosine"))
 
     def indexed(self) -> bool:
         """See `Engine`."""
         with telling(self.uri, "read"):
-            return any(index.columns == ["vector"] for index in self._table.list_indices())
+            return not self._fits(self.count()) and "vector" in self._indices()
 
     def close(self) -> None:
         """See `Engine`."""
+        self._traced = self._version = self._held = None
+
+    def _in_memory(self) -> Held | None:
+        """The rows as they are now, or None where they are too many."""
+        with self._lock:
+            traces = self._traces()
+            if traces is None or traces != self._traced:
+                # A folder made anew has another time. So has one that was changed in certain ways; that does no harm.
+                self._follow(anew=traces is not None and traces[:1] != (self._traced or ())[:1])
+                self._traced = traces
+            return self._held
+
+    def _traces(self) -> tuple[int, list[str]] | None:
+        """What every write changes in the folder, quicker to look at than LanceDB tells the version; None elsewhere."""
+        if "://" in self.uri:
+            return None
+        folder = Path(self.uri, f"{_TABLE}.lance")
+        return folder.stat().st_mtime_ns, os.listdir(folder / "_versions")  # noqa: PTH208 (makes a Path of each)
+
+    def _follow(self, *, anew: bool) -> None:
+        version = self._table.version
+        if version == self._version and not anew:
+            return
+        table: Any = _connect(self.uri).open_table(_TABLE)
+        table.checkout(version)
+        fits = self._fits(table.count_rows())
+        held = self._held.following(table) if self._held and fits and not anew else None
+        self._held, self._version = held, None
+        if held is None and fits:
+            self._held = Held.of(table)
+        self._version = version
+
+    def _fits(self, count: int) -> bool:
+        return count * self.settings.embedding_dim * _BYTES <= _MEMORY
+
+    def _indices(self) -> set[str]:
+        return {column for index in self._table.list_indices() for column in index.columns}
 
     def _tidy(self) -> None:
         self._table.optimize(cleanup_older_than=_KEEP)
@@ -164,10 +220,10 @@ class LanceEngine:
         data |= {column: [row.fields[name] for row in rows] for name, column in self.settings.columns.items()}
         return pa.table(data, schema=self._schema)
 
-    def _from_arrow(self, table: pa.Table) -> list[Row]:
+    def _from_arrow(self, table: pa.Table, vectors: NDArray[np.float32] | None = None) -> list[Row]:
+        vectors = self._vectors(table) if vectors is None else vectors
         columns = {name: table[column].to_pylist() for name, column in self.settings.columns.items()}
         plain = zip(*(table[name].to_pylist() for name in ("id", "digest", "photo")), strict=True)
-        vectors = self._vectors(table)
         return [
             Row(id, vectors[i], digest, photo, {name: values[i] for name, values in columns.items()})
             for i, (id, digest, photo) in enumerate(plain)

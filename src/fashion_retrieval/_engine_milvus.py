@@ -28,7 +28,7 @@ _PATIENCE = 600.0
 _SMALL = 1_024
 """Rows below which a segment gets no index: it is scanned, which is exact."""
 _LISTS = 1_024
-_PROBED = 128
+_PROBED = 384
 """Of the lists, for a search without a filter; with one, all of them are scanned, which is exact."""
 _DELETIONS = 1
 _LAST = "\U0010ffff"

@@ -1,4 +1,4 @@
-"""From photos to rows of a gallery: what is new or changed is decoded, encoded and written, batch by batch."""
+"""From photos to rows of a gallery: what is new or changed is decoded and encoded in groups, and written in batches."""
 
 from __future__ import annotations
 
@@ -26,40 +26,52 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+GROUP = 64
+"""Photos looked up at a time."""
 _DECODED = 16
 """Photos held decoded at a time."""
+_PATIENCE = 10.0
+"""Seconds after which a batch is written though it is not full, so that an interruption costs no more."""
 
 
 class Adder:
-    """Writes batches of photos and counts what became of them.
+    """Adds groups of photos, and counts what became of them.
 
     Args:
         engine: Where the rows go.
         model: Encodes the photos and, with a taxonomy, recognises them.
         taxonomy: What to recognise, or None for nothing.
         skip: List photos that can't be read in `failures`; otherwise the first one is raised.
+        batch_size: Rows written at a time.
     """
 
-    def __init__(self, engine: Engine, model: FashionModel, taxonomy: Taxonomy | None, skip: bool) -> None:
+    def __init__(
+        self, engine: Engine, model: FashionModel, taxonomy: Taxonomy | None, *, skip: bool, batch_size: int
+    ) -> None:
         self.engine = engine
         self.model = model
         self.taxonomy = taxonomy
         self.skip = skip
+        self.batch_size = batch_size
         self.added = self.updated = self.unchanged = 0
         self.failures: list[Failure] = []
         self._fatal: Failure | None = None
+        self._empty = engine.count() == 0
+        self._new: list[Row] = []
+        self._changed: list[Row] = []
+        self._written = time.monotonic()
 
-    def add(self, batch: Sequence[Item], done: Callable[[int], None]) -> None:
-        """One batch, written in one piece; `done` is told how many photos are through.
+    def add(self, group: Sequence[Item], done: Callable[[int], None]) -> None:
+        """Encode a group, and write when a batch is full; `done` is told how many photos are through.
 
         Raises:
-            FashionRetrievalError: Without `skip`, of the first photo that can't be read; those before it are written.
+            FashionRetrievalError: Without `skip`, of the first photo that can't be read; those before it are kept.
         """
-        known = self.engine.read([item.id for item in batch])
+        known = {} if self._empty else self.engine.read([item.id for item in group])
         rows: list[Row] = []
         unchanged = 0
         wanting: list[tuple[Item, ImageInput, str]] = []
-        for item in batch:
+        for item in group:
             read = self._attempt(item, _content, item.image)
             if self._fatal:
                 break
@@ -73,21 +85,32 @@ class Adder:
                 rows.append(replace(row, photo=item.photo, fields=row.fields | (item.fields or {})))
             else:
                 unchanged += 1
-        done(len(batch) - len(wanting))
+        done(len(group) - len(wanting))
         for start in range(0, len(wanting), _DECODED):
             some = wanting[start : start + _DECODED]
             rows += self._rows(some, known)
             done(len(some))
             if self._fatal and self._fatal.index <= some[-1][0].index:
                 break
-        if rows:
-            self.engine.write(rows)
-        self.updated += sum(row.id in known for row in rows)
-        self.added += sum(row.id not in known for row in rows)
+        for row in rows:
+            (self._changed if row.id in known else self._new).append(row)
         self.unchanged += unchanged
+        waiting = len(self._new) + len(self._changed)
+        if waiting >= self.batch_size or (waiting and time.monotonic() - self._written > _PATIENCE):
+            self.write()
         if self._fatal:
             error = self._fatal.error
             raise type(error)(f"images[{self._fatal.index}]: {error}") from error
+
+    def write(self) -> None:
+        """Write what was added and not written yet, in one piece."""
+        new, changed = self._new, self._changed
+        self._new, self._changed = [], []
+        if new or changed:
+            self.engine.write([*new, *changed])
+        self.added += len(new)
+        self.updated += len(changed)
+        self._written = time.monotonic()
 
     def _rows(self, some: Sequence[tuple[Item, ImageInput, str]], known: Mapping[str, Row]) -> list[Row]:
         photos: list[Image.Image] = []
@@ -170,13 +193,13 @@ def _largest(recognition: Recognition) -> dict[str, Scalar | None]:
 
 
 @contextmanager
-def adding_bar(total: int | None, shown: bool) -> Iterator[Callable[[int, int], None]]:
+def adding_bar(total: int | None, shown: bool, doing: str = "adding photos") -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr; what it gives is told how many photos are through, and how many failed so far."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("adding photos"),
+        TextColumn(doing),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]:.1f} photos/s"),
