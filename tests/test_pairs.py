@@ -70,7 +70,7 @@ def test_a_training_split_has_no_other_distractors(pack: Path) -> None:
 def test_missing_photos_are_an_error_or_listed(pack: Path) -> None:
     (pack / "products/val/20.jpg").unlink()
     (pack / "products/train/03.jpg").write_bytes(b"nothing")
-    with pytest.raises(ConfigError, match=r"products: shirt 2 of 22 \(20, 03\); get them, or measure"):
+    with pytest.raises(ConfigError, match=r"products: shirt 2 of 22 \(20, 03\); get them, or go on"):
         read_pairs(pack, "val", gallery="full")
     (shirt, *_) = read_pairs(pack, "val", gallery="full", missing="report").groups
     assert (shirt.missing, len(shirt.gallery)) == (("20", "03"), 20)

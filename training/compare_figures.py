@@ -17,7 +17,9 @@ Hits = Sequence[NDArray[np.float64]]
 
 
 def figures_of(runs: Sequence[Run]) -> dict[str, Any]:
-    """Recalls as shares, the mean over the seeds, with 95% intervals over queries and seeds; size and speed.
+    """Recalls as shares, the mean over the seeds, with 95% intervals over queries and seeds, and the spread over seeds.
+
+    `spread` is the sample standard deviation of each recall's average; one seed has none.
 
     Args:
         runs: One a seed, with `ranks` by protocol and group.
@@ -28,12 +30,14 @@ def figures_of(runs: Sequence[Run]) -> dict[str, Any]:
         average = _recalls(ranks)
         by_seed = [[float(np.mean([(r[s] <= k).mean() for r in ranks.values()])) for k in KS] for s in range(len(runs))]
         average["seeds"] = by_seed
+        average["spread"] = (
+            [float(np.std(of_k, ddof=1)) for of_k in zip(*by_seed, strict=True)] if len(runs) > 1 else None
+        )
         groups = {name: _recalls({name: of_group}) for name, of_group in ranks.items()}
         protocols[protocol] = {"groups": groups, "average": average}
     told = ("seed", "steps", "best_step", "held_out_recall")
     return {
         "parameters": runs[0]["parameters"],
-        "seconds_per_step": float(np.median([run["seconds_per_step"] for run in runs])) if "steps" in runs[0] else None,
         "runs": [{key: run[key] for key in told if key in run} for run in runs],
         "protocols": protocols,
     }

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from training.data.triplets import (
     Group,
     Missing,
     check_groups,
-    check_missing,
     gallery_faults,
     member,
     parse_triplets,
@@ -57,9 +57,8 @@ def read_fashioniq(
         root: Folder with captions/, image_splits/ and photos.
         split: "train" or "val"; rows of "test" have no target.
         protocol: See `Protocol`.
-        groups: Some of dress, shirt, toptee.
-        missing: "error" refuses missing or unreadable photos; "report" leaves them out of the gallery, with the
-            triplets that need them, and lists both.
+        groups: Some of `GROUPS`.
+        missing: See `Missing`.
 
     Raises:
         InputError: An argument has an unknown value.
@@ -67,8 +66,8 @@ def read_fashioniq(
     """
     policy = member(Missing, missing, "missing")
     annotated = read_annotations(root, split, protocol=protocol, groups=groups)
-    found = tuple(with_photos(group, find_photos(root, group.name)) for group in annotated)
-    check_missing(found, policy, f"{root} (images/ or resized_image/, flat or by category)")
+    where = f"{root} (images/ or resized_image/, flat or by category)"
+    found = with_photos(annotated, partial(find_photos, root), policy, where)
     leaks = leaked(root, split)
     if leaks is not None:
         found = tuple(replace(g, leaked=tuple(i for i in g.gallery if i in leaks[g.name])) for g in found)

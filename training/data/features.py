@@ -1,4 +1,4 @@
-"""Token features of a frozen encoder, kept on disk by what they depend on: weights, preprocessing and photos."""
+"""Token features of a frozen encoder: those of photos kept on disk by what they depend on, those of texts in memory."""
 
 from __future__ import annotations
 
@@ -11,30 +11,37 @@ import torch
 from PIL import Image, ImageOps
 from rich.progress import track
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from fashion_retrieval.models.encoder import Encoder
+from training.parallel import World
+from training.prepare.files import write_whole
 
 _SHARD, _BATCH = 256, 32
 
 
-def image_features(encoder: Encoder, photos: Sequence[Path], cache: Path, *, device: torch.device) -> Tensor:
+def image_features(encoder: Encoder, photos: Sequence[Path], cache: Path, world: World) -> Tensor:
     """Tokens of whole photos (`Encoder.image_tokens`): (N, 1 + k, d) float16.
 
-    They are written in shards, each whole or not at all, so that an interrupted run goes on where it was.
+    They are written in shards, each whole or not at all, so that an interrupted run goes on where it was. Of several
+    processes each encodes its share.
 
     Args:
-        encoder: On `device`, in eval mode.
+        encoder: On the world's device, in eval mode.
         photos: Files; one that changes is encoded again.
         cache: Folder of the shards; those of other encoders lie beside them.
-        device: Where the encoder runs.
+        world: The processes of the run.
     """
     folder = cache / encoder.fingerprint[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    starts = range(0, len(photos), _SHARD)
-    shards = [_shard(encoder, photos[s : s + _SHARD], folder, device) for s in track(starts, "photo features")]
-    return torch.cat(shards)
+    shards = [photos[start : start + _SHARD] for start in range(0, len(photos), _SHARD)]
+    if world.size > 1:
+        for shard in shards[world.rank :: world.size]:
+            _shard(encoder, shard, folder, world.device)
+        world.wait()
+    shown = track(shards, "photo features", disable=not world.leads)
+    return torch.cat([_shard(encoder, shard, folder, world.device) for shard in shown])
 
 
 def _shard(encoder: Encoder, photos: Sequence[Path], folder: Path, device: torch.device) -> Tensor:
@@ -44,9 +51,7 @@ def _shard(encoder: Encoder, photos: Sequence[Path], folder: Path, device: torch
         return load_file(path)["tokens"]
     except (FileNotFoundError, SafetensorError):
         tokens = torch.cat([_encode(encoder, photos[s : s + _BATCH], device) for s in range(0, len(photos), _BATCH)])
-        partial = path.with_suffix(".partial")
-        save_file({"tokens": tokens}, partial)
-        partial.replace(path)
+        write_whole(path, save({"tokens": tokens}))
         return tokens
 
 
@@ -59,3 +64,28 @@ def _encode(encoder: Encoder, photos: Sequence[Path], device: torch.device) -> T
 def _read(path: Path) -> Image.Image:
     with Image.open(path) as photo:
         return ImageOps.exif_transpose(photo).convert("RGB")
+
+
+class TextTokens:
+    """Tokens of texts, each encoded once and kept as float16, as those of photos are.
+
+    Each is encoded alone, so that its tokens do not depend on what else a run has seen: a resumed one equals a straight
+    one.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.known: dict[str, Tensor] = {}
+
+    def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """(b, s, d) float32, zeros behind each text's end, and (b,) int64 lengths, both on the CPU."""
+        self.known |= {text: self._encode(text) for text in set(texts) - self.known.keys()}
+        found = [self.known[text].float() for text in texts]
+        return pad_sequence(found, batch_first=True), torch.tensor([len(row) for row in found])
+
+    @torch.no_grad()
+    def _encode(self, text: str) -> Tensor:
+        device = next(self.encoder.parameters()).device
+        with torch.autocast(device.type, enabled=False):
+            words, lengths = self.encoder.text_tokens(self.encoder.tokenize([text]).to(device))
+        return words[0, : int(lengths[0])].half().cpu()

@@ -19,7 +19,6 @@ from training.data.triplets import (
     Group,
     Missing,
     check_groups,
-    check_missing,
     gallery_faults,
     member,
     parse_triplets,
@@ -50,9 +49,8 @@ def read_pairs(
         root: The open data pack, or one laid out like it.
         split: A split of it.
         gallery: See `Gallery`.
-        groups: Some of dress, shirt, toptee.
-        missing: "error" refuses missing or unreadable photos; "report" leaves them out of the gallery, with the
-            triplets that need them, and lists both.
+        groups: Some of `GROUPS`.
+        missing: See `Missing`.
 
     Raises:
         InputError: An argument has an unknown value.
@@ -76,8 +74,7 @@ def read_pairs(
     if faults:
         raise ConfigError(f"pairs in {root}: {'; '.join(faults)}")
     photos = {p["id"]: root / "products" / p["split"] / f"{p['id']}.jpg" for p in products}
-    whole = tuple(with_photos(group, photos) for group in found)
-    check_missing(whole, policy, str(root / "products"))
+    whole = with_photos(found, lambda _: photos, policy, str(root / "products"))
     return ComposedSet("pairs", split, str(kind), whole)
 
 

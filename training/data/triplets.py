@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
@@ -33,7 +33,10 @@ class CaptionMode(StrEnum):
 
 
 class Missing(StrEnum):
-    """What photos that aren't there mean: an error, or a smaller gallery that says so."""
+    """What photos that are missing or unreadable mean.
+
+    "error" refuses them; "report" leaves them out of the gallery, with the triplets that need them, and lists both.
+    """
 
     ERROR = "error"
     REPORT = "report"
@@ -193,8 +196,33 @@ def check_groups(groups: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(groups))
 
 
-def with_photos(group: Group, photos: Mapping[str, Path]) -> Group:
-    """The group as far as its photos can be read; what can't is in `missing` and `left_out`."""
+def with_photos(
+    groups: Sequence[Group], photos_of: Callable[[str], Mapping[str, Path]], missing: Missing, where: str
+) -> tuple[Group, ...]:
+    """The groups as far as their photos can be read; what can't is in `missing` and `left_out`.
+
+    Args:
+        groups: Without photos.
+        photos_of: File by id, of a group's name.
+        missing: What photos that can't be read mean.
+        where: Where they are expected, for the message.
+
+    Raises:
+        ConfigError: Photos are missing and that is an error, or no query of a group can be asked.
+    """
+    found = tuple(_with_photos(group, photos_of(group.name)) for group in groups)
+    faulty = [g for g in found if g.missing and (missing == Missing.ERROR or not g.triplets)]
+    if faulty:
+        counts = [f"{g.name} {len(g.missing)} of {len(g.missing) + len(g.photos)} ({shown(g.missing)})" for g in faulty]
+        silent = [g.name for g in faulty if not g.triplets]
+        advice = "get them, or go on without them with missing='report', which lists them all"
+        if silent:
+            advice = f"no query of {', '.join(silent)} can be asked; get the photos"
+        raise ConfigError(f"photos are missing or can't be read in {where}: {'; '.join(counts)}; {advice}")
+    return found
+
+
+def _with_photos(group: Group, photos: Mapping[str, Path]) -> Group:
     needed = dict.fromkeys([*group.gallery, *(t.candidate for t in group.triplets)])
     found = {name: photos[name] for name in needed if name in photos and readable(photos[name])}
     asked = tuple(t for t in group.triplets if t.candidate in found and t.target in found)
@@ -206,22 +234,6 @@ def with_photos(group: Group, photos: Mapping[str, Path]) -> Group:
         missing=tuple(name for name in needed if name not in found),
         left_out=tuple(t for t in group.triplets if t.candidate not in found or t.target not in found),
     )
-
-
-def check_missing(groups: Sequence[Group], missing: Missing, where: str) -> None:
-    """Refuse what can't be measured; `where` says where photos are expected.
-
-    Raises:
-        ConfigError: Photos are missing and that is an error, or no query of a group can be asked.
-    """
-    faulty = [g for g in groups if g.missing and (missing == Missing.ERROR or not g.triplets)]
-    if faulty:
-        counts = [f"{g.name} {len(g.missing)} of {len(g.missing) + len(g.photos)} ({shown(g.missing)})" for g in faulty]
-        silent = [g.name for g in faulty if not g.triplets]
-        advice = "get them, or measure without them with missing='report', which lists them all"
-        if silent:
-            advice = f"no query of {', '.join(silent)} can be asked; get the photos"
-        raise ConfigError(f"photos are missing or can't be read in {where}: {'; '.join(counts)}; {advice}")
 
 
 def readable(photo: Path) -> bool:
