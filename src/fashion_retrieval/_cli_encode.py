@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +24,7 @@ from fashion_retrieval._cli_common import (
 )
 from fashion_retrieval._cli_output import identifier, write_embeddings
 from fashion_retrieval._cli_photos import Trouble, find_photos
+from fashion_retrieval._cli_shards import Engine, Format, ShardSize, Workers, to_shards
 from fashion_retrieval.errors import ImageError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -37,25 +38,59 @@ OUTPUTS = (".npy", ".parquet")
 
 @guarded
 def encode(
-    out: Annotated[Path, typer.Option(metavar="FILE", help="A .npy file (ids go beside it) or a .parquet file.")],
-    paths: Annotated[list[str] | None, typer.Argument(help="Files, folders or glob patterns.")] = None,
+    out: Annotated[str, typer.Option(metavar="FILE|FOLDER", help="FILE: .npy (ids go beside it) or .parquet.")],
+    paths: Annotated[list[str] | None, typer.Argument(help="Files, folders, patterns; for shards also lists.")] = None,
     texts: Annotated[Path | None, typer.Option(metavar="FILE", help="Encode its lines instead of photos.")] = None,
     model: Model = "compact",
     batch_size: BatchSize = 32,
     device: Device = "auto",
     dtype: Dtype = "auto",
     on_error: OnError = "raise",
+    engine: Engine = None,
+    workers: Workers = None,
+    shard_size: ShardSize = None,
+    format_: Format = None,
 ) -> None:
-    """Turn photos, or the lines of a text file, into L2-normalised embeddings."""
+    """Turn photos, or the lines of a text file, into L2-normalised embeddings.
+
+    A FILE is written at the end and must fit in memory; a FOLDER gets a shard for every 10,000 photos.
+
+    With a FOLDER the same command goes on after an interruption, and --engine ray uses many machines.
+
+    Its photos may be named by lists (.txt, .csv, .parquet) and lie in an object store (s3://bucket/photos).
+    """
     if bool(paths) == bool(texts):
         refuse("give either photos or --texts FILE")
-    if out.suffix not in OUTPUTS:
-        refuse(f"--out must end in {' or '.join(OUTPUTS)}, got {out.name!r}")
+    given = {"engine": engine, "workers": workers, "shard_size": shard_size, "format": format_}
+    given = {name: value for name, value in given.items() if value is not None}
+    if Path(out).suffix in OUTPUTS:
+        if given:
+            refuse(f"--{next(iter(given)).replace('_', '-')} goes with --out FOLDER, got the file {out!r}")
+        _to_file(paths or (), texts, Path(out), model, batch_size, device, dtype, on_error)
+        return
+    if texts:
+        refuse(f"--texts goes with --out FILE, {' or '.join(OUTPUTS)}, got {out!r}")
+    if Path(out).suffix and not (out.endswith("/") or Path(out).is_dir()):
+        refuse(f"--out must end in {' or '.join(OUTPUTS)}, or be a folder, got {out!r}; a new folder may end in /")
+    loading = {"device": device, "dtype": dtype}
+    to_shards(paths or (), out, model=model, loading=loading, batch_size=batch_size, on_error=on_error, **given)
+
+
+def _to_file(
+    paths: Sequence[str],
+    texts: Path | None,
+    out: Path,
+    model: str,
+    batch_size: int,
+    device: str,
+    dtype: str,
+    on_error: str,
+) -> None:
     if not out.parent.is_dir():
         raise InputError(f"--out must lie in an existing folder, got {out}; create {out.parent} first")
     if out.suffix == ".parquet" and find_spec("pyarrow") is None:
         raise MissingExtraError("a .parquet file needs pyarrow; pip install 'fashion-retrieval[parquet]'")
-    photos, troubles = find_photos(paths or ())
+    photos, troubles = find_photos(paths)
     if troubles and on_error == "raise":
         raise troubles[0][1]
     lines = _read_lines(texts) if texts else []

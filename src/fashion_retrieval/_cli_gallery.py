@@ -48,7 +48,7 @@ def index(
     taxonomy: Annotated[str | None, typer.Option(help="default, deepfashion, or a YAML or JSON file.")] = None,
     prefix: Annotated[str, typer.Option(help="Put before every id.")] = "",
     model: Model = "compact",
-    batch_size: BatchSize = 64,
+    batch_size: BatchSize = 1_024,
     device: Device = "auto",
     dtype: Dtype = "auto",
     on_error: OnError = "raise",

@@ -9,10 +9,8 @@ from pathlib import Path
 
 import typer
 
+from fashion_retrieval._photo_list import photos_below, why_empty
 from fashion_retrieval.errors import FashionRetrievalError, ImageError
-
-SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""What counts as a photo inside a folder; a file named on the command line may have any name."""
 
 Trouble = tuple[str, FashionRetrievalError]
 
@@ -51,19 +49,15 @@ def parse_box(text: str) -> tuple[float, float, float, float]:
 def _expand(argument: str) -> Iterator[Path]:
     path = Path(argument)
     if path.is_dir():
-        yield from _photos_below(path)
+        yield from photos_below(path)
     elif has_magic(argument) and not path.exists():
         for match in sorted(map(Path, glob(argument, recursive=True))):  # noqa: PTH207
-            yield from _photos_below(match) if match.is_dir() else (match,)
+            yield from photos_below(match) if match.is_dir() else (match,)
     else:
         yield path
 
 
-def _photos_below(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-
-
 def _why_empty(argument: str) -> str:
     if Path(argument).is_dir():
-        return f"folder {argument} holds no photo; expected files ending in {' '.join(sorted(SUFFIXES))}"
+        return why_empty(argument)
     return f"no file matches {argument!r}; check the pattern"

@@ -20,7 +20,7 @@ from fashion_retrieval._cli_gallery import (
     show_matches,
 )
 from fashion_retrieval._cli_output import write_picture
-from fashion_retrieval._cli_photos import SUFFIXES
+from fashion_retrieval._photo_list import SUFFIXES
 from fashion_retrieval.errors import FashionRetrievalError, InputError
 
 if TYPE_CHECKING:

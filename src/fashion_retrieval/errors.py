@@ -8,6 +8,7 @@
     ├── ModelNotFoundError    (FileNotFoundError)  no such model, or not in the cache while offline
     ├── HubError              (ConnectionError)    the Hub refused or did not answer
     ├── GalleryError          (RuntimeError)       a gallery that is missing, in the way, damaged or another model's
+    ├── ShardError            (RuntimeError)       shards that are missing, damaged or of other settings; a lost worker
     ├── WeightsError          (ValueError)         truncated, altered or pickled weights, or of another architecture
     ├── MissingExtraError     (ImportError)        an optional dependency is not installed
     └── UnsupportedError      (RuntimeError)       this model does not have that capability
@@ -50,6 +51,10 @@ class HubError(FashionRetrievalError, ConnectionError):
 
 class GalleryError(FashionRetrievalError, RuntimeError):
     """A gallery that is missing, in the way, damaged, of a newer format, or of another model."""
+
+
+class ShardError(FashionRetrievalError, RuntimeError):
+    """Shards that are missing, damaged or of other settings, a folder that can't hold them, or a worker that died."""
 
 
 class WeightsError(FashionRetrievalError, ValueError):

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fashion_retrieval._engine import MOST_ROWS, TYPES, Engine, Row, Settings, in_the_way
-from fashion_retrieval._gallery_add import Adder, adding_bar, recognised_fields
+from fashion_retrieval._gallery_add import GROUP, Adder, adding_bar, recognised_fields
 from fashion_retrieval._gallery_input import batched, check_id, read_items
 from fashion_retrieval._images import ImageInput
+from fashion_retrieval._shard_add import add_shards
+from fashion_retrieval._storage import Folder
 from fashion_retrieval._where import parse_where
 from fashion_retrieval.errors import GalleryError, InputError
 from fashion_retrieval.results import Failure, Match
@@ -177,19 +179,20 @@ class Gallery:
         ids: Sequence[str] | None = None,
         metadata: Sequence[Mapping[str, Any]] | None = None,
         *,
-        batch_size: int = 64,
+        batch_size: int = 1_024,
         on_error: Literal["raise", "skip"] = "raise",
         progress: bool = False,
     ) -> AddReport:
         """Add photos, or bring those of the same ids up to date. The same call after an interruption goes on.
 
-        A photo that is there with the same content is not encoded again. Each batch is written in one piece.
+        A photo that is there with the same content is not encoded again. Photos are written in batches, each of them
+        in one piece, when it is full or ten seconds have passed.
 
         Args:
             images: Photos, read as they are needed.
             ids: A name for each; None takes the path as given, for photos that are paths.
             metadata: Values by field for each; a field it doesn't name keeps its value, None unsets it.
-            batch_size: Photos written at a time, from 1 to 1,024.
+            batch_size: About how many photos are written at a time, from 1 to 1,024.
             on_error: "raise" keeps what came before a photo that can't be read and raises its error; "skip" lists it in
                 the report and goes on.
             progress: Show a bar on stderr, with the rate and how many failed.
@@ -202,14 +205,32 @@ class Gallery:
         _check_whole("batch_size", batch_size, _LARGEST_BATCH)
         engine = self._engine
         items = read_items(images, ids, metadata, engine.settings.types)
-        adder = Adder(engine, self._model, self._taxonomy, skip=on_error == "skip")
+        adder = Adder(engine, self._model, self._taxonomy, skip=on_error == "skip", batch_size=batch_size)
         total = len(images) if isinstance(images, Sized) else None
         with adding_bar(total, progress) as tell:
-            for batch in batched(items, batch_size):
-                adder.add(batch, lambda number: tell(number, len(adder.failures)))
+            try:
+                for group in batched(items, min(batch_size, GROUP)):
+                    adder.add(group, lambda number: tell(number, len(adder.failures)))
+            finally:
+                adder.write()
         engine.settle()
         failures = sorted(adder.failures, key=lambda failure: failure.index)
         return AddReport(adder.added, adder.updated, adder.unchanged, tuple(failures))
+
+    def add_shards(self, folder: str | Path, *, progress: bool = False) -> AddReport:
+        """Add the embeddings that `fashion_retrieval.shards.encode_shards` made; no photo is read or encoded.
+
+        The rows are those of `add` with the same ids; the same call after an interruption goes on.
+
+        Args:
+            folder: Of the shards, a path or a URI; they must be complete.
+            progress: As in `add`.
+
+        Raises:
+            GalleryError: The shards are of another model, or this gallery recognises its photos.
+            ShardError: There are no shards, one is missing, or one is damaged.
+        """
+        return AddReport(*add_shards(self._engine, Folder(str(folder)), progress=progress))
 
     def search(
         self, query: ArrayLike, top_k: int = 10, *, where: str | None = None, exclude: Collection[str] = ()
@@ -265,7 +286,7 @@ class Gallery:
         return self._engine.remove([check_id(name, index) for index, name in enumerate(ids)])
 
     def optimise(self) -> None:
-        """Tidy up after much adding, and build or refresh the index where the size is worth it."""
+        """Tidy up after much adding, and build or refresh the indices that the size asks for."""
         self._engine.optimise()
 
     @property
@@ -370,7 +391,8 @@ def _unit(query: ArrayLike, width: int) -> NDArray[np.float32]:
 
 
 def _ranked(rows: Sequence[Row], vector: NDArray[np.float32]) -> list[Match]:
-    # In float64, and row by row, so that equal embeddings have equal scores whatever engine gave them.
-    scores = [round(float(np.sum(row.vector.astype(np.float64) * vector)), 7) for row in rows]
+    # In float64, and each row summed alike, so that equal embeddings have equal scores whatever engine gave them.
+    vectors = np.array([row.vector for row in rows], np.float64).reshape(-1, len(vector))
+    scores = np.round(np.sum(vectors * vector, axis=1), 7).tolist()
     matches = [Match(row.id, score, row.photo, row.fields) for row, score in zip(rows, scores, strict=True)]
     return sorted(matches, key=lambda match: (-match.score, match.id))
