@@ -60,12 +60,12 @@ def rows(model: str, cache: Path, device: str, calibration: Sequence[Path]) -> l
 
 def _quantised(plain: Path, cache: Path, backend: str, model: str, calibration: Sequence[Path]) -> Encode:
     """Ours with an int8 model, calibrated on photos that are not timed."""
-    from fashion_retrieval.backends.export import export_model
+    from fashion_retrieval._export import export_model
 
     folder = cache / f"{model}_{backend}_int8"
     if not folder.is_dir():
-        export_model(plain, folder, backend=backend, precision="int8", calibration=list(calibration))
-    return contenders.ours(folder, "cpu", backend=backend)
+        export_model(plain, folder, backend=backend, precision="int8", model_id=model, calibrate=calibration)
+    return contenders.ours(folder, "cpu", backend=backend, dtype="auto")
 
 
 def measure(model: str, cache: Path, device: str, *, count: int, rounds: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from fashion_retrieval.checkpoint import Bundle
 from fashion_retrieval.config import ModelConfig, SegmenterConfig
 from fashion_retrieval.errors import ConfigError, InputError, MissingExtraError, WeightsError
 from fashion_retrieval.models.encoder import build_encoder
-from tests.tiny import TINY_CONFIG, altered, contents, drawn_photo, saved_folder, tiny_folder
+from tests.tiny import TINY_CONFIG, altered, contents, drawn_photo, saved_folder, tiny_clip, tiny_folder
 
 TEXTS = ["a photo of a red dress", "jeans", "a long navy coat with a very large number of shiny golden buttons"]
 WEIGHTS = "open_clip_model.safetensors"
@@ -108,15 +108,17 @@ def test_embeddings_equal_open_clips(tmp_path: Path, config: dict[str, Any]) -> 
     tokens = encoder.tokenize(TEXTS)
     full = open_clip.get_tokenizer(f"local-dir:{folder}")(TEXTS)
     with torch.inference_mode():
-        images = encoder.encode_image(torch.stack([encoder.preprocess(photo) for photo in photos]))
-        expected = clip.encode_image(torch.stack([transform(photo) for photo in photos]), normalize=True)
+        pixels = torch.stack([transform(photo) for photo in photos])
+        images, expected = encoder.encode_image(pixels), clip.encode_image(pixels, normalize=True)
+        own = encoder.encode_image(torch.stack([encoder.pixels(photo) for photo in photos]))
         texts, expected_texts = encoder.encode_text(tokens), clip.encode_text(full, normalize=True)
     assert bundle.config is None
     assert bundle.tokenizer_files == {}
     assert not encoder.training
     assert tokens.shape == (3, 15)
     assert full.shape == (3, 77)
-    torch.testing.assert_close(images, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(images, expected, atol=1e-6, rtol=0)
+    assert (own * expected).sum(1).min() > 0.99999  # our resizing differs by a level here and there
     torch.testing.assert_close(texts, expected_texts, atol=1e-5, rtol=0)
     assert (images[0] - images[1]).abs().max() > 1e-3
     assert (texts[0] - texts[1]).abs().max() > 1e-3
@@ -133,8 +135,10 @@ def test_siglip_with_a_tokenizer_of_its_own(tmp_path: Path) -> None:
         photo = drawn_photo(seed=3)
         tokens = encoder.tokenize(["a photo, red  DRESS!", "jeans"])
         with torch.inference_mode():
-            images = encoder.encode_image(encoder.preprocess(photo)[None])
-            torch.testing.assert_close(images, clip.encode_image(transform(photo)[None], True), atol=1e-5, rtol=0)
+            pixels = transform(photo)[None]
+            expected = clip.encode_image(pixels, True)
+            torch.testing.assert_close(encoder.encode_image(pixels), expected, atol=1e-6, rtol=0)
+            assert (encoder.encode_image(encoder.preprocess(photo)[None]) * expected).sum() > 0.99999
             torch.testing.assert_close(encoder.encode_text(tokens), clip.encode_text(tokens, True), atol=1e-5, rtol=0)
         assert tokens.tolist() == [[6, 7, 3, 4, *[1] * 8], [5, *[1] * 11]]
         assert encoder.sigmoid_head
@@ -281,6 +285,20 @@ def test_nothing_is_said_about_random_weights(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
     assert "random" not in caplog.text
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("config", [TINY_CONFIG, CUSTOM_TEXT], ids=["clip", "custom_text"])
+def test_what_a_file_does_not_hold_is_as_if_initialised(tmp_path: Path, config: dict[str, Any]) -> None:
+    """Masks are buffers that are never saved; all that is has the values of the file."""
+    loaded = checkpoint.load(tiny_folder(tmp_path, config, seed=5)).encoder.clip
+    wanted = tiny_clip(config, seed=5)
+    for kind in ("named_parameters", "named_buffers"):
+        pairs = list(zip(getattr(loaded, kind)(), getattr(wanted, kind)(), strict=True))
+        assert pairs
+        for (name, value), (same, expected) in pairs:
+            assert name == same
+            assert (value.dtype, value.requires_grad) == (expected.dtype, expected.requires_grad)
+            assert torch.equal(value, expected), name
 
 
 def test_an_encoder_is_built_from_a_config_that_is_not_on_disk(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fashion_retrieval.config import SCHEMA_VERSION, ModelConfig, SegmenterConfig
+from fashion_retrieval.config import SCHEMA_VERSION, Figure, ModelConfig, SegmenterConfig
 from fashion_retrieval.errors import ConfigError
 
 SEGMENTER = SegmenterConfig(
@@ -22,7 +22,7 @@ FULL = ModelConfig(
     segmenter=SEGMENTER,
     licence="Apache-2.0",
     training_data=("pack", "fashioniq"),
-    figures={"mean_precision": 0.88},
+    figures={"mean_precision": Figure(value=0.88, interval=(0.86, 0.9), metric="accuracy", data="val")},
     sha256={"open_clip_model.safetensors": "0" * 64},
 )
 
@@ -126,6 +126,27 @@ def test_bad_segmenter_values_are_refused(key: str, value: object) -> None:
     segmenter = FULL.to_dict()["segmenter"] | {key: value}
     with pytest.raises(ConfigError, match=rf"'segmenter\.{key}' must be"):
         ModelConfig.from_dict(changed(segmenter=segmenter), "f.json")
+
+
+@pytest.mark.parametrize(
+    ("figure", "fault"),
+    [
+        ({}, "'figures.f.value' is missing"),
+        ({"value": float("inf")}, "'figures.f.value' must be a finite number"),
+        ({"value": 0.5, "interval": [0.6, 0.4]}, "'figures.f.interval' must be [low, high], low not above high"),
+        ({"value": 0.5, "metric": 1}, "'figures.f.metric' must be a text"),
+        ({"value": 0.5, "unit": "%"}, "unknown keys figures.f.unit"),
+    ],
+)
+def test_bad_figures_are_refused(figure: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ModelConfig.from_dict(changed(figures={"f": figure}), "f.json")
+    assert fault in str(caught.value)
+
+
+def test_a_plain_number_is_a_figure() -> None:
+    config = ModelConfig.from_dict(changed(figures={"f": 1}), "x")
+    assert config.figures == {"f": Figure(value=1.0)}
 
 
 @pytest.mark.parametrize("data", [None, [], "text", 1])

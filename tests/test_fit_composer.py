@@ -15,15 +15,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fashion_retrieval import checkpoint
 from tests.drawn_pack import log_of
 from tests.drawn_products import recipe, write_products, write_toml
-from fashion_retrieval import checkpoint
 from training import parallel, train_agcn
 from training.data.composition import load_material
 from training.fit_composer import draw
 from training.loop import generator
-from training.parallel import World
 from training.losses import composition_loss
+from training.parallel import World
 
 
 def test_composition_loss_by_hand() -> None:

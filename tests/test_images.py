@@ -13,7 +13,14 @@ import torch
 from PIL import Image, ImageDraw
 
 from fashion_retrieval import _images
-from fashion_retrieval._images import check_boxes, crop_region, describe, load_image, masked_crop
+from fashion_retrieval._images import (
+    check_boxes,
+    crop_region,
+    describe,
+    is_photo,
+    load_image,
+    masked_crop,
+)
 from fashion_retrieval.errors import ImageError, InputError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -110,6 +117,13 @@ def test_describe_names_opened_files(tmp_path):
     corners().save(path)
     with path.open("rb") as stream, Image.open(path) as image:
         assert describe(stream) == describe(image) == "coat.png"
+
+
+def test_one_photo_is_told_from_several(tmp_path):
+    with (tmp_path / "a").open("wb+") as stream:
+        one = ["a.jpg", tmp_path, b"", stream, corners(), np.zeros((1, 1, 3)), torch.zeros(1), memoryview(b"")]
+        assert all(is_photo(image) for image in one)
+    assert not any(is_photo(image) for image in (["a.jpg"], ("a.jpg",), iter(["a.jpg"]), None, 7, {"a.jpg"}))
 
 
 # --- what a file can hold
@@ -325,24 +339,28 @@ def test_text_file_object_floats_and_empty_images(tmp_path):
 
 
 def test_crop_region_rounds_outwards_and_stays_inside():
-    photo = corners(8, 6)
-    assert crop_region(photo, (1.2, 1.9, 3.1, 4.0)).size == (3, 3)
-    np.testing.assert_array_equal(np.asarray(crop_region(photo, (1, 1, 7, 5))), np.asarray(photo)[1:5, 1:7])
-    assert crop_region(photo, (-5, -5, 100, 100)).size == (8, 6)
+    photo = np.asarray(corners(8, 6))
+    assert crop_region(photo, (1.2, 1.9, 3.1, 4.0)).shape == (3, 3, 3)
+    np.testing.assert_array_equal(crop_region(photo, (1, 1, 7, 5)), photo[1:5, 1:7])
+    assert crop_region(photo, (-5, -5, 100, 100)).shape == photo.shape
 
 
 @pytest.mark.parametrize("box", [(3, 3, 3, 3), (8, 6, 9, 9), (50, 50, 60, 60), (-9, -9, -1, -1), (5, 5, 2, 2)])
 def test_a_crop_is_never_empty(box):
-    assert crop_region(corners(8, 6), box).size == (1, 1)
+    assert crop_region(np.asarray(corners(8, 6)), box).shape == (1, 1, 3)
 
 
 def test_masked_crop_is_white_outside_the_mask():
-    photo = Image.new("RGB", (6, 4), BLUE)
+    photo = np.full((4, 6, 3), BLUE, dtype=np.uint8)
     mask = np.zeros((4, 6), dtype=bool)
     mask[1:3, 2:4] = True
     expected = np.full((4, 4, 3), 255, dtype=np.uint8)
     expected[1:3, 1:3] = BLUE
-    np.testing.assert_array_equal(np.asarray(masked_crop(photo, (1, 0, 5, 4), mask)), expected)
+    np.testing.assert_array_equal(masked_crop(photo, (1, 0, 5, 4), mask), expected)
+    whole = masked_crop(photo, (2, 1, 4, 3), mask)
+    np.testing.assert_array_equal(whole, photo[1:3, 2:4])
+    assert np.shares_memory(whole, photo)
+    assert (photo == BLUE).all()
     with pytest.raises(InputError, match=r"must be \(4, 6\) bool"):
         masked_crop(photo, (0, 0, 2, 2), mask.T)
     with pytest.raises(InputError, match="uint8"):

@@ -8,26 +8,36 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "fashion_retrieval"
 LAYERS = [
-    {"errors"},
-    {"_device", "_where", "config", "results", "taxonomy"},
-    {"_canvas", "_engine", "colours"},
-    {"_convert", "_engine_lance", "_engine_milvus", "_images", "_model_card", "_wishes", "draw", "hub", "models"},
-    {"_changes", "_composition", "_gallery_input", "checkpoint", "_recognition"},
-    {"_board", "_gallery_add", "model"},
+    {"_files", "errors"},
+    {"_device", "_export_file", "_extras", "_scan", "_storage", "_where", "config", "results", "taxonomy"},
+    {"_shards"},
+    {"_shard_files"},
+    {"_canvas", "_engine", "_held", "_hub_errors", "_hub_files", "colours"},
+    {"_images", "_inference", "_pixels"},
+    {"_loader"},
+    {"_convert", "_engine_lance", "_engine_milvus", "_model_card", "_wishes", "draw", "hub", "models"},
+    {"_runtime_onnx", "_runtime_openvino"},
+    {"_changes", "_compiled", "_composition", "_gallery_input", "_graphs", "checkpoint", "_recognition"},
+    {"_backends"},
+    {"_board", "_gallery_add", "_gallery_search", "model"},
+    {"_shard_add"},
     {"gallery"},
     {"refine"},
     {"_doctor"},
     {"__init__"},
+    {"_parity", "_photo_list", "_shard_worker"},
+    {"_export", "_ray"},
+    {"shards"},
     {"_cli_photos", "_cli_output"},
-    {"_cli_common"},
-    {"_cli_recognize", "_cli_encode", "_cli_gallery"},
+    {"_cli_common", "_cli_shards"},
+    {"_cli_recognize", "_cli_encode", "_cli_export", "_cli_gallery"},
     {"_cli_refine"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 UPWARDS = {("results", "draw")}
 """The one import against the stairs, inside a method: a result draws itself."""
-TRAINING_MAY = {"__init__", "checkpoint", "colours", "config", "errors", "hub", "models", "taxonomy"}
+TRAINING_MAY = {"__init__", "_files", "checkpoint", "colours", "config", "errors", "hub", "models", "taxonomy"}
 HEAVY = {"torch", "torchvision", "open_clip", "segment_anything", "timm", "transformers"}
 
 

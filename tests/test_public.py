@@ -58,6 +58,14 @@ def test_import_is_light():
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
+def test_open_clip_comes_with_the_first_model():
+    heavy = "{'open_clip', 'timm', 'torchvision', 'transformers'}"
+    done = run(
+        f"import sys, fashion_retrieval as f; f.FashionModel, f.Gallery; print(sorted({heavy} & sys.modules.keys()))"
+    )
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
 @pytest.mark.parametrize("command", ["--help", "recognize --help", "encode --help", "models --help", "doctor --help"])
 def test_help_is_light(command):
     code = f"""

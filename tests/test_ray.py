@@ -27,7 +27,7 @@ ray = pytest.importorskip("ray")
 
 NUMBER, SIZE = 24, 4
 PATIENCE = 120
-MANIFEST = Manifest("fake", "f", 4, 40, "d", 10, "parquet")
+MANIFEST = Manifest("fake", "f", 4, "float32", 40, "d", 10, "parquet")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_what_workers_raise(address, monkeypatch):
         """Shard 1 kills it, shard 4 holds a bad photo."""
 
         def identity(self):
-            return Identity("fake", "f", 4)
+            return Identity("fake", "f", 4, "float32")
 
         def encode(self, shard, manifest):
             if shard.index == 1:
@@ -62,7 +62,7 @@ def test_what_workers_raise(address, monkeypatch):
     monkeypatch.setattr(_ray, "_RETRIES", 1)
     done = []
     with _ray.RayPool(Doomed(), 1, gpus=True) as pool:
-        assert pool.identity() == Identity("fake", "f", 4)
+        assert pool.identity() == Identity("fake", "f", 4, "float32")
         with pytest.raises(ShardError, match=r"^shard 1 was given up \(\w+: .+\); look for a photo that breaks its"):
             done += pool.encode_all(shards(4), MANIFEST)
         with pytest.raises(ImageError, match=r"^photo 40 of fake$"):

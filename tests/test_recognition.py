@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fashion_retrieval import FashionModel
+from fashion_retrieval._pixels import RGB, Preprocessing
 from fashion_retrieval._recognition import Photo, Recogniser, _agreement
 from fashion_retrieval.colours import dominant_colours
 from fashion_retrieval.errors import InputError, TaxonomyError
@@ -71,6 +72,13 @@ WORDS: Words = {
 }
 
 
+class MeanColour(Preprocessing):
+    """A photo becomes its mean colour, (3,)."""
+
+    def batch(self, images: Sequence[RGB]) -> Tensor:
+        return torch.stack([torch.from_numpy(np.array(image, dtype=np.float32)).mean((0, 1)) for image in images])
+
+
 class FixedEncoder(Encoder):
     """A photo's embedding is the direction of its mean colour, a text's that of the first word found in it."""
 
@@ -78,6 +86,7 @@ class FixedEncoder(Encoder):
         nn.Module.__init__(self)
         self.words = words
         self.texts: list[str] = []
+        self.preprocessing = MeanColour(size=(1, 1), mean=(0, 0, 0), std=(1, 1, 1))
 
     @property
     def embedding_dim(self) -> int:
@@ -86,9 +95,6 @@ class FixedEncoder(Encoder):
     @property
     def logit_scale(self) -> float:
         return SCALE
-
-    def preprocess(self, image: Image.Image) -> Tensor:
-        return torch.from_numpy(np.array(image, dtype=np.float32)).mean((0, 1))
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         return functional.normalize(pixels, dim=-1)
@@ -112,12 +118,11 @@ def recogniser(
     encoder, device = FixedEncoder(words), torch.device("cpu")
     return Recogniser(
         encoder=encoder,
-        prompts=PromptCache(encoder, device, torch.float32),
+        prompts=PromptCache(encoder, device),
         taxonomy=Taxonomy.load(taxonomy),
         calibration=calibration or {},
         thresholds=thresholds or {},
         device=device,
-        dtype=torch.float32,
     )
 
 
@@ -320,7 +325,8 @@ def test_category_from_the_crop_attributes_from_crop_and_masked_crop() -> None:
     assert nouns[0][0].name == found.category.name
     assert sum(weight for _, weight in nouns) == pytest.approx(1)
     for group in of.taxonomy.attributes:
-        shares = sum(weight * of.attribute_probabilities(view, group, [(noun, 1.0)]) for noun, weight in nouns)
+        parts = [weight * of.attribute_probabilities(view, group, [(noun, 1.0)]) for noun, weight in nouns]
+        shares = torch.stack(parts).sum(0)
         scores = {score.name: score.probability for score in found.attributes[group.name].alternatives}
         wanted = {value.name: share for value, share in zip(group.values, shares.tolist(), strict=True)}
         assert scores == pytest.approx(wanted, abs=1e-5)
@@ -354,14 +360,14 @@ def test_words_never_seen_through_the_front_door_equal_plain_open_clip(model: Fa
     found = model.recognize(image, segmenter=None, taxonomy=own, top_k=5).garments[0]
 
     name = f"local-dir:{tiny_folder(tmp_path / 'same')}"
-    clip, _, transform = open_clip.create_model_and_transforms(name)
+    clip, *_ = open_clip.create_model_and_transforms(name)
     tokenizer = open_clip.get_tokenizer(name)
     colour = dominant_colours(np.asarray(image), np.ones((image.height, image.width), bool))[0].name
     nouns = ("gambeson", "hauberk", "surcoat")
     prompts = [f"a photo of {colour} {word}" for word in nouns]
     prompts += [f"a photo of {word} {noun}" for noun in nouns for word in ("chainmail", "ring mail", "quilted")]
     with torch.inference_mode():
-        pixels = clip.eval().encode_image(transform(image)[None], normalize=True)
+        pixels = clip.eval().encode_image(model.encoder.preprocess(image)[None], normalize=True)
         cosines = (clip.encode_text(tokenizer(prompts), normalize=True) @ pixels[0]).tolist()
     scale = clip.logit_scale.exp().item()
     categories = softmax(*cosines[:3], scale=scale)

@@ -1,6 +1,7 @@
 """Shards of embeddings: the plan, lists of photos, what is kept, resumed and refused, and loading into galleries."""
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from typer.testing import CliRunner
 
 from fashion_retrieval._photo_list import PhotoList
 from fashion_retrieval._shard_files import read_shard
-from fashion_retrieval._shards import Manifest
+from fashion_retrieval._shard_worker import ShardWorker
+from fashion_retrieval._shards import Manifest, Shard, Summary
 from fashion_retrieval._storage import Folder
 from fashion_retrieval.cli import app
 from fashion_retrieval.errors import GalleryError, ImageError, InputError, ShardError
@@ -92,6 +94,7 @@ def test_failures_are_told(desk, made):
 def test_manifest(desk, made):
     content = json.loads((made[0] / "manifest.json").read_text(encoding="utf-8"))
     expected = {"fingerprint": tiny_model().fingerprint, "embedding_dim": DIM, "photos": NUMBER, "shards": 5}
+    expected["dtype"] = "float32"
     assert expected.items() <= content.items()
     assert (content["shard_size"], content["format"]) == (SIZE, made[0].name)
 
@@ -142,10 +145,27 @@ def test_other_settings_are_refused(desk, tmp_path):
             {"shard_size": 4, "format": "lance"},
             "shard_size 5, format 'parquet', got shard_size 4, format 'lance'; pass",
         ),
+        (
+            {"loading": {"device": "cpu", "dtype": "bfloat16"}},
+            "holds shards of dtype 'float32', got dtype 'bfloat16'; pass the same, or another folder",
+        ),
     ]:
         with pytest.raises(ShardError, match=message):
             encode(desk, folder, **{"photos": photos} | options)
     assert encode(desk, folder, photos).kept == 1
+
+
+def test_a_worker_with_another_model_is_refused(desk, tmp_path):
+    """As on a machine of a cluster with other files, or another processor."""
+    shard, loading = Shard(0, 0, ("a",), (str(paths(desk)[0]),)), {"device": "cpu", "dtype": "float32"}
+    worker = ShardWorker(str(desk / "model"), loading, out=str(tmp_path), base="", batch_size=1, skip=False)
+    plan = Manifest(**asdict(worker.identity()), photos=1, photos_digest="", shard_size=1, format="parquet")
+    with pytest.raises(ShardError, match=r"^a worker has another model than '.+model', which it should have; keep"):
+        worker.encode(shard, replace(plan, fingerprint="f"))
+    with pytest.raises(ShardError, match=r"^a worker computes in float32, and the shards are of bfloat16; pass a dty"):
+        worker.encode(shard, replace(plan, dtype="bfloat16"))
+    assert not [*tmp_path.iterdir()]
+    assert worker.encode(shard, plan) == Summary(0, 1, ())
 
 
 def test_a_folder_of_other_things_is_refused(desk):

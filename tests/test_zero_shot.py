@@ -54,7 +54,7 @@ def unit(*shape: int, seed: int) -> Tensor:
 
 
 def test_each_prompt_is_encoded_once(encoder: Encoder, calls: list[int]) -> None:
-    cache = PromptCache(encoder, CPU, torch.float32)
+    cache = PromptCache(encoder, CPU)
     cache.add([PROMPTS[0], PROMPTS[1], PROMPTS[0]])
     assert calls == [2]
     cache.add(PROMPTS[:2])
@@ -66,14 +66,27 @@ def test_each_prompt_is_encoded_once(encoder: Encoder, calls: list[int]) -> None
 
 
 def test_new_prompts_are_batched(encoder: Encoder, calls: list[int]) -> None:
-    cache = PromptCache(encoder, CPU, torch.float32, batch_size=3)
+    cache = PromptCache(encoder, CPU, batch_size=3)
     cache.add(f"prompt number {number}" for number in range(7))
     assert calls == [3, 3, 1]
     assert len(cache) == 7
 
 
+def test_the_cache_keeps_no_more_than_its_limit(encoder: Encoder, calls: list[int]) -> None:
+    cache = PromptCache(encoder, CPU, limit=3)
+    first = cache.rows(PROMPTS[:2])
+    cache.rows(PROMPTS[1:])
+    assert calls == [2, 2]
+    assert len(cache) == 3  # the one that the last call did not ask for is forgotten
+    torch.testing.assert_close(cache.rows([PROMPTS[1], PROMPTS[1]]), first[[1, 1]], rtol=0, atol=0)
+    assert calls == [2, 2]
+    torch.testing.assert_close(cache.rows([PROMPTS[0]]), first[:1], rtol=0, atol=1e-6)
+    assert calls == [2, 2, 1]
+    assert len(cache.rows(PROMPTS)) == 4  # a call may ask for more
+
+
 def test_a_class_is_the_normalised_mean_of_its_templates(encoder: Encoder) -> None:
-    cache = PromptCache(encoder, CPU, torch.float32, batch_size=2)
+    cache = PromptCache(encoder, CPU, batch_size=2)
     groups = [[PROMPTS[3], PROMPTS[0], PROMPTS[1]], [PROMPTS[2]], [PROMPTS[1], PROMPTS[2]]]
     found = cache.classes(groups)
     assert found.dtype == torch.float32

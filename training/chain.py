@@ -21,7 +21,8 @@ import torch
 import typer
 
 from fashion_retrieval.errors import ConfigError
-from training.eval_results import one_line_errors, versions, write_figures
+from training.errors import one_line_errors
+from training.eval_results import versions, write_figures
 from training.settings import read_settings
 
 

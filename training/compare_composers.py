@@ -33,8 +33,9 @@ from training.compare_table import markdown
 from training.composers import COMPOSERS
 from training.data.composition import load_material, with_photos_of
 from training.data.triplets import GROUPS
+from training.errors import one_line_errors
 from training.eval_composed import read_sets
-from training.eval_results import one_line_errors, provenance, write_figures
+from training.eval_results import provenance, write_figures
 from training.parallel import alone
 from training.settings import read_settings
 

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from fashion_retrieval.models.encoder import CONFIG_NAME, WEIGHTS_NAME, Encoder, build_encoder
 from training.data.corpus import fashion_texts, vocabulary_words
+from training.errors import one_line_errors
 from training.loop import Optimisation, optimise, read_settings
 
 
@@ -83,6 +84,7 @@ def seed_tokens(encoder: Encoder, words: dict[int, str], targets: Tensor) -> Non
     table[list(words)] = rows * (0.02 / rows.std())
 
 
+@one_line_errors()
 def main(config: Path) -> None:
     """Distil the text tower and write an open_clip folder to start RaF-CLIP from."""
     settings = read_settings(config, Settings)

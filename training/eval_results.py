@@ -1,14 +1,12 @@
-"""Results files: what a figure can be traced to, JSON and Markdown written whole, errors of one line."""
+"""Results files: what a figure can be traced to, JSON and Markdown written whole."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import re
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,8 @@ import torch
 import typer
 
 from fashion_retrieval import FashionModel, __version__
-from fashion_retrieval.errors import FashionRetrievalError, InputError
+from fashion_retrieval._files import sha256
+from fashion_retrieval.errors import InputError
 from fashion_retrieval.hub import EMBEDDED, resolve
 
 RESULTS = Path(__file__).parent / "results"
@@ -28,16 +27,11 @@ def provenance(model: FashionModel, id_or_path: str, config: Mapping[str, Any]) 
     return {
         "model": model.model_id,
         "fingerprint": model.fingerprint,
-        "sha256": {path.name: _sha256(path) for path in weights},
+        "sha256": {path.name: sha256(path) for path in weights},
         "versions": versions(),
         "commit": _commit(),
         "config": dict(config),
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions() -> dict[str, str]:
@@ -109,18 +103,3 @@ def rounded(value: Any) -> Any:  # noqa: ANN401  # any JSON value
     if isinstance(value, Mapping):
         return {key: rounded(item) for key, item in value.items()}
     return [rounded(item) for item in value] if isinstance(value, list) else value
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """What is wrong with the input in one line on stderr, exit status 1."""
-    try:
-        yield
-    except FashionRetrievalError as error:
-        message = str(error)
-    except OSError as error:
-        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    else:
-        return
-    typer.echo(f"error: {message}", err=True)
-    raise typer.Exit(1)

@@ -27,10 +27,11 @@ from fashion_retrieval.hub import EMBEDDED, resolve
 from training import eval_all
 from training.data.fashioniq import Protocol
 from training.data.triplets import GROUPS, CaptionMode, Missing
+from training.errors import one_line_errors
 from training.eval_composed import read_sets, remarks
 from training.eval_deepfashion import View
 from training.eval_parts import Part, bars, measure
-from training.eval_results import RESULTS, check_output, destination, one_line_errors, provenance, write_figures
+from training.eval_results import RESULTS, check_output, destination, provenance, write_figures
 from training.eval_sections import Models, Section, load_models, recognition_of_deepfashion, recognition_of_pack
 from training.eval_sections_retrieval import ablation_of, composed_of, retrieval_of_deepfashion, retrieval_of_pack
 from training.eval_tables import page

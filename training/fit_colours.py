@@ -28,6 +28,7 @@ from fashion_retrieval.colours import ColourModel, dominant_colours, sample, to_
 from fashion_retrieval.taxonomy import Taxonomy
 from training.data.manifest import COLOURS, read_lines
 from training.data.regions import Mask, studio_mask, subject_mask
+from training.errors import one_line_errors
 
 ASSET = Path(__file__).parents[1] / "src/fashion_retrieval/assets/colours.json"
 SKIN_INDEX = 41
@@ -282,6 +283,7 @@ def to_model(namer: Namer, skin: tuple[NDArray[np.float32], NDArray[np.float32]]
     )
 
 
+@one_line_errors()
 def main(data: Path = Path("../shared/data"), cache: Path = Path("runs/colours/pixels.npz"), folds: int = 0) -> None:
     """Fit the naming on `train`, write it and measure it on `val`; or cross-validate on `train`."""
     settings = Settings()

@@ -22,7 +22,7 @@ import torch
 import typer
 
 from training.encoder_recipe import Settings
-from training.eval_results import one_line_errors
+from training.errors import one_line_errors
 from training.memory_saved import Saved, on_line
 from training.memory_step import Recipe, moments
 from training.prepare.files import write_whole

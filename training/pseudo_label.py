@@ -25,6 +25,7 @@ from training.data.crops import read_crop
 from training.data.garments import GARMENTS, write_garments
 from training.data.manifest import Sample, extra_samples, read_lines
 from training.data.pixels import STREET_KINDS
+from training.errors import one_line_errors
 from training.export.parts import load_segmenter
 from training.loop import read_settings
 from training.weights import load_encoder
@@ -102,6 +103,7 @@ def label(model: FashionModel, samples: Sequence[tuple[Sample, str | None]]) -> 
                 yield replace(sample, beliefs=beliefs)
 
 
+@one_line_errors()
 def main(config: Path) -> None:
     """Find and label garments by a TOML file."""
     settings = read_settings(config, Settings)

@@ -16,7 +16,7 @@ from open_clip.transform import PreprocessCfg
 
 from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.models.encoder import Encoder, build_encoder
-from training.eval_results import one_line_errors
+from training.errors import one_line_errors
 from training.weights import save_encoder
 
 

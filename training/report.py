@@ -15,6 +15,7 @@ import typer
 from fashion_retrieval.config import VARIANTS
 from fashion_retrieval.hub import resolve
 from training.compare_table import TITLES
+from training.errors import one_line_errors
 from training.eval_composed import KS
 from training.eval_parts import bars
 from training.eval_tables import table
@@ -24,6 +25,7 @@ from training.plots import plot_groups
 ROOT = Path(__file__).parents[1]
 
 
+@one_line_errors()
 def main(results: Path) -> None:
     """Replace what stands between the marks of the three pages, and draw the chart."""
     figures = json.loads(results.read_text(encoding="utf-8"))

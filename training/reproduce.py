@@ -16,7 +16,8 @@ from fashion_retrieval.config import VARIANTS
 from fashion_retrieval.errors import ConfigError
 from training.compare_table import TITLES, read_paper
 from training.data.triplets import read_json
-from training.eval_results import RESULTS, one_line_errors, write_text
+from training.errors import one_line_errors
+from training.eval_results import RESULTS, write_text
 from training.eval_tables import (
     Cell,
     beside_paper,

@@ -19,7 +19,7 @@ from fashion_retrieval.hub import resolve
 from fashion_retrieval.models.composer import Composer
 from training.composer_recipe import Settings
 from training.data.composition import load_material
-from training.eval_results import one_line_errors
+from training.errors import one_line_errors
 from training.fit_composer import fit
 from training.parallel import World, alone
 from training.parallel import world as processes
@@ -68,7 +68,7 @@ def write(composer: Composer, bundle: Bundle, settings: Settings) -> Path:
 
 def main(config: Path) -> None:
     """Train by a TOML file; the same command goes on after an interruption."""
-    with one_line_errors(), processes() as world:
+    with processes() as world, one_line_errors():
         settings = read_settings(config, Settings)
         bundle = checkpoint.load(resolve(settings.model))
         composer = train(settings, bundle, world)

@@ -28,7 +28,7 @@ from training.data.garments import read_garments
 from training.data.manifest import Sample, extra_samples, labelled_samples, read_held_out, read_synonyms
 from training.data.texts import Rows, TextBank, Vocabulary, encode_samples
 from training.encoder_recipe import Settings
-from training.eval_results import one_line_errors
+from training.errors import one_line_errors
 from training.loop import optimise
 from training.objective import Objective
 from training.optimiser import layer_scales, lr_scale
@@ -163,7 +163,7 @@ def learning_rates(encoder: Encoder, settings: Settings) -> dict[str, float]:
 
 def main(config: Path) -> None:
     """Train by a TOML file; the same command goes on after an interruption."""
-    with one_line_errors(), processes() as world:
+    with processes() as world, one_line_errors():
         settings = read_settings(config, Settings)
         encoder = train(settings, world)
         if world.leads:

@@ -31,6 +31,7 @@ from training.data.pixels import (
     street_photos,
     tagged_photos,
 )
+from training.errors import one_line_errors
 from training.loop import Optimisation, optimise, read_settings
 
 MEAN = STD = (0.5, 0.5, 0.5)
@@ -196,6 +197,7 @@ def _some(photos: list[Photo], most: int) -> list[Photo]:
     return photos[:: max(1, math.ceil(len(photos) / most))] if most else photos
 
 
+@one_line_errors()
 def main(config: Path) -> None:
     """Train by a TOML file; the same command goes on after an interruption."""
     settings = read_settings(config, Settings)

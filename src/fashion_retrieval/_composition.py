@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fashion_retrieval._device import inference_context
-from fashion_retrieval._images import ImageInput, describe, load_image
+from fashion_retrieval._images import ImageInput, describe
+from fashion_retrieval._loader import pixel_batches
 from fashion_retrieval.errors import InputError, UnsupportedError
-from fashion_retrieval.models.composer import Composer
-from fashion_retrieval.models.encoder import Encoder
 from fashion_retrieval.results import Match, Reference
+
+if TYPE_CHECKING:
+    from fashion_retrieval.models.composer import Composer
+    from fashion_retrieval.models.encoder import Encoder
 
 ReferenceInput = ImageInput | Reference | Match
 Pair = tuple[ReferenceInput | None, str | None]
@@ -84,13 +87,11 @@ class Composition:
                 found[key] = _own(image, self.encoder, index)
             else:
                 waiting.setdefault(key, (_photo(image, index), index))
-        entries = list(waiting.items())
-        for start in range(0, len(entries), batch_size):
-            batch = entries[start : start + batch_size]
-            pixels = torch.stack([_pixels(self.encoder, image, index) for _, (image, index) in batch])
-            with inference_context(self.device, self.dtype):
-                tokens = self.encoder.image_tokens(pixels.to(self.device)).half().cpu().numpy()
-            for (key, (image, _)), row in zip(batch, tokens, strict=True):
+        photos = ((f"reference_image[{index}]", image) for image, index in waiting.values())
+        read = pixel_batches(photos, self.encoder.preprocessing, self.device, batch_size=batch_size)
+        with torch.inference_mode():
+            rows = (row for pixels in read for row in self.encoder.image_tokens(pixels).half().cpu().numpy())
+            for (key, (image, _)), row in zip(waiting.items(), rows, strict=True):
                 found[key] = Reference(row, self.encoder.fingerprint, describe(image))
         return [found[key] for key in keys]
 
@@ -154,10 +155,3 @@ def _photo(image: ImageInput | Match, index: int) -> ImageInput:
     if image.photo is None:
         raise InputError(f"reference_image[{index}], {image.id!r}, has no photo; give the photo itself")
     return image.photo
-
-
-def _pixels(encoder: Encoder, image: ImageInput, index: int) -> Tensor:
-    try:
-        return encoder.preprocess(load_image(image))
-    except InputError as error:
-        raise type(error)(f"reference_image[{index}]: {error}") from error

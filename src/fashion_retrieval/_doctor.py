@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from fashion_retrieval._files import sha256
 from fashion_retrieval.config import CONFIG_NAME, ModelConfig
 from fashion_retrieval.errors import WeightsError
 
@@ -73,7 +73,7 @@ def check_files(folder: Path) -> None:
     config = ModelConfig.from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
     for name, digest in config.sha256.items():
         file = folder / name
-        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+        if not file.is_file() or sha256(file) != digest:
             state = "altered" if file.is_file() else "missing"
             raise WeightsError(f"{file} is {state}; reinstall it: pip install --force-reinstall fashion-retrieval")
 

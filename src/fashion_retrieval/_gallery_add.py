@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 from PIL import Image
 
-from fashion_retrieval._engine import Engine, Row
+from fashion_retrieval._engine import TYPES, Engine, Row
+from fashion_retrieval._files import sha256
 from fashion_retrieval._gallery_input import Item
 from fashion_retrieval._images import ImageInput, describe, load_image
 from fashion_retrieval._where import Scalar
@@ -28,6 +29,8 @@ T = TypeVar("T")
 
 GROUP = 64
 """Photos looked up at a time."""
+_MOST_FIELDS = 30
+_RESERVED = frozenset({"id", "photo", "score"})
 _DECODED = 16
 """Photos held decoded at a time."""
 _PATIENCE = 10.0
@@ -157,12 +160,32 @@ def recognised_fields(taxonomy: Taxonomy) -> list[str]:
     return list(dict.fromkeys(["category", "colour", *(group.name for group in taxonomy.attributes)]))
 
 
+def field_types(taxonomy: Taxonomy | None, fields: Mapping[str, type]) -> dict[str, str]:
+    """The fields of a new gallery, those of recognition and the user's own, as a name of `TYPES` each.
+
+    Raises:
+        InputError: A name or a type can't be used, or there are too many.
+    """
+    found = dict.fromkeys(recognised_fields(taxonomy), "str") if taxonomy else {}
+    names = {kind: name for name, kind in TYPES.items()}
+    for name, kind in fields.items():
+        if not isinstance(name, str) or not name.strip() or name in _RESERVED:
+            raise InputError(f"fields must be named by a text other than {', '.join(sorted(_RESERVED))}, got {name!r}")
+        if name in found:
+            raise InputError(f"fields names {name!r}, which recognition gives; choose another name")
+        if kind not in names:
+            raise InputError(f"fields[{name!r}] must be str, int, float or bool, got {kind!r}")
+        found[name] = names[kind]
+    if len(found) > _MOST_FIELDS:
+        raise InputError(f"a gallery must have at most {_MOST_FIELDS} fields, got {len(found)}; leave some out")
+    return found
+
+
 def _content(image: ImageInput) -> tuple[ImageInput, str]:
     """The photo, to be decoded later, and the SHA-256 of its file's bytes or, where it has no file, of its pixels."""
     if isinstance(image, str | os.PathLike):
         try:
-            with Path(image).open("rb") as file:
-                return image, hashlib.file_digest(file, "sha256").hexdigest()
+            return image, sha256(Path(image))
         except (OSError, ValueError):
             return _pixels(image)  # which tells what is wrong with the file
     if isinstance(image, bytes | bytearray | memoryview):

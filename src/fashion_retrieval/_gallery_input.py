@@ -96,6 +96,16 @@ def check_id(name: object, index: int) -> str:
     return str(name)
 
 
+def check_whole(name: str, number: object, most: int) -> None:
+    """Refuse what is no whole number from 1 to `most`.
+
+    Raises:
+        InputError: The message begins with the name.
+    """
+    if not isinstance(number, int | np.integer) or isinstance(number, bool) or not 1 <= number <= most:
+        raise InputError(f"{name} must be a whole number from 1 to {most}, got {number!r:.60}")
+
+
 def check_fields(values: object, types: Mapping[str, type], index: int) -> dict[str, Scalar | None]:
     """The user's values for one photo, in the types of the gallery.
 

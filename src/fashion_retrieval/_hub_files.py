@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+from fashion_retrieval._files import sha256
 from fashion_retrieval.config import CONFIG_NAME, ModelConfig
 from fashion_retrieval.errors import ConfigError, InputError, WeightsError
 
@@ -82,10 +82,9 @@ def published_files(folder: Path) -> tuple[UploadFile, ...]:
 
 
 def _upload_file(path: Path) -> UploadFile:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     size = path.stat().st_size
-    return UploadFile(path.name, size, digest, lfs=size > _LARGE_BYTES or bool(matching([path.name], _LARGE_NAMES)))
+    large = size > _LARGE_BYTES or bool(matching([path.name], _LARGE_NAMES))
+    return UploadFile(path.name, size, sha256(path), lfs=large)
 
 
 def _expected_digests(path: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,13 +12,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fashion_retrieval._device import inference_context
 from fashion_retrieval._images import crop_region, masked_crop
-from fashion_retrieval.colours import PALETTE, dominant_colours
-from fashion_retrieval.models.encoder import Encoder
+from fashion_retrieval._pixels import RGB
+from fashion_retrieval.colours import PALETTE, Look, look
 from fashion_retrieval.models.zero_shot import PromptCache, attribute_view, probabilities
 from fashion_retrieval.results import Attribute, Colour, Garment, Recognition, Region, Score
 from fashion_retrieval.taxonomy import Group, Taxonomy, Value, attribute_prompts, category_prompts
+
+if TYPE_CHECKING:
+    from fashion_retrieval.models.encoder import Encoder
 
 _UPPER, _LOWER = {"upper", "outerwear", "dress"}, {"trousers", "shorts", "skirt", "legwear", "dress"}
 _SAME_FAMILY, _OTHER_FAMILY = 0.3, 0.02
@@ -61,7 +64,6 @@ class Recogniser:
         calibration: dict[str, float],
         thresholds: dict[str, float],
         device: torch.device,
-        dtype: torch.dtype,
     ) -> None:
         self.encoder = encoder
         self.prompts = prompts
@@ -69,19 +71,17 @@ class Recogniser:
         self.calibration = calibration
         self.thresholds = thresholds
         self.device = device
-        self.dtype = dtype
 
     def recognise(self, photos: Sequence[Photo], *, model_id: str, top_k: int, batch_size: int) -> list[Recognition]:
         """One `Recognition` a photo; the regions of all photos go through the encoder together."""
-        colours = [self._colours(photo) for photo in photos]
-        pairs = [(photo.image, region) for photo in photos for region in photo.regions]
-        crops = self.embed([crop_region(image, region.box) for image, region in pairs], batch_size)
-        masked = self.embed([masked_crop(image, region.box, region.mask) for image, region in pairs], batch_size)
-        flat = [found for of_photo in colours for found in of_photo]
-        self._prepare(flat)
+        arrays = [np.array(photo.image) for photo in photos]
+        regions = [(pixels, region) for pixels, photo in zip(arrays, photos, strict=True) for region in photo.regions]
+        looks = [look(pixels, region.mask) for pixels, region in regions]
+        crops, masked = self._views(regions, batch_size)
+        self._prepare([_prompt_colour(seen.colours()) for seen in looks])
         garments = iter(
-            self._garment(np.asarray(image), region, crop, inside, found, top_k)
-            for (image, region), crop, inside, found in zip(pairs, crops, masked, flat, strict=True)
+            self._garment(region, crop, inside, seen, top_k)
+            for (_, region), crop, inside, seen in zip(regions, crops, masked, looks, strict=True)
         )
         return [
             Recognition(
@@ -95,13 +95,23 @@ class Recogniser:
             for photo in photos
         ]
 
-    def embed(self, images: Sequence[Image.Image], batch_size: int) -> Tensor:
-        """RGB images -> (N, d) float32, L2-normalised, on the model's device."""
+    def _views(self, regions: Sequence[tuple[NDArray[np.uint8], Region]], batch_size: int) -> tuple[Tensor, Tensor]:
+        """Embeddings of crops and of masked crops, (N, d) each; where the two are the same, it is embedded once."""
+        crops = [crop_region(pixels, region.box) for pixels, region in regions]
+        masked = [masked_crop(pixels, region.box, region.mask) for pixels, region in regions]
+        differ = [i for i, views in enumerate(zip(crops, masked, strict=True)) if not np.may_share_memory(*views)]
+        rows = self.embed([*crops, *(masked[i] for i in differ)], batch_size)
+        inside = rows[: len(crops)].clone()
+        inside[differ] = rows[len(crops) :]
+        return rows[: len(crops)], inside
+
+    def embed(self, images: Sequence[RGB], batch_size: int) -> Tensor:
+        """RGB photos or parts of them -> (N, d) float32, L2-normalised, on the model's device."""
         rows = [torch.empty(0, self.encoder.embedding_dim, device=self.device)]
         for start in range(0, len(images), batch_size):
-            batch = torch.stack([self.encoder.preprocess(image) for image in images[start : start + batch_size]])
-            with inference_context(self.device, self.dtype):
-                rows.append(self.encoder.encode_image(batch.to(self.device)).float())
+            pixels = self.encoder.preprocessing.batch(images[start : start + batch_size])
+            with torch.inference_mode():
+                rows.append(self.encoder.encode_image(pixels.to(self.device)))
         return torch.cat(rows)
 
     def category_probabilities(self, embedding: Tensor, colour: str, kind: str | None = None) -> Tensor:
@@ -139,39 +149,30 @@ class Recogniser:
         scale = self.encoder.logit_scale * self.calibration.get(group.name, 1.0)
         return probabilities(embedding, self.prompts.classes(classes), owner, scale)
 
-    def _prepare(self, colours: Sequence[Sequence[Colour]]) -> None:
+    def _prepare(self, colours: Sequence[str]) -> None:
         """Embed all category prompts of a call in one go."""
-        names = {_prompt_colour(found) for found in colours}
         group = self.taxonomy.category
-        self.prompts.add(p for name in names for value in group.values for p in category_prompts(group, value, name))
-
-    @staticmethod
-    def _colours(photo: Photo) -> list[tuple[Colour, ...]]:
-        pixels = np.asarray(photo.image)
-        return [dominant_colours(pixels, region.mask) for region in photo.regions]
+        self.prompts.add(
+            p for name in set(colours) for value in group.values for p in category_prompts(group, value, name)
+        )
 
     def colours(
         self, pixels: NDArray[np.uint8], region: NDArray[np.bool_], masked: Tensor, category: Value
     ) -> tuple[Colour, ...]:
         """Colours inside a mask: what the pixels say, weighed with the colour words nearest to the masked crop."""
+        return self._weighed(look(pixels, region), masked, category)
+
+    def _weighed(self, seen: Look, masked: Tensor, category: Value) -> tuple[Colour, ...]:
         group = self.taxonomy.category
         prompts = [category_prompts(group, category, name)[: len(group.templates)] for name in PALETTE]
         scale = self.encoder.logit_scale * self.calibration.get("colour", 1.0)
         shares = probabilities(masked, self.prompts.classes(prompts), range(len(prompts)), scale)
         prior = {name: share**_ENCODER_TRUST for name, share in zip(PALETTE, shares.tolist(), strict=True)}
-        return dominant_colours(pixels, region, prior=prior)
+        return seen.colours(prior=prior)
 
-    def _garment(
-        self,
-        pixels: NDArray[np.uint8],
-        region: Region,
-        crop: Tensor,
-        masked: Tensor,
-        seen: tuple[Colour, ...],
-        top_k: int,
-    ) -> Garment:
+    def _garment(self, region: Region, crop: Tensor, masked: Tensor, seen: Look, top_k: int) -> Garment:
         values = self.taxonomy.category.values
-        shares = self.category_probabilities(crop, _prompt_colour(seen), region.kind)
+        shares = self.category_probabilities(crop, _prompt_colour(seen.colours()), region.kind)
         categories = _ranked(values, shares, top_k)
         category = next(value for value in values if value.name == categories[0].name)
         view, nouns = attribute_view(crop, masked), self.nouns(shares)
@@ -184,7 +185,7 @@ class Recogniser:
             category=categories[0],
             categories=categories,
             attributes=attributes,
-            colours=self.colours(pixels, region.mask, masked, category),
+            colours=self._weighed(seen, masked, category),
         )
 
     def _attribute(self, group: Group, category: Value, nouns: Nouns, view: Tensor, top_k: int) -> Attribute:

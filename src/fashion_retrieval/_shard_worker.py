@@ -40,11 +40,13 @@ class Identity:
         model_id: What it was loaded as.
         fingerprint: Of its encoder.
         embedding_dim: Width of its embeddings.
+        dtype: What it computes in: "float32", "bfloat16" …
     """
 
     model_id: str
     fingerprint: str
     embedding_dim: int
+    dtype: str
 
 
 class ShardWorker:
@@ -73,20 +75,19 @@ class ShardWorker:
     def identity(self) -> Identity:
         """Which model this is."""
         model = self._model()
-        return Identity(model.model_id, model.fingerprint, model.embedding_dim)
+        dtype = str(model.dtype).removeprefix("torch.")
+        return Identity(model.model_id, model.fingerprint, model.embedding_dim, dtype)
 
     def encode(self, shard: Shard, manifest: Manifest) -> Summary:
         """Encode the photos of a shard and write it.
 
         Raises:
             ImageError: Without `skip`, of the first photo that can't be read.
-            ShardError: This worker has another model, or the shard can't be written.
+            ShardError: This worker has another model or dtype, or the shard can't be written.
         """
         import numpy as np
 
-        if self._model().fingerprint != manifest.fingerprint:
-            remedy = "keep the same files on every machine, or pass a revision"
-            raise ShardError(f"a worker has another model than {manifest.model_id!r}, which it should have; {remedy}")
+        _check(self.identity(), manifest)
         photos: list[tuple[str, str, str]] = []
         embeddings: list[NDArray[np.float32]] = []
         failures: list[Failure] = []
@@ -154,6 +155,15 @@ class ShardWorker:
         if not photos:
             return np.empty((0, model.embedding_dim), np.float32)
         return model.encode(images=photos, batch_size=self.batch_size)
+
+
+def _check(identity: Identity, manifest: Manifest) -> None:
+    if identity.fingerprint != manifest.fingerprint:
+        remedy = "keep the same files on every machine, or pass a revision"
+        raise ShardError(f"a worker has another model than {manifest.model_id!r}, which it should have; {remedy}")
+    if identity.dtype != manifest.dtype:
+        told = f"a worker computes in {identity.dtype}, and the shards are of {manifest.dtype}"
+        raise ShardError(f"{told}; pass a dtype that every machine has")
 
 
 def _checked(content: Content, uri: str) -> Content:

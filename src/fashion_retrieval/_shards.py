@@ -19,6 +19,7 @@ Format = Literal["parquet", "lance"]
 
 _TOLD = {
     "fingerprint": "model {0.model_id!r} ({0.fingerprint:.12})",
+    "dtype": "dtype {0.dtype!r}",
     "photos_digest": "a list of {0.photos} photos ({0.photos_digest:.12})",
     "shard_size": "shard_size {0.shard_size}",
     "format": "format {0.format!r}",
@@ -55,6 +56,7 @@ class Manifest:
     Attributes:
         model_id: What the model was loaded as.
         fingerprint, embedding_dim: Of the model.
+        dtype: What it was computed in: "float32", "bfloat16" …
         photos: How many the list names.
         photos_digest: SHA-256 of the list.
         shard_size: Photos a shard; the last one has what is left.
@@ -65,6 +67,7 @@ class Manifest:
     model_id: str = field(compare=False)
     fingerprint: str
     embedding_dim: int
+    dtype: str
     photos: int
     photos_digest: str
     shard_size: int

@@ -29,6 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fashion_retrieval._convert import open_clip_config, open_clip_weights
+from fashion_retrieval._inference import skipping_initialisation
 from fashion_retrieval.config import CONFIG_NAME, ModelConfig
 from fashion_retrieval.errors import ConfigError, InputError, ModelNotFoundError, WeightsError
 from fashion_retrieval.models import encoder as encoders
@@ -104,7 +105,7 @@ def load(folder: Path) -> Bundle:
     )
 
 
-def save(bundle: Bundle, folder: Path) -> None:
+def save(bundle: Bundle, folder: Path) -> ModelConfig:
     """Write a model folder that `load` and plain open_clip read; equal bundles give the same bytes.
 
     All files are written beside the folder first and moved into it one by one, last the configuration with their
@@ -113,6 +114,9 @@ def save(bundle: Bundle, folder: Path) -> None:
     Args:
         bundle: One without a config gets a default one, named after the folder.
         folder: Made where it does not exist.
+
+    Returns:
+        The configuration as written, with the files' sha256.
 
     Raises:
         ConfigError: The config has a fault, or does not agree with the segmenter or the composer.
@@ -136,13 +140,16 @@ def save(bundle: Bundle, folder: Path) -> None:
         config = dataclasses.replace(config, sha256=digests)
         (staging / CONFIG_NAME).write_bytes(config.to_json().encode())
         folder.mkdir(exist_ok=True)
+        mode = (staging / CONFIG_NAME).stat().st_mode  # safetensors writes files that only their owner may read
         for name in [*names, CONFIG_NAME]:
+            (staging / name).chmod(mode)
             (staging / name).replace(folder / name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     for name, part in ((SEGMENTER_NAME, bundle.segmenter), (COMPOSER_NAME, bundle.composer)):
         if part is None:
             (folder / name).unlink(missing_ok=True)
+    return config
 
 
 def _write_files(bundle: Bundle, config: ModelConfig, folder: Path) -> None:
@@ -173,12 +180,14 @@ def _load_encoder(folder: Path) -> Encoder:
     architecture = folder / encoders.CONFIG_NAME
     transformers_weights = folder / "model.safetensors"
     if architecture.is_file() and weights.is_file():
-        encoder = build_encoder(_read_object(architecture), folder)
+        with skipping_initialisation():
+            encoder = build_encoder(_read_object(architecture), folder)
         state = upgrade_weights(encoder.clip, _read_weights(weights))
         _fill(encoder.clip, state, weights)
     elif (folder / "config.json").is_file() and transformers_weights.is_file():
         source = _read_object(folder / "config.json")
-        encoder = build_encoder(open_clip_config(source, _read_preprocessor(folder), str(folder)), folder)
+        with skipping_initialisation():
+            encoder = build_encoder(open_clip_config(source, _read_preprocessor(folder), str(folder)), folder)
         _fill(encoder.clip, open_clip_weights(_read_weights(transformers_weights)), transformers_weights)
     else:
         raise _nothing_to_load(folder)
@@ -190,7 +199,8 @@ def _load_segmenter(folder: Path, config: ModelConfig) -> GarmentSegmenter | Non
         return None
     from fashion_retrieval.models.segmenter import GarmentSegmenter
 
-    segmenter = GarmentSegmenter(config.segmenter)
+    with skipping_initialisation():
+        segmenter = GarmentSegmenter(config.segmenter)
     _fill(segmenter, _read_weights(folder / SEGMENTER_NAME), folder / SEGMENTER_NAME)
     return segmenter.eval()
 
@@ -206,7 +216,8 @@ def _load_composer(folder: Path, config: ModelConfig, encoder: Encoder) -> Compo
             f"the composer in {folder} was trained on another encoder ({trained_on[:12]}…) than the one beside it "
             f"({encoder.fingerprint[:12]}…); use the two that belong together, or train it again"
         )
-    composer = Composer(config.composer)
+    with skipping_initialisation():
+        composer = Composer(config.composer)
     _fill(composer, _read_weights(folder / COMPOSER_NAME), folder / COMPOSER_NAME)
     return composer.eval()
 
@@ -227,7 +238,7 @@ def _nothing_to_load(folder: Path) -> Exception:
 
 
 def _fill(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Copy every tensor of a file into a module, as float32; one too many, missing or of another shape is an error."""
+    """Make the tensors of a file a module's own, as float32; one too many, missing or of another shape is an error."""
     own = module.state_dict()
     differing = [name for name in own.keys() & state.keys() if _signature(own[name]) != _signature(state[name])]
     lists = {
@@ -241,7 +252,7 @@ def _fill(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
             f"{path} is a file for another architecture than its configuration describes ({'; '.join(faults)}); "
             "use the weights that belong to it"
         )
-    module.load_state_dict(state, strict=True)
+    module.load_state_dict({name: state[name].to(own[name].dtype) for name in own}, strict=True, assign=True)
 
 
 def _signature(tensor: Tensor) -> tuple[torch.Size, bool]:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from fashion_retrieval._cli_common import AsJson, Device, Dtype, ModelId, Revision, guarded, load_model
 from fashion_retrieval._cli_encode import encode
+from fashion_retrieval._cli_export import export
 from fashion_retrieval._cli_gallery import index, search
 from fashion_retrieval._cli_recognize import recognize
 from fashion_retrieval._cli_refine import refine
@@ -26,6 +27,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 models = typer.Typer(help="List, download and describe models.", no_args_is_help=True)
 app.command()(recognize)
 app.command()(encode)
+app.command()(export)
 app.command()(index)
 app.command()(search)
 app.command()(refine)

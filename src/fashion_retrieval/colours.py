@@ -82,25 +82,50 @@ def dominant_colours(
     Raises:
         InputError: For another shape, dtype or limit.
     """
-    _check(image, mask, limit)
-    rgb, around = sample(image, mask)
-    if not len(rgb):
-        return ()
+    if limit < 1:
+        raise InputError(f"limit must be at least 1, got {limit}")
+    return look(image, mask, exclude_skin=exclude_skin).colours(limit=limit, prior=prior)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the pixels of a garment say of its colours, before anything else is known.
+
+    Attributes:
+        rgb: Colours of pixels of the garment, (N, 3) uint8; N is 0 for an empty mask.
+        names: Their soft names, (N, names) float32; rows sum to 1.
+    """
+
+    rgb: NDArray[np.uint8]
+    names: Floats
+
+    def colours(self, *, limit: int = 3, prior: Mapping[str, float] | None = None) -> tuple[Colour, ...]:
+        """The colours, as `dominant_colours` describes them."""
+        if not len(self.rgb):
+            return ()
+        names, palette = self.names, _model().palette
+        if prior is not None:
+            names = names * np.array([prior[name] for name in palette], dtype=np.float32)
+            names /= names.sum(axis=1, keepdims=True)
+        shares = names.mean(axis=0)
+        order = np.argsort(-shares, kind="stable")[:limit]
+        return tuple(
+            Colour(palette[i], _mean_hex(self.rgb, names, int(i)), float(shares[i]))
+            for rank, i in enumerate(order)
+            if rank == 0 or shares[i] >= _MIN_SHARE
+        )
+
+
+def look(image: NDArray[np.uint8], mask: NDArray[np.bool_], *, exclude_skin: bool = True) -> Look:
+    """Look at a garment once, for `Look.colours` with any odds; arguments and errors are `dominant_colours`'."""
+    _check(image, mask)
     model = _model()
+    rgb, around = sample(image, mask)
     lab = to_lab(rgb)
-    kept = model.without_skin(lab) if exclude_skin else np.ones(len(lab), dtype=np.bool_)
-    rgb, lab = rgb[kept], lab[kept]
-    names = model.names(lab, around)
-    if prior is not None:
-        names = names * np.array([prior[name] for name in model.palette], dtype=np.float32)
-        names /= names.sum(axis=1, keepdims=True)
-    shares = names.mean(axis=0)
-    order = np.argsort(-shares, kind="stable")[:limit]
-    return tuple(
-        Colour(model.palette[i], _mean_hex(rgb, names, int(i)), float(shares[i]))
-        for rank, i in enumerate(order)
-        if rank == 0 or shares[i] >= _MIN_SHARE
-    )
+    if exclude_skin and len(rgb):
+        kept = model.without_skin(lab)
+        rgb, lab = rgb[kept], lab[kept]
+    return Look(rgb, model.names(lab, around) if len(rgb) else np.zeros((0, len(model.palette)), np.float32))
 
 
 def paper_colour(colours: Sequence[Colour]) -> str:
@@ -236,10 +261,8 @@ def _mean_hex(rgb: NDArray[np.uint8], names: Floats, index: int) -> str:
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
-def _check(image: NDArray[np.uint8], mask: NDArray[np.bool_], limit: int) -> None:
+def _check(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise InputError(f"image must be HWC uint8 RGB, got {image.dtype} {image.shape}; convert it first")
     if mask.shape != image.shape[:2] or mask.dtype != np.bool_:
         raise InputError(f"mask must be bool {image.shape[:2]} as the image, got {mask.dtype} {mask.shape}")
-    if limit < 1:
-        raise InputError(f"limit must be at least 1, got {limit}")

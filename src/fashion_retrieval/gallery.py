@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from fashion_retrieval._engine import MOST_ROWS, TYPES, Engine, Row, Settings, in_the_way
-from fashion_retrieval._gallery_add import GROUP, Adder, adding_bar, recognised_fields
-from fashion_retrieval._gallery_input import batched, check_id, read_items
+from fashion_retrieval._engine import Engine, Settings, in_the_way
+from fashion_retrieval._gallery_add import GROUP, Adder, adding_bar, field_types
+from fashion_retrieval._gallery_input import batched, check_id, check_whole, read_items
+from fashion_retrieval._gallery_search import search
 from fashion_retrieval._images import ImageInput
 from fashion_retrieval._shard_add import add_shards
 from fashion_retrieval._storage import Folder
-from fashion_retrieval._where import parse_where
 from fashion_retrieval.errors import GalleryError, InputError
 from fashion_retrieval.results import Failure, Match
 from fashion_retrieval.taxonomy import Taxonomy
@@ -26,11 +25,7 @@ if TYPE_CHECKING:
     from fashion_retrieval._engine_milvus import MilvusEngine
     from fashion_retrieval.model import FashionModel, TaxonomyInput
 
-_MOST_FIELDS = 30
 _LARGEST_BATCH = 1_024
-_RESERVED = frozenset({"id", "photo", "score"})
-_TIE = 1e-6
-"""Scores closer than this may come from the engine in any order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +127,7 @@ class Gallery:
             fingerprint=model.fingerprint,
             embedding_dim=model.embedding_dim,
             taxonomy=vocabulary.to_dict() if vocabulary else None,
-            fields=_field_types(vocabulary, fields or {}),
+            fields=field_types(vocabulary, fields or {}),
         )
         kind, uri = _engine_for(uri), str(uri)
         if not kind.exists(uri):
@@ -202,7 +197,7 @@ class Gallery:
         """
         if on_error not in ("raise", "skip"):
             raise InputError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
-        _check_whole("batch_size", batch_size, _LARGEST_BATCH)
+        check_whole("batch_size", batch_size, _LARGEST_BATCH)
         engine = self._engine
         items = read_items(images, ids, metadata, engine.settings.types)
         adder = Adder(engine, self._model, self._taxonomy, skip=on_error == "skip", batch_size=batch_size)
@@ -246,27 +241,7 @@ class Gallery:
         Raises:
             InputError: The query's shape, type or values, `where` or `exclude` can't be used.
         """
-        engine = self._engine
-        vector = _unit(query, engine.settings.embedding_dim)
-        if isinstance(exclude, str):
-            raise InputError(f"exclude must be a collection of ids, got the text {exclude!r:.60}; put it in a list")
-        excluded = set(exclude)
-        most = MOST_ROWS - 1 - len(excluded)
-        if most < 1:
-            raise InputError(
-                f"exclude must name fewer than {MOST_ROWS - 1} ids, got {len(excluded)}; use where instead"
-            )
-        _check_whole("top_k", top_k, most)
-        condition = None if where is None else parse_where(where, engine.settings.types)
-        asked = top_k + len(excluded) + 1
-        while True:
-            rows = engine.nearest(vector, asked, condition)
-            ranked = _ranked(rows, vector)
-            kept = [match for match in ranked if match.id not in excluded]
-            complete = len(rows) < asked or asked == MOST_ROWS
-            if complete or kept[top_k - 1].score > ranked[-1].score + _TIE:
-                return kept[:top_k]
-            asked = min(4 * asked, MOST_ROWS)  # a tie at the end: which of its ids come first is not known yet
+        return search(self._engine, query, top_k, where=where, exclude=exclude)
 
     def get(self, id: str) -> Match:
         """The photo of this id, with a score of 1.
@@ -350,49 +325,3 @@ def _engine_for(uri: str | Path) -> type[LanceEngine] | type[MilvusEngine]:
     from fashion_retrieval._engine_lance import LanceEngine
 
     return LanceEngine
-
-
-def _field_types(taxonomy: Taxonomy | None, fields: Mapping[str, type]) -> dict[str, str]:
-    found = dict.fromkeys(recognised_fields(taxonomy), "str") if taxonomy else {}
-    names = {kind: name for name, kind in TYPES.items()}
-    for name, kind in fields.items():
-        if not isinstance(name, str) or not name.strip() or name in _RESERVED:
-            raise InputError(f"fields must be named by a text other than {', '.join(sorted(_RESERVED))}, got {name!r}")
-        if name in found:
-            raise InputError(f"fields names {name!r}, which recognition gives; choose another name")
-        if kind not in names:
-            raise InputError(f"fields[{name!r}] must be str, int, float or bool, got {kind!r}")
-        found[name] = names[kind]
-    if len(found) > _MOST_FIELDS:
-        raise InputError(f"a gallery must have at most {_MOST_FIELDS} fields, got {len(found)}; leave some out")
-    return found
-
-
-def _check_whole(name: str, number: object, most: int) -> None:
-    if not isinstance(number, int | np.integer) or isinstance(number, bool) or not 1 <= number <= most:
-        raise InputError(f"{name} must be a whole number from 1 to {most}, got {number!r:.60}")
-
-
-def _unit(query: ArrayLike, width: int) -> NDArray[np.float32]:
-    try:
-        array = np.asarray(query)
-    except ValueError as error:
-        raise InputError(f"a query must be ({width},) floats, got rows of several lengths") from error
-    if array.dtype.kind != "f" or array.shape not in {(width,), (1, width)}:
-        got = f"{array.dtype} {array.shape}"
-        raise InputError(
-            f"a query must be floats of shape ({width},) or (1, {width}), got {got}; see FashionModel.encode"
-        )
-    vector = array.reshape(width).astype(np.float64)
-    length = float(np.linalg.norm(vector))
-    if not np.isfinite(length) or not length:
-        raise InputError(f"a query must hold finite numbers, not all 0, got a vector of length {length}")
-    return (vector / length).astype(np.float32)
-
-
-def _ranked(rows: Sequence[Row], vector: NDArray[np.float32]) -> list[Match]:
-    # In float64, and each row summed alike, so that equal embeddings have equal scores whatever engine gave them.
-    vectors = np.array([row.vector for row in rows], np.float64).reshape(-1, len(vector))
-    scores = np.round(np.sum(vectors * vector, axis=1), 7).tolist()
-    matches = [Match(row.id, score, row.photo, row.fields) for row, score in zip(rows, scores, strict=True)]
-    return sorted(matches, key=lambda match: (-match.score, match.id))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -13,20 +13,23 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from rich.progress import track
 
-from fashion_retrieval import checkpoint, hub
+from fashion_retrieval import hub
 from fashion_retrieval._composition import Composition, ReferenceInput, as_pairs, check_text_weight
 from fashion_retrieval._device import describe as describe_device
-from fashion_retrieval._device import inference_context, resolve_device, resolve_dtype
-from fashion_retrieval._images import ImageInput, check_boxes, describe, load_image
-from fashion_retrieval._model_card import CARD_NAME, render_card
+from fashion_retrieval._device import resolve_device, resolve_dtype
+from fashion_retrieval._images import ImageInput, check_boxes, describe, is_photo, load_image
+from fashion_retrieval._loader import batches, pixel_batches
 from fashion_retrieval._recognition import Photo, Recogniser
-from fashion_retrieval.checkpoint import Bundle
 from fashion_retrieval.config import ModelConfig
 from fashion_retrieval.errors import FashionRetrievalError, InputError
-from fashion_retrieval.models.encoder import Encoder
 from fashion_retrieval.models.zero_shot import PromptCache
 from fashion_retrieval.results import Failure, Recognition, Reference, Region, Segmenter
 from fashion_retrieval.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from fashion_retrieval.checkpoint import Bundle
+    from fashion_retrieval.models.encoder import Encoder
+    from fashion_retrieval.models.segmenter import GarmentSegmenter
 
 Boxes = ArrayLike | None
 TaxonomyInput = Taxonomy | dict[str, Any] | str | Path | None
@@ -41,7 +44,7 @@ class FashionModel:
         encoder: The open_clip model with its tokenizer and preprocessing.
         config: What the model's own files say of it.
         device: Where it runs.
-        dtype: The type its matrix products are computed in; weights and results are float32.
+        dtype: The type its weights are held and computed in; results are float32.
     """
 
     def __init__(
@@ -51,7 +54,7 @@ class FashionModel:
         self.config = bundle.config or ModelConfig(name=model_id)
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(dtype, self.device)
-        self.encoder: Encoder = bundle.encoder.to(self.device)
+        self.encoder: Encoder = bundle.encoder.for_inference(self.device, self.dtype)
         self._bundle = bundle
         self._composition = Composition(
             encoder=self.encoder,
@@ -59,8 +62,8 @@ class FashionModel:
             device=self.device,
             dtype=self.dtype,
         )
-        self._segmenter: Segmenter | None = bundle.segmenter.to(self.device) if bundle.segmenter else None
-        self._prompts = PromptCache(self.encoder, self.device, self.dtype)
+        self._segmenter = self._ready(bundle.segmenter)
+        self._prompts = PromptCache(self.encoder, self.device)
 
     @classmethod
     def from_pretrained(
@@ -73,6 +76,7 @@ class FashionModel:
         token: str | None = None,
         device: str | torch.device = "auto",
         dtype: str = "auto",
+        backend: str = "auto",
     ) -> FashionModel:
         """Load a model.
 
@@ -85,6 +89,8 @@ class FashionModel:
             token: For private and gated repositories.
             device: "auto" (CUDA, else Apple MPS, else CPU), "cpu", "cuda", "cuda:1", "mps".
             dtype: "auto" (bfloat16 where the hardware multiplies it), "float32", "bfloat16", "float16".
+            backend: "torch"; "openvino" or "onnx", on the CPU: the folder's exported model or, without one, float32
+                converted now; "auto" is the exported model where it kept its parity, else torch.
 
         Raises:
             ModelNotFoundError: No such model, or not in the cache while offline.
@@ -95,7 +101,11 @@ class FashionModel:
         folder = hub.resolve(
             id_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
         )
-        return cls(checkpoint.load(folder), model_id=str(id_or_path), device=device, dtype=dtype)
+        from fashion_retrieval._backends import attach  # brings open_clip and timm, heavy to import
+        from fashion_retrieval.checkpoint import load
+
+        bundle, dtype = attach(load(folder), folder, backend=backend, device=device, dtype=dtype)
+        return cls(bundle, model_id=str(id_or_path), device=device, dtype=dtype)
 
     def __repr__(self) -> str:
         height, width = self.encoder.image_size
@@ -116,8 +126,9 @@ class FashionModel:
     def segmenter(self) -> Segmenter | None:
         """What finds the garments: the model's own segmenter or, where it has none, the embedded model's."""
         if self._segmenter is None:
-            embedded = checkpoint.load(hub.resolve(hub.EMBEDDED)).segmenter
-            self._segmenter = embedded.to(self.device) if embedded else None
+            from fashion_retrieval.checkpoint import load
+
+            self._segmenter = self._ready(load(hub.resolve(hub.EMBEDDED)).segmenter)
         return self._segmenter
 
     def recognize(
@@ -148,7 +159,10 @@ class FashionModel:
             InputError: The photo, the boxes or the taxonomy can't be used.
         """
         recogniser, finder = self._recogniser(taxonomy, top_k), self._finder(segmenter)
-        photo = self._photo(image, boxes, finder, max_pixels)
+        upright = load_image(image, max_pixels=max_pixels)
+        if boxes is not None:
+            boxes = check_boxes(boxes, upright.width, upright.height)
+        photo = Photo(upright, _regions(upright, boxes, finder), describe(image))
         return recogniser.recognise([photo], model_id=self.model_id, top_k=top_k, batch_size=32)[0]
 
     def recognize_many(
@@ -186,7 +200,7 @@ class FashionModel:
     def encode(
         self,
         *,
-        images: ImageInput | Sequence[ImageInput] | None = None,
+        images: ImageInput | Iterable[ImageInput] | None = None,
         texts: str | Sequence[str] | None = None,
         batch_size: int = 32,
         progress: bool = False,
@@ -194,7 +208,7 @@ class FashionModel:
         """Embeddings of photos or of texts, in the same space.
 
         Args:
-            images: One photo or a sequence of them; each whole photo is encoded.
+            images: One photo, or any number of them, read as they are needed; each whole photo is encoded.
             texts: One text or a sequence of them.
             batch_size: How many go through the model at a time.
             progress: Show a progress bar on the terminal.
@@ -210,8 +224,8 @@ class FashionModel:
             raise InputError("encode expects either images= or texts=, got both or neither; call it once for each")
         if texts is not None:
             return self._encode_texts([texts] if isinstance(texts, str) else list(texts), batch_size, progress)
-        several = isinstance(images, list | tuple)
-        return self._encode_images(list(images) if several else [images], batch_size, progress)  # type: ignore[arg-type, list-item]
+        several = isinstance(images, Iterable) and not is_photo(images)
+        return self._encode_images(images if several else [images], batch_size, progress)  # type: ignore[arg-type, list-item]
 
     def reference(self, images: ReferenceInput | Sequence[ReferenceInput], *, batch_size: int = 32) -> list[Reference]:
         """Reference photos encoded for `compose`, to be used with many texts; one `Reference` a photo.
@@ -261,13 +275,16 @@ class FashionModel:
             batch_size=batch_size,
         )
 
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """Write the model folder: weights, configuration, card. Saving what was loaded gives the same bytes."""
+    def save_pretrained(self, folder: str | Path, *, card_id: str | None = None) -> Path:
+        """Write the model folder: weights, configuration, card. Saving what was loaded gives the same bytes.
+
+        The card tells its readers to load `card_id`, by default what this model was loaded as.
+        """
+        from fashion_retrieval._model_card import write_card
+        from fashion_retrieval.checkpoint import save
+
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        card = render_card(self.config, model_id=self.model_id)
-        (folder / CARD_NAME).write_text(card, encoding="utf-8")
-        checkpoint.save(self._bundle, folder)
+        write_card(save(self._bundle, folder), folder, model_id=card_id or self.model_id)
         return folder
 
     def push_to_hub(
@@ -278,19 +295,17 @@ class FashionModel:
         private: bool = False,
         revision: str | None = None,
         commit_message: str = "Upload with fashion-retrieval",
-    ) -> str:
-        """Upload the model with its card to the Hub; returns the address of the commit.
+        dry_run: bool = False,
+    ) -> hub.Upload:
+        """Upload the model with its card in one commit, or tell what would be sent; print what it returns for a list.
 
-        Raises:
-            HubError: The Hub refused or did not answer.
+        Arguments and errors are those of `hub.push`: repository and branch are made where they are missing.
         """
-        from tempfile import TemporaryDirectory
-
-        with TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            return hub.push(
-                Path(folder), repo_id, token=token, private=private, revision=revision, commit_message=commit_message
-            )
+        hub.check_repo_id(repo_id)
+        options: dict[str, Any] = {"token": token, "private": private, "revision": revision}
+        with TemporaryDirectory() as parent:
+            folder = self.save_pretrained(Path(parent, repo_id.partition("/")[2]), card_id=repo_id)
+            return hub.push(folder, repo_id, commit_message=commit_message, dry_run=dry_run, **options)
 
     def _recogniser(self, taxonomy: TaxonomyInput, top_k: int) -> Recogniser:
         if top_k < 1:
@@ -302,8 +317,14 @@ class FashionModel:
             calibration=self.config.calibration,
             thresholds=self.config.thresholds,
             device=self.device,
-            dtype=self.dtype,
         )
+
+    def _ready(self, segmenter: GarmentSegmenter | None) -> Segmenter | None:
+        if segmenter is None:
+            return None
+        from fashion_retrieval._inference import for_inference
+
+        return for_inference(segmenter, self.device, torch.float32)
 
     def _finder(self, segmenter: SegmenterInput) -> Segmenter | None:
         if segmenter is None or isinstance(segmenter, Segmenter):
@@ -311,14 +332,6 @@ class FashionModel:
         if segmenter != "auto":
             raise InputError(f"segmenter must be 'auto', None or have a segment() method, got {segmenter!r}")
         return self.segmenter
-
-    @staticmethod
-    def _photo(image: ImageInput, boxes: Boxes, finder: Segmenter | None, max_pixels: int | None) -> Photo:
-        upright = load_image(image, max_pixels=max_pixels)
-        if boxes is not None:
-            boxes = check_boxes(boxes, upright.width, upright.height)
-        regions = _rectangles(upright, boxes) if finder is None else finder.segment(upright, boxes)
-        return Photo(upright, regions, describe(image))
 
     def _stream(
         self,
@@ -330,42 +343,31 @@ class FashionModel:
         skip: bool,
         max_pixels: int | None,
     ) -> Iterator[Recognition | Failure]:
-        items = iter(enumerate(images))
-        while batch := list(islice(items, batch_size)):
-            photos: dict[int, Photo] = {}
-            failures: dict[int, Failure] = {}
-            fatal: FashionRetrievalError | None = None
-            for index, image in batch:
-                try:
-                    photos[index] = self._photo(image, None, finder, max_pixels)
-                except FashionRetrievalError as error:
-                    if not skip:
-                        fatal = error
-                        break
-                    failures[index] = Failure(index, describe(image) or f"photo {index}", error)
-            found = recogniser.recognise(
-                list(photos.values()), model_id=self.model_id, top_k=top_k, batch_size=batch_size
-            )
-            results: dict[int, Recognition | Failure] = {**dict(zip(photos, found, strict=True)), **failures}
-            yield from (results[index] for index, _ in batch if index in results)
-            if fatal:
-                raise fatal
+        def read(index: int, image: ImageInput) -> tuple[Image.Image, str | None] | Failure:
+            try:
+                return load_image(image, max_pixels=max_pixels), describe(image)
+            except FashionRetrievalError as error:
+                return Failure(index, describe(image) or f"photo {index}", error)
 
-    def _encode_images(self, images: list[ImageInput], batch_size: int, progress: bool) -> NDArray[np.float32]:
-        rows = np.empty((len(images), self.embedding_dim), dtype=np.float32)
-        starts = range(0, len(images), batch_size)
-        for start in track(starts, "encoding photos") if progress else starts:
-            batch = [self._pixels(image, start + i) for i, image in enumerate(images[start : start + batch_size])]
-            with inference_context(self.device, self.dtype):
-                embeddings = self.encoder.encode_image(torch.stack(batch).to(self.device))
-            rows[start : start + len(batch)] = embeddings.float().cpu().numpy()
-        return rows
+        for batch in batches(read, enumerate(images), batch_size=batch_size):
+            failed = next((place for place, one in enumerate(batch) if isinstance(one, Failure)), len(batch))
+            usable = batch if skip else batch[: failed + 1]
+            whole = [one for one in usable if not isinstance(one, Failure)]
+            photos = [Photo(image, _regions(image, None, finder), source) for image, source in whole]
+            found = iter(recogniser.recognise(photos, model_id=self.model_id, top_k=top_k, batch_size=batch_size))
+            for one in usable:
+                if isinstance(one, Failure) and not skip:
+                    raise one.error
+                yield one if isinstance(one, Failure) else next(found)
 
-    def _pixels(self, image: ImageInput, index: int) -> torch.Tensor:
-        try:
-            return self.encoder.preprocess(load_image(image))
-        except InputError as error:
-            raise type(error)(f"images[{index}]: {error}") from error
+    def _encode_images(self, images: Iterable[ImageInput], batch_size: int, progress: bool) -> NDArray[np.float32]:
+        named = ((f"images[{index}]", image) for index, image in enumerate(images))
+        photos = track(named, "encoding photos") if progress else named
+        rows = [np.empty((0, self.embedding_dim), dtype=np.float32)]
+        for pixels in pixel_batches(photos, self.encoder.preprocessing, self.device, batch_size=batch_size):
+            with torch.inference_mode():
+                rows.append(self.encoder.encode_image(pixels).cpu().numpy())
+        return np.concatenate(rows)
 
     def _encode_texts(self, texts: list[str], batch_size: int, progress: bool) -> NDArray[np.float32]:
         for index, text in enumerate(texts):
@@ -376,14 +378,14 @@ class FashionModel:
         starts = range(0, len(order), batch_size)
         for start in track(starts, "encoding texts") if progress else starts:
             chosen = order[start : start + batch_size]
-            tokens = self.encoder.tokenize([texts[i] for i in chosen]).to(self.device)
-            with inference_context(self.device, self.dtype):
-                rows[chosen] = self.encoder.encode_text(tokens).float().cpu().numpy()
+            rows[chosen] = self._prompts.rows([texts[i] for i in chosen]).cpu().numpy()
         return rows
 
 
-def _rectangles(image: Image.Image, boxes: NDArray[np.float32] | None) -> list[Region]:
-    """Whole boxes, or the whole photo, as regions."""
+def _regions(image: Image.Image, boxes: NDArray[np.float32] | None, finder: Segmenter | None) -> Sequence[Region]:
+    """What the segmenter finds or, without one, whole boxes or the whole photo."""
+    if finder is not None:
+        return finder.segment(image, boxes)
     whole = np.array([[0, 0, image.width, image.height]], dtype=np.float32)
     regions = []
     for left, top, right, bottom in (whole if boxes is None else boxes).tolist():

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from fashion_retrieval import FashionModel
-from training.eval_results import one_line_errors
+from training.errors import one_line_errors
 from training.export.folder import publish
 from training.export.pickles import convert_folder
 from training.export.recipe import Settings, described, joined, with_composer

@@ -14,8 +14,8 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from fashion_retrieval.errors import FashionRetrievalError
 from training.data.deepfashion_labels import PUBLISHED
+from training.errors import one_line_errors
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -160,16 +160,8 @@ def fashioniq_images(
 
 def main() -> None:
     """Run the command; expected errors are one line."""
-    try:
+    with one_line_errors():
         app()
-    except FashionRetrievalError as error:
-        message = str(error)
-    except OSError as error:
-        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    else:
-        return
-    typer.echo(f"error: {message}", err=True)
-    raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from fashion_retrieval import SegmentAnythingSegmenter
+from fashion_retrieval._files import sha256
 from fashion_retrieval.errors import ConfigError, InputError
 from fashion_retrieval.models.sam import WEIGHTS_NAME
 from training.data.deepfashion import mask_path, photo_size
@@ -68,8 +68,7 @@ def mask_settings(sam: str, weights: Path | None, dtype: str) -> dict[str, Any]:
     """What `masks.json` says of the masks beside it."""
     source = REPOSITORIES[sam]
     if weights is not None:
-        with (weights / WEIGHTS_NAME if weights.is_dir() else weights).open("rb") as file:
-            source = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        source = f"sha256:{sha256(weights / WEIGHTS_NAME if weights.is_dir() else weights)}"
     return {"kind": "masks", "sam": sam, "weights": source, "dtype": dtype, "prompt": "annotated box", "value": 1}
 
 

@@ -51,7 +51,7 @@ class Composer(nn.Module):
         Returns:
             (b, d) float32, L2-normalised.
         """
-        rows = torch.arange(len(text), device=text.device)
+        rows = torch.arange(text.shape[0], device=text.device)
         padding = torch.arange(text.shape[1], device=text.device) >= lengths[:, None]
         pooled_image = functional.normalize(image[:, 0], dim=-1)
         pooled_text = functional.normalize(text[rows, lengths - 1], dim=-1)

@@ -16,16 +16,20 @@ import torch
 from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict
 from open_clip.timm_model import TimmModel
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
-from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from open_clip.transformer import TextTransformer, VisionTransformer
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fashion_retrieval._images import ImageInput, load_image
+from fashion_retrieval._inference import for_inference, is_convolutional
+from fashion_retrieval._pixels import RGB, Preprocessing
 from fashion_retrieval.errors import ConfigError, FashionRetrievalError, MissingExtraError, UnsupportedError
 
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "open_clip_model.safetensors"
+_CONVOLVED = 8
+"""Photos that go through a convolutional tower at a time: what its layers pass on stays in the processor's cache."""
 
 
 class Encoder(nn.Module):
@@ -47,7 +51,19 @@ class Encoder(nn.Module):
         self.tokenizer = tokenizer
         self.config = config
         self.preprocess_config = preprocess
-        self.transform: Callable[[Image.Image], Tensor] = image_transform_v2(preprocess, is_train=False)
+        self.preprocessing = _preprocessing(preprocess)
+        self._source: Encoder | None = None
+        self._dtype = torch.float32
+        self._convolutional = is_convolutional(clip.visual)
+
+    def for_inference(self, device: torch.device, dtype: torch.dtype) -> Encoder:
+        """A copy that computes in `dtype` on `device`, faster than this one and for inference only.
+
+        It takes and gives what this one does, float32 pixels and embeddings too, and has the same fingerprint.
+        """
+        ready = copy.copy(self)
+        vars(ready).update(_modules={"clip": for_inference(self.clip, device, dtype)}, _source=self, _dtype=dtype)
+        return ready
 
     @property
     def embedding_dim(self) -> int:
@@ -73,21 +89,25 @@ class Encoder(nn.Module):
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of weights, architecture and preprocessing: equal fingerprints give equal embeddings."""
+        if self._source is not None:
+            return self._source.fingerprint
         digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
         for name, value in sorted(self.clip.state_dict().items()):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
-    def preprocess(self, image: Image.Image) -> Tensor:
-        """RGB photo -> (3, h, w) float32, normalised as the image tower expects.
+    def preprocess(self, image: RGB) -> Tensor:
+        """RGB photo or part of one -> (3, h, w) float32, normalised as the image tower expects."""
+        return self.preprocessing(image)
 
-        A strip so thin that nothing would be left of it is made wider first.
+    def pixels(self, image: ImageInput, *, max_pixels: int | None = None) -> Tensor:
+        """`preprocess` of anything that is a photo, from the bytes of its file: (3, h, w) float32.
+
+        Raises:
+            InputError: The photo can't be used.
         """
-        least = math.ceil(max(image.size) / min(self.image_size))
-        if min(image.size) < least:
-            image = image.resize((max(image.width, least), max(image.height, least)))
-        return self.transform(image)
+        return self.preprocess(load_image(image, max_pixels=max_pixels))
 
     @property
     def _causal_tower(self) -> CLIP | TextTransformer | None:
@@ -108,7 +128,8 @@ class Encoder(nn.Module):
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """(b, 3, h, w) float -> (b, d) float32, L2-normalised."""
-        return functional.normalize(self.clip.encode_image(pixels).float(), dim=-1)
+        parts = [self.clip.encode_image(part).float() for part in self._parts(pixels)]
+        return functional.normalize(torch.cat(parts), dim=-1)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """(b, s) int64 -> (b, d) float32, L2-normalised."""
@@ -125,8 +146,8 @@ class Encoder(nn.Module):
         Raises:
             UnsupportedError: The tower pools by attention, so that its cells have no place in the embedding space.
         """
-        cells, pooled = _image_states(self.clip.visual, pixels)
-        return torch.cat([pooled[:, None], cells], dim=1).float()
+        states = [_image_states(self.clip.visual, part) for part in self._parts(pixels)]
+        return torch.cat([torch.cat([pooled[:, None], cells], dim=1).float() for cells, pooled in states])
 
     def text_tokens(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """(b, s) int64 -> (b, s, d) float32 in the embedding space, not normalised, and (b,) int64, each text's length.
@@ -141,6 +162,32 @@ class Encoder(nn.Module):
         if tower is None:
             raise UnsupportedError("token features need a text tower that pools at its end-of-text token; use a CLIP")
         return _text_states(tower, tokens, pooled=False).float(), tokens.argmax(dim=-1) + 1
+
+    def _parts(self, pixels: Tensor) -> Sequence[Tensor]:
+        """(b, 3, h, w) as the image tower is fastest given it."""
+        if self._source is None:
+            return [pixels]
+        if not self._convolutional:
+            return [pixels.to(self._dtype)]
+        pixels = pixels.to(self._dtype, memory_format=torch.channels_last)
+        return torch.split(pixels, _CONVOLVED) if pixels.device.type == "cpu" else [pixels]
+
+
+def _preprocessing(config: PreprocessCfg) -> Preprocessing:
+    height, width = (int(side) for side in config.input_size[1:])
+    return Preprocessing(
+        size=(height, width),
+        mean=_per_channel(config.mean),
+        std=_per_channel(config.std),
+        interpolation="bicubic" if config.interpolation == "random" else config.interpolation,
+        resize_mode=config.resize_mode or "shortest",
+        fill=config.fill_color,
+    )
+
+
+def _per_channel(levels: float | Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = [levels] * 3 if isinstance(levels, int | float) else levels
+    return red, green, blue
 
 
 def _image_states(visual: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -206,7 +253,7 @@ def build_encoder(config: Mapping[str, Any], folder: Path) -> Encoder:
         preprocess = PreprocessCfg(**settings | {"size": clip.visual.image_size})
         tokenizer = _build_tokenizer(model["text_cfg"], folder)
         encoder = Encoder(clip=clip, tokenizer=tokenizer, preprocess=preprocess, config=config)
-        encoder.preprocess(Image.new("RGB", (2, 2)))
+        encoder.preprocess(torch.zeros(2, 2, 3, dtype=torch.uint8))
     except FashionRetrievalError:
         raise
     except Exception as error:  # open_clip and timm raise any kind, AssertionError too

@@ -88,7 +88,7 @@ class GarmentSegmenter(nn.Module):
         if boxes is not None:
             return [self._region_in_box(probabilities, box, size) for box in boxes]
         regions = [_at_size(region, size) for region in self._regions(probabilities)]
-        return sorted(regions, key=lambda region: -int(region.mask.sum()))
+        return sorted(regions, key=lambda region: -np.count_nonzero(region.mask))
 
     @torch.inference_mode()
     def probabilities(self, image: Image.Image) -> NDArray[np.float32]:
@@ -101,12 +101,14 @@ class GarmentSegmenter(nn.Module):
         std = torch.tensor(self.config.std, device=self.device).view(3, 1, 1)
         bottom, right = -inner[1] % _STRIDE, -inner[0] % _STRIDE
         padded = functional.pad((pixels - mean) / std, (0, right, 0, bottom), value=1.0)
-        logits = self(padded[None])
+        logits = self(padded[None]).contiguous()  # a class at a time, not a pixel: softmax is faster so
         full = functional.interpolate(logits, padded.shape[-2:], mode="bilinear", align_corners=False)
         working = min(1.0, _WORKING_SIDE / max(image.size))
         size = max(1, round(image.height * working)), max(1, round(image.width * working))
         inside = full[..., : inner[1], : inner[0]].softmax(1)
-        return functional.interpolate(inside, size, mode="bilinear", align_corners=False)[0].float().cpu().numpy()
+        if inside.shape[-2:] != size:
+            inside = functional.interpolate(inside, size, mode="bilinear", align_corners=False)
+        return inside[0].cpu().numpy()
 
     def _regions(self, probabilities: NDArray[np.float32]) -> list[Region]:
         """Garments at the size of the probabilities.
@@ -119,19 +121,20 @@ class GarmentSegmenter(nn.Module):
         shares = probabilities[garments]
         total = shares.sum(0)
         clothing = total > _CLOTHING
+        least = _MIN_AREA * clothing.size
         kept: list[int] = []
         winner = shares.argmax(0)
-        for row in range(len(garments)):
-            mine = clothing & (winner == row)
-            if mine.mean() >= _MIN_AREA and any(
-                self._is_garment(part, shares[row], total) for part in _instances(mine, self._reach(garments[row]))
-            ):
+        for row in np.flatnonzero(np.bincount(winner[clothing], minlength=len(garments)) >= least).tolist():
+            parts = _instances(clothing & (winner == row), self._reach(garments[row]))
+            if any(_is_garment(part, shares[row], total, least) for part in parts):
                 kept.append(row)
-        winner = shares[kept].argmax(0) if kept else winner
+        stray = clothing & ~np.isin(np.arange(len(garments)), kept)[winner]
+        if kept:
+            winner[stray] = np.array(kept)[shares[kept][:, stray].argmax(0)]
         regions = []
-        for place, row in enumerate(kept):
-            for mask in _instances(clothing & (winner == place), self._reach(garments[row])):
-                if mask.mean() >= _MIN_AREA:
+        for row in kept:
+            for mask in _instances(clothing & (winner == row), self._reach(garments[row])):
+                if np.count_nonzero(mask) >= least:
                     score = float(total[mask].mean())
                     regions.append(Region(_bounds(mask), mask, score, self.config.classes[garments[row]]))
         surest = max((region.score for region in regions), default=0.0)
@@ -139,11 +142,6 @@ class GarmentSegmenter(nn.Module):
 
     def _reach(self, index: int) -> float:
         return _REACH.get(self.config.classes[index], 0.75)
-
-    @staticmethod
-    def _is_garment(mask: NDArray[np.bool_], share: NDArray[np.float32], total: NDArray[np.float32]) -> bool:
-        """Whether pixels of one kind are many and sure enough to be a garment of their own."""
-        return bool(mask.mean() >= _MIN_AREA and (share[mask] / total[mask]).mean() >= _MIN_SHARE)
 
     def _region_in_box(
         self, probabilities: NDArray[np.float32], box: NDArray[np.float32], size: tuple[int, int]
@@ -182,6 +180,11 @@ def _separable(width: int) -> nn.Sequential:
     )
 
 
+def _is_garment(mask: NDArray[np.bool_], share: NDArray[np.float32], total: NDArray[np.float32], least: float) -> bool:
+    """Whether pixels of one kind are many and sure enough to be a garment of their own."""
+    return bool(np.count_nonzero(mask) >= least and (share[mask] / total[mask]).mean() >= _MIN_SHARE)
+
+
 def _bounds(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
     """The tight box of a mask, xyxy in pixels."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -199,12 +202,14 @@ def _at_size(region: Region, size: tuple[int, int]) -> Region:
 
 def _instances(mask: NDArray[np.bool_], reach: float) -> list[NDArray[np.bool_]]:
     """Split the pixels of one kind into garments: parts with a gap below `reach` widths belong together."""
-    labels, count = ndimage.label(mask)
-    if count == 0:
+    if not mask.any():
         return []
+    left, top, right, bottom = (int(side) for side in _bounds(mask))
+    labels, count = ndimage.label(mask[top:bottom, left:right])
     areas = np.bincount(labels.ravel())[1:]
-    parts = [i + 1 for i in np.argsort(-areas) if areas[i] >= max(_MIN_PART * areas.max(), 4)]
-    boxes = {part: _bounds(labels == part) for part in parts}
+    parts = [i + 1 for i in np.argsort(-areas).tolist() if areas[i] >= max(_MIN_PART * areas.max(), 4)]
+    places = ndimage.find_objects(labels)
+    boxes = {part: _box(places[part - 1]) for part in parts}
     groups: list[list[int]] = []
     for part in parts:
         home = next(
@@ -214,7 +219,16 @@ def _instances(mask: NDArray[np.bool_], reach: float) -> list[NDArray[np.bool_]]
             groups.append([part])
         else:
             home.append(part)
-    return [np.isin(labels, group) for group in groups]
+    garments = [np.zeros_like(mask) for _ in groups]
+    for garment, group in zip(garments, groups, strict=True):
+        garment[top:bottom, left:right] = np.isin(np.arange(count + 1), group)[labels]
+    return garments
+
+
+def _box(place: tuple[slice, slice]) -> tuple[float, float, float, float]:
+    """Rows and columns as xyxy in pixels."""
+    rows, columns = place
+    return float(columns.start), float(rows.start), float(columns.stop), float(rows.stop)
 
 
 def _near(a: tuple[float, float, float, float], b: tuple[float, float, float, float], widths: float) -> bool:

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fashion_retrieval._device import inference_context
-
 if TYPE_CHECKING:
     from fashion_retrieval.models.encoder import Encoder
 
@@ -20,35 +18,52 @@ _CROP_SHARE = 0.3
 
 
 class PromptCache:
-    """Embeddings of prompts, each computed once; those of a whole call are computed together."""
+    """Embeddings of texts, each computed once; those of a whole call are computed together.
 
-    def __init__(self, encoder: Encoder, device: torch.device, dtype: torch.dtype, *, batch_size: int = 256) -> None:
+    Args:
+        encoder: The dual encoder.
+        device: Where it is.
+        batch_size: Texts that go through the model at a time.
+        limit: Texts kept; when there would be more, those that the call does not ask for are forgotten.
+    """
+
+    def __init__(self, encoder: Encoder, device: torch.device, *, batch_size: int = 256, limit: int = 32_768) -> None:
         self._encoder = encoder
         self._device = device
-        self._dtype = dtype
         self._batch_size = batch_size
+        self._limit = limit
         self._rows: dict[str, Tensor] = {}
+        self._classes: dict[tuple[tuple[str, ...], ...], Tensor] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, prompts: Iterable[str]) -> None:
-        """Compute the prompts that are not here yet."""
-        new = sorted(
-            {prompt for prompt in prompts if prompt not in self._rows}, key=lambda prompt: (len(prompt), prompt)
-        )
+    def add(self, texts: Iterable[str]) -> None:
+        """Compute the texts that are not here yet."""
+        asked = set(texts)
+        new = sorted(asked - self._rows.keys(), key=lambda text: (len(text), text))
+        if len(self._rows) + len(new) > self._limit:
+            self._rows = {text: row for text, row in self._rows.items() if text in asked}
+            self._classes.clear()
         for start in range(0, len(new), self._batch_size):
             batch = new[start : start + self._batch_size]
-            tokens = self._encoder.tokenize(batch).to(self._device)
-            with inference_context(self._device, self._dtype):
-                rows = self._encoder.encode_text(tokens).float()
+            with torch.inference_mode():
+                rows = self._encoder.encode_text(self._encoder.tokenize(batch).to(self._device))
             self._rows.update(zip(batch, rows, strict=True))
+
+    def rows(self, texts: Sequence[str]) -> Tensor:
+        """At least one text -> (N, d) float32, L2-normalised."""
+        self.add(texts)
+        return torch.stack([self._rows[text] for text in texts])
 
     def classes(self, prompts: Sequence[Sequence[str]]) -> Tensor:
         """One class per list of prompts, the mean of its templates: (classes, d) float32, L2-normalised."""
-        self.add(prompt for group in prompts for prompt in group)
-        means = [torch.stack([self._rows[prompt] for prompt in group]).mean(0) for group in prompts]
-        return functional.normalize(torch.stack(means), dim=-1)
+        key = tuple(map(tuple, prompts))
+        if key not in self._classes:
+            self.add(prompt for group in key for prompt in group)
+            means = torch.stack([torch.stack([self._rows[prompt] for prompt in group]).mean(0) for group in key])
+            self._classes[key] = functional.normalize(means, dim=-1)
+        return self._classes[key]
 
 
 def attribute_view(crop: Tensor, masked: Tensor) -> Tensor:
