@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
+from open_clip.transform import image_transform_v2
 from PIL import Image
 
 from benchmarks import material
@@ -36,17 +38,20 @@ def measure(cache: Path, *, count: int, rounds: int) -> dict[str, Any]:
 
 def _measure(folder: Path | str, payloads: list[bytes], rounds: int) -> dict[str, Any]:
     encoder = FashionModel.from_pretrained(folder, device="cpu", dtype="float32").encoder
-    transform = encoder.transform
+    transform = image_transform_v2(encoder.preprocess_config, is_train=False)
 
-    def theirs() -> list[torch.Tensor]:
-        return [transform(Image.open(BytesIO(payload))) for payload in payloads]
+    def theirs(payload: bytes) -> torch.Tensor:
+        made: torch.Tensor = transform(Image.open(BytesIO(payload)))
+        return made
 
-    def ours() -> list[torch.Tensor]:
-        return [encoder.pixels(payload) for payload in payloads]
+    def run(make: Callable[[bytes], torch.Tensor]) -> None:
+        for payload in payloads:
+            make(payload)
 
+    makers = {THEIRS: theirs, OURS: encoder.pixels}
     with torch.inference_mode():
-        first, second = (encoder.encode_image(torch.stack(made())) for made in (theirs, ours))
-    seconds = interleave({THEIRS: partial(theirs), OURS: partial(ours)}, rounds, label="preprocess")
+        first, second = (encoder.encode_image(torch.stack([*map(make, payloads)])) for make in makers.values())
+    seconds = interleave({name: partial(run, make) for name, make in makers.items()}, rounds, label="preprocess")
     height, width = encoder.image_size
     return {
         "size": [height, width],

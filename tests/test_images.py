@@ -19,6 +19,7 @@ from fashion_retrieval._images import (
     describe,
     is_photo,
     load_image,
+    load_pixels,
     masked_crop,
 )
 from fashion_retrieval.errors import ImageError, InputError
@@ -43,13 +44,20 @@ def encoded(image, kind, **options):
 
 
 def pixels(image, **options):
-    return np.asarray(load_image(image, **options))
+    """What `load_image` gives and, of what can be read twice, `load_pixels` too."""
+    found = np.asarray(load_image(image, **options))
+    if not hasattr(image, "read"):
+        np.testing.assert_array_equal(load_pixels(image, **options), found)
+    return found
 
 
 def error_of(image, kind=ImageError, **options):
     with pytest.raises(kind) as caught:
         load_image(image, **options)
+    with pytest.raises(kind) as same:
+        load_pixels(image, **options)
     message = str(caught.value)
+    assert message == str(same.value)
     assert "\n" not in message
     assert len(message) < 300
     return message
@@ -90,6 +98,7 @@ def test_the_result_shares_nothing_with_the_input():
     assert np.asarray(loaded).max() == 0
     image = corners()
     load_image(image).paste(BLUE, (0, 0, 8, 6))
+    load_pixels(image)[:] = 0
     assert image.getpixel((0, 0)) == RED
 
 

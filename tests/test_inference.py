@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fashion_retrieval import checkpoint
-from fashion_retrieval._inference import _rounded, for_inference, is_convolutional, skipping_initialisation
+from fashion_retrieval._inference import NoRandomWeights, _rounded, for_inference, is_convolutional
 from fashion_retrieval.models.encoder import Encoder
 from tests.tiny import altered, drawn_photo, tiny_folder
 
@@ -132,7 +132,7 @@ def test_what_is_convolutional() -> None:
 
 def test_no_weights_are_drawn_where_a_file_follows() -> None:
     state = torch.get_rng_state()
-    with skipping_initialisation():
+    with NoRandomWeights():
         module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 4), nn.Embedding(9, 4), nn.MultiheadAttention(4, 2))
         timm.create_model("tf_efficientnet_lite0", num_classes=0)
         assert torch.zeros(2).fill_(3).tolist() == [3, 3]

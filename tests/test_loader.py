@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
-from fashion_retrieval._images import load_image
+from fashion_retrieval._images import ImageInput, load_image
 from fashion_retrieval._loader import batches, pixel_batches
 from fashion_retrieval._pixels import Preprocessing
 from fashion_retrieval.errors import ImageError
@@ -99,3 +100,11 @@ def test_the_message_begins_with_the_name(tmp_path: Path) -> None:
     assert next(stream).shape == (1, 3, 16, 12)
     with pytest.raises(ImageError, match=r"^images\[1\]: photo .*b.jpg' can't be decoded"):
         next(stream)
+
+
+def test_an_opened_photo_may_stand_in_a_list_many_times(tmp_path: Path) -> None:
+    drawn_photo((400, 300)).save(tmp_path / "a.jpg")
+    with Image.open(tmp_path / "a.jpg") as opened, (tmp_path / "a.jpg").open("rb") as stream:
+        named: list[tuple[str, ImageInput]] = [("", opened), ("", stream)] * 12
+        (found,) = pixel_batches(named, SMALL, CPU, batch_size=24)
+    assert (found == found[0]).all()

@@ -7,12 +7,12 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard, TypeVar, Union
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,12 +26,18 @@ if TYPE_CHECKING:
 ImageInput: TypeAlias = Union[str, Path, bytes, BinaryIO, Image.Image, NDArray[np.uint8], "Tensor"]
 """A path, the bytes of a file, a binary file object, a PIL image, an HWC uint8 RGB array or a CHW uint8 RGB tensor."""
 
+Result = TypeVar("Result")
+Finish: TypeAlias = Callable[[Image.Image, Image.Image], Result]
+"""An upright RGB photo and what it came from, which may be the same and the caller's -> what is asked for."""
+
 MAX_PIXELS = 178_956_970
 """Photos with more pixels are refused unless `max_pixels` says otherwise; about 13,400 x 13,400."""
 
 _URL = re.compile(r"(?:[a-z][a-z0-9+.-]+://|data:image/)", re.IGNORECASE)
 _SHOWN = 160
 _PILLOW_GLOBALS = Lock()
+_SHARED = Lock()
+"""Held while an object of the caller's is read: it may stand in a list twice, and two threads disturb each other."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -57,20 +63,31 @@ def load_image(image: ImageInput, *, max_pixels: int | None = None) -> Image.Ima
         ImageError: The photo can't be found, read or decoded, or is too large.
         InputError: The type, dtype or shape is not one of `ImageInput`.
     """
+    return _load(image, max_pixels, _as_image)
+
+
+def load_pixels(image: ImageInput, *, max_pixels: int | None = None) -> NDArray[np.uint8]:
+    """The same as an array, (H, W, 3) uint8: of a file, with one copy less."""
+    return _load(image, max_pixels, _as_array)
+
+
+def _load(image: ImageInput, max_pixels: int | None, finish: Finish[Result]) -> Result:
     limit = MAX_PIXELS if max_pixels is None else max_pixels
     name = _called(image)
     if isinstance(image, Image.Image):
-        return _decode(image, name, limit)
+        with _SHARED:
+            return _decode(image, name, limit, finish)
     if isinstance(image, str | os.PathLike):
-        return _from_path(image, name, limit)
+        return _from_path(image, name, limit, finish)
     if isinstance(image, bytes | bytearray | memoryview):
-        return _from_stream(BytesIO(image), name, limit)
+        return _from_stream(BytesIO(image), name, limit, finish)
     if isinstance(image, np.ndarray):
-        return _decode(_from_array(image), name, limit)
+        return _decode(_from_array(image), name, limit, finish)
     if _is_tensor(image):
-        return _decode(_from_tensor(image), name, limit)
+        return _decode(_from_tensor(image), name, limit, finish)
     if _is_stream(image):
-        return _from_stream(image, name, limit)
+        with _SHARED:
+            return _from_stream(image, name, limit, finish)
     expected = "a path, bytes, a binary file object, a PIL image, an HWC uint8 array or a CHW uint8 tensor"
     raise InputError(f"a photo must be {expected}, got {type(image).__name__}; convert it to one of these")
 
@@ -156,7 +173,7 @@ def check_boxes(boxes: ArrayLike, width: int, height: int) -> NDArray[np.float32
     return clipped
 
 
-def _from_path(source: str | os.PathLike[str], name: str, limit: int) -> Image.Image:
+def _from_path(source: str | os.PathLike[str], name: str, limit: int, finish: Finish[Result]) -> Result:
     if isinstance(source, str) and _URL.match(source):
         raise ImageError(f"{name} is a URL; download it first and give the file")
     path = Path(source)
@@ -164,7 +181,7 @@ def _from_path(source: str | os.PathLike[str], name: str, limit: int) -> Image.I
         if path.is_dir():
             raise ImageError(f"{name} is a folder; give the photos inside it")
         with path.open("rb") as stream:
-            return _from_stream(stream, name, limit)
+            return _from_stream(stream, name, limit, finish)
     except FileNotFoundError as error:
         raise ImageError(f"{name} does not exist; check the path") from error
     except InputError:
@@ -174,7 +191,7 @@ def _from_path(source: str | os.PathLike[str], name: str, limit: int) -> Image.I
         raise ImageError(f"{name} can't be opened ({reason}); check the path and its permissions") from error
 
 
-def _from_stream(stream: BinaryIO, name: str, limit: int) -> Image.Image:
+def _from_stream(stream: BinaryIO, name: str, limit: int, finish: Finish[Result]) -> Result:
     if not stream.seekable():
         stream = BytesIO(stream.read())
     stream.seek(0)
@@ -191,7 +208,7 @@ def _from_stream(stream: BinaryIO, name: str, limit: int) -> Image.Image:
     except Exception as error:  # a broken header makes Pillow's readers raise nearly anything
         raise _undecodable(name, error) from error
     with opened:
-        return _decode(opened, name, limit)
+        return _decode(opened, name, limit, finish)
 
 
 def _from_array(array: NDArray[Any]) -> Image.Image:
@@ -230,7 +247,7 @@ def _is_stream(image: object) -> TypeGuard[BinaryIO]:
     return hasattr(image, "read")
 
 
-def _decode(image: Image.Image, name: str, limit: int) -> Image.Image:
+def _decode(image: Image.Image, name: str, limit: int, finish: Finish[Result]) -> Result:
     width, height = image.size
     if not width or not height:
         raise ImageError(f"{name} has no pixels ({width}x{height}); give a photo of at least 1x1")
@@ -238,11 +255,19 @@ def _decode(image: Image.Image, name: str, limit: int) -> Image.Image:
         raise ImageError(f"{name} has {width}x{height} pixels, over max_pixels={limit}; shrink it or raise max_pixels")
     try:
         image.load()
-        upright = _upright(_to_rgb(image), image)
+        return finish(_upright(_to_rgb(image), image), image)
     except Exception as error:  # damaged data makes Pillow's readers raise nearly anything
         raise _undecodable(name, error) from error
-    upright.info.clear()
-    return upright
+
+
+def _as_image(upright: Image.Image, original: Image.Image) -> Image.Image:
+    own = upright.convert("RGB") if upright is original else upright
+    own.info.clear()
+    return own
+
+
+def _as_array(upright: Image.Image, original: Image.Image) -> NDArray[np.uint8]:
+    return np.array(upright)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -251,7 +276,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("its pixels are 32-bit floats of unknown range")
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     layer = image.convert("RGBA")
     canvas = Image.new("RGB", image.size, "white")
     canvas.paste(layer, (0, 0), layer)

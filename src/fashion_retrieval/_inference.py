@@ -21,8 +21,8 @@ _IN_ORDER = (nn.Sequential, ConvBnAct, DepthwiseSeparableConv, InvertedResidual,
 """Modules that run a convolution and the batch norm listed after it one after the other, with nothing in between."""
 
 
-class skipping_initialisation(TorchFunctionMode):  # used like a function: `with skipping_initialisation():`
-    """Modules built inside have weights of any numbers: for those that a file's are put in the place of.
+class NoRandomWeights(TorchFunctionMode):
+    """A context in which modules are built without drawing their weights: a file's are to take their place.
 
     What is not drawn at random, as masks and fixed embeddings, is as always.
     """
@@ -85,7 +85,7 @@ def _normalised(parent: nn.Module) -> Iterator[tuple[str, nn.Conv2d, str, nn.Bat
 
 
 def _placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    if not tensor.is_floating_point() or not tensor.ndim:
+    if not tensor.is_floating_point() or tensor.numel() == 1:
         return tensor.to(device)
     if tensor.ndim != 4:
         return tensor.to(device, dtype)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
-from fashion_retrieval._images import ImageInput, load_image
+from fashion_retrieval._images import ImageInput, load_pixels
 from fashion_retrieval.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,15 +40,15 @@ def pixel_batches(
 
     def read(name: str, photo: ImageInput) -> Tensor:
         try:
-            return preprocessing.resize(load_image(photo))
+            return preprocessing.resize(load_pixels(photo))
         except InputError as error:
             raise type(error)(f"{name}: {error}") from error
 
     for batch in batches(read, photos, batch_size=batch_size, ahead=0 if device.type == "cpu" else _AHEAD):
         levels = torch.stack(batch)
-        if device.type == "cuda":
-            levels = levels.pin_memory()
-        yield preprocessing.normalise(levels.to(device, non_blocking=True))
+        cuda = device.type == "cuda"
+        there = levels.pin_memory().to(device, non_blocking=True) if cuda else levels.to(device)
+        yield preprocessing.normalise(there)
 
 
 def batches(

@@ -16,7 +16,7 @@ from fashion_retrieval._images import crop_region, masked_crop
 from fashion_retrieval._pixels import RGB
 from fashion_retrieval.colours import PALETTE, Look, look
 from fashion_retrieval.models.zero_shot import PromptCache, attribute_view, probabilities
-from fashion_retrieval.results import Attribute, Colour, Garment, Recognition, Region, Score
+from fashion_retrieval.results import Attribute, Colour, Garment, Recognition, Region, Score, Segmenter
 from fashion_retrieval.taxonomy import Group, Taxonomy, Value, attribute_prompts, category_prompts
 
 if TYPE_CHECKING:
@@ -42,6 +42,27 @@ class Photo:
     image: Image.Image
     regions: Sequence[Region]
     source: str | None
+
+
+def find_regions(
+    image: Image.Image, boxes: NDArray[np.float32] | None, segmenter: Segmenter | None
+) -> Sequence[Region]:
+    """What the segmenter finds or, without one, whole boxes or the whole photo.
+
+    Args:
+        image: Upright RGB photo.
+        boxes: (N, 4) xyxy in pixels, inside the photo; None finds the garments.
+        segmenter: None cuts nothing out of boxes.
+    """
+    if segmenter is not None:
+        return segmenter.segment(image, boxes)
+    whole = np.array([[0, 0, image.width, image.height]], dtype=np.float32)
+    regions = []
+    for left, top, right, bottom in (whole if boxes is None else boxes).tolist():
+        mask = np.zeros((image.height, image.width), dtype=bool)
+        mask[int(top) : max(int(top) + 1, round(bottom)), int(left) : max(int(left) + 1, round(right))] = True
+        regions.append(Region((left, top, right, bottom), mask, 1.0))
+    return regions
 
 
 class Recogniser:

@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fashion_retrieval._convert import open_clip_config, open_clip_weights
-from fashion_retrieval._inference import skipping_initialisation
+from fashion_retrieval._inference import NoRandomWeights
 from fashion_retrieval.config import CONFIG_NAME, ModelConfig
 from fashion_retrieval.errors import ConfigError, InputError, ModelNotFoundError, WeightsError
 from fashion_retrieval.models import encoder as encoders
@@ -78,6 +78,8 @@ class Bundle:
 
 def load(folder: Path) -> Bundle:
     """Load a model folder: this package's, open_clip's, or one in the transformers CLIP layout.
+
+    Weights in float32 stay in their file, mapped into memory: replace it, as `save` does, but don't write into it.
 
     Args:
         folder: A local folder; see `fashion_retrieval.hub` for the way from a model id to one.
@@ -180,13 +182,13 @@ def _load_encoder(folder: Path) -> Encoder:
     architecture = folder / encoders.CONFIG_NAME
     transformers_weights = folder / "model.safetensors"
     if architecture.is_file() and weights.is_file():
-        with skipping_initialisation():
+        with NoRandomWeights():
             encoder = build_encoder(_read_object(architecture), folder)
         state = upgrade_weights(encoder.clip, _read_weights(weights))
         _fill(encoder.clip, state, weights)
     elif (folder / "config.json").is_file() and transformers_weights.is_file():
         source = _read_object(folder / "config.json")
-        with skipping_initialisation():
+        with NoRandomWeights():
             encoder = build_encoder(open_clip_config(source, _read_preprocessor(folder), str(folder)), folder)
         _fill(encoder.clip, open_clip_weights(_read_weights(transformers_weights)), transformers_weights)
     else:
@@ -199,7 +201,7 @@ def _load_segmenter(folder: Path, config: ModelConfig) -> GarmentSegmenter | Non
         return None
     from fashion_retrieval.models.segmenter import GarmentSegmenter
 
-    with skipping_initialisation():
+    with NoRandomWeights():
         segmenter = GarmentSegmenter(config.segmenter)
     _fill(segmenter, _read_weights(folder / SEGMENTER_NAME), folder / SEGMENTER_NAME)
     return segmenter.eval()
@@ -216,7 +218,7 @@ def _load_composer(folder: Path, config: ModelConfig, encoder: Encoder) -> Compo
             f"the composer in {folder} was trained on another encoder ({trained_on[:12]}…) than the one beside it "
             f"({encoder.fingerprint[:12]}…); use the two that belong together, or train it again"
         )
-    with skipping_initialisation():
+    with NoRandomWeights():
         composer = Composer(config.composer)
     _fill(composer, _read_weights(folder / COMPOSER_NAME), folder / COMPOSER_NAME)
     return composer.eval()
@@ -252,7 +254,8 @@ def _fill(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
             f"{path} is a file for another architecture than its configuration describes ({'; '.join(faults)}); "
             "use the weights that belong to it"
         )
-    module.load_state_dict({name: state[name].to(own[name].dtype) for name in own}, strict=True, assign=True)
+    taken = {name: state[name].to(tensor.dtype).contiguous() for name, tensor in own.items()}
+    module.load_state_dict(taken, strict=True, assign=True)
 
 
 def _signature(tensor: Tensor) -> tuple[torch.Size, bool]:

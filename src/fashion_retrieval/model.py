@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,11 +19,11 @@ from fashion_retrieval._device import describe as describe_device
 from fashion_retrieval._device import resolve_device, resolve_dtype
 from fashion_retrieval._images import ImageInput, check_boxes, describe, is_photo, load_image
 from fashion_retrieval._loader import batches, pixel_batches
-from fashion_retrieval._recognition import Photo, Recogniser
+from fashion_retrieval._recognition import Photo, Recogniser, find_regions
 from fashion_retrieval.config import ModelConfig
 from fashion_retrieval.errors import FashionRetrievalError, InputError
 from fashion_retrieval.models.zero_shot import PromptCache
-from fashion_retrieval.results import Failure, Recognition, Reference, Region, Segmenter
+from fashion_retrieval.results import Failure, Recognition, Reference, Segmenter
 from fashion_retrieval.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class FashionModel:
         upright = load_image(image, max_pixels=max_pixels)
         if boxes is not None:
             boxes = check_boxes(boxes, upright.width, upright.height)
-        photo = Photo(upright, _regions(upright, boxes, finder), describe(image))
+        photo = Photo(upright, find_regions(upright, boxes, finder), describe(image))
         return recogniser.recognise([photo], model_id=self.model_id, top_k=top_k, batch_size=32)[0]
 
     def recognize_many(
@@ -353,7 +353,7 @@ class FashionModel:
             failed = next((place for place, one in enumerate(batch) if isinstance(one, Failure)), len(batch))
             usable = batch if skip else batch[: failed + 1]
             whole = [one for one in usable if not isinstance(one, Failure)]
-            photos = [Photo(image, _regions(image, None, finder), source) for image, source in whole]
+            photos = [Photo(image, find_regions(image, None, finder), source) for image, source in whole]
             found = iter(recogniser.recognise(photos, model_id=self.model_id, top_k=top_k, batch_size=batch_size))
             for one in usable:
                 if isinstance(one, Failure) and not skip:
@@ -362,7 +362,8 @@ class FashionModel:
 
     def _encode_images(self, images: Iterable[ImageInput], batch_size: int, progress: bool) -> NDArray[np.float32]:
         named = ((f"images[{index}]", image) for index, image in enumerate(images))
-        photos = track(named, "encoding photos") if progress else named
+        total = len(images) if isinstance(images, Sized) else None
+        photos = track(named, "encoding photos", total=total) if progress else named
         rows = [np.empty((0, self.embedding_dim), dtype=np.float32)]
         for pixels in pixel_batches(photos, self.encoder.preprocessing, self.device, batch_size=batch_size):
             with torch.inference_mode():
@@ -380,19 +381,6 @@ class FashionModel:
             chosen = order[start : start + batch_size]
             rows[chosen] = self._prompts.rows([texts[i] for i in chosen]).cpu().numpy()
         return rows
-
-
-def _regions(image: Image.Image, boxes: NDArray[np.float32] | None, finder: Segmenter | None) -> Sequence[Region]:
-    """What the segmenter finds or, without one, whole boxes or the whole photo."""
-    if finder is not None:
-        return finder.segment(image, boxes)
-    whole = np.array([[0, 0, image.width, image.height]], dtype=np.float32)
-    regions = []
-    for left, top, right, bottom in (whole if boxes is None else boxes).tolist():
-        mask = np.zeros((image.height, image.width), dtype=bool)
-        mask[int(top) : max(int(top) + 1, round(bottom)), int(left) : max(int(left) + 1, round(right))] = True
-        regions.append(Region((left, top, right, bottom), mask, 1.0))
-    return regions
 
 
 def _check_batch_size(batch_size: int) -> None:

@@ -21,7 +21,7 @@ from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fashion_retrieval._images import ImageInput, load_image
+from fashion_retrieval._images import ImageInput, load_pixels
 from fashion_retrieval._inference import for_inference, is_convolutional
 from fashion_retrieval._pixels import RGB, Preprocessing
 from fashion_retrieval.errors import ConfigError, FashionRetrievalError, MissingExtraError, UnsupportedError
@@ -107,7 +107,7 @@ class Encoder(nn.Module):
         Raises:
             InputError: The photo can't be used.
         """
-        return self.preprocess(load_image(image, max_pixels=max_pixels))
+        return self.preprocess(load_pixels(image, max_pixels=max_pixels))
 
     @property
     def _causal_tower(self) -> CLIP | TextTransformer | None:
