@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from fashion_retrieval.colours import ColourModel, dominant_colours, sample, to_lab
+from fashion_retrieval.colours import ColourModel, dominant_colours, light, sample, to_lab
 from fashion_retrieval.taxonomy import Taxonomy
 from training.data.manifest import COLOURS, read_lines
 from training.data.regions import Mask, studio_mask, subject_mask
@@ -161,7 +161,7 @@ def read_bags(data: Path, cache: Path) -> tuple[NDArray[np.float32], NDArray[np.
     pixels, around = np.empty((len(rows), 512, 3), dtype=np.float16), np.empty((len(rows), 6), dtype=np.float32)
     for index, row in enumerate(rows):
         rgb, mask = load(data, row, kinds)
-        chosen, around[index] = sample(rgb, mask)
+        chosen, around[index] = sample(rgb, mask), light(rgb)
         draw = np.random.default_rng(index)
         pixels[index] = to_lab(chosen)[draw.choice(len(chosen), 512, replace=len(chosen) < 512)]
     cache.parent.mkdir(parents=True, exist_ok=True)

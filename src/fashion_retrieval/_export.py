@@ -14,12 +14,12 @@ from PIL import Image
 
 from fashion_retrieval._backends import convert, describe, digest_of, open_graphs, resolve, runtime_of
 from fashion_retrieval._export_file import PRECISIONS, RUNTIMES, Export
+from fashion_retrieval._inference import is_convolutional
 from fashion_retrieval._parity import Labelled, keeps, measure
 from fashion_retrieval.checkpoint import Bundle, load
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.model import FashionModel
 from fashion_retrieval.models.encoder import Encoder
-from fashion_retrieval._inference import is_convolutional
 
 _CALIBRATION = 300
 """Photos that the ranges of int8 are taken from; more do not change them much."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fashion_retrieval._images import crop_region, masked_crop
 from fashion_retrieval._pixels import RGB
-from fashion_retrieval.colours import PALETTE, Look, look
+from fashion_retrieval.colours import PALETTE, Look, light, look
 from fashion_retrieval.models.zero_shot import PromptCache, attribute_view, probabilities
 from fashion_retrieval.results import Attribute, Colour, Garment, Recognition, Region, Score, Segmenter
 from fashion_retrieval.taxonomy import Group, Taxonomy, Value, attribute_prompts, category_prompts
@@ -96,8 +96,11 @@ class Recogniser:
     def recognise(self, photos: Sequence[Photo], *, model_id: str, top_k: int, batch_size: int) -> list[Recognition]:
         """One `Recognition` a photo; the regions of all photos go through the encoder together."""
         arrays = [np.array(photo.image) for photo in photos]
-        regions = [(pixels, region) for pixels, photo in zip(arrays, photos, strict=True) for region in photo.regions]
-        looks = [look(pixels, region.mask) for pixels, region in regions]
+        regions, looks = [], []
+        for pixels, photo in zip(arrays, photos, strict=True):
+            around = light(pixels)
+            regions += [(pixels, region) for region in photo.regions]
+            looks += [look(pixels, region.mask, around=around) for region in photo.regions]
         crops, masked = self._views(regions, batch_size)
         self._prepare([_prompt_colour(seen.colours()) for seen in looks])
         garments = iter(

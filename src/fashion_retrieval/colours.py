@@ -116,11 +116,16 @@ class Look:
         )
 
 
-def look(image: NDArray[np.uint8], mask: NDArray[np.bool_], *, exclude_skin: bool = True) -> Look:
-    """Look at a garment once, for `Look.colours` with any odds; arguments and errors are `dominant_colours`'."""
+def look(
+    image: NDArray[np.uint8], mask: NDArray[np.bool_], *, around: Floats | None = None, exclude_skin: bool = True
+) -> Look:
+    """Look at a garment once, for `Look.colours` with any odds; arguments and errors are `dominant_colours`'.
+
+    `around` is the photo's `light`, for those who look at several garments of it.
+    """
     _check(image, mask)
     model = _model()
-    rgb, around = sample(image, mask)
+    rgb, around = sample(image, mask), light(image) if around is None else around
     lab = to_lab(rgb)
     if exclude_skin and len(rgb):
         kept = model.without_skin(lab)
@@ -148,28 +153,23 @@ def paper_colour(colours: Sequence[Colour]) -> str:
     return {"white": "gray", "brown": "orange"}[first.name]
 
 
-def sample(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], Floats]:
-    """What the naming looks at: evenly spaced pixels of the mask, and the light of the whole photo.
-
-    Args:
-        image: HWC uint8 RGB.
-        mask: (H, W) bool.
-
-    Returns:
-        (N, 3) uint8 with N at most `PIXELS`, and the photo's mean colour and the mean of its brightest tenth, (6,)
-        float32 CIELAB.
-    """
+def sample(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Evenly spaced pixels of the mask, (H, W) bool, in an HWC uint8 RGB photo: (N, 3) uint8, N at most `PIXELS`."""
     inside = np.flatnonzero(mask)
+    return image.reshape(-1, 3)[inside[_evenly(len(inside), PIXELS)]]
+
+
+def light(image: NDArray[np.uint8]) -> Floats:
+    """The light of a photo, HWC uint8 RGB: its mean colour and that of its brightest tenth, (6,) float32 CIELAB."""
     pixels = image.reshape(-1, 3)
-    rgb = pixels[inside[_evenly(len(inside), PIXELS)]]
     photo = to_lab(pixels[_evenly(len(pixels), PIXELS)])
     brightest = photo[photo[:, 0] >= np.quantile(photo[:, 0], 0.9)]
-    return rgb, np.concatenate([photo.mean(axis=0), brightest.mean(axis=0)])
+    return np.concatenate([photo.mean(axis=0), brightest.mean(axis=0)])
 
 
 def to_lab(rgb: NDArray[np.uint8]) -> Floats:
     """CIELAB (D65) of sRGB colours: (..., 3) uint8 -> (..., 3) float32, L in [0, 100], a and b about [-110, 110]."""
-    xyz = _linear_levels()[rgb] @ _TO_RELATIVE_XYZ
+    xyz = _product(_linear_levels()[rgb], _TO_RELATIVE_XYZ)
     root = np.where(xyz > 216 / 24389, np.cbrt(xyz), xyz * np.float32(24389 / 27 / 116) + np.float32(16 / 116))
     x, y, z = root[..., 0], root[..., 1], root[..., 2]
     lab: Floats = np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1).astype(np.float32)
@@ -205,8 +205,8 @@ class ColourModel:
     def names(self, lab: Floats, around: Floats) -> Floats:
         """Soft names of pixels: (N, 3) CIELAB and the photo's light (6,) -> (N, names), rows sum to 1."""
         shared = context_features(lab, around) @ self.from_context + self.hidden_bias
-        hidden = np.maximum(pixel_features(lab) @ self.from_pixel + shared, 0)
-        logits = hidden @ self.to_name + self.name_bias
+        hidden = np.maximum(_product(pixel_features(lab), self.from_pixel) + shared, 0)
+        logits = _product(hidden, self.to_name) + self.name_bias
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
         names: Floats = odds / odds.sum(axis=1, keepdims=True)
         return names
@@ -214,7 +214,7 @@ class ColourModel:
     def without_skin(self, lab: Floats) -> NDArray[np.bool_]:
         """The pixels to keep, (N,) bool: not skin, or all where skin colours are so many that they are the garment."""
         offset = lab - self.skin_mean
-        skin = ((offset @ self.skin_precision) * offset).sum(axis=1) < 1
+        skin = (_product(offset, self.skin_precision) * offset).sum(axis=1) < 1
         return ~skin if skin.mean() <= _MINOR_SKIN else np.ones_like(skin)
 
     @classmethod
@@ -233,6 +233,12 @@ class ColourModel:
             text = "[\n  " + ",\n  ".join(map(json.dumps, rows)) + "\n]" if nested else json.dumps(rows)
             lines.append(f'"{name}": {text}')
         return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _product(rows: Floats, matrix: Floats) -> Floats:
+    """Rows (..., k) times a small (k, m), without BLAS: its threads wait in a loop and take the cores from torch's."""
+    product: Floats = np.einsum("...k,km->...m", rows, matrix)
+    return product
 
 
 @cache
