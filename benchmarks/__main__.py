@@ -53,7 +53,7 @@ def sections(cache: Path, quick: bool) -> dict[Section, Callable[[], dict[str, A
         ),
         Section.PREPROCESS: lambda: preprocess.measure(cache, count=few, rounds=1 if quick else 15),
         Section.SINGLE: lambda: single.measure(cache, count=few if quick else 24, rounds=rounds),
-        Section.STARTUP: lambda: startup.measure(cache, rounds=1 if quick else 9),
+        Section.STARTUP: lambda: startup.measure(cache, rounds=1 if quick else 5),
         Section.MEMORY: lambda: memory.measure(cache, count=64 if quick else 10_000),
         Section.GPU: lambda: gpu.measure(cache, count=64 if quick else 4_096, rounds=rounds),
     }

@@ -1,6 +1,6 @@
 """How fast and how exact a gallery's searches are, beside NumPy's exact scan.
 
-    python benchmarks/gallery.py --photos 100000 --out benchmarks/gallery_100k_lancedb.json
+    python benchmarks/gallery.py --photos 100000 --out benchmarks/results/gallery_lancedb.json
     python benchmarks/gallery.py --photos 100000 --uri http://localhost:19530/benchmark
 
 Rows are random vectors about random centres; half of the queries are of the same kind, half have no centre near, as a

@@ -48,7 +48,7 @@ def _measure(folder: Path | str, payloads: list[bytes], rounds: int) -> dict[str
         for payload in payloads:
             make(payload)
 
-    makers = {THEIRS: theirs, OURS: encoder.pixels}
+    makers: dict[str, Callable[[bytes], torch.Tensor]] = {THEIRS: theirs, OURS: encoder.pixels}
     with torch.inference_mode():
         first, second = (encoder.encode_image(torch.stack([*map(make, payloads)])) for make in makers.values())
     seconds = interleave({name: partial(run, make) for name, make in makers.items()}, rounds, label="preprocess")

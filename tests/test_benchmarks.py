@@ -72,3 +72,5 @@ def test_photos_are_drawn_where_there_is_no_pack(tmp_path: Path, monkeypatch: py
 @pytest.mark.skipif(not list(RESULTS.glob("*.json")), reason="no results are committed")
 def test_the_page_is_what_the_results_give() -> None:
     assert (report.DOCS / "benchmarks.md").read_text(encoding="utf-8") == report.render(RESULTS)
+    readme = report.README.read_text(encoding="utf-8")
+    assert readme == report.with_speed(readme, RESULTS)

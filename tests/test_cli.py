@@ -28,7 +28,7 @@ class DrawnModel:
     calls: list[dict]
 
     @classmethod
-    def from_pretrained(cls, id_or_path="compact", *, revision=None, device="auto", dtype="auto"):
+    def from_pretrained(cls, id_or_path="compact", *, revision=None, device="auto", dtype="auto", backend="auto"):
         if id_or_path not in {"compact", "drawn"}:
             raise ModelNotFoundError(f"no model {id_or_path!r};\nexpected 'compact'")
         model = cls()

@@ -46,11 +46,17 @@ def test_two_processes_are_one_with_the_whole_batch(
     base = recipe(write_products(tmp_path / "pack"), tmp_path)
     plan = replace(base.optimisation, steps=8, ema=0.9, checkpoint_every=8)
     base = replace(
-        base, optimisation=plan, composer=replace(base.composer, dropout=0.0), negatives="batch", validate_every=4,
+        base,
+        optimisation=plan,
+        composer=replace(base.composer, dropout=0.0),
+        negatives="batch",
+        validate_every=4,
         sampling="epoch",
     )
     configs = {
-        name: write_toml(replace(base, output=str(tmp_path / name), cache=str(tmp_path / f"{name}_cache")), tmp_path / f"{name}.toml")
+        name: write_toml(
+            replace(base, output=str(tmp_path / name), cache=str(tmp_path / f"{name}_cache")), tmp_path / f"{name}.toml"
+        )
         for name in ("one", "two")
     }
     train_agcn.main(configs["one"])
@@ -71,8 +77,6 @@ def test_two_processes_are_one_with_the_whole_batch(
     assert two.keys() == one.keys()
     for name, value in two.items():
         torch.testing.assert_close(value, one[name], rtol=1e-3, atol=1e-4)
-
-
 
 
 def test_an_epoch_sees_each_triplet_once(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def attach(bundle: Bundle, folder: Path, *, backend: str, device: str | torch.de
     dtype = resolve(backend, exported.precision if exported else "fp32", dtype)
     if exported is not None:
         _check(exported, bundle, folder / backend)
-        return open_graphs(bundle, folder / backend, backend, dtype), dtype
+        return open_graphs(bundle, folder / backend, backend, dtype, exported.precision), dtype
     with TemporaryDirectory() as parent:
         convert(bundle, backend, Path(parent))
         return open_graphs(bundle, Path(parent), backend, dtype), dtype
@@ -88,15 +88,16 @@ def convert(bundle: Bundle, backend: str, folder: Path) -> None:
             ) from error
 
 
-def open_graphs(bundle: Bundle, folder: Path, backend: str, dtype: str) -> Bundle:
-    """The model computed by graphs in a folder, on as many threads as torch uses."""
+def open_graphs(bundle: Bundle, folder: Path, backend: str, dtype: str, precision: str = "fp32") -> Bundle:
+    """The model computed by graphs of this precision in a folder, on as many threads as torch uses."""
     runtime = runtime_of(backend)
 
     def program(name: str) -> Any:  # noqa: ANN401  # either runtime's Program
         path = folder / f"{name}{runtime.SUFFIX}"
         return runtime.Program(path, dtype=dtype, threads=torch.get_num_threads())
 
-    encoder = CompiledEncoder(bundle.encoder, image=program("image"), text=program("text")).eval()
+    told = f"{backend} {precision}"
+    encoder = CompiledEncoder(bundle.encoder, backend=told, image=program("image"), text=program("text")).eval()
     composer = CompiledComposer(bundle.composer, program("composer")).eval() if bundle.composer else None
     return dataclasses.replace(bundle, encoder=encoder, composer=composer)
 

@@ -22,6 +22,7 @@ Given = ParamSpec("Given")
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Photos at a time.")]
+Backend = Annotated[str, typer.Option("--backend", help="auto, torch, openvino or onnx.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps ...")]
 Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
 Model = Annotated[str, typer.Option("--model", help="'compact', a folder or a Hub repository.")]
@@ -70,11 +71,11 @@ def report_failures(troubles: list[Trouble]) -> None:
         raise typer.Exit(1)
 
 
-def load_model(model: str, device: str, dtype: str, revision: str | None = None) -> FashionModel:
+def load_model(model: str, device: str, dtype: str, revision: str | None = None, backend: str = "auto") -> FashionModel:
     """`FashionModel.from_pretrained`, imported here because it brings torch."""
     from fashion_retrieval import FashionModel
 
-    return FashionModel.from_pretrained(model, revision=revision, device=device, dtype=dtype)
+    return FashionModel.from_pretrained(model, revision=revision, device=device, dtype=dtype, backend=backend)
 
 
 def watched(items: Iterable[Item], total: int, *, streaming: bool) -> Iterator[Item]:

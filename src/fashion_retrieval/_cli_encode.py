@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fashion_retrieval._cli_common import (
+    Backend,
     BatchSize,
     Device,
     Dtype,
@@ -45,6 +46,7 @@ def encode(
     batch_size: BatchSize = 32,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    backend: Backend = "auto",
     on_error: OnError = "raise",
     engine: Engine = None,
     workers: Workers = None,
@@ -63,16 +65,16 @@ def encode(
         refuse("give either photos or --texts FILE")
     given = {"engine": engine, "workers": workers, "shard_size": shard_size, "format": format_}
     given = {name: value for name, value in given.items() if value is not None}
+    loading = {"device": device, "dtype": dtype, "backend": backend}
     if Path(out).suffix in OUTPUTS:
         if given:
             refuse(f"--{next(iter(given)).replace('_', '-')} goes with --out FOLDER, got the file {out!r}")
-        _to_file(paths or (), texts, Path(out), model, batch_size, device, dtype, on_error)
+        _to_file(paths or (), texts, Path(out), model, loading, batch_size, on_error)
         return
     if texts:
         refuse(f"--texts goes with --out FILE, {' or '.join(OUTPUTS)}, got {out!r}")
     if Path(out).suffix and not (out.endswith("/") or Path(out).is_dir()):
         refuse(f"--out must end in {' or '.join(OUTPUTS)}, or be a folder, got {out!r}; a new folder may end in /")
-    loading = {"device": device, "dtype": dtype}
     to_shards(paths or (), out, model=model, loading=loading, batch_size=batch_size, on_error=on_error, **given)
 
 
@@ -81,9 +83,8 @@ def _to_file(
     texts: Path | None,
     out: Path,
     model: str,
+    loading: Mapping[str, str],
     batch_size: int,
-    device: str,
-    dtype: str,
     on_error: str,
 ) -> None:
     if not out.parent.is_dir():
@@ -94,7 +95,7 @@ def _to_file(
     if troubles and on_error == "raise":
         raise troubles[0][1]
     lines = _read_lines(texts) if texts else []
-    fashion = load_model(model, device, dtype)
+    fashion = load_model(model, **loading)
     if texts:
         ids = lines
         rows = list(fashion.encode(texts=lines, batch_size=batch_size, progress=sys.stderr.isatty()))

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from fashion_retrieval._cli_common import (
+    Backend,
     BatchSize,
     Device,
     Dtype,
@@ -51,6 +52,7 @@ def index(
     batch_size: BatchSize = 1_024,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    backend: Backend = "auto",
     on_error: OnError = "raise",
 ) -> None:
     """Add photos to a gallery. A photo's id is its path below the folder given, or its file name.
@@ -63,7 +65,7 @@ def index(
     if troubles and on_error == "raise":
         raise troubles[0][1]
     place = str(Path(model).absolute()) if Path(model).is_dir() else model
-    fashion = load_model(place, device, dtype)
+    fashion = load_model(place, device, dtype, backend=backend)
     with Gallery.create(gallery, fashion, recognise=recognise, taxonomy=taxonomy, exist_ok=True) as store:
         files = [photo.absolute() for photo in photos.values()]
         report = store.add(files, list(photos), batch_size=batch_size, on_error=on_error, progress=sys.stderr.isatty())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fashion_retrieval._cli_common import (
+    Backend,
     BatchSize,
     Device,
     Dtype,
@@ -46,6 +47,7 @@ def recognize(
     batch_size: BatchSize = 16,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    backend: Backend = "auto",
     on_error: OnError = "raise",
 ) -> None:
     """Tell what garments are in photos."""
@@ -64,7 +66,7 @@ def recognize(
         options["max_pixels"] = max_pixels
     cards = CardFolder(save) if save else None
     report: Report = JsonReport(masks=masks) if as_json else CsvReport() if as_csv else TableReport()
-    fashion = load_model(model, device, dtype)
+    fashion = load_model(model, device, dtype, backend=backend)
     results: Iterator[Recognition | Failure]
     if boxes:
         results = iter([fashion.recognize(photos[0], boxes=boxes, **options)])

@@ -32,8 +32,9 @@ class Program(Protocol):
 class CompiledEncoder(Encoder):
     """An encoder whose towers are programs; tokenizer, preprocessing, weights and fingerprint are its source's."""
 
-    def __init__(self, source: Encoder, *, image: Program, text: Program) -> None:
+    def __init__(self, source: Encoder, *, backend: str, image: Program, text: Program) -> None:
         _share(source, self)
+        self.backend = backend
         self._image = image
         self._text = text
 

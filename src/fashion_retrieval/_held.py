@@ -104,7 +104,8 @@ def matching(condition: Condition, table: pa.Table, columns: Mapping[str, str]) 
     if not isinstance(condition, Comparison):
         parts = (matching(part, table, columns) for part in condition.parts)
         return reduce(np.logical_and if condition.operator == "and" else np.logical_or, parts)
-    return _compared(condition, table[columns[condition.field]]).to_numpy()
+    found: NDArray[np.bool_] = _compared(condition, table[columns[condition.field]]).to_numpy()
+    return found
 
 
 def _compared(condition: Comparison, column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -40,7 +40,7 @@ class Identity:
         model_id: What it was loaded as.
         fingerprint: Of its encoder.
         embedding_dim: Width of its embeddings.
-        dtype: What it computes in: "float32", "bfloat16" …
+        dtype: What it computes in: "float32", "bfloat16", "float32 by openvino int8" …
     """
 
     model_id: str
@@ -76,6 +76,7 @@ class ShardWorker:
         """Which model this is."""
         model = self._model()
         dtype = str(model.dtype).removeprefix("torch.")
+        dtype += "" if model.backend == "torch" else f" by {model.backend}"
         return Identity(model.model_id, model.fingerprint, model.embedding_dim, dtype)
 
     def encode(self, shard: Shard, manifest: Manifest) -> Summary:

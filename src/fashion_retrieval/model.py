@@ -110,12 +110,18 @@ class FashionModel:
     def __repr__(self) -> str:
         height, width = self.encoder.image_size
         where = describe_device(self.device, self.dtype)
+        where += "" if self.backend == "torch" else f", {self.backend}"
         return f"FashionModel({self.model_id!r}, {self.embedding_dim}-d, {width}x{height} px, {where})"
 
     @property
     def embedding_dim(self) -> int:
         """Width of the embeddings."""
         return self.encoder.embedding_dim
+
+    @property
+    def backend(self) -> str:
+        """What computes it: "torch", or another runtime with the precision of its graphs, "openvino int8"."""
+        return self.encoder.backend
 
     @property
     def fingerprint(self) -> str:

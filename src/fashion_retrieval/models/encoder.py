@@ -36,7 +36,12 @@ class Encoder(nn.Module):
     """An open_clip model with its tokenizer and its one preprocessing path.
 
     Shape legend: b batch, s tokens, d embedding width, h and w the input size of the image tower.
+
+    Attributes:
+        backend: What computes it: "torch", or another runtime with the precision of its graphs, "openvino int8".
     """
+
+    backend = "torch"
 
     def __init__(
         self,
