@@ -96,7 +96,7 @@ def test_the_embedded_models_card_is_what_its_recipe_makes(monkeypatch: pytest.M
 def test_every_recipe_can_be_read_and_names_its_commands(path: Path) -> None:
     settings = read_settings(path, Settings)
     assert settings.training_data
-    assert settings.results
+    assert settings.results or path.stem.endswith("_open")  # a few steps from random weights have no figures
     header = path.read_text(encoding="utf-8").partition("\nname")[0]
     assert header.startswith(f"# python -m training.export model training/configs/{path.name}\n")
     assert f"card training/configs/{path.name}" in header

@@ -146,9 +146,12 @@ def test_a_run_killed_while_it_writes_its_checkpoint_goes_on_exactly(pack: Path,
         'ema = 0.5\ncheckpoint_every = 2\namp = "bf16"\n'
     )
     settings = read_settings(config, Settings)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads)  # said in both processes: Ray leaves OMP_NUM_THREADS=1 to those started after it
     straight = train_raf_clip.train(replace(settings, output=str(tmp_path / "straight"))).clip.state_dict()
     killed = (
         "import os, signal, sys; from pathlib import Path; from training import loop, train_raf_clip\n"
+        f"import torch; torch.set_num_threads({threads})\n"
         "sync, calls = os.fsync, []\n"
         "def fsync(number):\n    calls.append(number)\n"
         "    os.kill(os.getpid(), signal.SIGKILL) if len(calls) == 2 else sync(number)\n"
