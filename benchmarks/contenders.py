@@ -68,7 +68,7 @@ def transformers_batched(folder: Path, device: str) -> Encode:
     return encode
 
 
-def _tensor(found: Any) -> torch.Tensor:  # noqa: ANN401
+def _tensor(found: Any) -> torch.Tensor:  # noqa: ANN401  # by release of transformers
     """Features as transformers 4 returns them; 5 returns an object that holds them."""
     features: torch.Tensor = found if isinstance(found, torch.Tensor) else found.pooler_output
     return features

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from benchmarks import contenders, material
 from benchmarks.contenders import Encode
 from benchmarks.rounds import interleave, paired
+from fashion_retrieval._files import sha256
 from fashion_retrieval.hub import EMBEDDED, resolve
 
 BASELINE = "open_clip batched"
@@ -62,7 +63,8 @@ def _quantised(plain: Path, cache: Path, backend: str, model: str, calibration: 
     """Ours with an int8 model, calibrated on photos that are not timed."""
     from fashion_retrieval._export import export_model
 
-    folder = cache / f"{model}_{backend}_int8"
+    weights = sha256(plain / "open_clip_model.safetensors")  # of other weights there is another copy
+    folder = cache / f"{model}_{weights[:12]}_{backend}_int8"
     if not folder.is_dir():
         export_model(plain, folder, backend=backend, precision="int8", model_id=model, calibrate=calibration)
     return contenders.ours(folder, "cpu", backend=backend, dtype="auto")

@@ -28,10 +28,10 @@ def recorded(*methods: tuple[Any, str]) -> Iterator[Passes]:
     """Forward passes made through these methods of objects, to be run again as they were, with the same tensors."""
     passes: Passes = []
 
-    def watch(owner: Any, name: str) -> Callable[[], None]:  # noqa: ANN401
+    def watch(owner: Any, name: str) -> Callable[[], None]:  # noqa: ANN401  # any object with methods
         own = getattr(owner, name)
 
-        def run(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        def run(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  # as the method it stands for
             device, enabled = "cpu", torch.is_autocast_enabled("cpu")
             context = partial(torch.autocast, device, dtype=torch.get_autocast_dtype(device), enabled=enabled)
             passes.append(partial(_again, context, partial(own, *args, **kwargs)))

@@ -20,7 +20,8 @@ import torch
 
 from fashion_retrieval._compiled import CompiledComposer, CompiledEncoder
 from fashion_retrieval._device import resolve_device, resolve_dtype
-from fashion_retrieval._export_file import RUNTIMES, Export, sha256
+from fashion_retrieval._export_file import RUNTIMES, Export
+from fashion_retrieval._files import sha256
 from fashion_retrieval._graphs import trace
 from fashion_retrieval.checkpoint import Bundle
 from fashion_retrieval.errors import InputError, UnsupportedError, WeightsError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from fashion_retrieval._files import sha256
 from fashion_retrieval.errors import ConfigError, WeightsError
 
 NAME = "export.json"
@@ -91,12 +91,6 @@ class Export:
                     f"{path} was altered or cut off: expected sha256 {expected[:12]}…, got {actual[:12]}…; "
                     "export the model again"
                 )
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _checks(data: Mapping[str, Any]) -> list[tuple[str, str, bool]]:

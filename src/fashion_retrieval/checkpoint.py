@@ -13,7 +13,6 @@ A folder that has only the transformers CLIP layout (config.json, model.safetens
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import shlex
 import shutil
@@ -29,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fashion_retrieval._convert import open_clip_config, open_clip_weights
+from fashion_retrieval._files import sha256
 from fashion_retrieval._inference import NoRandomWeights
 from fashion_retrieval.config import CONFIG_NAME, ModelConfig
 from fashion_retrieval.errors import ConfigError, InputError, ModelNotFoundError, WeightsError
@@ -138,7 +138,7 @@ def save(bundle: Bundle, folder: Path) -> ModelConfig:
     try:
         _write_files(bundle, config, staging)
         names = sorted(path.name for path in staging.iterdir())
-        digests = {name: _sha256(staging / name) for name in names}
+        digests = {name: sha256(staging / name) for name in names}
         config = dataclasses.replace(config, sha256=digests)
         (staging / CONFIG_NAME).write_bytes(config.to_json().encode())
         folder.mkdir(exist_ok=True)
@@ -281,16 +281,11 @@ def _verify(folder: Path, digests: Mapping[str, str]) -> None:
         path = folder / name
         if not path.is_file():
             raise WeightsError(f"expected the file {name} in {folder}, found none; download the model again")
-        if (actual := _sha256(path)) != expected:
+        if (actual := sha256(path)) != expected:
             raise WeightsError(
                 f"{path} was altered or cut off: expected sha256 {expected[:12]}…, got {actual[:12]}…; "
                 "download the model again"
             )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_json(path: Path) -> object:
