@@ -61,10 +61,12 @@ def sections(cache: Path, quick: bool) -> dict[Section, Callable[[], dict[str, A
 
 def machine() -> dict[str, Any]:
     """Where figures come from: processor, threads, GPU, versions, date, and how busy it was at the start."""
-    names = [line for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")]
+    lines = [line.partition(":") for line in _lines(Path("/proc/cpuinfo"))]
+    told = {name.strip(): value.strip() for name, _, value in lines}
+    kind = f"{told['model name']}, family {told['cpu family']}, model {told['model']}" if "cpu family" in told else None
     return {
         "date": date.today().isoformat(),
-        "processor": names[0].partition(":")[2].strip() if names else platform.processor(),
+        "processor": kind or platform.processor(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "load_average": round(os.getloadavg()[0], 2),

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import contenders, material
+from benchmarks import contenders, material, peak
 from benchmarks.contenders import Encode
 from benchmarks.rounds import interleave, paired
+from fashion_retrieval import FashionModel
 from fashion_retrieval._files import sha256
 from fashion_retrieval.hub import EMBEDDED, resolve
 
@@ -89,6 +90,7 @@ def measure(model: str, cache: Path, device: str, *, count: int, rounds: int) ->
             left_out[name] = f"{type(error).__name__}: {reason[0][:160]}" if reason else type(error).__name__
             continue
         ready[name], kinds[name] = encode, row
+    limits = peak.matmul_gflops(device)
     found = {name: encode(files) for name, encode in ready.items()}
     seconds = interleave({name: partial(encode, files) for name, encode in ready.items()}, rounds, label=model)
     table = {}
@@ -107,7 +109,10 @@ def measure(model: str, cache: Path, device: str, *, count: int, rounds: int) ->
                 if not kinds[other].ours and other != name
             },
         }
-    return {"model": model, "photos": count, "source": source, "rounds": rounds, "rows": table, "left_out": left_out}
+    folder = resolve(EMBEDDED) if model == EMBEDDED else material.vit_b_32(cache)[material.OPEN_CLIP]
+    work = peak.gflop_of_an_image(FashionModel.from_pretrained(folder, device=device, backend="torch"))
+    told = {"model": model, "photos": count, "source": source, "rounds": rounds, "gflop_of_an_image": work}
+    return told | {"matmul_gflops": limits, "rows": table, "left_out": left_out}
 
 
 def agreement(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> tuple[float, float]:

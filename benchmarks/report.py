@@ -51,6 +51,11 @@ def render(results: Path) -> str:
                 *_encode(found[name]),
                 _measured(found[name]),
             ]
+    earlier = {
+        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*/encode*.json"))
+    }
+    for data in earlier.values():
+        parts += [f"## On another processor: {_TITLES[data['model']]}", data["note"], *_encode(data), _measured(data)]
     if "preprocess" in found:
         parts += [
             "## Preprocessing alone, one thread",
@@ -93,10 +98,8 @@ def _measured(data: dict[str, Any]) -> str:
 
 def _encode(data: dict[str, Any]) -> Iterator[str]:
     peers = [name for name in _PEERS if name in data["rows"]]
-    lines = [
-        "| | precision | images/s | least cosine | centred | " + " | ".join(f"against {name}" for name in peers) + " |",
-        "| --- | --- | --- | --- | --- |" + " --- |" * len(peers),
-    ]
+    heads = ["", "precision", "images/s", "share of peak", "least cosine", "centred", *(f"against {p}" for p in peers)]
+    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     for name, row in sorted(data["rows"].items(), key=lambda item: item[1]["images_per_second"]):
         ratios = [f"{row['against'][p]['median']:.2f}x" if p in row["against"] else "" for p in peers]
         label = f"**{name.rpartition(',')[0]}**" if row["ours"] else name
@@ -104,10 +107,16 @@ def _encode(data: dict[str, Any]) -> Iterator[str]:
             label,
             row["precision"],
             f"{row['images_per_second']:.1f}",
+            _share(data, row),
             f"{row['least_cosine']:.6f}{'' if row['correct'] else ' *'}",
         ]
         lines.append("| " + " | ".join([*cells, f"{row['least_centred_cosine']:.5f}", *ratios]) + " |")
     yield "\n".join(lines)
+    if limits := data.get("matmul_gflops"):
+        yield (
+            f"The peak is that of a large matrix product here, {limits['fp32']:.0f} GFLOP/s in float32 and "
+            f"{limits['bf16']:.0f} in bfloat16; an image takes {data['gflop_of_an_image']:.2f} GFLOP."
+        )
     yield (
         f"{data['photos']} photos ({data['source']}), {data['rounds']} rounds, batches of 32. Cosines are to "
         'open_clip\'s own embedding of the same file, the least of all photos; "centred" with the mean embedding '
@@ -115,6 +124,12 @@ def _encode(data: dict[str, Any]) -> Iterator[str]:
     )
     if data["left_out"]:
         yield "Did not run: " + "; ".join(f"{name} (`{reason}`)" for name, reason in data["left_out"].items()) + "."
+
+
+def _share(data: dict[str, Any], row: dict[str, Any]) -> str:
+    """How much of what the machine multiplies at most goes into the image tower, reading the files included."""
+    limit = data.get("matmul_gflops", {}).get(row["precision"])
+    return f"{row['images_per_second'] * data['gflop_of_an_image'] / limit:.0%}" if limit else ""
 
 
 def _preprocess(data: dict[str, Any]) -> Iterator[str]:

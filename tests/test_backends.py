@@ -268,6 +268,26 @@ def test_int8_of_a_transformer(converted, bundle, pixels, tmp_path, backend):
     assert 1e-5 < error < 0.1
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+def test_a_batch_computed_side_by_side_is_in_order(converted, cnn, bundle, pixels, tmp_path, threads):
+    runtime, (network, graph, photos) = runtime_of("openvino"), cnn
+    runtime.convert(graph, tmp_path / "image.xml")
+    program = runtime.Program(tmp_path / "image.xml", dtype="float32", threads=threads)
+    for count in range(1, 7):
+        got = program("pooled", pixels=photos[:count].numpy())
+        np.testing.assert_allclose(got, network(photos[:count]).detach().numpy(), atol=1e-5)
+    assert set(program._together) == set(program._streams) == {"pooled"}
+    composer = open_graphs(bundle, converted["openvino"], "openvino", "float32").composer
+    with torch.inference_mode():
+        images = bundle.encoder.image_tokens(pixels).repeat(5, 1, 1)
+        text = [given.repeat(5, *[1] * (given.ndim - 1)) for given in bundle.encoder.text_tokens(
+            bundle.encoder.tokenize(TEXTS)
+        )]  # fmt: skip
+        for weight in (0.2, 0.8):
+            expected = bundle.composer(images, *text, text_weight=weight)
+            torch.testing.assert_close(composer(images, *text, text_weight=weight), expected, atol=5e-6, rtol=2e-5)
+
+
 def test_a_model_without_token_features_converted_on_loading(tmp_path):
     config = altered(
         vision_cfg={"layers": 1, "attentional_pool": True, "attn_pooler_queries": 4, "attn_pooler_heads": 2},

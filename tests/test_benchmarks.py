@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import material, report
+from benchmarks import material, peak, report
 from benchmarks.encode import agreement
 from benchmarks.rounds import interleave, paired, quartiles
 from benchmarks.single import LABELS, recorded
+from fashion_retrieval import FashionModel
+from tests.tiny import tiny_folder
 
 RESULTS = Path(__file__).parents[1] / "benchmarks/results"
 
@@ -67,6 +69,32 @@ def test_photos_are_drawn_where_there_is_no_pack(tmp_path: Path, monkeypatch: py
     assert source == "drawn"
     assert before[0] != before[1]
     assert [file.read_bytes() for file in material.photos(2, tmp_path)[0]] == before
+
+
+def test_operations_of_an_image_include_attention(tmp_path: Path) -> None:
+    model = FashionModel.from_pretrained(tiny_folder(tmp_path), device="cpu", dtype="float32")
+    vision = model.encoder.config["model_cfg"]["vision_cfg"]
+    width, layers, patch = vision["width"], vision["layers"], vision["patch_size"]
+    tokens = (vision["image_size"] // patch) ** 2
+    blocks = layers * (tokens + 1) * (4 + 2 * 4) * width**2  # the four projections of attention, and the MLP
+    attention = layers * 2 * (tokens + 1) ** 2 * width
+    ends = tokens * 3 * patch**2 * width + width * model.embedding_dim
+    expected = 2e-9 * (blocks + attention + ends)
+    assert peak.gflop_of_an_image(model) == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_peak_is_positive_in_both_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peak, "_SIDES", {"cpu": 64})
+    found = peak.matmul_gflops("cpu")
+    assert set(found) == {"fp32", "bf16"}
+    assert min(found.values()) > 0
+
+
+def test_the_share_of_the_peak() -> None:
+    data = {"gflop_of_an_image": 8.0, "matmul_gflops": {"fp32": 200.0, "bf16": 400.0}}
+    assert report._share(data, {"precision": "bf16", "images_per_second": 40.0}) == "80%"
+    assert report._share(data, {"precision": "int8", "images_per_second": 40.0}) == ""
+    assert report._share({}, {"precision": "fp32", "images_per_second": 40.0}) == ""
 
 
 @pytest.mark.skipif(not list(RESULTS.glob("*.json")), reason="no results are committed")

@@ -216,6 +216,28 @@ def test_jpeg_baseline_and_progressive(options):
     assert np.abs(loaded.astype(int) - np.asarray(photo)).mean() < 2
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1}, {"quality": 30, "optimize": True},
+     {"keep_rgb": True}],
+)  # fmt: skip
+@pytest.mark.parametrize("size", [(64, 48), (37, 53), (1, 1)])
+def test_a_jpeg_decoded_the_fast_way_is_what_pillow_decodes(options, size, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    data = encoded(Image.fromarray(noise), "JPEG", **options)
+    expected = np.asarray(Image.open(BytesIO(data)))
+    monkeypatch.setattr(_images, "_to_rgb", None)  # Pillow's way
+    np.testing.assert_array_equal(load_pixels(data), expected)
+
+
+def test_a_jpeg_with_damaged_data_is_what_pillow_makes_of_it():
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    data = bytearray(encoded(Image.fromarray(noise), "JPEG", quality=95))
+    data[-1000:-990] = b"\0" * 10
+    assert _images._jpeg(BytesIO(data)) is None
+    np.testing.assert_array_equal(load_pixels(bytes(data)), np.asarray(Image.open(BytesIO(data))))
+
+
 def test_webp_grey_and_bilevel():
     assert pixels(encoded(corners(), "WEBP", lossless=True)).tolist() == np.asarray(corners()).tolist()
     assert load_image(encoded(Image.new("L", (4, 4), 90), "JPEG")).getpixel((1, 1)) == (90, 90, 90)

@@ -140,3 +140,23 @@ def test_no_weights_are_drawn_where_a_file_follows() -> None:
     assert [tuple(value.shape) for value in module[0].parameters()] == [(4, 3, 3, 3), (4,)]
     nn.Linear(4, 4)
     assert not torch.equal(state, torch.get_rng_state())
+
+
+def test_the_first_maps_of_a_cnn_stay_float32(tmp_path_factory: pytest.TempPathFactory) -> None:
+    made = checkpoint.load(tiny_folder(tmp_path_factory.mktemp("model"), CNN)).encoder
+    trained(made)
+    photos = torch.stack([made.preprocess(drawn_photo(seed=seed)) for seed in range(10)])
+    ready = made.for_inference(CPU, BF16)
+    tower: Any = ready.clip.visual
+    assert {value.dtype for part in (tower.trunk.conv_stem, tower.trunk.blocks[0]) for value in part.parameters()} == {
+        torch.float32
+    }
+    assert {value.dtype for value in tower.trunk.blocks[1].parameters()} == {BF16}
+    with torch.inference_mode():
+        assert (made.encode_image(photos) * ready.encode_image(photos)).sum(1).min() > 0.999
+        plain: Any = made.clip.visual
+        maps = tower.trunk.blocks[0](tower.trunk.bn1(tower.trunk.conv_stem(photos)))
+        wanted = plain.trunk.blocks[0](plain.trunk.bn1(plain.trunk.conv_stem(photos)))
+    assert maps.dtype == BF16
+    torch.testing.assert_close(maps.float(), wanted, atol=1e-3, rtol=2**-8)
+    assert made.for_inference(torch.device("meta"), BF16).clip.visual.trunk.conv_stem.weight.dtype == BF16  # type: ignore[union-attr]

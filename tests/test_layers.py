@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "fashion_retrieval"
 LAYERS = [
     {"_files", "errors"},
-    {"_device", "_export_file", "_extras", "_scan", "_storage", "_where", "config", "results", "taxonomy"},
+    {"_device", "_export_file", "_extras", "_malloc", "_scan", "_storage", "_where", "config", "results", "taxonomy"},
     {"_shards"},
     {"_shard_files"},
     {"_canvas", "_engine", "_held", "_hub_errors", "_hub_files", "colours"},

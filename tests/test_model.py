@@ -77,11 +77,12 @@ def test_texts_seen_before_are_not_encoded_again(model, monkeypatch):
 
 def test_bfloat16_holds_its_weights_and_gives_float32(model):
     fast = FashionModel.from_pretrained(device="cpu", dtype="bfloat16", backend="torch")
-    assert {p.dtype for p in fast.encoder.parameters() if p.ndim} == {torch.bfloat16}
+    precise = {name for name, p in fast.encoder.named_parameters() if p.ndim and p.dtype != torch.bfloat16}
+    assert {".".join(name.split(".")[3:5]) for name in precise} == {"conv_stem.weight", "conv_stem.bias", "blocks.0"}
     assert {p.dtype for p in fast.segmenter.parameters()} == {torch.float32}
     assert fast.fingerprint == model.fingerprint
     assert fast.encoder.logit_scale == model.encoder.logit_scale
-    for asked, least in (({"images": PHOTO}, 0.9997), ({"texts": "a photo of red dress"}, 0.9999)):
+    for asked, least in (({"images": PHOTO}, 0.9998), ({"texts": "a photo of red dress"}, 0.9999)):
         rows = fast.encode(**asked)
         assert rows.dtype == np.float32
         assert (rows * model.encode(**asked)).sum() > least

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +305,16 @@ def test_templates_are_averaged_phrase_by_phrase() -> None:
     group, shirt = of.taxonomy.attributes[0], of.taxonomy.category.values[0]
     found = of.attribute_probabilities(torch.tensor(image, dtype=torch.float32), group, [(shirt, 1.0)])
     assert found.tolist() == pytest.approx([shares[:2].sum(), shares[2]], abs=1e-6)
+
+
+def test_groups_of_one_name_are_told_apart() -> None:
+    of = recogniser()
+    shirt, view = of.taxonomy.category.values[0], torch.tensor([0.0, 1.0, 0.0])
+    group = of.taxonomy.attributes[0]
+    turned = replace(group, values=group.values[::-1])
+    first, second = (of.attribute_probabilities(view, one, [(shirt, 1.0)]).tolist() for one in (group, turned))
+    assert first == pytest.approx(second[::-1], abs=1e-6)
+    assert first != pytest.approx(second, abs=1e-3)
 
 
 def test_category_from_the_crop_attributes_from_crop_and_masked_crop() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fashion_retrieval.config import SegmenterConfig
-from fashion_retrieval.models.segmenter import GarmentSegmenter
+from fashion_retrieval.models.segmenter import GarmentSegmenter, _largest
 from tests.tiny import drawn_photo
 
 CLASSES = ("background", "person", "upper", "outerwear", "dress", "footwear")
@@ -149,3 +149,11 @@ def test_masks_and_boxes_are_of_the_photo_not_of_the_working_size(
     (asked,) = segmenter.segment(large, np.array([[103, 203, 297, 397]], dtype=np.float32))
     assert asked.box == (103, 203, 297, 397)
     assert asked.mask.sum() == (297 - 103) * (397 - 203)
+
+
+def test_largest_is_the_first_of_equals() -> None:
+    shares = np.random.default_rng(0).integers(0, 4, (11, 500)).astype(np.float32)
+    found = _largest(shares)
+    assert found.dtype == np.int8
+    np.testing.assert_array_equal(found, shares.argmax(0))
+    assert _largest(shares[:, :0]).shape == (0,)

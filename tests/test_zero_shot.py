@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch.nn import functional
 
 from fashion_retrieval import checkpoint
 from fashion_retrieval.models.encoder import Encoder
-from fashion_retrieval.models.zero_shot import PromptCache, probabilities
+from fashion_retrieval.models.zero_shot import PromptCache, Question
 from tests.tiny import tiny_folder
 
 CPU = torch.device("cpu")
@@ -97,6 +99,22 @@ def test_a_class_is_the_normalised_mean_of_its_templates(encoder: Encoder) -> No
     assert np.abs(wanted[0] - wanted[1]).max() > 0.05  # nor would the order show
 
 
+def probabilities(image: Tensor, classes: Tensor, owner: Sequence[int], scale: float) -> Tensor:
+    """Of one question, whose classes belong to these values."""
+    members = functional.one_hot(torch.tensor(owner)).T.float()
+    return Question(classes, members, scale).probabilities(image)
+
+
+def test_a_question_knows_whose_phrase_a_class_is(encoder: Encoder) -> None:
+    cache = PromptCache(encoder, CPU)
+    question = Question.of(cache, [PROMPTS[:2], PROMPTS[2:4]], 1, 20.0)
+    assert question.members.tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
+    assert torch.equal(question.classes, cache.classes([[prompt] for prompt in PROMPTS[:4]]))
+    averaged = Question.of(cache, [PROMPTS[:4], PROMPTS[:2]], 2, 20.0)
+    assert averaged.members.tolist() == [[1, 1, 0], [0, 0, 1]]
+    assert torch.equal(averaged.classes, cache.classes([PROMPTS[:2], PROMPTS[2:4], PROMPTS[:2]]))
+
+
 def test_probabilities_are_a_softmax_summed_over_synonyms() -> None:
     image, classes, owner = unit(16, seed=0), unit(6, 16, seed=1), [0, 0, 1, 2, 2, 2]
     found = probabilities(image, classes, owner, 13.5)
@@ -116,7 +134,7 @@ def test_two_fair_synonyms_beat_one_better_word() -> None:
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 100.0, 1e4])
 def test_probabilities_sum_to_one_at_every_scale(scale: float) -> None:
-    found = probabilities(unit(16, seed=2), unit(50, 16, seed=3), range(50), scale)
+    found = probabilities(unit(16, seed=2), unit(50, 16, seed=3), list(range(50)), scale)
     assert found.shape == (50,)
     assert found.sum().item() == pytest.approx(1, abs=1e-5)
     assert (found >= 0).all()
@@ -125,4 +143,4 @@ def test_probabilities_sum_to_one_at_every_scale(scale: float) -> None:
 def test_a_constant_logit_bias_would_cancel() -> None:
     image, classes = unit(16, seed=4), unit(3, 16, seed=5)
     biased = softmax(20.0 * classes.double().numpy() @ image.double().numpy() - 12.9)
-    np.testing.assert_allclose(probabilities(image, classes, range(3), 20.0).numpy(), biased, atol=1e-6)
+    np.testing.assert_allclose(probabilities(image, classes, list(range(3)), 20.0).numpy(), biased, atol=1e-6)

@@ -63,11 +63,11 @@ class Preprocessing:
 
         A strip so thin that nothing would be left of it is made wider first.
         """
-        pixels = torch.from_numpy(np.array(image)) if isinstance(image, Image.Image) else torch.as_tensor(image)
+        pixels = _as_tensor(image)
         height, width = pixels.shape[:2]
         least = math.ceil(max(height, width) / min(self.size))
-        wide = _interpolate(pixels, (max(height, least), max(width, least)), "bicubic")
-        inner = _interpolate(wide, self._inner(*wide.shape[:2]), self._filter)
+        wide = resized(pixels, (max(height, least), max(width, least)), "bicubic")
+        inner = resized(wide, self._inner(*wide.shape[:2]), self._filter)
         return _centre(inner, self.size, self.fill if self.resize_mode == "longest" else 0)
 
     def normalise(self, pixels: Tensor) -> Tensor:
@@ -102,15 +102,23 @@ def _of_a_row(levels: tuple[float, ...], width: int, device: torch.device) -> Te
     return (torch.tensor(levels, device=device) * 255).repeat(width)
 
 
-def _interpolate(pixels: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    """(H, W, 3) uint8 -> (h, w, 3) uint8: across, then down; as in Pillow 13 down first where much height is lost."""
-    (height, width), (rows, columns) = pixels.shape[:2], size
+def resized(image: RGB, size: tuple[int, int], interpolation: str) -> Tensor:
+    """RGB photo -> (h, w, 3) uint8 of the given height and width, bicubic or bilinear with antialiasing.
+
+    Across, then down; as in Pillow 13 down first where much height is lost.
+    """
+    pixels, (rows, columns) = _as_tensor(image), size
+    height, width = pixels.shape[:2]
     if height - rows > max(0, 2 * (width - columns)) and width != columns:
-        pixels = _interpolate(pixels, (rows, width), mode)
+        pixels = resized(pixels, (rows, width), interpolation)
     if pixels.shape[:2] == size:
         return pixels
     batch = pixels.contiguous()[None].permute(0, 3, 1, 2)  # channels last in memory, for which torch has a fast way
-    return functional.interpolate(batch, size, mode=mode, antialias=True)[0].permute(1, 2, 0)
+    return functional.interpolate(batch, size, mode=interpolation, antialias=True)[0].permute(1, 2, 0)
+
+
+def _as_tensor(image: RGB) -> Tensor:
+    return torch.from_numpy(np.array(image)) if isinstance(image, Image.Image) else torch.as_tensor(image)
 
 
 def _centre(pixels: Tensor, size: tuple[int, int], fill: int) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from fashion_retrieval._images import crop_region, masked_crop
 from fashion_retrieval._pixels import RGB
 from fashion_retrieval.colours import PALETTE, Look, light, look
-from fashion_retrieval.models.zero_shot import PromptCache, attribute_view, probabilities
+from fashion_retrieval.models.zero_shot import PromptCache, Question, attribute_view
 from fashion_retrieval.results import Attribute, Colour, Garment, Recognition, Region, Score, Segmenter
 from fashion_retrieval.taxonomy import Group, Taxonomy, Value, attribute_prompts, category_prompts
 
@@ -92,6 +92,9 @@ class Recogniser:
         self.calibration = calibration
         self.thresholds = thresholds
         self.device = device
+        self._questions: dict[tuple[int, Value | str], tuple[Group, Question]] = {}  # its group keeps an id its own
+        self._colours: dict[Value, Question] = {}
+        self._agreements: dict[str | None, Tensor] = {}
 
     def recognise(self, photos: Sequence[Photo], *, model_id: str, top_k: int, batch_size: int) -> list[Recognition]:
         """One `Recognition` a photo; the regions of all photos go through the encoder together."""
@@ -102,7 +105,7 @@ class Recogniser:
             regions += [(pixels, region) for region in photo.regions]
             looks += [look(pixels, region.mask, around=around) for region in photo.regions]
         crops, masked = self._views(regions, batch_size)
-        self._prepare([_prompt_colour(seen.colours()) for seen in looks])
+        self._prepare([seen.dominant or _NO_COLOUR for seen in looks])
         garments = iter(
             self._garment(region, crop, inside, seen, top_k)
             for (_, region), crop, inside, seen in zip(regions, crops, masked, looks, strict=True)
@@ -141,9 +144,12 @@ class Recogniser:
     def category_probabilities(self, embedding: Tensor, colour: str, kind: str | None = None) -> Tensor:
         """(values,) over the taxonomy's categories for one crop; `kind` is what the segmenter takes it for."""
         group = self.taxonomy.category
-        shares = self._group_probabilities(embedding, group, [category_prompts(group, v, colour) for v in group.values])
-        weights = torch.tensor([_agreement(value.kind, kind) for value in group.values], device=shares.device)
-        return shares * weights / (shares * weights).sum()
+        shares = self._question(group, colour).probabilities(embedding)
+        if kind not in self._agreements:
+            weights = [_agreement(value.kind, kind) for value in group.values]
+            self._agreements[kind] = torch.tensor(weights, device=shares.device)
+        agreeing = shares * self._agreements[kind]
+        return agreeing / agreeing.sum()
 
     def nouns(self, shares: Tensor) -> Nouns:
         """The likeliest categories, with their (values,) probabilities, summing to 1: what attribute prompts name."""
@@ -156,29 +162,29 @@ class Recogniser:
 
         The mean over the categories that it may be of, weighed by their probabilities.
         """
-        parts = [
-            weight
-            * self._group_probabilities(embedding, group, [attribute_prompts(group, v, noun) for v in group.values])
-            for noun, weight in nouns
-        ]
+        parts = [weight * self._question(group, noun).probabilities(embedding) for noun, weight in nouns]
         return torch.stack(parts).sum(0)
 
-    def _group_probabilities(self, embedding: Tensor, group: Group, prompts: list[list[str]]) -> Tensor:
-        templates = len(group.templates)
-        classes, owner = [], []
-        for index, of_value in enumerate(prompts):
-            for start in range(0, len(of_value), templates):
-                classes.append(of_value[start : start + templates])
-                owner.append(index)
-        scale = self.encoder.logit_scale * self.calibration.get(group.name, 1.0)
-        return probabilities(embedding, self.prompts.classes(classes), owner, scale)
+    def _question(self, group: Group, about: Value | str) -> Question:
+        """The classes of the category group, for a colour, or of an attribute group, for a category."""
+        key = id(group), about
+        if key not in self._questions:
+            if isinstance(about, str):
+                prompts = [category_prompts(group, value, about) for value in group.values]
+            else:
+                prompts = [attribute_prompts(group, value, about) for value in group.values]
+            self._questions[key] = group, self._asked(group, prompts, group.name)
+        return self._questions[key][1]
+
+    def _asked(self, group: Group, prompts: Sequence[Sequence[str]], calibrated: str) -> Question:
+        scale = self.encoder.logit_scale * self.calibration.get(calibrated, 1.0)
+        return Question.of(self.prompts, prompts, len(group.templates), scale)
 
     def _prepare(self, colours: Sequence[str]) -> None:
         """Embed all category prompts of a call in one go."""
         group = self.taxonomy.category
-        self.prompts.add(
-            p for name in set(colours) for value in group.values for p in category_prompts(group, value, name)
-        )
+        new = [name for name in set(colours) if (id(group), name) not in self._questions]
+        self.prompts.add(p for name in new for value in group.values for p in category_prompts(group, value, name))
 
     def colours(
         self, pixels: NDArray[np.uint8], region: NDArray[np.bool_], masked: Tensor, category: Value
@@ -187,16 +193,17 @@ class Recogniser:
         return self._weighed(look(pixels, region), masked, category)
 
     def _weighed(self, seen: Look, masked: Tensor, category: Value) -> tuple[Colour, ...]:
-        group = self.taxonomy.category
-        prompts = [category_prompts(group, category, name)[: len(group.templates)] for name in PALETTE]
-        scale = self.encoder.logit_scale * self.calibration.get("colour", 1.0)
-        shares = probabilities(masked, self.prompts.classes(prompts), range(len(prompts)), scale)
+        if category not in self._colours:
+            group = self.taxonomy.category
+            prompts = [category_prompts(group, category, name)[: len(group.templates)] for name in PALETTE]
+            self._colours[category] = self._asked(group, prompts, "colour")
+        shares = self._colours[category].probabilities(masked)
         prior = {name: share**_ENCODER_TRUST for name, share in zip(PALETTE, shares.tolist(), strict=True)}
         return seen.colours(prior=prior)
 
     def _garment(self, region: Region, crop: Tensor, masked: Tensor, seen: Look, top_k: int) -> Garment:
         values = self.taxonomy.category.values
-        shares = self.category_probabilities(crop, _prompt_colour(seen.colours()), region.kind)
+        shares = self.category_probabilities(crop, seen.dominant or _NO_COLOUR, region.kind)
         categories = _ranked(values, shares, top_k)
         category = next(value for value in values if value.name == categories[0].name)
         view, nouns = attribute_view(crop, masked), self.nouns(shares)
@@ -228,10 +235,6 @@ def _ranked(values: Sequence[Value], shares: Tensor, top_k: int) -> tuple[Score,
     top = shares.topk(min(top_k, len(values)))
     pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
     return tuple(Score(values[index].name, min(1.0, share)) for index, share in pairs)
-
-
-def _prompt_colour(colours: Sequence[Colour]) -> str:
-    return colours[0].name if colours else _NO_COLOUR
 
 
 def _agreement(category: str | None, region: str | None) -> float:

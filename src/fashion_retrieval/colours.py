@@ -99,6 +99,11 @@ class Look:
     rgb: NDArray[np.uint8]
     names: Floats
 
+    @property
+    def dominant(self) -> str | None:
+        """The name of the largest share, None for an empty mask."""
+        return _model().palette[int(self.names.sum(axis=0).argmax())] if len(self.rgb) else None
+
     def colours(self, *, limit: int = 3, prior: Mapping[str, float] | None = None) -> tuple[Colour, ...]:
         """The colours, as `dominant_colours` describes them."""
         if not len(self.rgb):
@@ -108,10 +113,10 @@ class Look:
             names = names * np.array([prior[name] for name in palette], dtype=np.float32)
             names /= names.sum(axis=1, keepdims=True)
         shares = names.mean(axis=0)
-        order = np.argsort(-shares, kind="stable")[:limit]
+        likeliest = names.argmax(axis=1)
         return tuple(
-            Colour(palette[i], _mean_hex(self.rgb, names, int(i)), float(shares[i]))
-            for rank, i in enumerate(order)
+            Colour(palette[i], _mean_hex(self.rgb, likeliest == i, names[:, i]), float(shares[i]))
+            for rank, i in enumerate(np.argsort(-shares, kind="stable")[:limit].tolist())
             if rank == 0 or shares[i] >= _MIN_SHARE
         )
 
@@ -236,8 +241,12 @@ class ColourModel:
 
 
 def _product(rows: Floats, matrix: Floats) -> Floats:
-    """Rows (..., k) times a small (k, m), without BLAS: its threads wait in a loop and take the cores from torch's."""
-    product: Floats = np.einsum("...k,km->...m", rows, matrix)
+    """Rows (..., k) times a small (k, m), without BLAS: its threads wait in a loop and take the cores from torch's.
+
+    Computed a column at a time, which is how the rows of the result lie in memory.
+    """
+    columns = np.ascontiguousarray(rows.reshape(-1, rows.shape[-1]).T)
+    product: Floats = np.einsum("kn,km->mn", columns, matrix).T.reshape(*rows.shape[:-1], matrix.shape[1])
     return product
 
 
@@ -259,10 +268,10 @@ def _evenly(count: int, most: int) -> NDArray[np.int64]:
     return (np.arange(most) * ((5**0.5 - 1) / 2) % 1.0 * count).astype(np.int64)
 
 
-def _mean_hex(rgb: NDArray[np.uint8], names: Floats, index: int) -> str:
-    own = names.argmax(axis=1) == index
+def _mean_hex(rgb: NDArray[np.uint8], own: NDArray[np.bool_], shares: Floats) -> str:
+    """The mean of a name's own pixels or, where it has none, of those that it has the largest share of."""
     if not own.any():
-        own = names[:, index] >= names[:, index].max()
+        own = shares >= shares.max()
     red, green, blue = (round(level) for level in rgb[own].mean(axis=0).tolist())
     return f"#{red:02x}{green:02x}{blue:02x}"
 

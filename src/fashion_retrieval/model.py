@@ -19,6 +19,7 @@ from fashion_retrieval._device import describe as describe_device
 from fashion_retrieval._device import resolve_device, resolve_dtype
 from fashion_retrieval._images import ImageInput, check_boxes, describe, is_photo, load_image
 from fashion_retrieval._loader import batches, pixel_batches
+from fashion_retrieval._malloc import keep_freed
 from fashion_retrieval._recognition import Photo, Recogniser, find_regions
 from fashion_retrieval.config import ModelConfig
 from fashion_retrieval.errors import FashionRetrievalError, InputError
@@ -54,6 +55,8 @@ class FashionModel:
         self.config = bundle.config or ModelConfig(name=model_id)
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(dtype, self.device)
+        if self.device.type == "cpu":
+            keep_freed()
         self.encoder: Encoder = bundle.encoder.for_inference(self.device, self.dtype)
         self._bundle = bundle
         self._composition = Composition(
@@ -64,6 +67,7 @@ class FashionModel:
         )
         self._segmenter = self._ready(bundle.segmenter)
         self._prompts = PromptCache(self.encoder, self.device)
+        self._last_recogniser: Recogniser | None = None
 
     @classmethod
     def from_pretrained(
@@ -316,14 +320,17 @@ class FashionModel:
     def _recogniser(self, taxonomy: TaxonomyInput, top_k: int) -> Recogniser:
         if top_k < 1:
             raise InputError(f"top_k must be at least 1, got {top_k}")
-        return Recogniser(
-            encoder=self.encoder,
-            prompts=self._prompts,
-            taxonomy=Taxonomy.load(self.config.taxonomy if taxonomy is None else taxonomy),
-            calibration=self.config.calibration,
-            thresholds=self.config.thresholds,
-            device=self.device,
-        )
+        asked = Taxonomy.load(self.config.taxonomy if taxonomy is None else taxonomy)
+        if self._last_recogniser is None or self._last_recogniser.taxonomy != asked:  # it keeps what it has prepared
+            self._last_recogniser = Recogniser(
+                encoder=self.encoder,
+                prompts=self._prompts,
+                taxonomy=asked,
+                calibration=self.config.calibration,
+                thresholds=self.config.thresholds,
+                device=self.device,
+            )
+        return self._last_recogniser
 
     def _ready(self, segmenter: GarmentSegmenter | None) -> Segmenter | None:
         if segmenter is None:

@@ -66,8 +66,8 @@ class Encoder(nn.Module):
 
         It takes and gives what this one does, float32 pixels and embeddings too, and has the same fingerprint.
         """
-        ready = copy.copy(self)
-        vars(ready).update(_modules={"clip": for_inference(self.clip, device, dtype)}, _source=self, _dtype=dtype)
+        ready, clip = copy.copy(self), for_inference(self.clip, device, dtype)
+        vars(ready).update(_modules={"clip": clip}, _source=self, _dtype=next(clip.visual.parameters()).dtype)
         return ready
 
     @property

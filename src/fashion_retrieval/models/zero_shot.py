@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -75,21 +76,43 @@ def attribute_view(crop: Tensor, masked: Tensor) -> Tensor:
     return functional.normalize((1 - _CROP_SHARE) * masked + _CROP_SHARE * crop, dim=-1)
 
 
-def probabilities(image: Tensor, classes: Tensor, owner: Sequence[int], scale: float) -> Tensor:
-    """Softmax of the scaled cosines over all classes, summed over the synonyms of each value.
+@dataclass(frozen=True, slots=True)
+class Question:
+    """The values of a group as classes in the embedding space, one per phrase.
 
-    For models with a sigmoid head (SigLIP) the values of a group still exclude each other, so that their constant logit
-    bias cancels and the same softmax holds.
-
-    Args:
-        image: (d,) float32, L2-normalised.
-        classes: (k, d) float32, L2-normalised, one per phrase.
-        owner: For each class the index of its value, ascending from 0.
+    Attributes:
+        classes: (k, d) float32, L2-normalised.
+        members: (values, k) float32, 1 where a class is a phrase of the value, else 0.
         scale: Factor on the cosine: the model's logit_scale times the group's calibration.
-
-    Returns:
-        (values,) float32, summing to 1.
     """
-    shares = (scale * classes @ image).softmax(-1)
-    totals = torch.zeros(max(owner) + 1, device=shares.device)
-    return totals.index_add(0, torch.tensor(owner, device=shares.device), shares)
+
+    classes: Tensor
+    members: Tensor
+    scale: float
+
+    @classmethod
+    def of(cls, cache: PromptCache, prompts: Sequence[Sequence[str]], templates: int, scale: float) -> Question:
+        """From the prompts of each value, phrase by phrase, as many of each phrase as there are templates."""
+        phrases = [
+            (value, of_value[start : start + templates])
+            for value, of_value in enumerate(prompts)
+            for start in range(0, len(of_value), templates)
+        ]
+        classes = cache.classes([texts for _, texts in phrases])
+        owner = torch.tensor([value for value, _ in phrases])
+        members = functional.one_hot(owner, len(prompts)).T.to(classes)
+        return cls(classes, members, scale)
+
+    def probabilities(self, image: Tensor) -> Tensor:
+        """Softmax of the scaled cosines over all classes, summed over the synonyms of each value.
+
+        For models with a sigmoid head (SigLIP) the values of a group still exclude each other, so that their constant
+        logit bias cancels and the same softmax holds.
+
+        Args:
+            image: (d,) float32, L2-normalised.
+
+        Returns:
+            (values,) float32, summing to 1.
+        """
+        return self.members @ (self.scale * (self.classes @ image)).softmax(-1)
