@@ -24,17 +24,19 @@ def write(results: Path) -> Path:
 
 
 def with_speed(readme: str, results: Path) -> str:
-    """README.md with the fastest of ours in each precision, on ViT-B/32, between its marks."""
-    rows = json.loads((results / "encode.json").read_text(encoding="utf-8"))["rows"]
-    ours = {name: row for name, row in rows.items() if row["ours"] and row["correct"]}
-    lines = ["| ViT-B/32, JPEG files to embeddings | images/s | " + " | ".join(f"against {p}" for p in _PEERS) + " |"]
-    lines.append("| --- | --- |" + " --- |" * len(_PEERS))
-    for precision in ("fp32", "bf16", "int8"):
-        of_kind = {name: row for name, row in ours.items() if row["precision"] == precision}
-        best = max(of_kind, key=lambda name: float(of_kind[name]["images_per_second"]))
-        against = of_kind[best]["against"]
-        ratios = [f"{against[peer]['median']:.1f}x" if peer in against else "" for peer in _PEERS]
-        lines.append(f"| {best} | {of_kind[best]['images_per_second']:.0f} | " + " | ".join(ratios) + " |")
+    """README.md with the fastest of ours in each precision, on ViT-B/32 and each processor, between its marks."""
+    heads = ["ViT-B/32, JPEG files to embeddings", "images/s", *(f"against {peer}" for peer in _PEERS)]
+    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+    for path in (results / "encode.json", *sorted(results.glob("*/encode.json"))):
+        data = json.loads(path.read_text(encoding="utf-8"))
+        ours = {name: row for name, row in data["rows"].items() if row["ours"] and row["correct"]}
+        lines.append(f"| *{data['machine']['processor']}, {data['machine']['date']}* |" + " |" * (len(heads) - 1))
+        for precision in ("fp32", "bf16", "int8"):
+            of_kind = {name: row for name, row in ours.items() if row["precision"] == precision}
+            best = max(of_kind, key=lambda name: float(of_kind[name]["images_per_second"]))
+            against = of_kind[best]["against"]
+            ratios = [f"{against[peer]['median']:.1f}x" if peer in against else "" for peer in _PEERS]
+            lines.append(f"| {best} | {of_kind[best]['images_per_second']:.0f} | " + " | ".join(ratios) + " |")
     before, _, rest = readme.partition("<!-- speed -->\n")
     _, mark, after = rest.partition("<!-- /speed -->")
     return f"{before}<!-- speed -->\n\n" + "\n".join(lines) + f"\n\n{mark}{after}"

@@ -1,7 +1,8 @@
-"""Processes from start to end: imports, the command's help, the first recognition. Each run is a new interpreter."""
+"""New processes until they have done their work: imports, the command's help, the first recognition."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from functools import partial
@@ -15,13 +16,23 @@ _LOAD = (
     "import torch, torchvision; from safetensors.torch import load_file; from fashion_retrieval.hub import resolve; "
     "[load_file(path) for path in sorted(resolve('compact').glob('*.safetensors'))]"
 )
-_HELP = "import sys; sys.argv[1:] = ['--help']; from fashion_retrieval.cli import main; main()"
+_HELP = """
+import sys
+from fashion_retrieval.cli import main
+sys.argv[1:] = ["--help"]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+"""
 TORCH, WEIGHTS = "import torch, torchvision", "torch, torchvision and the weights"
 
 
 def measure(cache: Path, *, rounds: int) -> dict[str, Any]:
     """Seconds of each, and how many times as long as torch alone, or torch with the weights, it takes."""
     photo = material.photos(1, cache)[0][0].resolve()
+    load = "import fashion_retrieval as f; m = f.FashionModel.from_pretrained('compact')"
+    first = f"{load}; m.recognize({str(photo)!r})"
     programs = {
         "python": "pass",
         TORCH: "import torch, torchvision",
@@ -30,10 +41,9 @@ def measure(cache: Path, *, rounds: int) -> dict[str, Any]:
         "import fashion_retrieval.model": "import fashion_retrieval.model",
         "import open_clip": "import open_clip",
         "fashion-retrieval --help": _HELP,
-        "load the embedded model": "import fashion_retrieval as f; f.FashionModel.from_pretrained('compact')",
-        "first recognition": (
-            f"import fashion_retrieval as f; m = f.FashionModel.from_pretrained('compact'); m.recognize({str(photo)!r})"
-        ),
+        "load the embedded model": load,
+        "first recognition": first,
+        "the same, transformers not installed": f"import sys; sys.modules['transformers'] = None; {first}",
     }
     seconds = interleave({name: partial(_python, code) for name, code in programs.items()}, rounds, label="start-up")
     rows = {}
@@ -47,4 +57,16 @@ def measure(cache: Path, *, rounds: int) -> dict[str, Any]:
 
 
 def _python(code: str) -> None:
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=300)
+    """Start an interpreter, wait until it has run this, and end it; what it takes to clear up does not count."""
+    reading, writing = os.pipe()
+    command = [sys.executable, "-c", f"{code}\nimport os; os.write({writing}, b'.')"]
+    null, pipe = subprocess.DEVNULL, subprocess.PIPE
+    with (
+        os.fdopen(reading, "rb") as told,
+        subprocess.Popen(command, pass_fds=[writing], stdout=null, stderr=pipe) as process,
+    ):
+        os.close(writing)
+        done = told.read(1)
+        process.kill()
+        if not done:
+            raise RuntimeError((process.communicate()[1]).decode())

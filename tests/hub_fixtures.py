@@ -3,9 +3,14 @@
 A test file takes both: `server, surroundings = hub_fixtures.server, hub_fixtures.surroundings`.
 """
 
+import dataclasses
+import hashlib
+import json
+
 import pytest
 from huggingface_hub import constants
 
+from fashion_retrieval._export_file import Export
 from tests.hub_server import HubServer
 
 REPO = "house/model"
@@ -18,6 +23,17 @@ OPEN_CLIP = {
     "open_clip_model.safetensors": WEIGHTS,
 }
 """Files of a repository, by name."""
+
+
+def exported(backend, *, default=True):
+    """Files of an exported model, by their path in the repository."""
+    graphs = {"openvino": {"image.xml": b"<net/>", "image.bin": WEIGHTS[:99]}, "onnx": {"image.onnx": b"graph"}}[
+        backend
+    ]
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in graphs.items()}
+    told = Export(backend=backend, precision="fp32", default=default, encoder="0" * 64, composer=None, sha256=digests)
+    text = json.dumps(dataclasses.asdict(told)).encode()
+    return {f"{backend}/{name}": data for name, data in {"export.json": text, **graphs}.items()}
 
 
 @pytest.fixture(autouse=True)

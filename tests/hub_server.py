@@ -226,7 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
         data = repository.commits[oid].get(name)
         if data is None:
             raise _Refused(404, code="EntryNotFound", message="Entry not found")
-        etag = hashlib.sha256(data).hexdigest() if name.endswith(".safetensors") else sha1(data)
+        etag = hashlib.sha256(data).hexdigest() if _mode(name) == "lfs" else sha1(data)
         headers = {"X-Repo-Commit": oid, "ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
         if self.command == "HEAD":
             self._send(data, headers=headers)
@@ -334,7 +334,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _mode(path: str) -> str:
-    return "lfs" if path.endswith(".safetensors") else "regular"
+    return "lfs" if path.endswith((".safetensors", ".bin", ".onnx")) else "regular"
 
 
 def _upload_mode(path: str, entry: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from fashion_retrieval import FashionModel, _backends, _extras, _graphs, checkpoint
+from fashion_retrieval import FashionModel, _backends, _export_file, _extras, _graphs, checkpoint
 from fashion_retrieval._backends import describe, open_graphs, runtime_of
 from fashion_retrieval._compiled import CompiledComposer, CompiledEncoder
 from fashion_retrieval.errors import ConfigError, InputError, MissingExtraError, UnsupportedError, WeightsError
@@ -120,7 +120,7 @@ def test_auto_takes_what_kept_its_parity(exported, monkeypatch):
     exported("openvino")
     assert isinstance(FashionModel.from_pretrained(folder, device="cpu").encoder, CompiledEncoder)
     assert not isinstance(FashionModel.from_pretrained(folder, backend="torch").encoder, CompiledEncoder)
-    monkeypatch.setattr(_backends, "find_spec", lambda package: None)
+    monkeypatch.setattr(_export_file, "find_spec", lambda package: None)
     assert not isinstance(FashionModel.from_pretrained(folder, device="cpu").encoder, CompiledEncoder)
 
 
@@ -135,6 +135,20 @@ def test_auto_takes_what_kept_its_parity(exported, monkeypatch):
 )
 def test_types(precision, backend, dtype, expected):
     assert _backends.resolve(backend, precision, dtype) == expected
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype", "precision", "exact"),
+    [
+        ("openvino", "float32", "fp32", True),
+        ("openvino", "bfloat16", "fp32", False),
+        ("openvino", "float32", "bf16", True),
+        ("onnx", "float32", "int8", False),
+    ],
+)
+def test_preprocessing_is_exact_in_float32(converted, bundle, backend, dtype, precision, exact):
+    opened = open_graphs(bundle, converted[backend], backend, dtype, precision)
+    assert opened.encoder.preprocessing == replace(bundle.encoder.preprocessing, exact=exact)
 
 
 def test_auto_type_is_the_precision_that_was_measured(monkeypatch):
@@ -157,7 +171,8 @@ def test_what_a_backend_does_not_have(folder, options, message):
 
 
 def test_other_devices(folder, monkeypatch):
-    monkeypatch.setattr(_backends, "resolve_device", lambda device: torch.device("cuda"))
+    for module in ("model", "_backends"):
+        monkeypatch.setattr(f"fashion_retrieval.{module}.resolve_device", lambda device: torch.device("cuda"))
     with pytest.raises(InputError, match="backend 'onnx' computes on the CPU, got device 'cuda'; use device='cpu'"):
         FashionModel.from_pretrained(folder, backend="onnx", device="cuda")
 

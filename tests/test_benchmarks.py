@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import material, peak, report
+from benchmarks import material, peak, report, startup
 from benchmarks.encode import agreement
 from benchmarks.rounds import interleave, paired, quartiles
 from benchmarks.single import LABELS, recorded
@@ -60,6 +60,14 @@ def test_recorded_passes_run_again_on_the_same_tensors() -> None:
 
 def test_labels_are_76() -> None:
     assert len(set(LABELS)) == 76
+
+
+def test_a_process_is_timed_to_the_end_of_its_work(tmp_path: Path) -> None:
+    startup._python(f"open({str(tmp_path / 'done')!r}, 'w').close()")
+    assert (tmp_path / "done").is_file()
+    startup._python(startup._HELP)
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        startup._python("1 / 0")
 
 
 def test_photos_are_drawn_where_there_is_no_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

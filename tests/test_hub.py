@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants, hf_hub_download
 
-from fashion_retrieval import hub
-from fashion_retrieval.errors import HubError, InputError, ModelNotFoundError, WeightsError
+from fashion_retrieval import _export_file, hub
+from fashion_retrieval.errors import ConfigError, HubError, InputError, ModelNotFoundError, WeightsError
 from tests import hub_fixtures
-from tests.hub_fixtures import OPEN_CLIP, REPO, WEIGHTS
+from tests.hub_fixtures import OPEN_CLIP, REPO, WEIGHTS, exported
 from tests.hub_server import TOKEN, HubServer
-from tests.tiny import contents
+from tests.tiny import contents, tree
 
 TRANSFORMERS = {"config.json": b"{}", "model.safetensors": WEIGHTS[::-1]}
 MIXED = TRANSFORMERS | {"open_clip_config.json": b"{}", "open_clip_pytorch_model.bin": b"x"}
+UNTRUSTED = exported("openvino", default=False)
 server, surroundings = hub_fixtures.server, hub_fixtures.surroundings
 
 
@@ -178,6 +179,44 @@ def test_pickles_code_and_subfolders_are_never_downloaded(server):
     server.repositories[REPO].commit(OPEN_CLIP | dict.fromkeys(extra, b"x"))
     assert contents(hub.resolve(REPO)) == OPEN_CLIP
     assert server.served.keys() == OPEN_CLIP.keys()
+
+
+@pytest.mark.parametrize(
+    ("backend", "fetched"),
+    [
+        ("torch", {}),
+        ("openvino", UNTRUSTED),
+        ("onnx", exported("onnx")),
+        ("auto", {"openvino/export.json": UNTRUSTED["openvino/export.json"]} | exported("onnx")),
+        ("tpu", {}),
+    ],
+)  # fmt: skip
+def test_an_exported_model_is_fetched_for_those_who_take_it(server, monkeypatch, backend, fetched):
+    monkeypatch.setattr(_export_file, "find_spec", lambda package: package)
+    other = {"onnx/model.pt": b"x", "openvino/notes.json": b"{}", "code/export.json": b"{}"}
+    server.repositories[REPO].commit(OPEN_CLIP | UNTRUSTED | exported("onnx") | other)
+    folder = hub.resolve(REPO, backend=backend)
+    assert tree(folder) == OPEN_CLIP | fetched
+    server.requests.clear()
+    assert hub.resolve(REPO, backend=backend, local_files_only=True) == folder
+    assert server.requests == []
+    assert tree(folder) == OPEN_CLIP | fetched
+
+
+def test_an_exported_model_is_left_where_its_runtime_is_missing(server, monkeypatch):
+    monkeypatch.setattr(_export_file, "find_spec", lambda package: None)
+    server.repositories[REPO].commit(OPEN_CLIP | exported("onnx"))
+    assert "onnx/image.onnx" not in tree(hub.resolve(REPO, backend="auto"))
+    assert tree(hub.resolve(REPO, backend="onnx")) == OPEN_CLIP | exported("onnx")
+
+
+def test_a_faulty_description_of_an_exported_model(server):
+    server.repositories[REPO].commit(OPEN_CLIP | {"onnx/export.json": b"{}"})
+    with pytest.raises(
+        ConfigError, match=r"onnx.export\.json has schema_version None, expected 1; export the model again$"
+    ):
+        hub.resolve(REPO, backend="onnx")
+    assert tree(hub.resolve(REPO)) == OPEN_CLIP | {"onnx/export.json": b"{}"}
 
 
 def test_only_pickled_weights_are_refused_with_the_command_that_converts(server):

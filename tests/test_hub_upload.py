@@ -18,7 +18,7 @@ from fashion_retrieval.config import ComposerConfig, ModelConfig
 from fashion_retrieval.errors import ConfigError, HubError, InputError, WeightsError
 from fashion_retrieval.models.composer import Composer
 from tests import hub_fixtures
-from tests.hub_fixtures import OPEN_CLIP, REPO, WEIGHTS
+from tests.hub_fixtures import OPEN_CLIP, REPO, WEIGHTS, exported
 from tests.hub_server import TOKEN, WRITE_TOKEN, HubServer
 from tests.tiny import contents, drawn_photo, tiny_folder
 
@@ -73,6 +73,21 @@ def test_push_leaves_out_what_is_not_the_model(server, saved):
     (saved / "logs" / "run.json").write_bytes(b"x")
     hub.push(saved, REPO, token=WRITE_TOKEN)
     assert head(server) == FILES
+
+
+def test_an_exported_model_is_sent_with_its_folder(server, saved):
+    files = exported("openvino") | exported("onnx", default=False)
+    for name, data in (files | {"onnx/notes.txt": b"x"}).items():
+        (saved / name).parent.mkdir(exist_ok=True)
+        (saved / name).write_bytes(data)
+    upload = hub.push(saved, REPO, token=WRITE_TOKEN)
+    assert head(server) == FILES | files
+    large = {file.name for file in upload.files if file.lfs}
+    assert large & files.keys() == {"openvino/image.bin", "onnx/image.onnx"}
+    assert {sha256(files[name]) for name in large & files.keys()} <= server.lfs.keys()
+    (saved / "onnx/image.onnx").write_bytes(b"altered")
+    with pytest.raises(WeightsError, match=r"image\.onnx was altered or cut off"):
+        hub.push(saved, REPO, dry_run=True)
 
 
 def test_push_again_sends_what_changed_and_commits_on_top(server, saved):

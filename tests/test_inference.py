@@ -63,6 +63,7 @@ def test_a_copy_gives_the_same_embeddings(
     assert torch.cosine_similarity(plain, fast, dim=-1).min() > least - (dtype == BF16) * 0.01
     assert ready.logit_scale == encoder.logit_scale
     assert ready.fingerprint == encoder.fingerprint
+    assert ready.preprocessing.exact == (dtype == torch.float32)
 
 
 def test_the_source_stays_as_it_is_and_shares_what_it_can(encoder: Encoder) -> None:

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "fashion_retrieval"
 LAYERS = [
-    {"_files", "errors"},
+    {"_collector", "_files", "errors"},
     {"_device", "_export_file", "_extras", "_malloc", "_scan", "_storage", "_where", "config", "results", "taxonomy"},
     {"_shards"},
     {"_shard_files"},

@@ -33,8 +33,10 @@ def test_it_is_open_clips_transform(mode: Any, interpolation: Any, size: tuple[i
     settings |= {"interpolation": interpolation, "resize_mode": mode}
     theirs = image_transform_v2(PreprocessCfg(**settings, fill_color=255), is_train=False)
     ours = Preprocessing(**settings, fill=255)
+    exact = Preprocessing(**settings, fill=255, exact=True)
     for shape in SHAPES:
         photo = smooth(shape)
+        torch.testing.assert_close(exact(photo), theirs(photo), rtol=0, atol=1e-6)
         found = ours(photo)
         assert found.shape == (3, *size)
         assert found.dtype == torch.float32
@@ -43,8 +45,9 @@ def test_it_is_open_clips_transform(mode: Any, interpolation: Any, size: tuple[i
         assert levels.mean() < 0.05
 
 
-def test_arrays_tensors_and_parts_of_a_photo_are_taken_alike() -> None:
-    ours = Preprocessing(size=(24, 32), mean=MEAN, std=STD)
+@pytest.mark.parametrize("exact", [False, True])
+def test_arrays_tensors_and_parts_of_a_photo_are_taken_alike(exact: bool) -> None:
+    ours = Preprocessing(size=(24, 32), mean=MEAN, std=STD, exact=exact)
     photo = drawn_photo((90, 70))
     array = np.array(photo)
     expected = ours.resize(photo)

@@ -75,6 +75,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def tree(folder: Path) -> dict[str, bytes]:
+    """The files of a folder and of its subfolders, by their path in it."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def drawn_photo(size: tuple[int, int] = (48, 64), *, seed: int = 0) -> Image.Image:
     """An RGB picture, (width, height) in pixels: shapes of random colours on a light background."""
     generator = np.random.default_rng(seed)

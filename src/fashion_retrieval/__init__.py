@@ -7,6 +7,8 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from fashion_retrieval._collector import uncollected
+
 if TYPE_CHECKING:
     from fashion_retrieval._doctor import doctor
     from fashion_retrieval.errors import FashionRetrievalError
@@ -61,7 +63,8 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, attribute = _HOMES[name].partition(":")
-    value = getattr(import_module(f"{__name__}.{module}"), attribute)
+    with uncollected():
+        value = getattr(import_module(f"{__name__}.{module}"), attribute)
     globals()[name] = value
     return value
 

@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 from importlib import import_module
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,7 +19,7 @@ import torch
 
 from fashion_retrieval._compiled import CompiledComposer, CompiledEncoder
 from fashion_retrieval._device import resolve_device, resolve_dtype
-from fashion_retrieval._export_file import RUNTIMES, Export
+from fashion_retrieval._export_file import RUNTIMES, Export, choose
 from fashion_retrieval._files import sha256
 from fashion_retrieval._graphs import trace
 from fashion_retrieval.checkpoint import Bundle
@@ -55,7 +54,7 @@ def attach(bundle: Bundle, folder: Path, *, backend: str, device: str | torch.de
     if backend not in BACKENDS:
         raise InputError(f"backend must be 'auto', 'torch', 'openvino' or 'onnx', got {backend!r}; use 'auto'")
     if backend == "auto":
-        backend = _offered(folder) if resolve_device(device).type == "cpu" else "torch"
+        backend = (choose(folder, "auto") if resolve_device(device).type == "cpu" else None) or "torch"
     if backend == "torch":
         return bundle, dtype
     if resolve_device(device).type != "cpu":
@@ -98,7 +97,9 @@ def open_graphs(bundle: Bundle, folder: Path, backend: str, dtype: str, precisio
         return runtime.Program(path, dtype=dtype, threads=torch.get_num_threads())
 
     told = f"{backend} {precision}"
-    encoder = CompiledEncoder(bundle.encoder, backend=told, image=program("image"), text=program("text")).eval()
+    exact = dtype == "float32" and precision != "int8"
+    image, text = program("image"), program("text")
+    encoder = CompiledEncoder(bundle.encoder, backend=told, image=image, text=text, exact=exact).eval()
     composer = CompiledComposer(bundle.composer, program("composer")).eval() if bundle.composer else None
     return dataclasses.replace(bundle, encoder=encoder, composer=composer)
 
@@ -139,15 +140,6 @@ def resolve(backend: str, precision: str, dtype: str) -> str:
         expected = " or ".join(map(repr, _DTYPES[backend]))
         raise InputError(f"backend {backend!r} computes in {expected}, got dtype {name!r}; use dtype='auto'")
     return name
-
-
-def _offered(folder: Path) -> str:
-    """The exported model of a folder that may stand in for torch, or "torch"."""
-    for backend in RUNTIMES:
-        exported = Export.read(folder / backend)
-        if exported is not None and exported.default and find_spec(runtime_of(backend).PACKAGES[0]):
-            return backend
-    return "torch"
 
 
 def _check(exported: Export, bundle: Bundle, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,10 +31,14 @@ class Program(Protocol):
 
 
 class CompiledEncoder(Encoder):
-    """An encoder whose towers are programs; tokenizer, preprocessing, weights and fingerprint are its source's."""
+    """An encoder whose towers are programs; tokenizer, weights and fingerprint are its source's.
 
-    def __init__(self, source: Encoder, *, backend: str, image: Program, text: Program) -> None:
+    So is its preprocessing, which is exact where it is asked for.
+    """
+
+    def __init__(self, source: Encoder, *, backend: str, image: Program, text: Program, exact: bool) -> None:
         _share(source, self)
+        self.preprocessing = replace(source.preprocessing, exact=exact)
         self.backend = backend
         self._image = image
         self._text = text

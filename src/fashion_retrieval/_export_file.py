@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from fashion_retrieval.errors import ConfigError, WeightsError
 
 NAME = "export.json"
 RUNTIMES = ("openvino", "onnx")
+_COMPUTE = {"openvino": "openvino", "onnx": "onnxruntime"}
 PRECISIONS = ("fp32", "bf16", "int8")
 _SCHEMA_VERSION = 1
 
@@ -91,6 +93,23 @@ class Export:
                     f"{path} was altered or cut off: expected sha256 {expected[:12]}…, got {actual[:12]}…; "
                     "export the model again"
                 )
+
+
+def choose(folder: Path, backend: str) -> str | None:
+    """The backend whose exported model is taken in a model's folder, None for none.
+
+    Args:
+        folder: The model's; of exported models it may hold no more than each one's export.json.
+        backend: Its name or, for the first that kept its parity and whose runtime is installed, "auto".
+
+    Raises:
+        ConfigError: An export.json with faults.
+    """
+    for name in RUNTIMES if backend == "auto" else (backend,):
+        exported = Export.read(folder / name)
+        if exported and (backend != "auto" or (exported.default and find_spec(_COMPUTE[name]))):
+            return name
+    return None
 
 
 def _checks(data: Mapping[str, Any]) -> list[tuple[str, str, bool]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+from fashion_retrieval._export_file import NAME as EXPORT_NAME
+from fashion_retrieval._export_file import RUNTIMES, Export
 from fashion_retrieval._files import sha256
 from fashion_retrieval.config import CONFIG_NAME, ModelConfig
 from fashion_retrieval.errors import ConfigError, InputError, WeightsError
@@ -24,7 +26,7 @@ TEXTS = ("*.json", "*.txt", "README.md", "spiece.model", "sentencepiece.bpe.mode
 """File patterns of configuration, tokenizer and card."""
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 
-_LARGE_NAMES = ("*.safetensors", "*.model")
+_LARGE_NAMES = ("*.safetensors", "*.model", "*.bin", "*.onnx")
 _LARGE_BYTES = 10_000_000
 """What a new repository of the Hub keeps in large-file storage: these names, and every file above this size."""
 
@@ -65,6 +67,8 @@ def matching(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
 def published_files(folder: Path) -> tuple[UploadFile, ...]:
     """The files of a model folder that are published, each the one its configuration was written for.
 
+    An exported model in it, which `FashionModel.save_pretrained` does not write, is published with it.
+
     Raises:
         InputError: No weights.
         ConfigError: A configuration with a fault.
@@ -73,18 +77,25 @@ def published_files(folder: Path) -> tuple[UploadFile, ...]:
     names = file_names(folder)
     if OPEN_CLIP_WEIGHTS not in names:
         raise InputError(f"{folder} holds no {OPEN_CLIP_WEIGHTS}; expected a folder written by save_pretrained")
-    found = tuple(_upload_file(folder / name) for name in matching(names, (*TEXTS, "*.safetensors")))
+    found = tuple(_upload_file(folder, name) for name in matching(names, (*TEXTS, "*.safetensors")))
     digests = {file.name: file.sha256 for file in found}
     for name, expected in _expected_digests(folder / CONFIG_NAME).items():
         if digests.get(name) != expected:
             raise WeightsError(f"{folder / name} is not the file that {CONFIG_NAME} was written for; save it again")
-    return found
+    return found + tuple(_upload_file(folder, name) for name in _exported(folder))
 
 
-def _upload_file(path: Path) -> UploadFile:
-    size = path.stat().st_size
-    large = size > _LARGE_BYTES or bool(matching([path.name], _LARGE_NAMES))
-    return UploadFile(path.name, size, sha256(path), lfs=large)
+def _exported(folder: Path) -> Iterator[str]:
+    for backend in RUNTIMES:
+        if exported := Export.read(folder / backend):
+            exported.verify(folder / backend)
+            yield from (f"{backend}/{name}" for name in sorted((EXPORT_NAME, *exported.sha256)))
+
+
+def _upload_file(folder: Path, name: str) -> UploadFile:
+    size = (folder / name).stat().st_size
+    large = size > _LARGE_BYTES or bool(matching([name], _LARGE_NAMES))
+    return UploadFile(name, size, sha256(folder / name), lfs=large)
 
 
 def _expected_digests(path: Path) -> dict[str, str]:

@@ -21,13 +21,15 @@ RGB: TypeAlias = Image.Image | NDArray[np.uint8] | Tensor
 """A PIL image in mode RGB, or (H, W, 3) uint8."""
 
 _MODES = ("shortest", "longest", "squash")
+_OF_PILLOW = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessing:
-    """open_clip's evaluation transform, to the last level of 255 but one, in about a third of its time.
+    """open_clip's evaluation transform, in about a third of its time to the last level of 255 but one.
 
-    Resizing works on 8-bit levels, bicubic or bilinear with antialiasing, as Pillow does it.
+    Resizing works on 8-bit levels, bicubic or bilinear with antialiasing: as Pillow does it or, where that is asked
+    for, by Pillow itself.
 
     Attributes:
         size: Height and width of the result, in pixels.
@@ -36,6 +38,7 @@ class Preprocessing:
         interpolation: "bicubic" or "bilinear".
         resize_mode: "shortest" cuts what is longer, "longest" adds borders to what is shorter, "squash" does neither.
         fill: Level of the borders in [0, 255].
+        exact: Every level is open_clip's own, in about half of its time.
     """
 
     size: tuple[int, int]
@@ -44,6 +47,7 @@ class Preprocessing:
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
     fill: int = 0
+    exact: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (("interpolation", ("bicubic", "bilinear")), ("resize_mode", _MODES)):
@@ -66,8 +70,8 @@ class Preprocessing:
         pixels = _as_tensor(image)
         height, width = pixels.shape[:2]
         least = math.ceil(max(height, width) / min(self.size))
-        wide = resized(pixels, (max(height, least), max(width, least)), "bicubic")
-        inner = resized(wide, self._inner(*wide.shape[:2]), self._filter)
+        wide = resized(pixels, (max(height, least), max(width, least)), "bicubic", exact=self.exact)
+        inner = resized(wide, self._inner(*wide.shape[:2]), self._filter, exact=self.exact)
         return _centre(inner, self.size, self.fill if self.resize_mode == "longest" else 0)
 
     def normalise(self, pixels: Tensor) -> Tensor:
@@ -102,13 +106,16 @@ def _of_a_row(levels: tuple[float, ...], width: int, device: torch.device) -> Te
     return (torch.tensor(levels, device=device) * 255).repeat(width)
 
 
-def resized(image: RGB, size: tuple[int, int], interpolation: str) -> Tensor:
+def resized(image: RGB, size: tuple[int, int], interpolation: str, *, exact: bool = False) -> Tensor:
     """RGB photo -> (h, w, 3) uint8 of the given height and width, bicubic or bilinear with antialiasing.
 
-    Across, then down; as in Pillow 13 down first where much height is lost.
+    `exact` is by Pillow, else by torch, which works with coarser weights: some levels differ by one. Across, then down;
+    as in Pillow 13 down first where much height is lost.
     """
     pixels, (rows, columns) = _as_tensor(image), size
     height, width = pixels.shape[:2]
+    if exact and (height, width) != size:
+        return _as_tensor(Image.fromarray(pixels.numpy()).resize((columns, rows), _OF_PILLOW[interpolation]))
     if height - rows > max(0, 2 * (width - columns)) and width != columns:
         pixels = resized(pixels, (rows, width), interpolation)
     if pixels.shape[:2] == size:

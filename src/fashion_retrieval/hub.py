@@ -15,6 +15,8 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi, constants, snapshot_download
 
+from fashion_retrieval._export_file import NAME as EXPORT_NAME
+from fashion_retrieval._export_file import RUNTIMES, Export, choose
 from fashion_retrieval._hub_errors import explain_download, explain_upload, not_cached
 from fashion_retrieval._hub_files import (
     OPEN_CLIP_CONFIG,
@@ -117,6 +119,7 @@ def resolve(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
     token: str | bool | None = None,
+    backend: str = "torch",
 ) -> Path:
     """The local folder of a model, downloaded first where it has to be.
 
@@ -126,6 +129,8 @@ def resolve(
         cache_dir: Folder of the cache; by default the one all Hugging Face libraries share.
         local_files_only: Look only into the cache.
         token: Access token for gated and private repositories; by default the one that was logged in with.
+        backend: Of which an exported model is downloaded too, where the repository has one: "openvino", "onnx" or, for
+            the first that kept its parity and whose runtime is installed, "auto".
 
     Returns:
         A folder with the configuration, the tokenizer and safetensors weights. Files that a broken connection left
@@ -136,6 +141,7 @@ def resolve(
         HubError: The Hub refused (gated, bad token), failed, or could not be reached.
         WeightsError: The repository has no safetensors weights.
         InputError: A revision was given for something that has none.
+        ConfigError: The repository's exported model is described with faults.
     """
     folder = _embedded() if id_or_path == EMBEDDED else Path(id_or_path).expanduser()
     if id_or_path != "" and folder.is_dir():
@@ -143,7 +149,7 @@ def resolve(
             raise InputError(f"revision {revision!r} was given for the folder {folder}; only Hub repositories have any")
         return folder
     repo_id = _repo_id(id_or_path)
-    return _from_hub(repo_id, revision, cache_dir, local_files_only, token)
+    return _from_hub(repo_id, revision, cache_dir, local_files_only, token, backend)
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -220,7 +226,12 @@ def _repo_id(id_or_path: str | Path) -> str:
 
 
 def _from_hub(
-    repo_id: str, revision: str | None, cache_dir: str | Path | None, local_files_only: bool, token: str | bool | None
+    repo_id: str,
+    revision: str | None,
+    cache_dir: str | Path | None,
+    local_files_only: bool,
+    token: str | bool | None,
+    backend: str,
 ) -> Path:
     fetch = partial(
         snapshot_download,
@@ -240,6 +251,13 @@ def _from_hub(
         if layout is None:
             raise not_cached(repo_id) if local_files_only else _no_weights(repo_id, names)
         fetch(revision=folder.name, allow_patterns=list(layout))
+        if backend in ("auto", *RUNTIMES):
+            of_export = partial(fetch, revision=folder.name, ignore_patterns=None)
+            of_export(allow_patterns=[f"{name}/{EXPORT_NAME}" for name in RUNTIMES if backend in ("auto", name)])
+            chosen = choose(folder, backend)
+            exported = Export.read(folder / chosen) if chosen else None
+            if exported:
+                of_export(allow_patterns=[f"{chosen}/{name}" for name in exported.sha256])
     except FashionRetrievalError:
         raise
     except Exception as error:  # transport errors (httpx, requests, OSError by release) share no public base

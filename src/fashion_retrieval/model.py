@@ -14,6 +14,7 @@ from PIL import Image
 from rich.progress import track
 
 from fashion_retrieval import hub
+from fashion_retrieval._collector import uncollected
 from fashion_retrieval._composition import Composition, ReferenceInput, as_pairs, check_text_weight
 from fashion_retrieval._device import describe as describe_device
 from fashion_retrieval._device import resolve_device, resolve_dtype
@@ -103,12 +104,18 @@ class FashionModel:
             ConfigError: A configuration with a fault.
         """
         folder = hub.resolve(
-            id_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
+            id_or_path,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            token=token,
+            backend=backend if resolve_device(device).type == "cpu" else "torch",
         )
-        from fashion_retrieval._backends import attach  # brings open_clip and timm, heavy to import
-        from fashion_retrieval.checkpoint import load
+        with uncollected():
+            from fashion_retrieval._backends import attach  # brings open_clip and timm, heavy to import
+            from fashion_retrieval.checkpoint import load
 
-        bundle, dtype = attach(load(folder), folder, backend=backend, device=device, dtype=dtype)
+            bundle, dtype = attach(load(folder), folder, backend=backend, device=device, dtype=dtype)
         return cls(bundle, model_id=str(id_or_path), device=device, dtype=dtype)
 
     def __repr__(self) -> str:

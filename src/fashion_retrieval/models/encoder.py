@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,12 @@ class Encoder(nn.Module):
     def for_inference(self, device: torch.device, dtype: torch.dtype) -> Encoder:
         """A copy that computes in `dtype` on `device`, faster than this one and for inference only.
 
-        It takes and gives what this one does, float32 pixels and embeddings too, and has the same fingerprint.
+        It takes and gives what this one does, float32 pixels and embeddings too, and has the same fingerprint. In
+        float32 its preprocessing is exact.
         """
         ready, clip = copy.copy(self), for_inference(self.clip, device, dtype)
         vars(ready).update(_modules={"clip": clip}, _source=self, _dtype=next(clip.visual.parameters()).dtype)
+        ready.preprocessing = replace(self.preprocessing, exact=dtype == torch.float32)
         return ready
 
     @property
