@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 from PIL import Image
+from typer.testing import CliRunner
 
 import fashion_retrieval
+from fashion_retrieval.cli import app
 
 PHOTO = Path(__file__).parents[1] / "examples" / "grace_hopper.jpg"
 
@@ -68,15 +70,14 @@ def test_embedded_model_and_bad_photos(tmp_path):
 def test_embedded_model_box_and_pixel_limit():
     done = command("recognize", PHOTO, "--json", "--no-segmenter", "--box", "40,320,500,600")
     assert json.loads(done.stdout)["garments"][0]["box"] == [40.0, 320.0, 500.0, 600.0]
-    for option, value in (("--box", "600,0,700,100"), ("--max-pixels", "1000")):
-        done = command("recognize", PHOTO, option, value)
-        assert done.returncode == 1
-        assert done.stderr.startswith("error: ")
-        assert done.stderr.count("\n") == 1
+    done = command("recognize", PHOTO, "--max-pixels", "1000")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_embedded_model_info_and_doctor():
-    info = json.loads(command("models", "info", "compact", "--json").stdout)
+    info = json.loads(CliRunner().invoke(app, ["models", "info", "compact", "--json"]).stdout)
     assert info["id"] == "compact"
     assert info["bytes"]["open_clip_model.safetensors"] > 1_000_000
     assert sum(info["bytes"].values()) <= 60_000_000
