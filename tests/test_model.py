@@ -1,5 +1,6 @@
 """FashionModel on the embedded weights and on a tiny model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,12 @@ def test_bfloat16_holds_its_weights_and_gives_float32(model):
         rows = fast.encode(**asked)
         assert rows.dtype == np.float32
         assert (rows * model.encode(**asked)).sum() > least
+
+
+def test_a_changed_configuration_counts_at_once(model, monkeypatch):
+    group = next(iter(model.recognize(PHOTO, boxes=BOX).garments[0].attributes))
+    monkeypatch.setattr(model, "config", replace(model.config, thresholds={group: 1.01}))
+    assert model.recognize(PHOTO, boxes=BOX).garments[0].attributes[group].value is None
 
 
 def test_a_box_is_one_garment_with_an_orange_colour(model):

@@ -38,7 +38,7 @@ class Preprocessing:
         interpolation: "bicubic" or "bilinear".
         resize_mode: "shortest" cuts what is longer, "longest" adds borders to what is shorter, "squash" does neither.
         fill: Level of the borders in [0, 255].
-        exact: Every level is open_clip's own, in about half of its time.
+        exact: Every level is open_clip's own, in little less than its time.
     """
 
     size: tuple[int, int]

@@ -86,7 +86,12 @@ class Program:
         part = self._openvino.Model([self._model.output(output)], self._model.get_parameters())
         return self._core.compile_model(part, "CPU", self._options | {"PERFORMANCE_HINT": hint})
 
-    def _side_by_side(self, streams: Any, items: int, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:  # noqa: ANN401
+    def _side_by_side(
+        self,
+        streams: Any,  # noqa: ANN401  # openvino.AsyncInferQueue
+        items: int,
+        inputs: dict[str, NDArray[Any]],
+    ) -> NDArray[np.float32]:
         number = min(items, math.ceil(items / (self._part * len(streams))) * len(streams))
         cuts = [round(place * items / number) for place in range(number + 1)]
         results: list[Any] = [None] * number

@@ -103,14 +103,9 @@ class FashionModel:
             WeightsError: Weights that are pickled, truncated, altered or of another architecture.
             ConfigError: A configuration with a fault.
         """
-        folder = hub.resolve(
-            id_or_path,
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            token=token,
-            backend=backend if resolve_device(device).type == "cpu" else "torch",
-        )
+        exported = backend if resolve_device(device).type == "cpu" else "torch"
+        where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        folder = hub.resolve(id_or_path, token=token, backend=exported, **where)
         with uncollected():
             from fashion_retrieval._backends import attach  # brings open_clip and timm, heavy to import
             from fashion_retrieval.checkpoint import load
@@ -327,17 +322,14 @@ class FashionModel:
     def _recogniser(self, taxonomy: TaxonomyInput, top_k: int) -> Recogniser:
         if top_k < 1:
             raise InputError(f"top_k must be at least 1, got {top_k}")
-        asked = Taxonomy.load(self.config.taxonomy if taxonomy is None else taxonomy)
-        if self._last_recogniser is None or self._last_recogniser.taxonomy != asked:  # it keeps what it has prepared
-            self._last_recogniser = Recogniser(
-                encoder=self.encoder,
-                prompts=self._prompts,
-                taxonomy=asked,
-                calibration=self.config.calibration,
-                thresholds=self.config.thresholds,
-                device=self.device,
-            )
-        return self._last_recogniser
+        config = self.config
+        settings: dict[str, Any] = {"calibration": config.calibration, "thresholds": config.thresholds}
+        settings["taxonomy"] = Taxonomy.load(config.taxonomy if taxonomy is None else taxonomy)
+        last = self._last_recogniser  # it keeps what it has prepared
+        if last is None or any(getattr(last, name) != value for name, value in settings.items()):
+            last = Recogniser(encoder=self.encoder, prompts=self._prompts, device=self.device, **settings)
+            self._last_recogniser = last
+        return last
 
     def _ready(self, segmenter: GarmentSegmenter | None) -> Segmenter | None:
         if segmenter is None:
