@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fashion_retrieval import checkpoint
-from fashion_retrieval._inference import NoRandomWeights, _rounded, for_inference, is_convolutional
+from fashion_retrieval._inference import NoRandomWeights, for_inference, is_convolutional, rounded
 from fashion_retrieval.models.encoder import Encoder
 from tests.tiny import altered, drawn_photo, tiny_folder
 
@@ -116,14 +116,14 @@ def test_a_norm_that_stands_elsewhere_is_kept() -> None:
 
 def test_rounded_kernels_keep_their_sum() -> None:
     kernels = torch.randn(32, 2, 5, 5, generator=torch.Generator().manual_seed(0))
-    rounded = _rounded(kernels, BF16)
-    assert rounded.dtype == BF16
+    result = rounded(kernels, BF16)
+    assert result.dtype == BF16
     plain = (kernels.bfloat16().double().sum((2, 3)) - kernels.double().sum((2, 3))).abs()
-    kept = (rounded.double().sum((2, 3)) - kernels.double().sum((2, 3))).abs()
+    kept = (result.double().sum((2, 3)) - kernels.double().sum((2, 3))).abs()
     assert kept.max() < 1e-3 < plain.mean()
-    assert (rounded.double() - kernels.double()).abs().max() < 2**-6
+    assert (result.double() - kernels.double()).abs().max() < 2**-6
     pointwise = torch.randn(4, 8, 1, 1)
-    torch.testing.assert_close(_rounded(pointwise, BF16), pointwise.bfloat16(), rtol=0, atol=0)
+    torch.testing.assert_close(rounded(pointwise, BF16), pointwise.bfloat16(), rtol=0, atol=0)
 
 
 def test_what_is_convolutional() -> None:

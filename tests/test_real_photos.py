@@ -12,6 +12,7 @@ from PIL import Image
 from fashion_retrieval import FashionModel, Recognition
 from training.data.crops import read_crop
 from training.data.manifest import labelled_samples, read_lines
+from training.data.pixels import clothing_photos, street_photos
 from training.eval_segmentation import evaluate_segmentation
 
 DATA = Path(__file__).parents[2] / "shared/data"
@@ -56,8 +57,13 @@ def test_products_get_their_category_and_attributes(model: FashionModel) -> None
 def test_the_evaluation_runs_on_real_photos(model: FashionModel, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [row for row in read_lines(DATA / "street.jsonl", "val") if "regions" in row][:4]
     monkeypatch.setattr("training.eval_segmentation.read_lines", lambda path, split: rows)
+    for name, photos in (("street_photos", street_photos), ("clothing_photos", clothing_photos)):
+        first = photos(DATA, "val")[:4]
+        monkeypatch.setattr(f"training.eval_near.{name}", lambda root, split, first=first: first)
     names = json.loads((DATA / "street_labels.json").read_text(encoding="utf-8"))
     figures = evaluate_segmentation(model, DATA, "val", names)
     assert figures["photos"] == 4
     assert 0.6 < figures["clothing_iou"] < 1
     assert figures["end_to_end"]["labelled_garments"] >= 4
+    assert figures["near"]["portraits"]["photos"] == figures["near"]["one_garment"]["photos"] == 4
+    assert figures["near"]["portraits"]["clothing_iou"] > 0.6

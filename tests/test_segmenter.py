@@ -89,6 +89,47 @@ def test_a_speck_of_another_kind_belongs_to_the_garment_around_it(
     assert region.mask.sum() == 40 * 60
 
 
+@pytest.mark.parametrize(
+    ("rival", "wanted"), [(0.2, {"outerwear", "upper"}), (0.26, {"outerwear", "upper"}), (0.3, {"outerwear"})]
+)
+def test_a_garment_that_is_half_its_neighbour_is_part_of_it(
+    segmenter: GarmentSegmenter, monkeypatch: pytest.MonkeyPatch, rival: float, wanted: set[str]
+) -> None:
+    """Half of its own probability is where a second kind becomes the same garment's other name."""
+    coat, shirt = {"outerwear": 0.6, "upper": 0.3}, {"upper": 0.56, "outerwear": rival}
+    see(segmenter, monkeypatch, painted(((10, 20, 50, 80), coat), ((20, 30, 40, 60), shirt)))
+    regions = segmenter.segment(PHOTO)
+    assert {region.kind for region in regions} == wanted
+    assert sum(region.mask.sum() for region in regions) == 40 * 60
+
+
+def test_kinds_that_nobody_confuses_stay_apart(segmenter: GarmentSegmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    shoe = {"footwear": 0.5, "upper": 0.45}
+    see(segmenter, monkeypatch, painted(((10, 20, 50, 80), {"upper": 0.9}), ((10, 84, 40, 96), shoe)))
+    assert [region.kind for region in segmenter.segment(PHOTO)] == ["upper", "footwear"]
+
+
+@pytest.mark.parametrize(("filled", "looks"), [(0.3, [64]), (0.4, [64, 48])])
+def test_what_is_near_is_looked_at_from_further_away_too(
+    segmenter: GarmentSegmenter, monkeypatch: pytest.MonkeyPatch, filled: float, looks: list[int]
+) -> None:
+    """Seen at the full size a third of the photo, or more, is not background; from further away all of it is."""
+    seen = []
+
+    def shares(image: Image.Image, longest: int) -> torch.Tensor:
+        seen.append(longest)
+        background = 1 - filled if longest == 64 else 1.0
+        found = torch.zeros(1, len(CLASSES), longest, longest)
+        found[:, 0], found[:, 2] = background, 1 - background
+        return found
+
+    monkeypatch.setattr(segmenter, "_shares", shares)
+    found = segmenter.probabilities(Image.new("RGB", (32, 32)))
+    assert seen == looks
+    np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)
+    np.testing.assert_allclose(found[2], filled / len(looks), atol=1e-5)
+
+
 def test_garments_come_largest_first(segmenter: GarmentSegmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     see(segmenter, monkeypatch, painted(((20, 10, 40, 30), {"upper": 0.9}), ((10, 40, 60, 90), {"dress": 0.8})))
     assert [(r.kind, r.box) for r in segmenter.segment(PHOTO)] == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -198,3 +199,29 @@ def test_presence_loss_looks_at_the_surest_pixels_that_may_be_of_the_kind() -> N
     assert train_segmenter.presence_loss(logits, below, torch.tensor([-1, 2]), share=2 / 3).item() == 0
     assert train_segmenter.presence_loss(logits, torch.full_like(below, 0b1111), torch.tensor([3, 0])).item() == 0
     assert train_segmenter.presence_loss(logits, anywhere, torch.tensor([-1, -1])).item() == 0
+
+
+def test_portraits_and_scenes_change_what_is_seen_and_resume_the_same(loaded: Loaded, tmp_path: Path) -> None:
+    pixels, allowed, tags = loaded
+    settings = train_segmenter.Settings(
+        data="",
+        output=str(tmp_path),
+        architecture="tf_efficientnet_lite0",
+        image_size=[64, 64],
+        train_size=[96, 64],
+        optimisation=Optimisation(steps=1, lr=1e-2),
+        street=2,
+        portraits=0.5,
+        scenes=0.5,
+    )
+    exact = tags == EXACT
+    seen, labels = train_segmenter.augment_pairs(pixels, allowed, exact, generator(0, 1), settings)
+    assert (seen.shape, seen.dtype) == ((13, 3, 96, 64), torch.float32)
+    assert (labels.shape, labels.dtype) == ((13, 24, 16), torch.int64)
+    assert 0 <= seen.min() <= seen.max() <= 1
+    again, _ = train_segmenter.augment_pairs(pixels, allowed, exact, generator(0, 1), settings)
+    assert torch.equal(seen, again)
+    plain, _ = train_segmenter.augment_pairs(
+        pixels, allowed, exact, generator(0, 1), replace(settings, portraits=0.0, scenes=0.0)
+    )
+    assert not torch.equal(seen, plain)

@@ -11,6 +11,7 @@ from PIL import Image
 from fashion_retrieval import FashionModel, Recognition
 from training.data.manifest import labelled_samples, read_lines
 from training.data.pixels import STREET_KINDS
+from training.eval_near import evaluate_near
 from training.metrics import bootstrap_interval, match_boxes
 
 _NOT_CLOTHING = frozenset({"null", "hair", "skin"})
@@ -55,6 +56,7 @@ def evaluate_segmentation(model: FashionModel, root: Path, split: str, names: li
             "category_right_and_box_interval": _interval(ends),
             "box": float(np.mean(boxed)),
         },
+        "near": evaluate_near(segmenter, root, split, names) if (segmenter := model.segmenter) else {},
     }
 
 

@@ -106,7 +106,7 @@ def _compare(folder: Path) -> str:
 
 
 def _details(figures: dict[str, Any]) -> list[str]:
-    recognition, words = figures["recognition"], figures["unseen_words"]
+    recognition, words, near = figures["recognition"], figures["unseen_words"], figures["segmentation"]["near"]
     groups = recognition["deepfashion"]
     sources = [name for name in groups if name != "all"]
     names = [name for name, row in groups["all"].items() if isinstance(row, dict)]
@@ -140,6 +140,21 @@ def _details(figures: dict[str, Any]) -> list[str]:
             [
                 (what, *(f"{recognition[what][key]:.3f}" for key in ("top1", *sources)))
                 for what in ("category", "colour")
+            ],
+        ),
+        "### Photos taken from near, without boxes\n\n"
+        f"{near['portraits']['photos']} portraits (head and chest) cut from the street photos with masks, and "
+        f"{near['one_garment']['photos']} users' photos of one garment.",
+        table(
+            ("figure", "measured"),
+            [
+                ("portraits, clothing IoU", f"{near['portraits']['clothing_iou']:.3f}"),
+                ("portraits, regions a photo", f"{near['portraits']['regions']:.2f}"),
+                (
+                    "one garment, kind of its largest region right",
+                    f"{near['one_garment']['kind_of_largest_region']:.3f}",
+                ),
+                ("one garment, found as one region", f"{near['one_garment']['one_region']:.3f}"),
             ],
         ),
         "### Words never trained on\n\n"

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from fashion_retrieval.config import SegmenterConfig
 from fashion_retrieval.models.segmenter import WEIGHTS_NAME, GarmentSegmenter
-from training.data.augment import colour_jitter, random_grid
+from training.data.augment import colour_jitter, draw_placement
 from training.data.pixels import (
     CLASSES,
     EXACT,
@@ -31,6 +31,7 @@ from training.data.pixels import (
     street_photos,
     tagged_photos,
 )
+from training.data.scenes import change_scenes, grain, portrait_places, repaint
 from training.errors import one_line_errors
 from training.loop import Optimisation, optimise, read_settings
 
@@ -57,6 +58,8 @@ class Settings:
     init: str = ""
     zoom: list[float] = field(default_factory=lambda: [0.3, 1.1])
     roam: float = 0.0
+    portraits: float = 0.0
+    scenes: float = 0.0
     most: int = 0
 
     def segmenter(self) -> SegmenterConfig:
@@ -117,33 +120,36 @@ def dice_loss(logits: Tensor, allowed: Tensor) -> Tensor:
 
 
 def augment_pairs(
-    pixels: Tensor,
-    allowed: Tensor,
-    size: tuple[int, int],
-    generator: torch.Generator,
-    zoom: tuple[float, float] = (0.3, 1.1),
-    roam: float = 0.0,
+    pixels: Tensor, allowed: Tensor, exact: Tensor, generator: torch.Generator, settings: Settings
 ) -> tuple[Tensor, Tensor]:
     """The same random flip, scale, shift and rotation for photos and labels; labels at a quarter of the size.
 
     Args:
         pixels: (b, 3, H, W) uint8.
         allowed: (b, H, W) int16, a bit per class.
-        size: (h, w) of the result.
+        exact: (b,) bool, photos of which every pixel is known.
         generator: The only source of chance.
-        zoom: Part of the photo's width that is seen, least and most.
-        roam: How far a close-up may lie from the photo's middle: 1 is as far as its edge.
+        settings: `train_size`; `zoom`, the part of the photo's width that is seen, least and most; `roam`, how far a
+            close-up may lie from the photo's middle, 1 is as far as its edge; `portraits`, the share that shows head
+            and chest; `scenes`, the share that gets another background and, as often, another colour.
 
     Returns:
         (b, 3, h, w) float32 in [0, 1] and (b, h/4, w/4) int64.
     """
-    grid = random_grid(len(pixels), size, generator, zoom=zoom, shift=0.25, roam=roam)
+    size, zoom = (settings.train_size[0], settings.train_size[1]), (settings.zoom[0], settings.zoom[1])
+    placement = draw_placement(len(pixels), size, generator, zoom, shift=0.25, roam=settings.roam)
+    if settings.portraits:
+        placement = portrait_places(allowed, placement, settings.portraits, generator)
+    grid = functional.affine_grid(placement, [len(pixels), 3, *size], align_corners=False)
     photos = functional.grid_sample(pixels.float().div_(255) - 1, grid, align_corners=False) + 1
-    coarse = grid[:, 2::4, 2::4]
     # Classes are numbered from 0 in the padding, where nothing is known: shift by one to tell them apart.
-    labels = functional.grid_sample(allowed[:, None].float(), coarse, mode="nearest", align_corners=False)[:, 0].long()
+    labels = functional.grid_sample(allowed[:, None].float(), grid, mode="nearest", align_corners=False)[:, 0].long()
     labels[labels == 0] = 2 ** len(CLASSES) - 1
-    return colour_jitter(photos, generator), labels
+    if settings.scenes:
+        photos = repaint(photos, labels, settings.scenes, generator)
+        photos, labels = change_scenes(photos, labels, exact, settings.scenes, generator)
+        photos = grain(photos, generator)
+    return colour_jitter(photos, generator), labels[:, 2::4, 2::4]
 
 
 def train(settings: Settings, sources: Sequence[tuple[int, tuple[Tensor, Tensor, Tensor]]]) -> GarmentSegmenter:
@@ -160,7 +166,6 @@ def train(settings: Settings, sources: Sequence[tuple[int, tuple[Tensor, Tensor,
     for module in segmenter.backbone.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
-    size, zoom = (settings.train_size[0], settings.train_size[1]), (settings.zoom[0], settings.zoom[1])
     forward = torch.compile(segmenter.forward, dynamic=False) if settings.compile else segmenter.forward
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
 
@@ -169,9 +174,9 @@ def train(settings: Settings, sources: Sequence[tuple[int, tuple[Tensor, Tensor,
         pixels, allowed, tags = (
             torch.cat([data[part][rows] for (_, data), rows in zip(sources, chosen, strict=True)]) for part in range(3)
         )
-        photos, labels = augment_pairs(pixels, allowed, size, generator, zoom, settings.roam)
-        logits = forward(((photos - mean) / std).contiguous(memory_format=torch.channels_last))
         exact = tags == EXACT
+        photos, labels = augment_pairs(pixels, allowed, exact, generator, settings)
+        logits = forward(((photos - mean) / std).contiguous(memory_format=torch.channels_last))
         pixel, dice = pixel_loss(logits[exact], labels[exact]), dice_loss(logits[exact], labels[exact])
         weak = pixel_loss(logits[~exact], labels[~exact]) + presence_loss(logits, labels, tags)
         figures = {"pixel": pixel.item(), "dice": dice.item(), "weak": weak.item()}

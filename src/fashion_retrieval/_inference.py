@@ -50,7 +50,7 @@ def for_inference(module: Module, device: torch.device, dtype: torch.dtype) -> M
     """
     ready = _copy(module, lambda tensor: tensor)
     for parent in list(ready.modules()):
-        for name, convolution, norm_name, norm in _normalised(parent):
+        for name, convolution, norm_name, norm in normalised(parent):
             setattr(parent, name, fuse_conv_bn_eval(convolution, norm))
             setattr(parent, norm_name, getattr(norm, "act", nn.Identity()))  # timm's apply an activation too
     placed = _copy(ready, lambda tensor: _placed(tensor, device, dtype))
@@ -100,7 +100,7 @@ def _copy(module: Module, change: Callable[[Tensor], Tensor]) -> Module:
     return new
 
 
-def _normalised(parent: nn.Module) -> Iterator[tuple[str, nn.Conv2d, str, nn.BatchNorm2d]]:
+def normalised(parent: nn.Module) -> Iterator[tuple[str, nn.Conv2d, str, nn.BatchNorm2d]]:
     """Convolutions of a module with the batch norm that comes right after each, with their names."""
     if type(parent) not in _IN_ORDER:
         return
@@ -114,10 +114,10 @@ def _placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
         return tensor.to(device)
     if tensor.ndim != 4:
         return tensor.to(device, dtype)
-    return _rounded(tensor, dtype).to(device, memory_format=torch.channels_last)
+    return rounded(tensor, dtype).to(device, memory_format=torch.channels_last)
 
 
-def _rounded(kernels: Tensor, dtype: torch.dtype) -> Tensor:
+def rounded(kernels: Tensor, dtype: torch.dtype) -> Tensor:
     """(out, in, h, w) in another type, each kernel's sum kept: what rounding one tap takes, the next one gets.
 
     Neighbouring pixels are much alike, so that a kernel's sum counts for more than its taps: of an EfficientNet in

@@ -58,7 +58,7 @@ def draw_changes(
         zoom: See `ZOOM`.
         erased: Share of the pictures of which a rectangle is made white (random erasing, Zhong et al., 2020).
     """
-    placement = _draw_placement(count, size, generator, zoom)
+    placement = draw_placement(count, size, generator, zoom)
     light, cast, contrast = _draw_light(count, generator)
     hidden = draw_hidden(count, erased, generator) if erased else None
     return Changes(placement, light, cast, contrast, hidden)
@@ -91,7 +91,7 @@ def apply_changes(crops: Tensor, size: tuple[int, int], changes: Changes | None)
 def draw_hidden(count: int, share: float, generator: torch.Generator) -> Tensor:
     """A random rectangle, a fifth to a half of each side, for a share of the pictures: `Changes.hidden`."""
     chosen = torch.rand(count, generator=generator) < share
-    extent = _uniform(0.2, 0.5, count, 2, generator=generator)
+    extent = uniform(0.2, 0.5, count, 2, generator=generator)
     corner = torch.rand(count, 2, generator=generator) * (1 - extent)
     return torch.stack([corner, corner + extent * chosen[:, None]], dim=1)
 
@@ -106,28 +106,12 @@ def erase(pixels: Tensor, hidden: Tensor) -> Tensor:
     return pixels.masked_fill((down[:, :, None] & across[:, None, :])[:, None], 1.0)
 
 
-def random_grid(
-    count: int,
-    size: tuple[int, int],
-    generator: torch.Generator,
-    zoom: tuple[float, float] = ZOOM,
-    shift: float = 0.1,
-    roam: float = 0.0,
-) -> Tensor:
-    """A grid per picture for a random flip, scale, aspect, rotation (7 degrees) and shift: (count, h, w, 2).
-
-    The shift grows by `roam` times what the scale leaves out of sight.
-    """
-    placement = _draw_placement(count, size, generator, zoom, shift, roam)
-    return functional.affine_grid(placement, [count, 3, *size], align_corners=False)
-
-
 def colour_jitter(pixels: Tensor, generator: torch.Generator) -> Tensor:
     """Random light, contrast and colour cast; pure white, the empty part, stays. (b, 3, h, w) in [0, 1], likewise."""
     return _relight(pixels, *_draw_light(len(pixels), generator))
 
 
-def _draw_placement(
+def draw_placement(
     count: int,
     size: tuple[int, int],
     generator: torch.Generator,
@@ -135,9 +119,13 @@ def _draw_placement(
     shift: float = 0.1,
     roam: float = 0.0,
 ) -> Tensor:
-    scale = _uniform(zoom[0], zoom[1], count, generator=generator)
-    aspect = _uniform(0.9, 1.1, count, generator=generator)
-    angle = _uniform(-0.12, 0.12, count, generator=generator)
+    """Random flip, scale, aspect, rotation (7 degrees) and shift for so many pictures: (count, 2, 3) of `affine_grid`.
+
+    The shift grows by `roam` times what the scale leaves out of sight.
+    """
+    scale = uniform(zoom[0], zoom[1], count, generator=generator)
+    aspect = uniform(0.9, 1.1, count, generator=generator)
+    angle = uniform(-0.12, 0.12, count, generator=generator)
     flip = (torch.rand(count, generator=generator) < 0.5).float() * 2 - 1
     cos, sin, ratio = angle.cos(), angle.sin(), size[0] / size[1]
     matrix = torch.zeros(count, 2, 3)
@@ -146,15 +134,15 @@ def _draw_placement(
     matrix[:, 1, 0] = flip * sin * scale * aspect / ratio
     matrix[:, 1, 1] = cos * scale
     reach = shift + roam * (1 - scale).clamp(min=0)
-    matrix[:, :, 2] = reach[:, None] * _uniform(-1, 1, count, 2, generator=generator)
+    matrix[:, :, 2] = reach[:, None] * uniform(-1, 1, count, 2, generator=generator)
     return matrix
 
 
 def _draw_light(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Light, cast and contrast of `Changes`."""
-    light = _uniform(0.85, 1.1, count, 1, 1, 1, generator=generator)
-    cast = _uniform(0.95, 1.05, count, 3, 1, 1, generator=generator)
-    return light, cast, _uniform(0.85, 1.15, count, 1, 1, 1, generator=generator)
+    light = uniform(0.85, 1.1, count, 1, 1, 1, generator=generator)
+    cast = uniform(0.95, 1.05, count, 3, 1, 1, generator=generator)
+    return light, cast, uniform(0.85, 1.15, count, 1, 1, 1, generator=generator)
 
 
 def _relight(pixels: Tensor, light: Tensor, cast: Tensor, contrast: Tensor) -> Tensor:
@@ -163,5 +151,6 @@ def _relight(pixels: Tensor, light: Tensor, cast: Tensor, contrast: Tensor) -> T
     return torch.where(white, pixels, changed).clamp_(0, 1)
 
 
-def _uniform(low: float, high: float, *shape: int, generator: torch.Generator) -> Tensor:
+def uniform(low: float, high: float, *shape: int, generator: torch.Generator) -> Tensor:
+    """Evenly between two values."""
     return low + (high - low) * torch.rand(*shape, generator=generator)

@@ -2,6 +2,7 @@
 
 python -m training.export model training/configs/export_compact.toml
 python -m training.export composer training/configs/export_compact.toml runs/agcn_compact/model
+python -m training.export bfloat16 training/configs/export_compact.toml
 python -m training.export card training/configs/export_compact.toml
 python -m training.export push src/fashion_retrieval/assets/compact your-name/compact --dry-run
 python -m training.export convert FOLDER
@@ -15,10 +16,11 @@ from typing import Annotated
 import typer
 
 from fashion_retrieval import FashionModel
+from fashion_retrieval.checkpoint import load
 from training.errors import one_line_errors
 from training.export.folder import publish
 from training.export.pickles import convert_folder
-from training.export.recipe import Settings, described, joined, with_composer
+from training.export.recipe import Settings, described, in_bfloat16, joined, with_composer
 from training.settings import read_settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -42,6 +44,14 @@ def composer(
     with one_line_errors():
         settings = read_settings(config, Settings)
         publish(with_composer(settings, trained), settings)
+
+
+@app.command()
+def bfloat16(config: Config) -> None:
+    """Round the folder's image tower, by what photos show it, to weights that bfloat16 holds exactly."""
+    with one_line_errors():
+        settings = read_settings(config, Settings)
+        publish(in_bfloat16(settings), settings, source=load(Path(settings.output)))
 
 
 @app.command()

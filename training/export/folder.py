@@ -19,17 +19,23 @@ from training.export.parts import RUNTIMES, check_output
 from training.export.recipe import Settings
 
 
-def publish(bundle: Bundle, settings: Settings) -> None:
+def publish(bundle: Bundle, settings: Settings, *, source: Bundle | None = None) -> None:
     """Save a bundle as the recipe's output, once what was saved is loaded again and compared; the rest is said.
+
+    Args:
+        bundle: What is saved.
+        settings: Of the recipe.
+        source: What it must agree with; without it, the bundle as it is.
 
     Raises:
         ConfigError: The output holds what is no model.
         WeightsError: What was saved is too far from what was trained; the output is as it was.
     """
     output = Path(settings.output)
-    trained = FashionModel(bundle, model_id=settings.card_id, dtype="float32")
+    model = FashionModel(bundle, model_id=settings.card_id, dtype="float32")
+    trained = FashionModel(source, model_id=settings.card_id, dtype="float32") if source else model
     with replaced(output) as folder:
-        trained.save_pretrained(folder, card_id=settings.card_id)
+        model.save_pretrained(folder, card_id=settings.card_id)
         saved = FashionModel.from_pretrained(folder, device=trained.device, dtype="float32", backend="torch")
         agreement = compare(trained, saved)
         agreement.check(least_cosine=settings.least_cosine, least_pixels=settings.least_pixels)

@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -288,23 +288,17 @@ def _build_clip(model: Mapping[str, Any]) -> CLIP | CustomTextCLIP:
 
 def _build_tokenizer(text: Mapping[str, Any], folder: Path) -> Callable[[list[str]], Tensor]:
     options = {"context_length": text.get("context_length", 77)} | text.get("tokenizer_kwargs", {})
+    tokenizer: Callable[[list[str]], Tensor]
     if not text.get("hf_tokenizer_name"):
-        return _clip_tokenizer(json.dumps(options, sort_keys=True))
+        ready = options.keys() == {"context_length"}  # another one would unpack CLIP's vocabulary again
+        tokenizer = partial(open_clip.tokenize, **options) if ready else SimpleTokenizer(**options)
+        return tokenizer
     options |= {"trust_remote_code": False, "local_files_only": True}
     try:
-        tokenizer: Callable[[list[str]], Tensor] = HFTokenizer(
-            str(folder), tokenizer_mode=text.get("tokenizer_mode"), **options
-        )
+        tokenizer = HFTokenizer(str(folder), tokenizer_mode=text.get("tokenizer_mode"), **options)
     except ImportError as error:
         remedy = "pip install 'fashion-retrieval[hf]'"
         raise MissingExtraError(f"the tokenizer of {folder} needs transformers ({error}); run: {remedy}") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"the tokenizer in {folder} can't be read ({error}); download the model again") from error
-    return tokenizer
-
-
-@cache
-def _clip_tokenizer(options: str) -> Callable[[list[str]], Tensor]:
-    """CLIP's own tokenizer; its vocabulary takes longer to unpack than a small model to load."""
-    tokenizer: Callable[[list[str]], Tensor] = SimpleTokenizer(**json.loads(options))
     return tokenizer

@@ -28,6 +28,9 @@ _MIN_SHARE = 0.45  # of the clothing probability, for a kind to be in the photo
 _MIN_SCORE = 0.75  # of a region, unless it is the surest one
 _CLOTHING = 0.5
 _WORKING_SIDE = 1024
+_NEAR = 1 / 3  # of the photo is not background: seen from near
+_FAR = 3 / 4  # of the input's size, for a look from further away
+_RIVAL = 0.5  # of a kind's own probability where it is likeliest, for another of its family to be as good a name
 _FAMILIES = (("upper", "outerwear", "dress"), ("trousers", "shorts", "skirt", "legwear"))
 """Kinds that are easily taken for one another; in a box their probabilities add up."""
 _REACH = {"footwear": 2.0, "legwear": 2.0}
@@ -93,25 +96,38 @@ class GarmentSegmenter(nn.Module):
 
     @torch.inference_mode()
     def probabilities(self, image: Image.Image) -> NDArray[np.float32]:
-        """RGB photo -> (c, h, w) float32, summing to 1 over the classes; large photos at `_WORKING_SIDE` pixels."""
-        ratio = max(self.config.image_size) / max(image.size)
+        """RGB photo -> (c, h, w) float32, summing to 1 over the classes; large photos at `_WORKING_SIDE` pixels.
+
+        Where people and garments fill much of the photo, it is looked at once more from further away, where they have
+        the size that they mostly have, and the mean is given.
+        """
+        longest = max(self.config.image_size)
+        inside = self._shares(image, longest)
+        if 1 - inside[:, self.config.classes.index(BACKGROUND)].mean() > _NEAR:
+            far = self._shares(image, round(_FAR * longest))
+            inside = (inside + functional.interpolate(far, inside.shape[-2:], mode="bilinear", align_corners=False)) / 2
+        working = min(1.0, _WORKING_SIDE / max(image.size))
+        size = max(1, round(image.height * working)), max(1, round(image.width * working))
+        if inside.shape[-2:] != size:
+            inside = functional.interpolate(inside, size, mode="bilinear", align_corners=False)
+        return inside[0].cpu().numpy()
+
+    def _shares(self, image: Image.Image, longest: int) -> Tensor:
+        """RGB photo -> (1, c, h, w) float32, summing to 1 over the classes, seen with `longest` pixels on its side."""
+        ratio = longest / max(image.size)
         inner = max(1, round(image.height * ratio)), max(1, round(image.width * ratio))
         padded = self._padded(resized(image, inner, "bilinear"))
         logits = self(padded).contiguous()  # a class at a time, not a pixel: softmax is faster so
         full = functional.interpolate(logits, padded.shape[-2:], mode="bilinear", align_corners=False)
-        working = min(1.0, _WORKING_SIDE / max(image.size))
-        size = max(1, round(image.height * working)), max(1, round(image.width * working))
-        inside = full[..., : inner[0], : inner[1]].softmax(1)
-        if inside.shape[-2:] != size:
-            inside = functional.interpolate(inside, size, mode="bilinear", align_corners=False)
-        return inside[0].cpu().numpy()
+        return full[..., : inner[0], : inner[1]].softmax(1)
 
     def _regions(self, probabilities: NDArray[np.float32]) -> list[Region]:
         """Garments at the size of the probabilities.
 
         Whether a pixel is clothing is decided first: a coat that might be a dress is clothing for sure. Its kind comes
-        second, among the kinds of which the photo shows a garment: what is too small or too unsure for one of its own
-        goes to the runner-up. Regions that are hardly surer clothing than not are left out, but for the surest.
+        second, among the kinds of which the photo shows a garment: what is too small or too unsure for one of its own,
+        or as well part of a larger one, goes to the runner-up. Regions that are hardly surer clothing than not are left
+        out, but for the surest.
         """
         others = [i for i, kind in enumerate(self.config.classes) if kind in (BACKGROUND, PERSON)]
         garments = [i for i in range(len(self.config.classes)) if i not in others]
@@ -127,6 +143,8 @@ class GarmentSegmenter(nn.Module):
             parts = _instances(kinds == row, self._reach(garments[row]))
             if any(_is_garment(part, probabilities[garments[row]], total, least) for part in parts):
                 found[row] = parts
+        for row in _doubles({row: self.config.classes[garments[row]] for row in found}, winner, shares):
+            del found[row]
         kept = list(found)
         stray = ~np.isin(winner, kept)
         if kept and stray.any():
@@ -195,6 +213,22 @@ def _separable(width: int) -> nn.Sequential:
 def _is_garment(mask: NDArray[np.bool_], share: NDArray[np.float32], total: NDArray[np.float32], least: float) -> bool:
     """Whether pixels of one kind are many and sure enough to be a garment of their own."""
     return bool(np.count_nonzero(mask) >= least and (share[mask] / total[mask]).mean() >= _MIN_SHARE)
+
+
+def _doubles(names: dict[int, str], winner: NDArray[np.int8], shares: NDArray[np.float32]) -> list[int]:
+    """Of the kinds in some rows, those that where they win might nearly as well be a larger one of their family.
+
+    A jacket and a shirt below it are each sure of their kind; a jacket that is half a shirt is one garment.
+    """
+    by_size = sorted(names, key=lambda row: np.count_nonzero(winner == row))
+    doubles = []
+    for place, row in enumerate(by_size):
+        family = next((family for family in _FAMILIES if names[row] in family), ())
+        own = winner == row
+        rivals = [shares[rival][own].sum() for rival in by_size[place + 1 :] if names[rival] in family]
+        if rivals and max(rivals) > _RIVAL * shares[row][own].sum():
+            doubles.append(row)
+    return doubles
 
 
 def _bounds(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:

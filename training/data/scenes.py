@@ -1,0 +1,135 @@
+"""Pixel labels for photos that were never taken: people seen from near, in other colours, before other scenes.
+
+The photos with pixel masks are few, full-length and of one style. Cutting their people out along the masks and pasting
+them elsewhere (copy-paste, Ghiasi et al., 2021) keeps the labels exact, and so does painting a garment anew.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fashion_retrieval.taxonomy import KINDS
+from training.data.augment import uniform
+from training.data.pixels import bits
+
+_LEAST = 0.03
+"""Part of the picture that a cut-out must fill."""
+_BACKGROUND = bits("background")
+
+
+def portrait_places(allowed: Tensor, placement: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Move a share of the placements onto heads and chests: what a portrait shows, cut off below.
+
+    Args:
+        allowed: (b, H, W) int, a bit per class.
+        placement: (b, 2, 3) of `affine_grid`.
+        share: Of the photos, 0 to 1; those without a known person stay.
+        generator: The only source of chance.
+
+    Returns:
+        (b, 2, 3), likewise.
+    """
+    count, height, width = allowed.shape
+    subject = _subject(allowed)
+    rows = subject.flatten(2).any(2)
+    top = rows.float().argmax(1)
+    reach = (top[:, None] + torch.arange(max(1, height // 12))).clamp(max=height - 1)
+    head = subject[torch.arange(count)[:, None], reach].any(1).float()
+    middle = (head * torch.arange(width)).sum(1) / head.sum(1).clamp(min=1)
+    centre = torch.stack([middle / width, top / height], dim=1) * 2 - 1
+    chosen = (torch.rand(count, generator=generator) < share) & rows.any(1)
+    scale = uniform(0.22, 0.55, count, generator=generator)
+    offset = torch.stack(
+        [uniform(-0.35, 0.35, count, generator=generator), uniform(0.5, 1.0, count, generator=generator)], dim=1
+    )
+    moved = placement * (scale / placement[:, 1, 1])[:, None, None]
+    moved[:, :, 2] = centre + scale[:, None] * offset
+    return torch.where(chosen[:, None, None], moved, placement)
+
+
+def repaint(photos: Tensor, allowed: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Give one garment of a share of the photos another mean colour; folds and prints stay.
+
+    Args:
+        photos: (b, 3, h, w) float32 in [0, 1].
+        allowed: (b, h, w) int64, a bit per class.
+        share: Of the photos, 0 to 1.
+        generator: The only source of chance.
+
+    Returns:
+        (b, 3, h, w) float32 in [0, 1].
+    """
+    count = len(photos)
+    powers = torch.tensor([bits(kind) for kind in KINDS])
+    garment = _subject(allowed)
+    present = torch.stack([((allowed == power) & garment).flatten(1).any(1) for power in powers], dim=1)
+    chosen = torch.rand(count, len(powers), generator=generator).mul(present).argmax(1)
+    area = (allowed == powers[chosen][:, None, None]) & garment
+    area &= (torch.rand(count, generator=generator) < share)[:, None, None]
+    pixels = area.flatten(1).sum(1).clamp(min=1)[:, None]
+    mean = (photos * area[:, None]).flatten(2).sum(2) / pixels
+    grey = torch.rand(count, 1, generator=generator) ** 1.5
+    colour = (grey + uniform(-0.3, 0.3, count, 3, generator=generator)).clamp(0, 1)
+    contrast = uniform(0.4, 1.2, count, 1, 1, 1, generator=generator)
+    painted = (photos - mean[:, :, None, None]) * contrast + colour[:, :, None, None]
+    return torch.where(area[:, None], painted.clamp(0, 1), photos)
+
+
+def change_scenes(
+    photos: Tensor, allowed: Tensor, exact: Tensor, share: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Put the people and products of a share of the photos before another photo or a painted backdrop.
+
+    Args:
+        photos: (b, 3, h, w) float32 in [0, 1].
+        allowed: (b, h, w) int64, a bit per class.
+        exact: (b,) bool, photos of which every pixel is known: only these are put behind others.
+        share: Of the photos, 0 to 1; those whose subject is not known, or hardly to be seen, stay.
+        generator: The only source of chance.
+
+    Returns:
+        Photos and classes, likewise.
+    """
+    count, size = len(photos), (photos.shape[2], photos.shape[3])
+    subject = _subject(allowed)
+    known = subject.flatten(1).float().mean(1) >= _LEAST
+    chosen = (torch.rand(count, generator=generator) < share) & known
+    behind = exact.nonzero().flatten()
+    painted = torch.rand(count, generator=generator) < (0.5 if len(behind) else 1.0)
+    drawn = _backdrops(count, size, generator)
+    if len(behind):
+        source = behind[torch.randint(len(behind), (count,), generator=generator)]
+        drawn = torch.where(painted[:, None, None, None], drawn, photos[source])
+        classes = torch.where(painted[:, None, None], _BACKGROUND, allowed[source])
+    else:
+        classes = torch.full_like(allowed, _BACKGROUND)
+    inner = functional.max_pool2d(-subject[:, None].float(), 3, stride=1, padding=1)[:, 0] < 0  # without its fringe
+    keep = inner | ~chosen[:, None, None]
+    soft = functional.avg_pool2d(keep[:, None].float(), 3, stride=1, padding=1, count_include_pad=False)
+    return photos * soft + drawn * (1 - soft), torch.where(keep, allowed, classes)
+
+
+def grain(photos: Tensor, generator: torch.Generator, most: float = 0.06) -> Tensor:
+    """Noise of up to this standard deviation, on half of the photos: close-ups cut from small photos have none."""
+    amount = (uniform(-most, most, len(photos), 1, 1, 1, generator=generator)).clamp(min=0)
+    return (photos + amount * torch.randn(photos.shape, generator=generator)).clamp_(0, 1)
+
+
+def _subject(allowed: Tensor) -> Tensor:
+    """Pixels that can't be background."""
+    return (allowed & _BACKGROUND) == 0
+
+
+def _backdrops(count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Painted backgrounds, from one flat colour to stripes and patches: (count, 3, h, w) in [0, 1]."""
+    drawn = []
+    for _ in range(count):
+        cells = [int(2 ** (5 * value)) for value in torch.rand(2, generator=generator).tolist()]
+        base = torch.rand(3, 1, 1, generator=generator)
+        strength = float(torch.rand((), generator=generator)) * 0.8
+        patches = base + strength * (torch.rand(3, *cells, generator=generator) - 0.5)
+        smooth = bool(torch.rand((), generator=generator) < 0.5)
+        drawn.append(functional.interpolate(patches[None], size, mode="bilinear" if smooth else "nearest")[0])
+    return torch.stack(drawn).clamp(0, 1)
