@@ -353,6 +353,26 @@ def test_garments_stay_with_their_photo_in_batches_of_any_size() -> None:
     assert [one.to_dict() for one in single] == [one.to_dict() for one in found]
 
 
+def test_the_texts_of_a_call_are_encoded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for the categories and once for all that is asked of the garments; a second call asks nothing new."""
+    fresh = FashionModel.from_pretrained(tiny_folder(tmp_path / "model"), device="cpu", dtype="float32")
+    calls: list[int] = []
+    encode_text = fresh.encoder.encode_text
+
+    def counted(tokens: Tensor) -> Tensor:
+        calls.append(len(tokens))
+        return encode_text(tokens)
+
+    monkeypatch.setattr(fresh.encoder, "encode_text", counted)
+    boxes = [[0, 0, 20, 30], [10, 10, 47, 60], [5, 30, 40, 64]]
+    found = fresh.recognize(drawn_photo(), boxes=boxes, segmenter=None)
+    assert len(found.garments) == 3
+    assert len(calls) == 2
+    before = len(calls)
+    assert fresh.recognize(drawn_photo(), boxes=boxes, segmenter=None).garments == found.garments
+    assert len(calls) == before
+
+
 def test_no_photos_give_no_results() -> None:
     assert recogniser().recognise([], model_id="fixed", top_k=1, batch_size=1) == []
 

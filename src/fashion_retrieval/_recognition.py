@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -105,10 +105,16 @@ class Recogniser:
             regions += [(pixels, region) for region in photo.regions]
             looks += [look(pixels, region.mask, around=around) for region in photo.regions]
         crops, masked = self._views(regions, batch_size)
-        self._prepare([seen.dominant or _NO_COLOUR for seen in looks])
+        dominant = [seen.dominant or _NO_COLOUR for seen in looks]
+        self._prepare((self.taxonomy.category, colour) for colour in dominant)
+        shares = [
+            self.category_probabilities(crop, colour, region.kind)
+            for (_, region), crop, colour in zip(regions, crops, dominant, strict=True)
+        ]
+        self._prepare_attributes(shares)
         garments = iter(
-            self._garment(region, crop, inside, seen, top_k)
-            for (_, region), crop, inside, seen in zip(regions, crops, masked, looks, strict=True)
+            self._garment(region, found, attribute_view(crop, inside), inside, seen, top_k)
+            for (_, region), found, crop, inside, seen in zip(regions, shares, crops, masked, looks, strict=True)
         )
         return [
             Recognition(
@@ -169,22 +175,34 @@ class Recogniser:
         """The classes of the category group, for a colour, or of an attribute group, for a category."""
         key = id(group), about
         if key not in self._questions:
-            if isinstance(about, str):
-                prompts = [category_prompts(group, value, about) for value in group.values]
-            else:
-                prompts = [attribute_prompts(group, value, about) for value in group.values]
-            self._questions[key] = group, self._asked(group, prompts, group.name)
+            self._questions[key] = group, self._asked(group, _prompts(group, about), group.name)
         return self._questions[key][1]
 
     def _asked(self, group: Group, prompts: Sequence[Sequence[str]], calibrated: str) -> Question:
         scale = self.encoder.logit_scale * self.calibration.get(calibrated, 1.0)
         return Question.of(self.prompts, prompts, len(group.templates), scale)
 
-    def _prepare(self, colours: Sequence[str]) -> None:
-        """Embed all category prompts of a call in one go."""
+    def _prepare(self, questions: Iterable[tuple[Group, Value | str]], texts: Iterable[str] = ()) -> None:
+        """Embed the prompts of these questions, and texts, in one go."""
+        new = {(id(group), about): group for group, about in questions if (id(group), about) not in self._questions}
+        prompts = [prompt for (_, about), group in new.items() for one in _prompts(group, about) for prompt in one]
+        self.prompts.add([*prompts, *texts])
+
+    def _prepare_attributes(self, shares: Sequence[Tensor]) -> None:
+        """Embed what will be asked of garments of these category probabilities, all at once."""
+        questions, texts = [], []
+        for found in shares:
+            nouns = self.nouns(found)
+            category = nouns[0][0]
+            groups = [group for group in self.taxonomy.attributes if group.applies(category)]
+            questions += [(group, noun) for group in groups for noun, _ in nouns]
+            if category not in self._colours:
+                texts += [text for prompts in self._colour_prompts(category) for text in prompts]
+        self._prepare(questions, texts)
+
+    def _colour_prompts(self, category: Value) -> list[list[str]]:
         group = self.taxonomy.category
-        new = [name for name in set(colours) if (id(group), name) not in self._questions]
-        self.prompts.add(p for name in new for value in group.values for p in category_prompts(group, value, name))
+        return [category_prompts(group, category, name)[: len(group.templates)] for name in PALETTE]
 
     def colours(
         self, pixels: NDArray[np.uint8], region: NDArray[np.bool_], masked: Tensor, category: Value
@@ -194,19 +212,16 @@ class Recogniser:
 
     def _weighed(self, seen: Look, masked: Tensor, category: Value) -> tuple[Colour, ...]:
         if category not in self._colours:
-            group = self.taxonomy.category
-            prompts = [category_prompts(group, category, name)[: len(group.templates)] for name in PALETTE]
-            self._colours[category] = self._asked(group, prompts, "colour")
+            self._colours[category] = self._asked(self.taxonomy.category, self._colour_prompts(category), "colour")
         shares = self._colours[category].probabilities(masked)
         prior = {name: share**_ENCODER_TRUST for name, share in zip(PALETTE, shares.tolist(), strict=True)}
         return seen.colours(prior=prior)
 
-    def _garment(self, region: Region, crop: Tensor, masked: Tensor, seen: Look, top_k: int) -> Garment:
+    def _garment(self, region: Region, shares: Tensor, view: Tensor, masked: Tensor, seen: Look, top_k: int) -> Garment:
         values = self.taxonomy.category.values
-        shares = self.category_probabilities(crop, seen.dominant or _NO_COLOUR, region.kind)
         categories = _ranked(values, shares, top_k)
         category = next(value for value in values if value.name == categories[0].name)
-        view, nouns = attribute_view(crop, masked), self.nouns(shares)
+        nouns = self.nouns(shares)
         attributes = {g.name: self._attribute(g, category, nouns, view, top_k) for g in self.taxonomy.attributes}
         return Garment(
             box=region.box,
@@ -229,6 +244,13 @@ class Recogniser:
             certainty = best.probability if absent else 1 - best.probability
             return Attribute(group.name, None, certainty, "not_visible", scores)
         return Attribute(group.name, best.name, best.probability, "visible", scores)
+
+
+def _prompts(group: Group, about: Value | str) -> list[list[str]]:
+    """Of each value: of the category group with a colour, of an attribute group with a category."""
+    if isinstance(about, str):
+        return [category_prompts(group, value, about) for value in group.values]
+    return [attribute_prompts(group, value, about) for value in group.values]
 
 
 def _ranked(values: Sequence[Value], shares: Tensor, top_k: int) -> tuple[Score, ...]:

@@ -102,7 +102,7 @@ class Encoder(nn.Module):
         digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
         for name, value in sorted(self.clip.state_dict().items()):
             digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
 
     def preprocess(self, image: RGB) -> Tensor:
