@@ -61,12 +61,15 @@ def for_inference(module: Module, device: torch.device, dtype: torch.dtype) -> M
     return placed
 
 
-def _keep_first_maps(tower: EfficientNet, source: EfficientNet, device: torch.device, dtype: torch.dtype) -> None:
-    def precise(part: nn.Module) -> nn.Module:
-        return _copy(part, lambda tensor: _placed(tensor, device, torch.float32))
+def first_maps(tower: EfficientNet) -> tuple[nn.Module, nn.Module]:
+    """What stays float32 on a CPU: the stem's convolution and the first stage."""
+    return tower.conv_stem, tower.blocks[0]
 
-    tower.conv_stem = precise(source.conv_stem)
-    tower.blocks[0] = nn.Sequential(precise(source.blocks[0]), _Rounded(dtype))
+
+def _keep_first_maps(tower: EfficientNet, source: EfficientNet, device: torch.device, dtype: torch.dtype) -> None:
+    stem, stage = (_copy(part, lambda tensor: _placed(tensor, device, torch.float32)) for part in first_maps(source))
+    tower.conv_stem = stem
+    tower.blocks[0] = nn.Sequential(stage, _Rounded(dtype))
 
 
 class _Rounded(nn.Module):

@@ -13,18 +13,19 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
+from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from fashion_retrieval._inference import normalised
+from fashion_retrieval._inference import first_maps, normalised
 from fashion_retrieval.models.encoder import Encoder
 from training.data.crops import read_crop
 from training.data.manifest import labelled_samples
 
 Layer = nn.Conv2d | nn.Linear
 
-PHOTOS = 128
+PHOTOS = 192
 """Labelled garments whose inputs are looked at."""
 _DAMPING = 0.01
 """Added to the second moments' diagonal, in its means."""
@@ -62,14 +63,20 @@ def rounded_encoder(encoder: Encoder, batches: Iterable[Tensor]) -> Encoder:
 
 
 def _layers(tower: nn.Module) -> Iterator[tuple[Layer, Tensor]]:
-    """Each layer with its bias, batch norms having been folded into the kernels before them; they keep the bias."""
+    """Each layer with its bias, batch norms having been folded into the kernels before them; they keep the bias.
+
+    The first maps stay as they are: under bfloat16 a CPU computes them in float32.
+    """
+    parts = [part for part in tower.modules() if isinstance(part, EfficientNet)]
+    exact = {module for part in parts for first in first_maps(part) for module in first.modules()}
     biases: dict[nn.Module, Tensor] = {}
     for parent in tower.modules():
         for _, convolution, _, norm in normalised(parent):
-            _fold(convolution, norm)
-            biases[convolution] = norm.bias
+            if convolution not in exact:
+                _fold(convolution, norm)
+                biases[convolution] = norm.bias
     for module in tower.modules():
-        if isinstance(module, Layer):
+        if isinstance(module, Layer) and module not in exact:
             bias = biases.get(module, module.bias)
             yield module, torch.zeros(module.weight.shape[0]) if bias is None else bias
 
@@ -119,9 +126,6 @@ def _round(layer: Layer, bias: Tensor, moment: Tensor) -> None:
     """Round a layer's weights and bias in place; each takes over what those rounded before it left."""
     groups = len(moment)
     weights = torch.cat([bias.view(groups, -1, 1), layer.weight.view(groups, -1, moment.shape[1] - 1)], dim=2)
-    order = _order(moment)
-    moment = moment.gather(1, order[:, :, None].expand_as(moment)).gather(2, order[:, None].expand_as(moment))
-    weights = weights.gather(2, order[:, None].expand_as(weights))
     diagonal = moment.diagonal(dim1=1, dim2=2)
     damped = moment + torch.diag_embed((_DAMPING * diagonal.mean(1, keepdim=True)).expand_as(diagonal))
     spread = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True)
@@ -130,12 +134,5 @@ def _round(layer: Layer, bias: Tensor, moment: Tensor) -> None:
         left = (weights[:, :, place] - exact) / spread[:, place, place, None]
         weights[:, :, place] = exact
         weights[:, :, place + 1 :] -= left[:, :, None] * spread[:, None, place, place + 1 :]
-    weights = weights.gather(2, order.argsort(dim=1)[:, None].expand_as(weights))
     bias.copy_(weights[:, :, 0].flatten())
     layer.weight.copy_(weights[:, :, 1:].reshape(layer.weight.shape))
-
-
-def _order(moment: Tensor) -> Tensor:
-    """(groups, 1 + k): the bias first, since nothing makes up for it but weights; then what counts most."""
-    weights = moment.diagonal(dim1=1, dim2=2)[:, 1:].argsort(dim=1, descending=True) + 1
-    return functional.pad(weights, (1, 0))

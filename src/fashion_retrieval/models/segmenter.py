@@ -30,7 +30,7 @@ _CLOTHING = 0.5
 _WORKING_SIDE = 1024
 _NEAR = 1 / 3  # of the photo is not background: seen from near
 _FAR = 3 / 4  # of the input's size, for a look from further away
-_RIVAL = 0.5  # of a kind's own probability where it is likeliest, for another of its family to be as good a name
+_RIVAL = 0.4  # of a kind's own probability where it is likeliest, for another of its family to be as good a name
 _FAMILIES = (("upper", "outerwear", "dress"), ("trousers", "shorts", "skirt", "legwear"))
 """Kinds that are easily taken for one another; in a box their probabilities add up."""
 _REACH = {"footwear": 2.0, "legwear": 2.0}
