@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ class Half:
 
 def test_figures_by_hand(tmp_path: Path) -> None:
     pack = write_pack(tmp_path)
-    found = evaluate_near(Half(), pack, "train", STREET_LABELS)
+    found = evaluate_near(SimpleNamespace(segmenter=Half()), pack, "train", STREET_LABELS)  # type: ignore[arg-type]  # a segmenter is all it asks of a model
     kinds = [kind for _, split, kind in CLOTHING if split == "train"]
     assert found["one_garment"] == {
         "photos": len(kinds), "kind_of_largest_region": pytest.approx(kinds.count("Dress") / len(kinds)),

@@ -37,7 +37,18 @@ LAYERS = [
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 UPWARDS = {("results", "draw")}
 """The one import against the stairs, inside a method: a result draws itself."""
-TRAINING_MAY = {"__init__", "_files", "checkpoint", "colours", "config", "errors", "hub", "models", "taxonomy"}
+TRAINING_MAY = {
+    "__init__",
+    "_files",
+    "_inference",
+    "checkpoint",
+    "colours",
+    "config",
+    "errors",
+    "hub",
+    "models",
+    "taxonomy",
+}
 HEAVY = {"torch", "torchvision", "open_clip", "segment_anything", "timm", "transformers"}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fashion_retrieval.results import Region, Segmenter
+from fashion_retrieval import FashionModel
 from training.data.pixels import CLASSES, STREET_KINDS, clothing_photos, street_photos
 
 _PERSON = CLASSES.index("person")
@@ -18,16 +18,19 @@ _BUST = 0.38
 _ENLARGED = 3
 
 
-def evaluate_near(segmenter: Segmenter, root: Path, split: str, names: list[str]) -> dict[str, Any]:
+def evaluate_near(model: FashionModel, root: Path, split: str, names: list[str]) -> dict[str, Any]:
     """Clothing of portraits against the rest; and whether one garment is one region, of the right kind.
 
     Args:
-        segmenter: Without boxes.
+        model: Its segmenter is asked without boxes.
         root: The open data pack.
         split: A split of it.
         names: What the values of street masks mean.
     """
     kinds = np.array([CLASSES.index(STREET_KINDS.get(name, "other")) for name in names])
+    segmenter = model.segmenter
+    if segmenter is None:
+        return {}
     overlap = union = 0
     regions = []
     people = street_photos(root, split)
@@ -37,7 +40,9 @@ def evaluate_near(segmenter: Segmenter, root: Path, split: str, names: list[str]
             image, truth = portrait(opened.convert("RGB"), kinds[np.asarray(mask)])
         found = segmenter.segment(image)
         regions.append(len(found))
-        guess = _clothing(found, (image.height, image.width))[_ENLARGED // 2 :: _ENLARGED, _ENLARGED // 2 :: _ENLARGED]
+        guess = _joined([region.mask for region in found], (image.height, image.width))[
+            _ENLARGED // 2 :: _ENLARGED, _ENLARGED // 2 :: _ENLARGED
+        ]
         overlap += int((guess & (truth > _PERSON)).sum())
         union += int((guess | (truth > _PERSON)).sum())
     alone = clothing_photos(root, split)
@@ -75,8 +80,8 @@ def portrait(image: Image.Image, truth: NDArray[np.int64]) -> tuple[Image.Image,
     return large, truth[top:bottom, left:right]
 
 
-def _clothing(found: list[Region], size: tuple[int, int]) -> NDArray[np.bool_]:
-    guess = np.zeros(size, bool)
-    for region in found:
-        guess |= region.mask
-    return guess
+def _joined(masks: list[NDArray[np.bool_]], size: tuple[int, int]) -> NDArray[np.bool_]:
+    joined = np.zeros(size, bool)
+    for mask in masks:
+        joined |= mask
+    return joined

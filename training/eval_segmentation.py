@@ -56,7 +56,7 @@ def evaluate_segmentation(model: FashionModel, root: Path, split: str, names: li
             "category_right_and_box_interval": _interval(ends),
             "box": float(np.mean(boxed)),
         },
-        "near": evaluate_near(segmenter, root, split, names) if (segmenter := model.segmenter) else {},
+        "near": evaluate_near(model, root, split, names),
     }
 
 
