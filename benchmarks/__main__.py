@@ -24,7 +24,7 @@ import typer
 
 from benchmarks import encode, gpu, memory, preprocess, report, single, startup
 from fashion_retrieval.errors import FashionRetrievalError
-from fashion_retrieval.hub import EMBEDDED
+from fashion_retrieval.hub.download import EMBEDDED
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "transformers", "openvino", "onnxruntime", "nncf", "pillow")

@@ -15,8 +15,8 @@ from benchmarks import contenders, material, peak
 from benchmarks.contenders import Encode
 from benchmarks.rounds import interleave, paired
 from fashion_retrieval import FashionModel
-from fashion_retrieval._files import sha256
-from fashion_retrieval.hub import EMBEDDED, resolve
+from fashion_retrieval._utils.files import sha256
+from fashion_retrieval.hub.download import EMBEDDED, resolve
 
 BASELINE = "open_clip batched"
 LEAST_COSINE = {"fp32": 0.99999, "bf16": 0.9999, "int8": 0.99}
@@ -55,14 +55,14 @@ def rows(model: str, cache: Path, device: str, calibration: Sequence[Path]) -> l
                 listed.append(Row(f"ours, {backend}", precision, make, ours=True))
     if device == "cpu":
         for backend in ("openvino", "onnx"):
-            make = partial(_quantised, plain, cache, backend, model, calibration)
+            make = partial(_quantized, plain, cache, backend, model, calibration)
             listed.append(Row(f"ours, {backend}", "int8", make, ours=True))
     return listed
 
 
-def _quantised(plain: Path, cache: Path, backend: str, model: str, calibration: Sequence[Path]) -> Encode:
+def _quantized(plain: Path, cache: Path, backend: str, model: str, calibration: Sequence[Path]) -> Encode:
     """Ours with an int8 model, calibrated on photos that are not timed."""
-    from fashion_retrieval._export import export_model
+    from fashion_retrieval.export.export import export_model
 
     weights = sha256(plain / "open_clip_model.safetensors")  # of other weights there is another copy
     folder = cache / f"{model}_{weights[:12]}_{backend}_int8"
@@ -95,12 +95,12 @@ def measure(model: str, cache: Path, device: str, *, count: int, rounds: int) ->
     seconds = interleave({name: partial(encode, files) for name, encode in ready.items()}, rounds, label=model)
     table = {}
     for name, row in kinds.items():
-        cosine, centred = agreement(found[name], found[BASELINE])
+        cosine, centered = agreement(found[name], found[BASELINE])
         table[name] = {
             "precision": row.precision,
             "ours": row.ours,
             "least_cosine": round(cosine, 7),
-            "least_centred_cosine": round(centred, 7),
+            "least_centered_cosine": round(centered, 7),
             "correct": not row.ours or cosine >= LEAST_COSINE[row.precision],
             "images_per_second": round(count / float(np.median(seconds[name])), 1),
             "against": {
@@ -116,7 +116,7 @@ def measure(model: str, cache: Path, device: str, *, count: int, rounds: int) ->
 
 
 def agreement(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> tuple[float, float]:
-    """The least cosine of rows, (N, D) L2-normalised, and the same with the mean embedding taken out of both.
+    """The least cosine of rows, (N, D) L2-normalized, and the same with the mean embedding taken out of both.
 
     Embeddings of photos of one kind lie close together; without their mean a difference shows much larger.
     """

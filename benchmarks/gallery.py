@@ -3,7 +3,7 @@
     python benchmarks/gallery.py --photos 100000 --out benchmarks/results/gallery_lancedb.json
     python benchmarks/gallery.py --photos 100000 --uri http://localhost:19530/benchmark
 
-Rows are random vectors about random centres; half of the queries are of the same kind, half have no centre near, as a
+Rows are random vectors about random centers; half of the queries are of the same kind, half have no center near, as a
 text's embedding has none among those of photos. Times are of `Gallery.search` as a user calls it, one query at a time,
 in rounds that alternate with NumPy's (a float32 matrix-vector product and argpartition, the ids alone).
 """
@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fashion_retrieval._engine import Row, Settings
-from fashion_retrieval.gallery import Gallery, _engine_for
+from fashion_retrieval.gallery.engines.base import Row, Settings
+from fashion_retrieval.gallery.gallery import Gallery, _engine_for
 from fashion_retrieval.model import FashionModel
 
 Vectors = NDArray[np.float32]
@@ -50,7 +50,7 @@ class Vectorless:
 
 
 def unit(points: NDArray[np.floating[Any]]) -> Vectors:
-    """The rows, (N, D), L2-normalised, in float32."""
+    """The rows, (N, D), L2-normalized, in float32."""
     rows: Vectors = (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
     return rows
 
@@ -106,9 +106,9 @@ def fill(gallery: Gallery, vectors: Vectors, groups: NDArray[np.int64]) -> None:
 def run(photos: int, dim: int, queries: int, uri: str) -> dict[str, Any]:
     """Build the gallery and measure it."""
     generator = np.random.default_rng(0)
-    centres = generator.normal(size=(max(photos // 100, 1), dim)).astype(np.float32)
+    centers = generator.normal(size=(max(photos // 100, 1), dim)).astype(np.float32)
     spread = generator.normal(size=(photos + queries, dim)).astype(np.float32)
-    points = unit(centres[generator.integers(0, len(centres), photos + queries)] + spread)
+    points = unit(centers[generator.integers(0, len(centers), photos + queries)] + spread)
     vectors, near = points[:photos], points[photos:]
     far = unit(generator.normal(size=(queries, dim)))
     groups = generator.integers(0, 1_000, photos)
@@ -121,7 +121,7 @@ def run(photos: int, dim: int, queries: int, uri: str) -> dict[str, Any]:
         before, start = resident(), time.perf_counter()
         fill(gallery, vectors, groups)
         written, most = time.perf_counter(), peak()
-        gallery.optimise()
+        gallery.optimize()
         built = time.perf_counter()
 
     def scan(query: Vectors) -> list[int]:
@@ -145,7 +145,7 @@ def run(photos: int, dim: int, queries: int, uri: str) -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             "load_average": round(os.getloadavg()[0], 1),
             "write_s": round(written - start, 1),
-            "optimise_s": round(built - written, 1),
+            "optimize_s": round(built - written, 1),
             "first_search_s": round(time.perf_counter() - opened, 2),
             "memory_mb": {"while adding": round(most - before), "while searching": round(resident() - held)},
             "near": measure(searched(), scan, near, exact(vectors, near, everything)),

@@ -16,8 +16,8 @@ from PIL import Image
 from benchmarks import material
 from benchmarks.rounds import interleave, paired
 from fashion_retrieval import FashionModel
-from fashion_retrieval._images import load_pixels
-from fashion_retrieval.hub import EMBEDDED
+from fashion_retrieval.hub.download import EMBEDDED
+from fashion_retrieval.images.load import load_pixels
 
 THEIRS = "open_clip transform"
 

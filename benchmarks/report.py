@@ -100,7 +100,7 @@ def _measured(data: dict[str, Any]) -> str:
 
 def _encode(data: dict[str, Any]) -> Iterator[str]:
     peers = [name for name in _PEERS if name in data["rows"]]
-    heads = ["", "precision", "images/s", "share of peak", "least cosine", "centred", *(f"against {p}" for p in peers)]
+    heads = ["", "precision", "images/s", "share of peak", "least cosine", "centered", *(f"against {p}" for p in peers)]
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     for name, row in sorted(data["rows"].items(), key=lambda item: item[1]["images_per_second"]):
         ratios = [f"{row['against'][p]['median']:.2f}x" if p in row["against"] else "" for p in peers]
@@ -112,7 +112,7 @@ def _encode(data: dict[str, Any]) -> Iterator[str]:
             _share(data, row),
             f"{row['least_cosine']:.6f}{'' if row['correct'] else ' *'}",
         ]
-        lines.append("| " + " | ".join([*cells, f"{row['least_centred_cosine']:.5f}", *ratios]) + " |")
+        lines.append("| " + " | ".join([*cells, f"{row['least_centered_cosine']:.5f}", *ratios]) + " |")
     yield "\n".join(lines)
     if limits := data.get("matmul_gflops"):
         yield (
@@ -121,7 +121,7 @@ def _encode(data: dict[str, Any]) -> Iterator[str]:
         )
     yield (
         f"{data['photos']} photos ({data['source']}), {data['rounds']} rounds, batches of 32. Cosines are to "
-        'open_clip\'s own embedding of the same file, the least of all photos; "centred" with the mean embedding '
+        'open_clip\'s own embedding of the same file, the least of all photos; "centered" with the mean embedding '
         "taken out, which shows differences much larger."
     )
     if data["left_out"]:
@@ -150,7 +150,7 @@ def _preprocess(data: dict[str, Any]) -> Iterator[str]:
 
 def _single(data: dict[str, Any]) -> Iterator[str]:
     what = {
-        "recognise": "recognise a photo, from its file | its forward passes on ready tensors",
+        "recognize": "recognize a photo, from its file | its forward passes on ready tensors",
         "compose": "compose, cached reference, new text | its forward passes on ready tensors",
         "labels": "encode a photo and tell it from 76 known labels | encoding the photo alone",
     }
@@ -198,7 +198,7 @@ def _galleries(galleries: dict[str, dict[str, Any]]) -> Iterator[str]:
             lines.append("| " + " | ".join([data["engine"], kind, f"{row['recall_at_10']:.3f}", *times]) + " |")
     yield "\n".join(lines)
     yield (
-        "Random vectors about random centres; near queries lie by a centre, far ones by none. Each query goes to the "
+        "Random vectors about random centers; near queries lie by a center, far ones by none. Each query goes to the "
         "gallery and to NumPy's scan in turn; times are of the whole `Gallery.search`, 10 results, two threads."
     )
 

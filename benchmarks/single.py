@@ -14,10 +14,8 @@ from benchmarks import material
 from benchmarks.rounds import interleave, paired
 from fashion_retrieval import FashionModel
 
-COLOURS = (
-    "black white grey red orange yellow green blue purple pink brown beige navy cyan teal maroon gold silver olive"
-)
-LABELS = [f"a photo of {colour} {noun}" for noun in ("dress", "shirt", "skirt", "jacket") for colour in COLOURS.split()]
+COLORS = "black white grey red orange yellow green blue purple pink brown beige navy cyan teal maroon gold silver olive"
+LABELS = [f"a photo of {color} {noun}" for noun in ("dress", "shirt", "skirt", "jacket") for color in COLORS.split()]
 """76 labels."""
 
 Passes = list[Callable[[], object]]
@@ -54,7 +52,7 @@ def _again(context: Callable[[], torch.autocast], call: Callable[[], object]) ->
 def measure(cache: Path, *, count: int, rounds: int) -> dict[str, Any]:
     """How many times its bare forward passes each call takes: the median over photos and rounds, 1 is the limit.
 
-    `recognise` is of street photos, from the file; `compose` of a cached reference and a new text each time; `labels`
+    `recognize` is of street photos, from the file; `compose` of a cached reference and a new text each time; `labels`
     is encoding a photo and telling it from 76 labels that were seen before, beside encoding it alone.
     """
     model = FashionModel.from_pretrained("compact", device="cpu")
@@ -66,7 +64,7 @@ def measure(cache: Path, *, count: int, rounds: int) -> dict[str, Any]:
         "rounds": rounds,
         "dtype": str(model.dtype).removeprefix("torch."),
     }
-    report["recognise"] = _beside(_recognise(model, files), rounds, len(files), "recognise")
+    report["recognize"] = _beside(_recognize(model, files), rounds, len(files), "recognize")
     report["compose"] = _beside(_compose(model, files), rounds, len(files), "compose")
     report["labels"] = _beside(_labels(model, files), rounds, len(files), "labels")
     return report
@@ -85,7 +83,7 @@ def _beside(
     }
 
 
-def _recognise(model: FashionModel, files: list[Path]) -> tuple[Callable[[], object], Callable[[], object]]:
+def _recognize(model: FashionModel, files: list[Path]) -> tuple[Callable[[], object], Callable[[], object]]:
     with recorded((model.segmenter, "forward"), (model.encoder, "encode_image")) as passes:
         for file in files:
             model.recognize(file)
@@ -94,7 +92,7 @@ def _recognise(model: FashionModel, files: list[Path]) -> tuple[Callable[[], obj
 
 def _compose(model: FashionModel, files: list[Path]) -> tuple[Callable[[], object], Callable[[], object]]:
     references = model.reference(files)
-    wishes = [f"in {colour} with long sleeves" for colour in COLOURS.split()]
+    wishes = [f"in {color} with long sleeves" for color in COLORS.split()]
     asked = [(reference, wishes[number % len(wishes)]) for number, reference in enumerate(references)]
 
     def call() -> object:

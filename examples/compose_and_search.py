@@ -17,7 +17,7 @@ def main() -> None:
 
     photos = sorted(arguments.folder.glob("*.jpg"))
     model = FashionModel.from_pretrained()
-    with Gallery.create(arguments.gallery, model, recognise=True, exist_ok=True) as gallery:
+    with Gallery.create(arguments.gallery, model, recognize=True, exist_ok=True) as gallery:
         report = gallery.add(photos, [photo.name for photo in photos])
         print(f"{report.added} added, {report.unchanged} unchanged")
 

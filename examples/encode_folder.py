@@ -14,7 +14,7 @@ def main() -> None:
 
     photos = sorted(arguments.folder.glob("*.jpg"))
     model = FashionModel.from_pretrained()
-    gallery = model.encode(images=photos)  # (N, D), L2-normalised
+    gallery = model.encode(images=photos)  # (N, D), L2-normalized
     query = model.encode(texts=[arguments.text])[0]  # (D,)
 
     cosines = gallery @ query

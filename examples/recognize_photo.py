@@ -1,4 +1,4 @@
-"""Recognise the garments of a photo, print them, and save the card: python examples/recognize_photo.py [PHOTO]."""
+"""Recognize the garments of a photo, print them, and save the card: python examples/recognize_photo.py [PHOTO]."""
 
 import argparse
 from pathlib import Path

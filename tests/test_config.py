@@ -20,7 +20,7 @@ FULL = ModelConfig(
     calibration={"sleeve": 1.5, "category": 0.75},
     thresholds={"sleeve": 0.4},
     segmenter=SEGMENTER,
-    licence="Apache-2.0",
+    license="Apache-2.0",
     training_data=("pack", "fashioniq"),
     figures={"mean_precision": Figure(value=0.88, interval=(0.86, 0.9), metric="accuracy", data="val")},
     sha256={"open_clip_model.safetensors": "0" * 64},
@@ -35,7 +35,7 @@ def test_defaults() -> None:
     config = ModelConfig.from_dict({"schema_version": 1, "name": "m"}, "x")
     assert config == ModelConfig(name="m")
     assert (config.schema_version, config.weights_dtype, config.taxonomy) == (1, "float32", "default")
-    assert (config.segmenter, config.calibration, config.licence) == (None, {}, "unknown")
+    assert (config.segmenter, config.calibration, config.license) == (None, {}, "unknown")
 
 
 def test_round_trip_through_json_is_equal_and_byte_identical() -> None:
@@ -67,12 +67,12 @@ def test_newer_schema_says_upgrade_before_anything_else() -> None:
 
 
 def test_unknown_keys_are_named_at_both_levels() -> None:
-    segmenter = FULL.to_dict()["segmenter"] | {"colour": 1}
+    segmenter = FULL.to_dict()["segmenter"] | {"color": 1}
     with pytest.raises(ConfigError) as caught:
         ModelConfig.from_dict(changed(tresholds={}, segmenter=segmenter), "f.json")
     assert "f.json has 2 fault(s)" in str(caught.value)
     assert "unknown keys tresholds" in str(caught.value)
-    assert "unknown keys segmenter.colour" in str(caught.value)
+    assert "unknown keys segmenter.color" in str(caught.value)
 
 
 def test_all_faults_come_in_one_message_of_one_line() -> None:

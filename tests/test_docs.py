@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fashion_retrieval.cli import app
+from fashion_retrieval.cli.app import app
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 BLOCK = re.compile(r"^(<!-- notest -->\n)?```(python|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -1,18 +1,18 @@
 """Who may import whom: a layer imports only lower layers, never a sibling."""
 
 import ast
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import ROOT
+
 SOURCES = ROOT / "src" / "fashion_retrieval"
 LAYERS = [
     {"_collector", "_files", "errors"},
     {"_device", "_export_file", "_extras", "_malloc", "_scan", "_storage", "_where", "config", "results", "taxonomy"},
     {"_shards"},
     {"_shard_files"},
-    {"_canvas", "_engine", "_held", "_hub_errors", "_hub_files", "colours"},
+    {"_canvas", "_engine", "_held", "_hub_errors", "_hub_files", "colors"},
     {"_images", "_inference", "_pixels"},
     {"_loader"},
     {"_convert", "_engine_lance", "_engine_milvus", "_model_card", "_wishes", "draw", "hub", "models"},
@@ -42,7 +42,7 @@ TRAINING_MAY = {
     "_files",
     "_inference",
     "checkpoint",
-    "colours",
+    "colors",
     "config",
     "errors",
     "hub",
@@ -93,7 +93,7 @@ def test_a_module_imports_only_lower_layers(path):
 
 @pytest.mark.parametrize("path", [p for p in MODULES if p.parent == SOURCES], ids=lambda path: path.stem)
 def test_light_modules_do_not_import_torch(path):
-    light = level(path) <= LEVEL["colours"] or level(path) >= LEVEL["_doctor"]
+    light = level(path) <= LEVEL["colors"] or level(path) >= LEVEL["_doctor"]
     heavy = HEAVY & {name.split(".")[0] for name in imports(path, top_level=True)}
     assert not heavy or not light or path.stem == "_device"
 

@@ -1,7 +1,6 @@
 """FashionModel on the embedded weights and on a tiny model."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -11,10 +10,11 @@ from PIL import Image
 
 from fashion_retrieval import FashionModel
 from fashion_retrieval.errors import InputError
-from fashion_retrieval.hub import resolve
+from fashion_retrieval.hub.download import resolve
 from fashion_retrieval.results import Failure, Recognition
+from tests.support.paths import ROOT
 
-PHOTO = Path(__file__).parents[1] / "examples/astronaut.jpg"
+PHOTO = ROOT / "examples/astronaut.jpg"
 BOX = [[20.0, 150.0, 500.0, 512.0]]
 
 
@@ -95,12 +95,12 @@ def test_a_changed_configuration_counts_at_once(model, monkeypatch):
     assert model.recognize(PHOTO, boxes=BOX).garments[0].attributes[group].value is None
 
 
-def test_a_box_is_one_garment_with_an_orange_colour(model):
+def test_a_box_is_one_garment_with_an_orange_color(model):
     found = model.recognize(PHOTO, boxes=BOX, top_k=2)
     garment = found.garments[0]
     assert len(found.garments) == 1
     assert garment.box == tuple(BOX[0])
-    assert garment.colour == "orange"
+    assert garment.color == "orange"
     assert len(garment.categories) == 2
     assert garment.mask.shape == (found.height, found.width)
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fashion_retrieval import FashionModel, Recognition
+from tests.support.paths import ROOT
 from training.data.crops import read_crop
-from training.data.manifest import labelled_samples, read_lines
+from training.data.manifest import labeled_samples, read_lines
 from training.data.pixels import clothing_photos, street_photos
-from training.eval_segmentation import evaluate_segmentation
+from training.evaluation.segmentation import evaluate_segmentation
 
-DATA = Path(__file__).parents[2] / "shared/data"
+DATA = ROOT.parent / "shared/data"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"REAL PHOTOS NOT CHECKED: no open data pack at {DATA}")
 
 
@@ -40,7 +40,7 @@ def test_garments_of_street_photos_are_found(model: FashionModel) -> None:
 
 
 def test_products_get_their_category_and_attributes(model: FashionModel) -> None:
-    samples = [s for s in labelled_samples(DATA, "val") if s.source == "products"][:32]
+    samples = [s for s in labeled_samples(DATA, "val") if s.source == "products"][:32]
     found = list(model.recognize_many([read_crop(s, masked=False) for s in samples], segmenter=None))
     garments = [result.garments[0] for result in found if isinstance(result, Recognition)]
     category = np.mean([g.category.name == s.category for g, s in zip(garments, samples, strict=True)])
@@ -56,14 +56,14 @@ def test_products_get_their_category_and_attributes(model: FashionModel) -> None
 
 def test_the_evaluation_runs_on_real_photos(model: FashionModel, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [row for row in read_lines(DATA / "street.jsonl", "val") if "regions" in row][:4]
-    monkeypatch.setattr("training.eval_segmentation.read_lines", lambda path, split: rows)
+    monkeypatch.setattr("training.evaluation.segmentation.read_lines", lambda path, split: rows)
     for name, photos in (("street_photos", street_photos), ("clothing_photos", clothing_photos)):
         first = photos(DATA, "val")[:4]
-        monkeypatch.setattr(f"training.eval_near.{name}", lambda root, split, first=first: first)
+        monkeypatch.setattr(f"training.evaluation.portraits.{name}", lambda root, split, first=first: first)
     names = json.loads((DATA / "street_labels.json").read_text(encoding="utf-8"))
     figures = evaluate_segmentation(model, DATA, "val", names)
     assert figures["photos"] == 4
     assert 0.6 < figures["clothing_iou"] < 1
-    assert figures["end_to_end"]["labelled_garments"] >= 4
+    assert figures["end_to_end"]["labeled_garments"] >= 4
     assert figures["near"]["portraits"]["photos"] == figures["near"]["one_garment"]["photos"] == 4
     assert figures["near"]["portraits"]["clothing_iou"] > 0.6

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from fashion_retrieval.errors import FashionRetrievalError, ImageError, InputError
-from fashion_retrieval.results import Attribute, Colour, Failure, Garment, Recognition, Region, Score
+from fashion_retrieval.results import Attribute, Color, Failure, Garment, Recognition, Region, Score
 
 
 def disc(height=6, width=4):
@@ -33,7 +33,7 @@ def garment(**changes):
             "length": Attribute("length", None, 0.7, "not_visible"),
             "fabric": Attribute("fabric", None, 1.0, "not_applicable"),
         },
-        "colours": (Colour("blue", "#1f3b6e", 0.7), Colour("white", "#fafafa", 0.3)),
+        "colors": (Color("blue", "#1f3b6e", 0.7), Color("white", "#fafafa", 0.3)),
     }
     return Garment(**(fields | changes))
 
@@ -48,7 +48,7 @@ def test_report():
         "photo.jpg · 4x6 · compact · 1 garment\n1. blue shirt dress 0.93  [1 1 3 3]  long sleeve · floral · v neckline"
     )
     assert repr(recognition(garments=(), source=None)) == "photo · 4x6 · compact · no garments"
-    assert repr(garment(colours=(), attributes={})) == "Garment(shirt dress 0.93  [1 1 3 3])"
+    assert repr(garment(colors=(), attributes={})) == "Garment(shirt dress 0.93  [1 1 3 3])"
     assert recognition(garments=[garment(), garment()]).__repr__().count("\n") == 2
 
 
@@ -61,8 +61,8 @@ def test_attribute_labels():
 
 
 def test_derived_values():
-    assert garment().colour == "blue"
-    assert garment(colours=()).colour is None
+    assert garment().color == "blue"
+    assert garment(colors=()).color is None
     assert garment().area == pytest.approx(4 / 24)
     assert Region((1, 1, 3, 3), disc(), 0.5).area == pytest.approx(4 / 24)
 
@@ -72,10 +72,10 @@ def test_to_dict_is_json():
     assert list(data) == ["source", "width", "height", "model_id", "garments"]
     only = data["garments"][0]
     assert only["box"] == [1, 1, 3, 3]
-    assert (only["kind"], only["colour"], only["score"], only["area"]) == ("dress", "blue", 0.98, 0.166667)
+    assert (only["kind"], only["color"], only["score"], only["area"]) == ("dress", "blue", 0.98, 0.166667)
     assert only["category"] == {"name": "shirt_dress", "probability": 0.93}
     assert only["categories"][1] == {"name": "top", "probability": 0.04}
-    assert only["colours"][0] == {"name": "blue", "hex": "#1f3b6e", "share": 0.7}
+    assert only["colors"][0] == {"name": "blue", "hex": "#1f3b6e", "share": 0.7}
     assert only["attributes"]["sleeve"] == {
         "group": "sleeve",
         "value": "long_sleeve",
@@ -141,10 +141,10 @@ def test_results_are_frozen():
     [
         (lambda: Score("top", 1.1), "Score.probability must be in [0, 1], got 1.1"),
         (lambda: Score("top", float("nan")), "got nan"),
-        (lambda: Colour("blue", "blue", 0.5), "Colour.hex must be '#rrggbb', got 'blue'"),
-        (lambda: Colour("blue", "", 0.5), "got ''"),
-        (lambda: Colour("blue", "#0000fg", 0.5), "#rrggbb"),
-        (lambda: Colour("blue", "#0000ff", -0.5), "Colour.share"),
+        (lambda: Color("blue", "blue", 0.5), "Color.hex must be '#rrggbb', got 'blue'"),
+        (lambda: Color("blue", "", 0.5), "got ''"),
+        (lambda: Color("blue", "#0000fg", 0.5), "#rrggbb"),
+        (lambda: Color("blue", "#0000ff", -0.5), "Color.share"),
         (
             lambda: Attribute("fit", "loose", 0.5, "hidden"),
             "status must be one of visible, not_applicable, not_visible",
@@ -165,7 +165,7 @@ def test_results_are_frozen():
         (lambda: garment(categories=()), "must start with the category, 'shirt_dress'"),
         (lambda: garment(categories=(Score("top", 0.93),)), "must start with the category"),
         (lambda: garment(categories=(Score("shirt_dress", 0.93), Score("top", 0.95))), "Garment.categories must be in"),
-        (lambda: garment(colours=garment().colours[::-1]), "Garment.colours must be in falling order, got [0.3, 0.7]"),
+        (lambda: garment(colors=garment().colors[::-1]), "Garment.colors must be in falling order, got [0.3, 0.7]"),
         (lambda: garment(attributes={"fit": Attribute("sleeve", "long", 0.5)}), "Garment.attributes['fit'] must be of"),
         (lambda: recognition(width=5), "garments[0].mask must have the photo's shape (6, 5), got (6, 4)"),
         (lambda: recognition(image=Image.new("RGB", (6, 4))), "Recognition.image must be 4x6, got (6, 4)"),

@@ -11,20 +11,12 @@ import pytest
 import yaml
 
 from fashion_retrieval.errors import InputError, TaxonomyError
-from fashion_retrieval.taxonomy import (
-    KINDS,
-    SHIPPED,
-    Group,
-    Taxonomy,
-    Value,
-    attribute_prompts,
-    category_prompts,
-)
+from fashion_retrieval.taxonomy import KINDS, SHIPPED, Group, Taxonomy, Value, attribute_prompts, category_prompts
 
 OWN_YAML = """
 name: kimono shop
 category:
-  template: "a photo of {colour} {category}"
+  template: "a photo of {color} {category}"
   values:
     qipao: {phrases: [qipao, cheongsam], kind: dress}
     obi_belt: {kind: other}
@@ -44,7 +36,7 @@ OWN = Taxonomy(
     "kimono shop",
     Group(
         "category",
-        ("a photo of {colour} {category}",),
+        ("a photo of {color} {category}",),
         (
             Value("qipao", ("qipao", "cheongsam"), "dress"),
             Value("obi_belt", ("obi belt",), "other"),
@@ -149,7 +141,7 @@ def test_two_words_are_a_vocabulary() -> None:
         "custom",
         Group(
             "category",
-            ("a photo of {colour} {category}",),
+            ("a photo of {color} {category}",),
             (Value("space suit", ("space suit",)), Value("jeans", ("jeans",))),
         ),
         (),
@@ -211,8 +203,8 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({}, "'category' must be a mapping with 'template' and 'values', got NoneType"),
     ({"category": ["shirt", "dress"]}, "'category' must be a mapping with 'template' and 'values', got list"),
     (
-        with_values(["a", "b"]) | {"colours": [], "brand": 1},
-        "the top level has unknown keys brand, colours (known: attributes, category, name)",
+        with_values(["a", "b"]) | {"colors": [], "brand": 1},
+        "the top level has unknown keys brand, colors (known: attributes, category, name)",
     ),
     (with_group(value=[1]), "'cut' has unknown keys value (known: applies_to, template, values)"),
     (
@@ -246,8 +238,8 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     (with_group(template=7), "cut.template must be a text or a list of texts, got 7"),
     (with_group(template="{category}"), "cut.template '{category}' must contain {attribute}"),
     (
-        with_group(template="{colour} {attribute}"),
-        "cut.template '{colour} {attribute}' may use only {attribute}, {category}",
+        with_group(template="{color} {attribute}"),
+        "cut.template '{color} {attribute}' may use only {attribute}, {category}",
     ),
     (with_group(template="{attribute} {}"), "cut.template '{attribute} {}' may use only {attribute}, {category}"),
     (with_group(template="{attribute"), "cut.template '{attribute' may use only {attribute}, {category}"),
@@ -270,12 +262,12 @@ def test_each_fault_is_named_in_one_line(data: dict[str, Any], fault: str) -> No
 
 def test_all_faults_come_at_once_and_name_the_file(tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
-    file.write_text("category: {values: [one]}\nattributes: {cut: {values: {a: 1, b: [b]}, colour: red}}\n")
+    file.write_text("category: {values: [one]}\nattributes: {cut: {values: {a: 1, b: [b]}, color: red}}\n")
     with pytest.raises(TaxonomyError) as caught:
         Taxonomy.load(file)
     assert str(caught.value) == (
         f"taxonomy {file} has 3 fault(s): category.values must name at least two values; "
-        "'cut' has unknown keys colour (known: applies_to, template, values); "
+        "'cut' has unknown keys color (known: applies_to, template, values); "
         "cut.a must be a text or a list of texts, got 1"
     )
 

@@ -21,9 +21,9 @@ import torch
 import typer
 
 from fashion_retrieval.errors import ConfigError
-from training.errors import one_line_errors
-from training.eval_results import versions, write_figures
-from training.settings import read_settings
+from training.engine.errors import one_line_errors
+from training.engine.settings import read_settings
+from training.evaluation.results_file import versions, write_figures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,28 +16,19 @@ import typer
 
 from fashion_retrieval import FashionModel, checkpoint
 from fashion_retrieval.errors import FashionRetrievalError
-from fashion_retrieval.hub import resolve
-from training import composer_recipe
-from training.compare_figures import difference, figures_of
-from training.compare_runs import (
-    NAMES,
-    TEXT_TOKENS,
-    Contender,
-    Start,
-    claim,
-    composer_config,
-    flops_of_a_query,
-    run,
-)
-from training.compare_table import markdown
+from fashion_retrieval.hub.download import resolve
+from training.comparison.figures import difference, figures_of
+from training.comparison.runs import NAMES, TEXT_TOKENS, Contender, Start, claim, composer_config, flops_of_a_query, run
+from training.comparison.table import markdown
 from training.composers import COMPOSERS
-from training.data.composition import load_material, with_photos_of
 from training.data.triplets import GROUPS
-from training.errors import one_line_errors
-from training.eval_composed import read_sets
-from training.eval_results import provenance, write_figures
-from training.parallel import alone
-from training.settings import read_settings
+from training.engine.distributed import alone
+from training.engine.errors import one_line_errors
+from training.engine.settings import read_settings
+from training.evaluation.composed import read_sets
+from training.evaluation.results_file import provenance, write_figures
+from training.recipes import agcn_settings
+from training.recipes.agcn_data import load_material, with_photos_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +38,7 @@ class Settings:
     results: str
     """The JSON file to write; a Markdown table comes beside it."""
     seeds: list[int]
-    recipe: composer_recipe.Settings
+    recipe: agcn_settings.Settings
     """For all of them; its `variant` is not read."""
     composers: list[str] = field(default_factory=lambda: list(NAMES))
     starts: list[Start] = field(default_factory=lambda: ["sum"])

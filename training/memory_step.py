@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from fashion_retrieval.models.encoder import CONFIG_NAME
 from fashion_retrieval.taxonomy import Taxonomy
 from training.data.texts import Vocabulary
-from training.encoder_recipe import Settings
-from training.large_batch import embed_in_parts
-from training.loop import autocast
-from training.losses import attribute_loss, category_loss, raf_clip_loss, wrong_pairs
+from training.engine.grad_cache import embed_in_parts
+from training.engine.loop import autocast
+from training.engine.weights import load_encoder
 from training.memory_saved import Peak, Saved, on_line, saved_by
 from training.random_start import random_encoder
+from training.recipes.losses import attribute_loss, category_loss, raf_clip_loss, wrong_pairs
+from training.recipes.raf_clip_settings import Settings
 from training.train_raf_clip import prepare_trainable
-from training.weights import load_encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Recipe:
 
     def measured(self, batches: tuple[int, ...]) -> tuple[dict[int, Saved], dict[int, Saved]]:
         """What the image tower and the text tower save, by pictures and texts."""
-        encoder, amp = self.encoder, self.settings.optimisation.amp
+        encoder, amp = self.encoder, self.settings.optimization.amp
 
         def of(embed: Callable[[Tensor], Tensor], batch: Tensor, tower: nn.Module) -> Saved:
             with autocast(amp, "cpu"):
@@ -112,7 +112,7 @@ class Recipe:
     def always(self, step: Step) -> dict[str, float]:
         """What a run holds at all times."""
         weights = sum(map(_bytes, self.encoder.clip.state_dict().values()))
-        averaged = weights if self.settings.optimisation.ema else 0
+        averaged = weights if self.settings.optimization.ema else 0
         height, width = self.settings.image_size(10**9)
         pictures = step.pictures * 3 * height * width * 4
         return {"weights": weights, "adamw": 2 * sum(self.gradients()), "ema": averaged, "pictures": pictures}
@@ -128,7 +128,7 @@ class Recipe:
         clip.zero_grad(set_to_none=True)
         pixels, tokens = self.pixels(step.pictures), self.tokens(step.texts)
         with Peak() as peak:
-            with autocast(self.settings.optimisation.amp, "cpu"):
+            with autocast(self.settings.optimization.amp, "cpu"):
                 image = embed_in_parts(self.embed_images, pixels, micro_batch)
                 text = self.embed_texts(tokens, micro_batch)
                 loss = self.loss(image, text, step.garments)

@@ -1,4 +1,4 @@
-"""Label the photos that nobody labelled with a trained model; the next training learns from both (Xie et al., 2020).
+"""Label the photos that nobody labeled with a trained model; the next training learns from both (Xie et al., 2020).
 
 Photos with a category or none get probabilities of every group that applies to them. Street photos without masks get
 masks from the segmenter first.
@@ -18,17 +18,17 @@ from PIL import Image
 from rich.progress import track
 
 from fashion_retrieval import FashionModel
-from fashion_retrieval.checkpoint import Bundle
+from fashion_retrieval.checkpoint.folder import Bundle
 from fashion_retrieval.models.segmenter import GarmentSegmenter
 from fashion_retrieval.models.zero_shot import attribute_view
 from training.data.crops import read_crop
 from training.data.garments import GARMENTS, write_garments
 from training.data.manifest import Sample, extra_samples, read_lines
 from training.data.pixels import STREET_KINDS
-from training.errors import one_line_errors
+from training.engine.errors import one_line_errors
+from training.engine.loop import read_settings
+from training.engine.weights import load_encoder
 from training.export.parts import load_segmenter
-from training.loop import read_settings
-from training.weights import load_encoder
 
 _WORN = frozenset({"upper", "outerwear", "dress", "trousers", "shorts", "skirt", "legwear"})
 _MIN_AREA = 0.03  # of the photo
@@ -76,28 +76,28 @@ def label(model: FashionModel, samples: Sequence[tuple[Sample, str | None]]) -> 
 
     Beside each sample stands the kind that a segmenter takes it for, or None.
     """
-    recogniser = model._recogniser("default", 1)
-    values = {value.name: value for value in recogniser.taxonomy.category.values}
+    recognizer = model._recognizer("default", 1)
+    values = {value.name: value for value in recognizer.taxonomy.category.values}
     names = list(values)
     samples = [pair for pair in samples if pair[0].category is None or values[pair[0].category].kind in _WORN]
-    for start in track(range(0, len(samples), _BATCH), description="labelling"):
+    for start in track(range(0, len(samples), _BATCH), description="labeling"):
         batch, kinds = zip(*samples[start : start + _BATCH], strict=True)
-        crops = recogniser.embed([read_crop(sample, masked=False) for sample in batch], _BATCH)
+        crops = recognizer.embed([read_crop(sample, masked=False) for sample in batch], _BATCH)
         inside = crops.clone()
         rows = [row for row, sample in enumerate(batch) if sample.mask is not None]
-        inside[rows] = recogniser.embed([read_crop(batch[row], masked=True) for row in rows], _BATCH)
+        inside[rows] = recognizer.embed([read_crop(batch[row], masked=True) for row in rows], _BATCH)
         for sample, kind, crop, view in zip(batch, kinds, crops, attribute_view(crops, inside), strict=True):
             beliefs = {}
             category = sample.category
             if category is None:
-                shares = recogniser.category_probabilities(crop, sample.colour or "plain", kind)
+                shares = recognizer.category_probabilities(crop, sample.color or "plain", kind)
                 category = names[int(shares.argmax())]
                 if float(shares.max()) < _MIN_CATEGORY:
                     continue
                 beliefs["category"] = dict(zip(names, shares.tolist(), strict=True))
-            for group in recogniser.taxonomy.attributes:
+            for group in recognizer.taxonomy.attributes:
                 if values[category].kind in _WORN and group.applies(values[category]):
-                    shares = recogniser.attribute_probabilities(view, group, [(values[category], 1.0)])
+                    shares = recognizer.attribute_probabilities(view, group, [(values[category], 1.0)])
                     beliefs[group.name] = {v.name: p for v, p in zip(group.values, shares.tolist(), strict=True)}
             if len(beliefs) > 1:
                 yield replace(sample, beliefs=beliefs)
@@ -110,13 +110,13 @@ def main(config: Path) -> None:
     root, output = Path(settings.data), Path(settings.output)
     encoder = load_encoder(*map(Path, settings.encoders), image_size=settings.image_size).eval()
     model = FashionModel(Bundle(encoder=encoder), model_id="teacher", dtype="float32")
-    unlabelled: list[tuple[Sample, str | None]] = [
+    unlabeled: list[tuple[Sample, str | None]] = [
         *((sample, None) for sample in extra_samples(root, "train")),
         *street_garments(load_segmenter(Path(settings.segmenter)), root, output),
     ]
-    samples = list(label(model, unlabelled))
+    samples = list(label(model, unlabeled))
     write_garments(samples, output)
-    typer.echo(f"{len(samples)} garments labelled in {output / GARMENTS}")
+    typer.echo(f"{len(samples)} garments labeled in {output / GARMENTS}")
 
 
 if __name__ == "__main__":

@@ -16,12 +16,12 @@ from open_clip.transform import PreprocessCfg
 
 from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.models.encoder import Encoder, build_encoder
-from training.errors import one_line_errors
-from training.weights import save_encoder
+from training.engine.errors import one_line_errors
+from training.engine.weights import save_encoder
 
 
 def random_encoder(architecture: str, seed: int = 0) -> Encoder:
-    """One of open_clip's architectures by name, initialised from a seed.
+    """One of open_clip's architectures by name, initialized from a seed.
 
     Raises:
         ConfigError: open_clip knows no such architecture.

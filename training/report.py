@@ -13,14 +13,14 @@ from typing import Any, get_args
 import typer
 
 from fashion_retrieval.config import VARIANTS
-from fashion_retrieval.hub import resolve
-from training.compare_table import TITLES
-from training.errors import one_line_errors
-from training.eval_composed import KS
-from training.eval_parts import bars
-from training.eval_tables import table
-from training.losses import Targets
-from training.plots import plot_groups
+from fashion_retrieval.hub.download import resolve
+from training.engine.errors import one_line_errors
+from training.evaluation.compact import bars
+from training.evaluation.composed import KS
+from training.evaluation.paper import TITLES
+from training.recipes.losses import Targets
+from training.reports.plots import plot_groups
+from training.reports.tables import table
 
 ROOT = Path(__file__).parents[1]
 
@@ -134,12 +134,12 @@ def _details(figures: dict[str, Any]) -> list[str]:
         table(header, rows),
         "### Whole photo, crop and masked crop on street photos",
         table(("view", "mean precision"), [(name.replace("_", " "), f"{value:.3f}") for name, value in views.items()]),
-        "### Category and colour, top-1",
+        "### Category and color, top-1",
         table(
             ("what", "all", *sources),
             [
                 (what, *(f"{recognition[what][key]:.3f}" for key in ("top1", *sources)))
-                for what in ("category", "colour")
+                for what in ("category", "color")
             ],
         ),
         "### Photos taken from near, without boxes\n\n"
@@ -158,7 +158,7 @@ def _details(figures: dict[str, Any]) -> list[str]:
             ],
         ),
         "### Words never trained on\n\n"
-        "Each word stands in a taxonomy in the place of the values that it means, or joins the colours; garments are "
+        "Each word stands in a taxonomy in the place of the values that it means, or joins the colors; garments are "
         'ranked by its probability. Precision is that of the top n, n the garments it is true of; "alone" ranks by '
         f"the cosine to the word's prompt. {words['count']} words: mean precision {words['precision']:.3f}, "
         f"{words['over_chance']:.1f} times chance; alone {words['by_word_alone']:.3f}.",

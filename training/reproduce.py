@@ -14,11 +14,12 @@ import typer
 
 from fashion_retrieval.config import VARIANTS
 from fashion_retrieval.errors import ConfigError
-from training.compare_table import TITLES, read_paper
-from training.data.triplets import read_json
-from training.errors import one_line_errors
-from training.eval_results import RESULTS, write_text
-from training.eval_tables import (
+from training.data.io import read_json
+from training.engine.errors import one_line_errors
+from training.engine.settings import read_settings
+from training.evaluation.paper import TITLES, read_paper
+from training.evaluation.results_file import RESULTS, write_text
+from training.reports.tables import (
     Cell,
     beside_paper,
     composed_cells,
@@ -27,7 +28,6 @@ from training.eval_tables import (
     retrieval_cells,
     table,
 )
-from training.settings import read_settings
 
 PAGE = Path(__file__).parents[1] / "docs/reproduce.md"
 TEXTS = Path(__file__).parent / "reproduce.toml"

@@ -13,17 +13,17 @@ import torch
 import typer
 
 from fashion_retrieval import FashionModel, checkpoint
-from fashion_retrieval.checkpoint import Bundle
+from fashion_retrieval.checkpoint.folder import Bundle
 from fashion_retrieval.config import ComposerConfig, ModelConfig
-from fashion_retrieval.hub import resolve
+from fashion_retrieval.hub.download import resolve
 from fashion_retrieval.models.composer import Composer
-from training.composer_recipe import Settings
-from training.data.composition import load_material
-from training.errors import one_line_errors
-from training.fit_composer import fit
-from training.parallel import World, alone
-from training.parallel import world as processes
-from training.settings import read_settings
+from training.engine.distributed import World, alone
+from training.engine.distributed import world as processes
+from training.engine.errors import one_line_errors
+from training.engine.settings import read_settings
+from training.recipes.agcn_data import load_material
+from training.recipes.agcn_fit import fit
+from training.recipes.agcn_settings import Settings
 
 
 def train(settings: Settings, bundle: Bundle, world: World | None = None) -> Composer:
@@ -38,7 +38,7 @@ def train(settings: Settings, bundle: Bundle, world: World | None = None) -> Com
         ConfigError: Settings that can't be with the data, the processes or an earlier run in the same folder.
     """
     world = world or alone()
-    torch.manual_seed(settings.optimisation.seed)
+    torch.manual_seed(settings.optimization.seed)
     encoder = bundle.encoder.to(world.device).eval().requires_grad_(False)
     shape = ComposerConfig(
         embedding_dim=encoder.embedding_dim,

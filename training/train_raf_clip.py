@@ -25,17 +25,17 @@ from training.data.crops import load_crops
 from training.data.deepfashion import prepared_samples
 from training.data.deepfashion_files import annotation_folder
 from training.data.garments import read_garments
-from training.data.manifest import Sample, extra_samples, labelled_samples, read_held_out, read_synonyms
+from training.data.manifest import Sample, extra_samples, labeled_samples, read_held_out, read_synonyms
 from training.data.texts import Rows, TextBank, Vocabulary, encode_samples
-from training.encoder_recipe import Settings
-from training.errors import one_line_errors
-from training.loop import optimise
-from training.objective import Objective
-from training.optimiser import layer_scales, lr_scale
-from training.parallel import World, alone
-from training.parallel import world as processes
-from training.settings import read_settings
-from training.weights import interpolated, load_encoder, save_encoder
+from training.engine.distributed import World, alone
+from training.engine.distributed import world as processes
+from training.engine.errors import one_line_errors
+from training.engine.loop import optimize
+from training.engine.optimizer import layer_scales, lr_scale
+from training.engine.settings import read_settings
+from training.engine.weights import interpolated, load_encoder, save_encoder
+from training.recipes.raf_clip_objective import Objective
+from training.recipes.raf_clip_settings import Settings
 
 CONFIGS = Path(__file__).parent / "configs"
 HELD_OUT, SYNONYMS = CONFIGS / "held_out.toml", CONFIGS / "synonyms.toml"
@@ -52,7 +52,7 @@ def train(settings: Settings, world: World | None = None) -> Encoder:
         ConfigError: Settings that can't be, with one another or with the encoder, the data or the processes.
     """
     world = world or alone()
-    torch.manual_seed(settings.optimisation.seed)
+    torch.manual_seed(settings.optimization.seed)
     encoder = load_encoder(*map(Path, settings.init)).to(world.device)
     check_settings(settings, encoder, world)
     start = {name: value.to("cpu", copy=True) for name, value in encoder.clip.state_dict().items()}
@@ -60,7 +60,7 @@ def train(settings: Settings, world: World | None = None) -> Encoder:
 
     pools = read_pools(Path(settings.data), settings)
     rows = read_rows([sample for pool in pools for sample in pool.samples], settings)
-    batches = Batches(pools, rows.weights if settings.sampling == "weighted" else None, settings.optimisation.seed)
+    batches = Batches(pools, rows.weights if settings.sampling == "weighted" else None, settings.optimization.seed)
     size = settings.cache_size[0], settings.cache_size[1]
     cache = Path(settings.cache or Path(settings.output) / "crops")
     crops = load_crops(batches.crops, size, cache, world=world)
@@ -71,10 +71,10 @@ def train(settings: Settings, world: World | None = None) -> Encoder:
     def loss_fn(chance: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
         return objective(batches.draw(step, chance), step, chance)
 
-    optimise(
+    optimize(
         nn.ModuleDict({"clip": encoder.clip}),
         loss_fn,
-        settings.optimisation.in_steps(batches.steps_per_epoch),
+        settings.optimization.in_steps(batches.steps_per_epoch),
         Path(settings.output),
         lr_scales=learning_rates(encoder, settings),
         world=world,
@@ -124,17 +124,17 @@ def prepare_trainable(encoder: Encoder, settings: Settings) -> None:
 
 
 def read_garments_of(root: Path, settings: Settings) -> tuple[list[Sample], list[Sample]]:
-    """Labelled garments and other photos: of DeepFashion (its train and val, as the paper) or of the open data pack."""
+    """Labeled garments and other photos: of DeepFashion (its train and val, as the paper) or of the open data pack."""
     if annotation_folder(root) is not None:
         return prepared_samples(root, ["train", "val"], whole=not settings.masked_garments), []
-    return labelled_samples(root, "train"), extra_samples(root, "train")
+    return labeled_samples(root, "train"), extra_samples(root, "train")
 
 
 def read_pools(root: Path, settings: Settings) -> list[Pool]:
     """Garments without a mask, with one, and other photos, those that are drawn; what a model said of them comes in."""
-    labelled, extra = read_garments_of(root, settings)
-    whole = [s for s in labelled if s.mask is None]
-    masked = [s for s in labelled if s.mask is not None]
+    labeled, extra = read_garments_of(root, settings)
+    whole = [s for s in labeled if s.mask is None]
+    masked = [s for s in labeled if s.mask is not None]
     if settings.pseudo_labels:
         found = {(s.source, s.id, s.box): s for s in read_garments(Path(settings.pseudo_labels))}
         extra = [found.pop((s.source, s.id, s.box), s) for s in extra]

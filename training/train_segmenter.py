@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from fashion_retrieval.config import SegmenterConfig
 from fashion_retrieval.models.segmenter import WEIGHTS_NAME, GarmentSegmenter
-from training.data.augment import colour_jitter, draw_placement
+from training.data.augment import color_jitter, draw_placement
 from training.data.pixels import (
     CLASSES,
     EXACT,
@@ -32,8 +32,8 @@ from training.data.pixels import (
     tagged_photos,
 )
 from training.data.scenes import change_scenes, grain, portrait_places, repaint
-from training.errors import one_line_errors
-from training.loop import Optimisation, optimise, read_settings
+from training.engine.errors import one_line_errors
+from training.engine.loop import Optimization, optimize, read_settings
 
 MEAN = STD = (0.5, 0.5, 0.5)
 
@@ -47,7 +47,7 @@ class Settings:
     architecture: str
     image_size: list[int]
     train_size: list[int]
-    optimisation: Optimisation
+    optimization: Optimization
     street: int
     products: int = 0
     clothing: int = 0
@@ -106,7 +106,7 @@ def presence_loss(logits: Tensor, allowed: Tensor, tags: Tensor, share: float = 
 
 
 def dice_loss(logits: Tensor, allowed: Tensor) -> Tensor:
-    """1 - Dice per class present in exactly labelled photos, so that small garments count as much as large ones."""
+    """1 - Dice per class present in exactly labeled photos, so that small garments count as much as large ones."""
     powers = 2 ** torch.arange(logits.shape[1], device=logits.device)
     target = (allowed.long()[:, None] == powers[:, None, None]).float()
     counted = (target.sum(1, keepdim=True) > 0).float()
@@ -131,7 +131,7 @@ def augment_pairs(
         generator: The only source of chance.
         settings: `train_size`; `zoom`, the part of the photo's width that is seen, least and most; `roam`, how far a
             close-up may lie from the photo's middle, 1 is as far as its edge; `portraits`, the share that shows head
-            and chest; `scenes`, the share that gets another background and, as often, another colour.
+            and chest; `scenes`, the share that gets another background and, as often, another color.
 
     Returns:
         (b, 3, h, w) float32 in [0, 1] and (b, h/4, w/4) int64.
@@ -149,12 +149,12 @@ def augment_pairs(
         photos = repaint(photos, labels, settings.scenes, generator)
         photos, labels = change_scenes(photos, labels, exact, settings.scenes, generator)
         photos = grain(photos, generator)
-    return colour_jitter(photos, generator), labels[:, 2::4, 2::4]
+    return color_jitter(photos, generator), labels[:, 2::4, 2::4]
 
 
 def train(settings: Settings, sources: Sequence[tuple[int, tuple[Tensor, Tensor, Tensor]]]) -> GarmentSegmenter:
     """Run the recipe on photos in memory; each source gives so many photos a step."""
-    torch.manual_seed(settings.optimisation.seed)
+    torch.manual_seed(settings.optimization.seed)
     segmenter = GarmentSegmenter(settings.segmenter())
     if settings.init:
         segmenter.load_state_dict(load_file(Path(settings.init) / WEIGHTS_NAME))
@@ -182,8 +182,8 @@ def train(settings: Settings, sources: Sequence[tuple[int, tuple[Tensor, Tensor,
         figures = {"pixel": pixel.item(), "dice": dice.item(), "weak": weak.item()}
         return pixel + 0.5 * dice + settings.weak_weight * weak, figures
 
-    optimise(
-        nn.ModuleDict({"segmenter": segmenter}), loss_fn, settings.optimisation, Path(settings.output), lr_scales={}
+    optimize(
+        nn.ModuleDict({"segmenter": segmenter}), loss_fn, settings.optimization, Path(settings.output), lr_scales={}
     )
     return segmenter.eval()
 

@@ -1,4 +1,4 @@
-"""Garment regions, categories, attributes and colour of a photo, behind one call.
+"""Garment regions, categories, attributes and color of a photo, behind one call.
 
 Names are loaded on first use, so that importing the package costs nothing: torch comes with the first model.
 """
@@ -7,17 +7,15 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from fashion_retrieval._collector import uncollected
-
 if TYPE_CHECKING:
-    from fashion_retrieval._doctor import doctor
+    from fashion_retrieval.diagnostics import doctor
     from fashion_retrieval.errors import FashionRetrievalError
-    from fashion_retrieval.gallery import Gallery
-    from fashion_retrieval.hub import list_models
-    from fashion_retrieval.hub import resolve as download_model
+    from fashion_retrieval.gallery.gallery import Gallery
+    from fashion_retrieval.gallery.refinement import Refinement
+    from fashion_retrieval.hub.download import list_models
+    from fashion_retrieval.hub.download import resolve as download_model
     from fashion_retrieval.model import FashionModel
     from fashion_retrieval.models.sam import SegmentAnythingSegmenter
-    from fashion_retrieval.refine import Refinement
     from fashion_retrieval.results import Failure, Garment, Match, Recognition, Reference
     from fashion_retrieval.taxonomy import Taxonomy
 
@@ -50,10 +48,10 @@ _HOMES = {
     "Match": "results:Match",
     "Recognition": "results:Recognition",
     "Reference": "results:Reference",
-    "Refinement": "refine:Refinement",
+    "Refinement": "gallery:Refinement",
     "SegmentAnythingSegmenter": "models.sam:SegmentAnythingSegmenter",
     "Taxonomy": "taxonomy:Taxonomy",
-    "doctor": "_doctor:doctor",
+    "doctor": "diagnostics:doctor",
     "download_model": "hub:resolve",
     "list_models": "hub:list_models",
 }
@@ -63,8 +61,7 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, attribute = _HOMES[name].partition(":")
-    with uncollected():
-        value = getattr(import_module(f"{__name__}.{module}"), attribute)
+    value = getattr(import_module(f"{__name__}.{module}"), attribute)
     globals()[name] = value
     return value
 

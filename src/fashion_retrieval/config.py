@@ -96,7 +96,7 @@ class ModelConfig:
         thresholds: Group -> probability in [0, 1] below which a value is not reported.
         segmenter: None for a model without one.
         composer: None for a model without one.
-        licence: SPDX identifier of the weights' licence, or "unknown".
+        license: SPDX identifier of the weights' license, or "unknown".
         training_data: Names of the data sets it was trained on.
         figures: Measured figures by name; a file may hold plain numbers.
         sha256: File name -> hex digest of each other file of the folder, checked on loading.
@@ -110,7 +110,7 @@ class ModelConfig:
     thresholds: dict[str, float] = field(default_factory=dict)
     segmenter: SegmenterConfig | None = None
     composer: ComposerConfig | None = None
-    licence: str = "unknown"
+    license: str = "unknown"
     training_data: tuple[str, ...] = ()
     figures: dict[str, Figure] = field(default_factory=dict)
     sha256: dict[str, str] = field(default_factory=dict)
@@ -278,7 +278,7 @@ _MODEL_RULES = {
     ),
     "segmenter": _Rule("an object or null", lambda v: v is None or isinstance(v, Mapping), lambda v: v),
     "composer": _Rule("an object or null", lambda v: v is None or isinstance(v, Mapping), lambda v: v),
-    "licence": _Rule("a text", _is_text, str),
+    "license": _Rule("a text", _is_text, str),
     "training_data": _Rule("a list of texts", _list_of(_is_text), tuple),
     "figures": _Rule(
         "a finite number or an object for each name",

@@ -14,22 +14,21 @@ from PIL import Image
 from rich.progress import track
 
 from fashion_retrieval import hub
-from fashion_retrieval._collector import uncollected
-from fashion_retrieval._composition import Composition, ReferenceInput, as_pairs, check_text_weight
-from fashion_retrieval._device import describe as describe_device
-from fashion_retrieval._device import resolve_device, resolve_dtype
-from fashion_retrieval._images import ImageInput, check_boxes, describe, is_photo, load_image
-from fashion_retrieval._loader import batches, pixel_batches
-from fashion_retrieval._malloc import keep_freed
-from fashion_retrieval._recognition import Photo, Recogniser, find_regions
+from fashion_retrieval._utils.device import describe as describe_device
+from fashion_retrieval._utils.device import resolve_device, resolve_dtype
 from fashion_retrieval.config import ModelConfig
 from fashion_retrieval.errors import FashionRetrievalError, InputError
+from fashion_retrieval.images.load import ImageInput, describe, is_photo, load_image
+from fashion_retrieval.images.prefetch import batches, pixel_batches
+from fashion_retrieval.images.regions import check_boxes
+from fashion_retrieval.inference.composition import Composition, ReferenceInput, as_pairs, check_text_weight
+from fashion_retrieval.inference.recognition import Photo, Recognizer, find_regions
 from fashion_retrieval.models.zero_shot import PromptCache
 from fashion_retrieval.results import Failure, Recognition, Reference, Segmenter
 from fashion_retrieval.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
-    from fashion_retrieval.checkpoint import Bundle
+    from fashion_retrieval.checkpoint.folder import Bundle
     from fashion_retrieval.models.encoder import Encoder
     from fashion_retrieval.models.segmenter import GarmentSegmenter
 
@@ -56,8 +55,6 @@ class FashionModel:
         self.config = bundle.config or ModelConfig(name=model_id)
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(dtype, self.device)
-        if self.device.type == "cpu":
-            keep_freed()
         self.encoder: Encoder = bundle.encoder.for_inference(self.device, self.dtype)
         self._bundle = bundle
         self._composition = Composition(
@@ -68,7 +65,7 @@ class FashionModel:
         )
         self._segmenter = self._ready(bundle.segmenter)
         self._prompts = PromptCache(self.encoder, self.device)
-        self._last_recogniser: Recogniser | None = None
+        self._last_recognizer: Recognizer | None = None
 
     @classmethod
     def from_pretrained(
@@ -106,11 +103,10 @@ class FashionModel:
         exported = backend if resolve_device(device).type == "cpu" else "torch"
         where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
         folder = hub.resolve(id_or_path, token=token, backend=exported, **where)
-        with uncollected():
-            from fashion_retrieval._backends import attach  # brings open_clip and timm, heavy to import
-            from fashion_retrieval.checkpoint import load
+        from fashion_retrieval.backends.attach import attach  # brings open_clip and timm, heavy to import
+        from fashion_retrieval.checkpoint.folder import load
 
-            bundle, dtype = attach(load(folder), folder, backend=backend, device=device, dtype=dtype)
+        bundle, dtype = attach(load(folder), folder, backend=backend, device=device, dtype=dtype)
         return cls(bundle, model_id=str(id_or_path), device=device, dtype=dtype)
 
     def __repr__(self) -> str:
@@ -138,7 +134,7 @@ class FashionModel:
     def segmenter(self) -> Segmenter | None:
         """What finds the garments: the model's own segmenter or, where it has none, the embedded model's."""
         if self._segmenter is None:
-            from fashion_retrieval.checkpoint import load
+            from fashion_retrieval.checkpoint.folder import load
 
             self._segmenter = self._ready(load(hub.resolve(hub.EMBEDDED)).segmenter)
         return self._segmenter
@@ -153,7 +149,7 @@ class FashionModel:
         top_k: int = 3,
         max_pixels: int | None = None,
     ) -> Recognition:
-        """What is in a photo: its garments with box, mask, category, attributes and colours.
+        """What is in a photo: its garments with box, mask, category, attributes and colors.
 
         Args:
             image: Path, bytes, binary file, PIL image, HWC uint8 array or CHW uint8 tensor.
@@ -170,12 +166,12 @@ class FashionModel:
         Raises:
             InputError: The photo, the boxes or the taxonomy can't be used.
         """
-        recogniser, finder = self._recogniser(taxonomy, top_k), self._finder(segmenter)
+        recognizer, finder = self._recognizer(taxonomy, top_k), self._finder(segmenter)
         upright = load_image(image, max_pixels=max_pixels)
         if boxes is not None:
             boxes = check_boxes(boxes, upright.width, upright.height)
         photo = Photo(upright, find_regions(upright, boxes, finder), describe(image))
-        return recogniser.recognise([photo], model_id=self.model_id, top_k=top_k, batch_size=32)[0]
+        return recognizer.recognize([photo], model_id=self.model_id, top_k=top_k, batch_size=32)[0]
 
     def recognize_many(
         self,
@@ -189,7 +185,7 @@ class FashionModel:
         progress: bool = False,
         max_pixels: int | None = None,
     ) -> Iterator[Recognition | Failure]:
-        """Recognise many photos, batched across photos; one result a photo, in order.
+        """Recognize many photos, batched across photos; one result a photo, in order.
 
         Args:
             images: Photos, read as they are needed.
@@ -205,9 +201,9 @@ class FashionModel:
         if on_error not in ("raise", "skip"):
             raise InputError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
         _check_batch_size(batch_size)
-        recogniser, finder = self._recogniser(taxonomy, top_k), self._finder(segmenter)
-        photos = track(images, "recognising") if progress else images
-        return self._stream(photos, recogniser, finder, top_k, batch_size, on_error == "skip", max_pixels)
+        recognizer, finder = self._recognizer(taxonomy, top_k), self._finder(segmenter)
+        photos = track(images, "recognizing") if progress else images
+        return self._stream(photos, recognizer, finder, top_k, batch_size, on_error == "skip", max_pixels)
 
     def encode(
         self,
@@ -226,7 +222,7 @@ class FashionModel:
             progress: Show a progress bar on the terminal.
 
         Returns:
-            (N, D) float32, L2-normalised; (1, D) for one.
+            (N, D) float32, L2-normalized; (1, D) for one.
 
         Raises:
             InputError: Both or neither given, or an item can't be used; the message says which.
@@ -273,7 +269,7 @@ class FashionModel:
             batch_size: How many go through the model at a time.
 
         Returns:
-            (N, D) float32, L2-normalised; (1, D) for one pair.
+            (N, D) float32, L2-normalized; (1, D) for one pair.
 
         Raises:
             InputError: A photo or a text can't be used, or the lists differ in length; the message says which.
@@ -292,8 +288,8 @@ class FashionModel:
 
         The card tells its readers to load `card_id`, by default what this model was loaded as.
         """
-        from fashion_retrieval._model_card import write_card
-        from fashion_retrieval.checkpoint import save
+        from fashion_retrieval.checkpoint.folder import save
+        from fashion_retrieval.hub.model_card import write_card
 
         folder = Path(folder)
         write_card(save(self._bundle, folder), folder, model_id=card_id or self.model_id)
@@ -319,22 +315,22 @@ class FashionModel:
             folder = self.save_pretrained(Path(parent, repo_id.partition("/")[2]), card_id=repo_id)
             return hub.push(folder, repo_id, commit_message=commit_message, dry_run=dry_run, **options)
 
-    def _recogniser(self, taxonomy: TaxonomyInput, top_k: int) -> Recogniser:
+    def _recognizer(self, taxonomy: TaxonomyInput, top_k: int) -> Recognizer:
         if top_k < 1:
             raise InputError(f"top_k must be at least 1, got {top_k}")
         config = self.config
         settings: dict[str, Any] = {"calibration": config.calibration, "thresholds": config.thresholds}
         settings["taxonomy"] = Taxonomy.load(config.taxonomy if taxonomy is None else taxonomy)
-        last = self._last_recogniser  # it keeps what it has prepared
+        last = self._last_recognizer  # it keeps what it has prepared
         if last is None or any(getattr(last, name) != value for name, value in settings.items()):
-            last = Recogniser(encoder=self.encoder, prompts=self._prompts, device=self.device, **settings)
-            self._last_recogniser = last
+            last = Recognizer(encoder=self.encoder, prompts=self._prompts, device=self.device, **settings)
+            self._last_recognizer = last
         return last
 
     def _ready(self, segmenter: GarmentSegmenter | None) -> Segmenter | None:
         if segmenter is None:
             return None
-        from fashion_retrieval._inference import for_inference
+        from fashion_retrieval.models.inference_copy import for_inference
 
         return for_inference(segmenter, self.device, torch.float32)
 
@@ -348,7 +344,7 @@ class FashionModel:
     def _stream(
         self,
         images: Iterable[ImageInput],
-        recogniser: Recogniser,
+        recognizer: Recognizer,
         finder: Segmenter | None,
         top_k: int,
         batch_size: int,
@@ -366,7 +362,7 @@ class FashionModel:
             usable = batch if skip else batch[: failed + 1]
             whole = [one for one in usable if not isinstance(one, Failure)]
             photos = [Photo(image, find_regions(image, None, finder), source) for image, source in whole]
-            found = iter(recogniser.recognise(photos, model_id=self.model_id, top_k=top_k, batch_size=batch_size))
+            found = iter(recognizer.recognize(photos, model_id=self.model_id, top_k=top_k, batch_size=batch_size))
             for one in usable:
                 if isinstance(one, Failure) and not skip:
                     raise one.error

@@ -47,12 +47,12 @@ class Score(_Plain):
 
 
 @dataclass(frozen=True, slots=True)
-class Colour(_Plain):
-    """One colour of a garment.
+class Color(_Plain):
+    """One color of a garment.
 
     Attributes:
         name: A name of the palette ("blue").
-        hex: The colour as it is in the photo, "#rrggbb".
+        hex: The color as it is in the photo, "#rrggbb".
         share: Its share of the garment's mask, in [0, 1].
     """
 
@@ -63,7 +63,7 @@ class Colour(_Plain):
     def __post_init__(self) -> None:
         digits = self.hex[1:].lower()
         if len(digits) != 6 or self.hex[0] != "#" or not set(digits) <= set("0123456789abcdef"):
-            raise InputError(f"Colour.hex must be '#rrggbb', got {self.hex!r}")
+            raise InputError(f"Color.hex must be '#rrggbb', got {self.hex!r}")
         _set(self, "share", _fraction(self, "share", self.share))
 
 
@@ -155,28 +155,28 @@ class Segmenter(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
 class Garment(Region):
-    """A region and what it was recognised as.
+    """A region and what it was recognized as.
 
     Attributes:
         category: The most probable category.
         categories: The `top_k` most probable categories, best first; the first is `category`.
         attributes: Attributes by group name, in the taxonomy's order.
-        colours: Largest share first.
+        colors: Largest share first.
     """
 
     category: Score
     categories: tuple[Score, ...]
     attributes: dict[str, Attribute]
-    colours: tuple[Colour, ...]
+    colors: tuple[Color, ...]
 
     def __post_init__(self) -> None:
         Region.__post_init__(self)
         _set(self, "categories", tuple(self.categories))
-        _set(self, "colours", tuple(self.colours))
+        _set(self, "colors", tuple(self.colors))
         if not self.categories or self.categories[0] != self.category:
             raise InputError(f"Garment.categories must start with the category, {self.category.name!r}")
         _check_falls("Garment.categories", [score.probability for score in self.categories])
-        _check_falls("Garment.colours", [colour.share for colour in self.colours])
+        _check_falls("Garment.colors", [color.share for color in self.colors])
         for name, attribute in self.attributes.items():
             if attribute.group != name:
                 raise InputError(f"Garment.attributes[{name!r}] must be of that group, got {attribute.group!r}")
@@ -190,14 +190,14 @@ class Garment(Region):
         return f"Garment({self})"
 
     @property
-    def colour(self) -> str | None:
-        """Name of the largest colour, or None."""
-        return self.colours[0].name if self.colours else None
+    def color(self) -> str | None:
+        """Name of the largest color, or None."""
+        return self.colors[0].name if self.colors else None
 
     @property
     def title(self) -> str:
-        """Colour and category in words: "blue shirt dress"."""
-        return " ".join(filter(None, (self.colour, self.category.name.replace("_", " "))))
+        """Color and category in words: "blue shirt dress"."""
+        return " ".join(filter(None, (self.color, self.category.name.replace("_", " "))))
 
     def to_dict(self, masks: bool = False) -> dict[str, Any]:
         """JSON-ready dict; numbers are rounded to six decimals.
@@ -207,7 +207,7 @@ class Garment(Region):
                 beginning with the number of pixels outside.
         """
         names = [item.name for item in fields(self) if item.name != "mask"]
-        plain = {name: _jsonable(getattr(self, name)) for name in (*names, "colour", "area")}
+        plain = {name: _jsonable(getattr(self, name)) for name in (*names, "color", "area")}
         return plain | ({"mask": _run_lengths(self.mask)} if masks else {})
 
 
@@ -256,7 +256,7 @@ class Recognition:
         Raises:
             InputError: The result was made without its photo.
         """
-        from fashion_retrieval.draw import draw_recognition
+        from fashion_retrieval.drawing.card import draw_recognition
 
         return draw_recognition(self)
 
@@ -270,7 +270,7 @@ class Recognition:
 
 @dataclass(frozen=True, slots=True)
 class Failure(_Plain):
-    """A photo of a batch that could not be recognised.
+    """A photo of a batch that could not be recognized.
 
     Attributes:
         index: Its position in the batch, from 0.
@@ -304,7 +304,7 @@ class Reference:
 
     @property
     def embedding(self) -> NDArray[np.float32]:
-        """The photo's own embedding, (D,) float32, L2-normalised."""
+        """The photo's own embedding, (D,) float32, L2-normalized."""
         pooled = self.tokens[0].astype(np.float32)
         return np.asarray(pooled / np.linalg.norm(pooled), dtype=np.float32)
 
@@ -339,8 +339,8 @@ class Match(_Plain):
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What is known of it in words, without category and colour: "long sleeve", "price 20"."""
-        known = {n: v for n, v in self.fields.items() if v is not None and n not in ("category", "colour")}
+        """What is known of it in words, without category and color: "long sleeve", "price 20"."""
+        known = {n: v for n, v in self.fields.items() if v is not None and n not in ("category", "color")}
         return tuple(Attribute(n, v, 1.0).label if isinstance(v, str) else f"{n} {v}" for n, v in known.items())
 
     def __repr__(self) -> str:

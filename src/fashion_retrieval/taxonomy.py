@@ -60,7 +60,7 @@ class Group:
 
     Attributes:
         name: "category", or the attribute group ("sleeve").
-        templates: Prompts with `{category}` and `{attribute}` or `{colour}`; several are averaged.
+        templates: Prompts with `{category}` and `{attribute}` or `{color}`; several are averaged.
         values: At least two values.
         applies_to: Kinds and category names the group makes sense for; None is all.
     """
@@ -112,9 +112,9 @@ class Taxonomy:
         return {"name": self.name, "category": _group_to_dict(self.category), "attributes": groups}
 
 
-def category_prompts(group: Group, value: Value, colour: str) -> list[str]:
-    """Prompts of a category: "a photo of {colour} {category}", one per template and phrase, phrase by phrase."""
-    return [t.format(colour=colour, category=phrase) for phrase in value.phrases for t in group.templates]
+def category_prompts(group: Group, value: Value, color: str) -> list[str]:
+    """Prompts of a category: "a photo of {color} {category}", one per template and phrase, phrase by phrase."""
+    return [t.format(color=color, category=phrase) for phrase in value.phrases for t in group.templates]
 
 
 def attribute_prompts(group: Group, value: Value, category: Value) -> list[str]:
@@ -164,7 +164,7 @@ def _decode(text: str, path: Path) -> Mapping[str, Any]:
 def _parse(data: Mapping[str, Any], where: str) -> Taxonomy:
     faults: list[str] = []
     _reject_unknown(data, {"name", "category", "attributes"}, "the top level", faults)
-    category = _parse_group("category", data.get("category"), {"colour", "category"}, faults)
+    category = _parse_group("category", data.get("category"), {"color", "category"}, faults)
     raw = data.get("attributes", {})
     if not isinstance(raw, Mapping):
         faults.append(f"'attributes' must map group names to groups, got {type(raw).__name__}")
@@ -185,7 +185,7 @@ def _parse_group(name: str, data: object, placeholders: set[str], faults: list[s
         faults.append(f"'{name}' must be a mapping with 'template' and 'values', got {type(data).__name__}")
         return Group(name, (), ())
     _reject_unknown(data, {"template", "values", "applies_to"}, f"'{name}'", faults)
-    default = "a photo of {colour} {category}" if name == "category" else "a photo of {attribute} {category}"
+    default = "a photo of {color} {category}" if name == "category" else "a photo of {attribute} {category}"
     templates = _strings(data.get("template", default), f"{name}.template", faults)
     needed = "category" if name == "category" else "attribute"
     for template in templates:

@@ -20,9 +20,9 @@ class Tokens:
     """A batch of queries, each modality in units of its pooled embedding's length.
 
     Attributes:
-        image: (b, d), L2-normalised: the pooled embedding of the reference photo.
+        image: (b, d), L2-normalized: the pooled embedding of the reference photo.
         cells: (b, k, d): patches, or cells of the feature map.
-        text: (b, d), L2-normalised: the pooled embedding of the text.
+        text: (b, d), L2-normalized: the pooled embedding of the text.
         words: (b, s, d), padding included.
         padding: (b, s) bool, True where `words` has none.
     """
@@ -48,7 +48,7 @@ def view(image: Tensor, text: Tensor, lengths: Tensor) -> Tokens:
 
 
 class Baseline(nn.Module, ABC):
-    """A composer of the literature, called as `Composer` is: tokens and lengths in, (b, d) L2-normalised queries out.
+    """A composer of the literature, called as `Composer` is: tokens and lengths in, (b, d) L2-normalized queries out.
 
     A query depends on its own tokens alone, in eval mode.
     """
@@ -68,7 +68,7 @@ class Baseline(nn.Module, ABC):
 
         Args:
             image: As in `forward`; so are `text` and `lengths`.
-            targets: (b, d), L2-normalised embeddings of the target photos.
+            targets: (b, d), L2-normalized embeddings of the target photos.
             scale: Scalar tau' of the loss.
         """
         return self(image, text, lengths), scale.new_zeros(())

@@ -36,7 +36,7 @@ class ClvcNet(Baseline):
         return local + whole
 
     def both(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
-        """Local-wise and global-wise composition: each (b, d), L2-normalised."""
+        """Local-wise and global-wise composition: each (b, d), L2-normalized."""
         words = self.cell_words(tokens.cells, tokens.words, tokens.padding)
         cells = self.cell_affine(tokens.cells, words)
         cells = cells + self.cell_self(cells, cells)

@@ -1,7 +1,7 @@
 """CoSMo: the text changes the content of a photo, then its style.
 
 Lee, Kim and Han, 2021, CoSMo: Content-Style Modulation for Image Retrieval with Text Feedback, CVPR: the content
-modulator (two disentangled multi-modal non-local blocks on the normalised map) and the style modulator (scale and shift
+modulator (two disentangled multi-modal non-local blocks on the normalized map) and the style modulator (scale and shift
 from the photo's own, gated by the text, and from the text).
 
 What differs: frozen features, so that the layers of the backbone behind the modulators are one residual layer a cell;

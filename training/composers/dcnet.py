@@ -4,7 +4,7 @@ Kim, Yu, Kim and Kim, 2021, Dual Compositional Learning in Interactive Image Ret
 (section 3.1) over image experts with text experts that attend to words, and the loss of the correction network (3.2).
 
 What differs: experts are the pooled embedding, the mean and the maximum of the cells instead of three depths of the
-backbone, and their results, each L2-normalised, are added, since the target has one frozen embedding; the joint loss
+backbone, and their results, each L2-normalized, are added, since the target has one frozen embedding; the joint loss
 (3.3) and the score of the correction network at test time are left out, as a gallery is searched by one vector.
 """
 
@@ -74,7 +74,7 @@ class Correction(nn.Module):
         self.exit = two_layers(3 * width, config.width, width, config.dropout)
 
     def forward(self, reference: Tensor, target: Tensor) -> Tensor:
-        """(b, d), (b, d) -> (b, d), L2-normalised."""
+        """(b, d), (b, d) -> (b, d), L2-normalized."""
         shared = reference * target
         before = self.before(torch.cat([shared, reference], dim=-1))
         after = self.after(torch.cat([shared, target], dim=-1))

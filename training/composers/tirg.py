@@ -35,6 +35,6 @@ class Tirg(Baseline):
 
 
 def _layers(entrance: int, result: int, dropout: float) -> nn.Sequential:
-    """Two layers with batch normalisation, as published; in eval mode it does not depend on the batch."""
+    """Two layers with batch normalization, as published; in eval mode it does not depend on the batch."""
     first = nn.Linear(entrance, entrance, bias=False)
     return nn.Sequential(first, nn.BatchNorm1d(entrance), nn.ReLU(), nn.Dropout(dropout), nn.Linear(entrance, result))

@@ -20,7 +20,7 @@ class Changes:
         placement: (b, 2, 3) of `affine_grid`.
         light: (b, 1, 1, 1), a factor.
         cast: (b, 3, 1, 1), a factor a channel.
-        contrast: (b, 1, 1, 1), a factor on the distance to grey.
+        contrast: (b, 1, 1, 1), a factor on the distance to gray.
         hidden: (b, 2, 2) first and last row and column of what is erased, as parts of the side; or None.
     """
 
@@ -49,7 +49,7 @@ def draw_changes(
     zoom: tuple[float, float] = ZOOM,
     erased: float = 0.0,
 ) -> Changes:
-    """Random flip, scale, aspect, shift, rotation, light, colour cast and contrast for so many pictures.
+    """Random flip, scale, aspect, shift, rotation, light, color cast and contrast for so many pictures.
 
     Args:
         count: Pictures.
@@ -106,8 +106,8 @@ def erase(pixels: Tensor, hidden: Tensor) -> Tensor:
     return pixels.masked_fill((down[:, :, None] & across[:, None, :])[:, None], 1.0)
 
 
-def colour_jitter(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Random light, contrast and colour cast; pure white, the empty part, stays. (b, 3, h, w) in [0, 1], likewise."""
+def color_jitter(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Random light, contrast and color cast; pure white, the empty part, stays. (b, 3, h, w) in [0, 1], likewise."""
     return _relight(pixels, *_draw_light(len(pixels), generator))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from fashion_retrieval.errors import ConfigError
 from training.data.crops import Crop
 from training.data.manifest import Sample
-from training.loop import generator
+from training.engine.loop import generator
 
 _SHUFFLE = 2**31
 """A counter that keeps the shuffling of epochs apart from the chance of steps."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from open_clip.tokenizer import SimpleTokenizer
 
 from fashion_retrieval.taxonomy import Taxonomy, attribute_prompts, category_prompts
-from training.data.manifest import COLOURS, read_lines
+from training.data.manifest import COLORS, read_lines
 
 
 def fashion_texts(root: Path) -> list[str]:
@@ -24,8 +24,8 @@ def fashion_texts(root: Path) -> list[str]:
     for name in ("default", "deepfashion"):
         taxonomy = Taxonomy.load(name)
         for value in taxonomy.category.values:
-            for colour in COLOURS:
-                texts.update(category_prompts(taxonomy.category, value, colour))
+            for color in COLORS:
+                texts.update(category_prompts(taxonomy.category, value, color))
             for group in taxonomy.attributes:
                 for attribute in group.values:
                     texts.update(attribute_prompts(group, attribute, value))

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from fashion_retrieval.errors import ConfigError, ImageError
 from training.data.manifest import Sample, region_mask
-from training.parallel import World, alone
-from training.prepare.files import write_whole
-from training.prepare.progress import watched
+from training.engine.distributed import World, alone
+from training.engine.files import write_whole
+from training.engine.progress import watched
 
 _SHARD = 256
 
@@ -89,7 +89,7 @@ def load_crops(crops: Sequence[Crop], size: tuple[int, int], folder: Path, *, wo
 
 
 def read_crop(sample: Sample, *, masked: bool) -> Image.Image:
-    """The crop by the labelled box; `masked` makes all but the garment white. The whole photo where it has no box.
+    """The crop by the labeled box; `masked` makes all but the garment white. The whole photo where it has no box.
 
     Raises:
         ImageError: The photo or its mask can't be read.
@@ -106,7 +106,7 @@ def read_crop(sample: Sample, *, masked: bool) -> Image.Image:
 
 
 def fit(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resize to fit inside (h, w), centred on white: (h, w, 3) uint8."""
+    """Resize to fit inside (h, w), centered on white: (h, w, 3) uint8."""
     height, width = size
     ratio = min(height / image.height, width / image.width)
     inner = max(1, round(image.width * ratio)), max(1, round(image.height * ratio))

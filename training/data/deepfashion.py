@@ -2,7 +2,7 @@
 
     ROOT/Anno_fine/{train,val,test}{,_attr,_cate,_bbox,_landmarks}.txt   rows that belong together by their number
     ROOT/img/<item>/img_00000001.jpg, or ROOT/Img/img/<item>/...
-    ROOT/masks/<item>/img_00000001.png, ROOT/colours.jsonl               what `training.prepare` makes
+    ROOT/masks/<item>/img_00000001.png, ROOT/colors.jsonl               what `training.prepare` makes
 
 Labels become values of the taxonomy "deepfashion".
 """
@@ -20,15 +20,15 @@ from training.data.deepfashion_files import Faults, PhotoFolders
 from training.data.deepfashion_labels import PUBLISHED, Box, read_annotations, refuse
 from training.data.manifest import Sample
 
-MASKS, COLOURS = "masks", "colours.jsonl"
+MASKS, COLORS = "masks", "colors.jsonl"
 """Where `training.prepare` writes, in the root."""
 
 _BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow makes of a broken header
 
 
 def prepared_samples(root: Path, splits: Sequence[str], *, whole: bool = False) -> list[Sample]:
-    """`read_samples` with the prepared colours and, unless `whole`, masks; all must be there."""
-    return read_samples(root, splits, masks=None if whole else root / MASKS, colours=root / COLOURS, whole=whole)
+    """`read_samples` with the prepared colors and, unless `whole`, masks; all must be there."""
+    return read_samples(root, splits, masks=None if whole else root / MASKS, colors=root / COLORS, whole=whole)
 
 
 def read_samples(
@@ -36,7 +36,7 @@ def read_samples(
     splits: Sequence[str],
     *,
     masks: Path | None = None,
-    colours: Path | None = None,
+    colors: Path | None = None,
     whole: bool = False,
 ) -> list[Sample]:
     """The garments of some splits, in the files' order, ready to train on.
@@ -45,7 +45,7 @@ def read_samples(
         root: See the top of this file.
         splits: Of `PUBLISHED`.
         masks: What `prepare masks` wrote: a label image a garment, value 1.
-        colours: What `prepare colors` wrote.
+        colors: What `prepare colors` wrote.
         whole: Leave the box out, so that the whole photo is trained on (the paper's Table 4).
 
     Returns:
@@ -54,13 +54,13 @@ def read_samples(
     Raises:
         InputError: Another split.
         ConfigError: Faults of the annotations, photos that are missing or can't be opened, boxes outside their photo,
-            garments without the mask or the colour asked for, masks of another size; the message names all.
+            garments without the mask or the color asked for, masks of another size; the message names all.
     """
     unknown = [split for split in splits if split not in PUBLISHED]
     if unknown:
         raise InputError(f"splits must be of {', '.join(PUBLISHED)}, got {', '.join(unknown)}")
     annotations = read_annotations(root)
-    names = read_colours(colours) if colours else {}
+    names = read_colors(colors) if colors else {}
     folders, faults, samples = PhotoFolders(root), Faults(), []
     for row in (row for split in splits for row in annotations.splits[split]):
         photo, mask = folders.find(row.path), masks and mask_path(masks, row.id)
@@ -74,8 +74,8 @@ def read_samples(
             faults.add("mask of another size than its photo (remove it) for", row.id)
         elif mask and not mask.is_file():
             faults.add(f"no mask (run `python -m training.prepare masks {root}`) for", row.id)
-        if colours and row.id not in names:
-            faults.add(f"no colour (run `python -m training.prepare colors {root}`) for", row.id)
+        if colors and row.id not in names:
+            faults.add(f"no color (run `python -m training.prepare colors {root}`) for", row.id)
         samples.append(
             Sample(
                 "deepfashion",
@@ -85,7 +85,7 @@ def read_samples(
                 mask=mask,
                 mask_value=1 if mask else None,
                 category=row.category,
-                colour=names.get(row.id),
+                color=names.get(row.id),
                 attributes=row.attributes,
             )
         )
@@ -114,17 +114,17 @@ def mask_path(masks: Path, row_id: str) -> Path:
     return masks / f"{row_id}.png"
 
 
-def read_colours(path: Path) -> dict[str, str]:
-    """Colour by id from what `prepare colors` wrote.
+def read_colors(path: Path) -> dict[str, str]:
+    """Color by id from what `prepare colors` wrote.
 
     Raises:
         ConfigError: No such file, or a line that is none of it.
     """
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[1:]]
-        return {row["id"]: row["colour"] for row in rows}
+        return {row["id"]: row["color"] if "color" in row else row["colour"] for row in rows}
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ConfigError(
-            f"{path} holds no colours ({reason}); make it with `python -m training.prepare colors`"
+            f"{path} holds no colors ({reason}); make it with `python -m training.prepare colors`"
         ) from None

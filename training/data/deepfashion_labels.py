@@ -183,13 +183,13 @@ def _check_lists(folder: Path, splits: dict[str, list[Annotated]], faults: Fault
         wrong = [f"{i} {g!r:.40} is not {e!r}" for i, (g, e) in enumerate(zip(got, names, strict=False), 1) if g != e]
         if got and (wrong or len(got) != len(names)):
             faults.add(f"{name} has {len(got)} names, expected {len(names)};", wrong[0] if wrong else "others")
-    labelled = {row.id: row.attributes for rows in splits.values() for row in rows}
+    labeled = {row.id: row.attributes for rows in splits.values() for row in rows}
     differ = 0
     for line, row in enumerate(lists.get("list_attr_img.txt", []), start=3):
         path, _, marks = row.partition(" ")
         photo, labels = photo_id(path), integers(marks, 26)
         if photo is None or labels is None:
             faults.add("no photo with 26 labels in list_attr_img.txt line", line)
-        elif photo in labelled:
-            differ += _single(positives(labels)) != labelled[photo]
+        elif photo in labeled:
+            differ += _single(positives(labels)) != labeled[photo]
     return differ

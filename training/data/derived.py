@@ -14,11 +14,11 @@ import torch
 
 from training.data.garments import GARMENTS, read_garments
 from training.data.manifest import GROUPS as ATTRIBUTES
-from training.data.manifest import labelled_samples, read_lines
+from training.data.manifest import labeled_samples, read_lines
 from training.data.triplets import GROUPS, Triplet
 
 _SURE = 0.7
-"""Least probability of what a model said of an unlabelled product."""
+"""Least probability of what a model said of an unlabeled product."""
 
 _DRAWN = 17
 """Products among which the one that is most alike is found."""
@@ -51,7 +51,7 @@ _SAID: dict[str, dict[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """What is known of a product: its group, and values by attribute group, "category" and "colour"."""
+    """What is known of a product: its group, and values by attribute group, "category" and "color"."""
 
     id: str
     group: str
@@ -60,7 +60,7 @@ class Product:
 
 def read_products(root: Path, pseudo_labels: Path | None) -> list[Product]:
     """Train products of the three groups with what labels say or, of the others, what a model is sure of."""
-    named = [sample for sample in labelled_samples(root, "train") if sample.source == "products"]
+    named = [sample for sample in labeled_samples(root, "train") if sample.source == "products"]
     labels = {sample.id: {"category": sample.category or "", **sample.attributes} for sample in named}
     if pseudo_labels is not None and (pseudo_labels / GARMENTS).is_file():
         for sample in read_garments(pseudo_labels):
@@ -74,7 +74,7 @@ def read_products(root: Path, pseudo_labels: Path | None) -> list[Product]:
     for row in read_lines(root / "products.jsonl", "train"):
         if row["group"] in GROUPS:
             shade = row["base_colour"].lower()
-            values = {"colour": _SHADES.get(shade, shade), **labels.get(row["id"], {})}
+            values = {"color": _SHADES.get(shade, shade), **labels.get(row["id"], {})}
             products.append(Product(row["id"], row["group"], {k: v for k, v in values.items() if v}))
     return products
 
@@ -104,7 +104,7 @@ def describe(
 ) -> tuple[str, str] | None:
     """Two captions, "is red with long sleeves" and "has a collar": what differs first, then, if `whole`, what stays."""
     new = _differing(candidate, target)
-    old = [g for g in ("colour", *ATTRIBUTES) if _phrases(target, g) and g not in new] if whole else []
+    old = [g for g in ("color", *ATTRIBUTES) if _phrases(target, g) and g not in new] if whole else []
     if not new:
         return None
     order = [*_shuffled(new, generator), *_shuffled(old, generator)]
@@ -121,13 +121,13 @@ def describe(
 
 def _differing(candidate: Product, target: Product) -> list[str]:
     """Groups whose value of the target can be said and is not known of the candidate."""
-    groups = ("colour", *ATTRIBUTES)
+    groups = ("color", *ATTRIBUTES)
     return [g for g in groups if _phrases(target, g) and target.values[g] != candidate.values.get(g)]
 
 
 def _phrases(product: Product, group: str) -> tuple[str, ...]:
     value = product.values.get(group, "")
-    return (value,) * bool(value) if group == "colour" else _SAID[group].get(value, ())
+    return (value,) * bool(value) if group == "color" else _SAID[group].get(value, ())
 
 
 def _shuffled(groups: list[str], generator: torch.Generator) -> list[str]:

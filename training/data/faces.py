@@ -1,4 +1,4 @@
-"""Faces and the bare skin that hangs together with them, in photos whose pixels nobody labelled."""
+"""Faces and the bare skin that hangs together with them, in photos whose pixels nobody labeled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fashion_retrieval.colours import to_lab
+from fashion_retrieval.inference.colors import to_lab
 from training.data.regions import Mask, spread
 
 _SCALE = 1.5  # so that faces of 20 pixels in the photo are found
@@ -25,7 +25,7 @@ def head_masks(rgb: NDArray[np.uint8]) -> tuple[Mask, Mask]:
         rgb: HWC uint8 RGB, upright, at most about 500 pixels on the long side.
 
     Returns:
-        Two (H, W) bool: the faces with the skin that their colour reaches (neck, ears, shoulders), and the heads'
+        Two (H, W) bool: the faces with the skin that their color reaches (neck, ears, shoulders), and the heads'
         surroundings down to the chin (hair, a hat, background). False everywhere where no face is found.
     """
     height, width = rgb.shape[:2]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fashion_retrieval.errors import ConfigError, InputError
+from training.data.io import read_json
 from training.data.triplets import (
     GROUPS,
     ComposedSet,
@@ -26,7 +27,6 @@ from training.data.triplets import (
     gallery_faults,
     member,
     parse_triplets,
-    read_json,
     with_photos,
 )
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from fashion_retrieval.models.encoder import Encoder
-from training.parallel import World
-from training.prepare.files import write_whole
+from training.engine.distributed import World
+from training.engine.files import write_whole
 
 _SHARD, _BATCH = 256, 32
 

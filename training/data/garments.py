@@ -1,4 +1,4 @@
-"""Garments that a model labelled, as a file."""
+"""Garments that a model labeled, as a file."""
 
 from __future__ import annotations
 

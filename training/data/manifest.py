@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fashion_retrieval.errors import ConfigError
-from training.data.pairs import read_rows
-from training.data.triplets import read_json, shown
+from training.data.io import read_json, read_rows, shown
 
-COLOURS = (
+COLORS = (
     "red",
     "orange",
     "yellow",
@@ -63,7 +62,7 @@ STREET_CATEGORIES = {
     "belt": "belt", "tie": "tie", "sunglasses": "sunglasses", "glasses": "sunglasses", "socks": "socks",
     "stockings": "stockings", "tights": "stockings", "watch": "watch", "wallet": "wallet", "shoes": None,
 }  # fmt: skip
-BASE_COLOURS = {"grey": "gray", "navy blue": "blue"}
+BASE_COLORS = {"grey": "gray", "navy blue": "blue"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ class Sample:
         mask: Label image of the street photo, or None.
         mask_value: The garment's value in it.
         category: Category of the default taxonomy, or None.
-        colour: One of `COLOURS`, or None.
+        color: One of `COLORS`, or None.
         attributes: Label by group; groups without a usable label are left out.
         texts: Free texts that describe the photo, the most telling first (product name, caption …).
         beliefs: What a model said (`training.pseudo_label`): probability by value, by group or "category".
@@ -91,7 +90,7 @@ class Sample:
     mask: Path | None = None
     mask_value: int | None = None
     category: str | None = None
-    colour: str | None = None
+    color: str | None = None
     attributes: dict[str, str] = field(default_factory=dict)
     texts: tuple[str, ...] = ()
     beliefs: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -146,7 +145,7 @@ def read_captions(root: Path, split: str) -> dict[str, list[str]]:
     return captions
 
 
-def labelled_samples(root: Path, split: str) -> list[Sample]:
+def labeled_samples(root: Path, split: str) -> list[Sample]:
     """Garments of attributes.jsonl, in its order.
 
     Raises:
@@ -154,8 +153,8 @@ def labelled_samples(root: Path, split: str) -> list[Sample]:
             in one message.
     """
     faults: list[str] = []
-    labelled = ("source", "id", "split", "category", "colour", *GROUPS)
-    rows = read_rows(root / "attributes.jsonl", labelled, faults)
+    labeled = ("source", "id", "split", "category", "colour", *GROUPS)
+    rows = read_rows(root / "attributes.jsonl", labeled, faults)
     names = {row["id"]: row["name"] for row in read_rows(root / "products.jsonl", ("id", "split", "name"), faults)}
     street = read_rows(root / "street.jsonl", ("id", "split"), faults)
     regions = {row["id"]: row.get("regions", []) for row in street if row["split"] == split}
@@ -181,7 +180,7 @@ def labelled_samples(root: Path, split: str) -> list[Sample]:
             row["id"],
             root / row["source"] / split / f"{row['id']}.jpg",
             category=row["category"],
-            colour=row["colour"],
+            color=row["colour"],
             attributes={group: row[group] for group in GROUPS if row[group] not in UNLABELLED.get(group, ())},
             texts=(names[row["id"]], *captions.get(row["id"], ())) if row["source"] == "products" else (),
         )
@@ -191,21 +190,21 @@ def labelled_samples(root: Path, split: str) -> list[Sample]:
 
 
 def extra_samples(root: Path, split: str) -> list[Sample]:
-    """Photos and street regions without attribute labels: category, colour and free texts where known."""
-    labelled = {(row["source"], row["id"]) for row in read_lines(root / "attributes.jsonl", split)}
+    """Photos and street regions without attribute labels: category, color and free texts where known."""
+    labeled = {(row["source"], row["id"]) for row in read_lines(root / "attributes.jsonl", split)}
     captions = read_captions(root, split)
     samples = []
     for row in read_lines(root / "products.jsonl", split):
-        if ("products", row["id"]) not in labelled:
+        if ("products", row["id"]) not in labeled:
             words = row["base_colour"].lower()
-            colour = BASE_COLOURS.get(words, words)
+            color = BASE_COLORS.get(words, words)
             names = (row["name"], *captions.get(row["id"], ()), f"a photo of {words} {row['article_type'].lower()}")
             category = PRODUCT_CATEGORIES.get(row["article_type"])
             photo = root / "products" / split / f"{row['id']}.jpg"
-            known = colour if colour in COLOURS else None
-            samples.append(Sample("products", row["id"], photo, category=category, colour=known, texts=names))
+            known = color if color in COLORS else None
+            samples.append(Sample("products", row["id"], photo, category=category, color=known, texts=names))
     for row in read_lines(root / "clothing.jsonl", split):
-        if ("clothing", row["id"]) not in labelled:
+        if ("clothing", row["id"]) not in labeled:
             photo = root / "clothing" / split / f"{row['id']}.jpg"
             texts = (f"a photo of {row['label'].lower()}",)
             samples.append(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fashion_retrieval.errors import ConfigError
+from training.data.io import read_rows, shown
 from training.data.triplets import (
     GROUPS,
     ComposedSet,
@@ -22,8 +23,6 @@ from training.data.triplets import (
     gallery_faults,
     member,
     parse_triplets,
-    read_json,
-    shown,
     with_photos,
 )
 
@@ -76,23 +75,6 @@ def read_pairs(
     photos = {p["id"]: root / "products" / p["split"] / f"{p['id']}.jpg" for p in products}
     whole = with_photos(found, lambda _: photos, policy, str(root / "products"))
     return ComposedSet("pairs", split, str(kind), whole)
-
-
-def read_rows(path: Path, keys: tuple[str, ...], faults: list[str]) -> list[dict[str, Any]]:
-    """The rows of a file; where it can't be read or a row lacks a key, none, and why among the faults."""
-    try:
-        rows: list[dict[str, Any]] = read_json(path, lines=True)
-    except ConfigError as error:
-        faults.append(str(error))
-        return []
-    if not rows:
-        faults.append(f"{path} has no rows")
-    lacking = [line for line, row in enumerate(rows, 1) if not isinstance(row, dict) or not row.keys() >= {*keys}]
-    if lacking:
-        expected = f"a JSON object with {', '.join(keys)}"
-        faults.append(f"{path.name}: {len(lacking)} rows are not {expected}, the first is row {lacking[0]}")
-        return []
-    return rows
 
 
 def _row_faults(

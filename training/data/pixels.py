@@ -124,7 +124,7 @@ def bits(*classes: str) -> int:
 def load_photos(
     photos: Sequence[Photo], size: tuple[int, int], root: Path, label: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Read photos into memory, fitted into (h, w) and centred.
+    """Read photos into memory, fitted into (h, w) and centered.
 
     Returns:
         (N, 3, h, w) uint8 photos, padded with white; (N, h, w) int16 allowed classes a pixel, `IGNORED` in the padding;

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fashion_retrieval.colours import to_lab
+from fashion_retrieval.inference.colors import to_lab
 
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float32]
@@ -36,7 +36,7 @@ def studio_mask(rgb: NDArray[np.uint8]) -> Mask:
     step = _gradient(photo)
     noise = float(np.median(distance[_frame(distance.shape)]))
     flat = distance < _TIGHT + noise
-    soft = (distance < _LOOSE + noise) & (step < _STEP + noise) & _greyish(photo)
+    soft = (distance < _LOOSE + noise) & (step < _STEP + noise) & _grayish(photo)
     subject = ~_flood(~_close(~flat))
     without_shadows = ~_flood(~_close(~(flat | soft)))
     if without_shadows.sum() > 0.8 * subject.sum():
@@ -47,10 +47,10 @@ def studio_mask(rgb: NDArray[np.uint8]) -> Mask:
 
 
 def subject_mask(rgb: NDArray[np.uint8], *, size: int = 96, rounds: int = 6) -> Mask:
-    """The subject of a user's own photo: one garment near the centre, on a bed, a floor or a door.
+    """The subject of a user's own photo: one garment near the center, on a bed, a floor or a door.
 
-    Two colour histograms, of the subject and of what is around it, start from "the centre, not the border" and are
-    re-estimated `rounds` times from the pixels they claim; a pixel's neighbours have a say.
+    Two color histograms, of the subject and of what is around it, start from "the center, not the border" and are
+    re-estimated `rounds` times from the pixels they claim; a pixel's neighbors have a say.
 
     Args:
         rgb: HWC uint8 RGB.
@@ -64,7 +64,7 @@ def subject_mask(rgb: NDArray[np.uint8], *, size: int = 96, rounds: int = 6) -> 
     scale = size / min(height, width)
     small = Image.fromarray(rgb).resize((round(width * scale), round(height * scale)), Image.Resampling.BOX)
     lab = to_lab(np.asarray(small))
-    bins, mixing = _colour_bins(lab)
+    bins, mixing = _color_bins(lab)
     prior = _centre_prior(lab.shape[0], lab.shape[1])
     odds = np.log(prior / (1 - prior))
     inside = prior
@@ -78,8 +78,8 @@ def subject_mask(rgb: NDArray[np.uint8], *, size: int = 96, rounds: int = 6) -> 
     return mask if mask.any() else ~mask
 
 
-def _colour_bins(lab: Floats) -> tuple[NDArray[np.int64], Floats]:
-    """Each pixel's colour cell, (H, W), and how much the cells count for each other, (cells, cells)."""
+def _color_bins(lab: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """Each pixel's color cell, (H, W), and how much the cells count for each other, (cells, cells)."""
     grid = ((lab + np.float32(128)) / np.array([6.0, 5.0, 5.0], dtype=np.float32)).astype(np.int64)
     cells = grid[..., 0] * 4096 + grid[..., 1] * 64 + grid[..., 2]
     _, flat = np.unique(cells, return_inverse=True)
@@ -133,7 +133,7 @@ def _frame(shape: tuple[int, ...]) -> Mask:
 
 
 def _gradient(photo: Floats) -> Floats:
-    """The largest difference to the four neighbours over all channels: (H, W)."""
+    """The largest difference to the four neighbors over all channels: (H, W)."""
     step = np.zeros(photo.shape[:2], dtype=np.float32)
     across = np.abs(np.diff(photo, axis=1)).max(axis=-1)
     down = np.abs(np.diff(photo, axis=0)).max(axis=-1)
@@ -142,9 +142,9 @@ def _gradient(photo: Floats) -> Floats:
     return step
 
 
-def _greyish(photo: Floats) -> Mask:
-    grey: Mask = photo.max(axis=-1) - photo.min(axis=-1) < 12.0
-    return grey
+def _grayish(photo: Floats) -> Mask:
+    gray: Mask = photo.max(axis=-1) - photo.min(axis=-1) < 12.0
+    return gray
 
 
 def _flood(passable: Mask) -> Mask:

@@ -1,4 +1,4 @@
-"""Pixel labels for photos that were never taken: people seen from near, in other colours, before other scenes.
+"""Pixel labels for photos that were never taken: people seen from near, in other colors, before other scenes.
 
 The photos with pixel masks are few, full-length and of one style. Cutting their people out along the masks and pasting
 them elsewhere (copy-paste, Ghiasi et al., 2021) keeps the labels exact, and so does painting a garment anew.
@@ -38,19 +38,19 @@ def portrait_places(allowed: Tensor, placement: Tensor, share: float, generator:
     reach = (top[:, None] + torch.arange(max(1, height // 12))).clamp(max=height - 1)
     head = subject[torch.arange(count)[:, None], reach].any(1).float()
     middle = (head * torch.arange(width)).sum(1) / head.sum(1).clamp(min=1)
-    centre = torch.stack([middle / width, top / height], dim=1) * 2 - 1
+    center = torch.stack([middle / width, top / height], dim=1) * 2 - 1
     chosen = (torch.rand(count, generator=generator) < share) & rows.any(1)
     scale = uniform(0.22, 0.55, count, generator=generator)
     offset = torch.stack(
         [uniform(-0.35, 0.35, count, generator=generator), uniform(0.5, 1.0, count, generator=generator)], dim=1
     )
     moved = placement * (scale / placement[:, 1, 1])[:, None, None]
-    moved[:, :, 2] = centre + scale[:, None] * offset
+    moved[:, :, 2] = center + scale[:, None] * offset
     return torch.where(chosen[:, None, None], moved, placement)
 
 
 def repaint(photos: Tensor, allowed: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Give one garment of a share of the photos another mean colour; folds and prints stay.
+    """Give one garment of a share of the photos another mean color; folds and prints stay.
 
     Args:
         photos: (b, 3, h, w) float32 in [0, 1].
@@ -70,10 +70,10 @@ def repaint(photos: Tensor, allowed: Tensor, share: float, generator: torch.Gene
     area &= (torch.rand(count, generator=generator) < share)[:, None, None]
     pixels = area.flatten(1).sum(1).clamp(min=1)[:, None]
     mean = (photos * area[:, None]).flatten(2).sum(2) / pixels
-    grey = torch.rand(count, 1, generator=generator) ** 1.5
-    colour = (grey + uniform(-0.3, 0.3, count, 3, generator=generator)).clamp(0, 1)
+    gray = torch.rand(count, 1, generator=generator) ** 1.5
+    color = (gray + uniform(-0.3, 0.3, count, 3, generator=generator)).clamp(0, 1)
     contrast = uniform(0.4, 1.2, count, 1, 1, 1, generator=generator)
-    painted = (photos - mean[:, :, None, None]) * contrast + colour[:, :, None, None]
+    painted = (photos - mean[:, :, None, None]) * contrast + color[:, :, None, None]
     return torch.where(area[:, None], painted.clamp(0, 1), photos)
 
 
@@ -123,7 +123,7 @@ def _subject(allowed: Tensor) -> Tensor:
 
 
 def _backdrops(count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Painted backgrounds, from one flat colour to stripes and patches: (count, 3, h, w) in [0, 1]."""
+    """Painted backgrounds, from one flat color to stripes and patches: (count, 3, h, w) in [0, 1]."""
     drawn = []
     for _ in range(count):
         cells = [int(2 ** (5 * value)) for value in torch.rand(2, generator=generator).tolist()]

@@ -12,9 +12,9 @@ from torch.nn import functional
 
 from fashion_retrieval.models.encoder import Encoder
 from fashion_retrieval.taxonomy import Group, Taxonomy, Value, attribute_prompts, category_prompts
-from training.data.manifest import COLOURS, Sample, without_held_out
-from training.large_batch import embed_in_parts
-from training.parallel import World, alone
+from training.data.manifest import COLORS, Sample, without_held_out
+from training.engine.distributed import World, alone
+from training.engine.grad_cache import embed_in_parts
 
 Synonyms = Mapping[str, Mapping[str, list[str]]]
 """Other phrases by group and value."""
@@ -25,7 +25,7 @@ class Vocabulary:
 
     Attributes:
         texts: Text by id.
-        category_ids: (categories, colours) int64.
+        category_ids: (categories, colors) int64.
         attribute_ids: (categories, values) int64 by group.
         synonym_ids: (categories, values, n) int64 by group: other wordings, repeated to the longest list.
     """
@@ -38,10 +38,7 @@ class Vocabulary:
         self.groups = tuple(self.values)
         values = taxonomy.category.values
         self.category_ids = torch.tensor(
-            [
-                [self.add(category_prompts(taxonomy.category, value, colour)[0]) for colour in COLOURS]
-                for value in values
-            ]
+            [[self.add(category_prompts(taxonomy.category, value, color)[0]) for color in COLORS] for value in values]
         )
         self.attribute_ids = {
             group.name: torch.tensor(
@@ -80,7 +77,7 @@ class Rows:
     Attributes:
         vocabulary: Where the text ids come from.
         category: (n,) int64, for the prompts.
-        colour: (n,) int64.
+        color: (n,) int64.
         targets: (n, values) float32 by group and for "category": one-hot for a label, probabilities for what a model
             said, zeros for unknown.
         category_text: (n,) int64, the text of L_c.
@@ -90,23 +87,23 @@ class Rows:
 
     vocabulary: Vocabulary
     category: Tensor
-    colour: Tensor
+    color: Tensor
     targets: dict[str, Tensor]
     category_text: Tensor
     attribute_texts: Tensor
     weights: Tensor
 
     def categories(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Prompts of every category in each sample's colour (a random one where unknown), and the right one."""
-        colour = self.colour[rows]
-        chance = torch.randint(len(COLOURS), colour.shape, generator=generator)
-        return self.vocabulary.category_ids.T[torch.where(colour < 0, chance, colour)], self.targets["category"][rows]
+        """Prompts of every category in each sample's color (a random one where unknown), and the right one."""
+        color = self.color[rows]
+        chance = torch.randint(len(COLORS), color.shape, generator=generator)
+        return self.vocabulary.category_ids.T[torch.where(color < 0, chance, color)], self.targets["category"][rows]
 
-    def colours(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Prompts of every colour of each sample's category, and the right one."""
+    def colors(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Prompts of every color of each sample's category, and the right one."""
         category = self.category[rows]
-        label = torch.where(category < 0, -1, self.colour[rows])
-        return self.vocabulary.category_ids[category.clamp(min=0)], one_hot(label, len(COLOURS))
+        label = torch.where(category < 0, -1, self.color[rows])
+        return self.vocabulary.category_ids[category.clamp(min=0)], one_hot(label, len(COLORS))
 
     def attributes(
         self, rows: Tensor, group: str, generator: torch.Generator, reworded: float = 0.0
@@ -135,7 +132,7 @@ def encode_samples(samples: Sequence[Sample], vocabulary: Vocabulary, held_out: 
     label = torch.tensor([vocabulary.categories.get(s.category or "", -1) for s in samples])
     targets = {"category": _targets(samples, "category", label, vocabulary.categories)}
     category = torch.where(targets["category"].any(1), targets["category"].argmax(1), -1)
-    colour = torch.tensor([COLOURS.index(s.colour) if s.colour else -1 for s in samples])
+    color = torch.tensor([COLORS.index(s.color) if s.color else -1 for s in samples])
     labels = {
         g: torch.tensor([vocabulary.values[g].get(s.attributes.get(g, ""), -1) for s in samples]).where(label >= 0, -1)
         for g in groups
@@ -144,8 +141,8 @@ def encode_samples(samples: Sequence[Sample], vocabulary: Vocabulary, held_out: 
     category_text, names, others = [], [], []
     for row, sample in enumerate(samples):
         free = without_held_out(list(sample.texts), held_out)
-        known = int(label[row]) >= 0 and int(colour[row]) >= 0
-        prompt = int(vocabulary.category_ids[label[row], colour[row]]) if known else -1
+        known = int(label[row]) >= 0 and int(color[row]) >= 0
+        prompt = int(vocabulary.category_ids[label[row], color[row]]) if known else -1
         category_text.append(prompt if known or not free else vocabulary.add(free[-1]))
         names.append(vocabulary.add(free[0]) if free else -1)
         others.append(vocabulary.add(free[1]) if len(free) > 1 else -1)
@@ -156,7 +153,7 @@ def encode_samples(samples: Sequence[Sample], vocabulary: Vocabulary, held_out: 
     fallback = vocabulary.add("a photo of a garment")
     text = torch.tensor([fallback if i < 0 else i for i in category_text])
     texts = torch.stack([*columns, torch.tensor(names), torch.tensor(others)], dim=1)
-    return Rows(vocabulary, category, colour, targets, text, texts, _weights(samples, balance))
+    return Rows(vocabulary, category, color, targets, text, texts, _weights(samples, balance))
 
 
 def _targets(samples: Sequence[Sample], group: str, labels: Tensor, places: Mapping[str, int]) -> Tensor:
@@ -178,7 +175,7 @@ def _weights(samples: Sequence[Sample], balance: float) -> Tensor:
 
 
 def _category(sample: Sample) -> str | None:
-    """The labelled category, or the likeliest."""
+    """The labeled category, or the likeliest."""
     said = sample.beliefs.get("category", {})
     return sample.category or max(said, key=lambda name: said[name], default=None)
 
@@ -195,14 +192,14 @@ class TextBank:
         world: World | None = None,
         micro_batch: int = 0,
     ) -> None:
-        """Tokenise the texts, and embed them where the tower is locked.
+        """Tokenize the texts, and embed them where the tower is locked.
 
         Args:
             encoder: Its text tower embeds.
             texts: By id.
             locked: Whether the text tower stays as it is.
             world: The processes of the run, each of which embeds its share.
-            micro_batch: See `training.large_batch`.
+            micro_batch: See `training.engine.grad_cache`.
         """
         self.encoder, self.world, self.micro_batch = encoder, world or alone(), micro_batch
         self.device = next(encoder.parameters()).device
@@ -210,7 +207,7 @@ class TextBank:
         self.table = self._encode_all() if locked else None
 
     def embed(self, *ids: Tensor) -> list[Tensor]:
-        """Several (…) int64 -> (…, d) each, L2-normalised; a trainable tower reads each text once for all of them."""
+        """Several (…) int64 -> (…, d) each, L2-normalized; a trainable tower reads each text once for all of them."""
         if self.table is not None:
             return [self.table[of_one.to(self.device)] for of_one in ids]
         unique, inverse = torch.unique(torch.cat([of_one.flatten() for of_one in ids]), return_inverse=True)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from fashion_retrieval.errors import ConfigError, InputError
+from training.data.io import readable, shown
 
 GROUPS = ("shirt", "dress", "toptee")
 """Groups of products, in the order of the paper's tables."""
-_SHOWN = 8
 Kind = TypeVar("Kind", bound=StrEnum)
 
 
@@ -124,21 +121,6 @@ def training_caption(captions: tuple[str, str], generator: torch.Generator) -> s
     return join_captions(captions, modes[int(torch.randint(len(modes), (), generator=generator))])
 
 
-def read_json(path: Path, *, lines: bool = False) -> Any:  # noqa: ANN401  # any JSON value
-    """A JSON value or, of a file with one value a line, their list.
-
-    Raises:
-        ConfigError: The file is missing or is no JSON.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        return [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)
-    except FileNotFoundError:
-        raise ConfigError(f"{path} is missing") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} can't be read as JSON: {error}") from error
-
-
 def parse_triplets(rows: Sequence[Any], where: str) -> tuple[list[Triplet], list[str]]:
     """Triplets of FashionIQ's row form, and a line for each kind of fault; `where` names the file."""
     triplets: list[Triplet] = []
@@ -234,31 +216,3 @@ def _with_photos(group: Group, photos: Mapping[str, Path]) -> Group:
         missing=tuple(name for name in needed if name not in found),
         left_out=tuple(t for t in group.triplets if t.candidate not in found or t.target not in found),
     )
-
-
-def readable(photo: Path) -> bool:
-    """Whether the file is a whole photo: dead links leave empty files, web pages and halves behind."""
-    try:
-        state = photo.stat()
-    except OSError:
-        return False
-    return _decodes(photo, state.st_size, state.st_mtime_ns)
-
-
-@cache
-def _decodes(photo: Path, size: int, changed: int) -> bool:
-    """Whether it can be decoded; kept, as long as size and time are the same, for the next protocol."""
-    try:
-        with Image.open(photo) as image:
-            image.draft("RGB", (1, 1))
-            image.load()
-    except Exception:  # damaged data makes Pillow's readers raise nearly anything
-        return False
-    return True
-
-
-def shown(names: Iterable[str]) -> str:
-    """The first few names, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

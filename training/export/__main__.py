@@ -16,12 +16,12 @@ from typing import Annotated
 import typer
 
 from fashion_retrieval import FashionModel
-from fashion_retrieval.checkpoint import load
-from training.errors import one_line_errors
+from fashion_retrieval.checkpoint.folder import load
+from training.engine.errors import one_line_errors
+from training.engine.settings import read_settings
 from training.export.folder import publish
 from training.export.pickles import convert_folder
 from training.export.recipe import Settings, described, in_bfloat16, joined, with_composer
-from training.settings import read_settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -56,7 +56,7 @@ def bfloat16(config: Config) -> None:
 
 @app.command()
 def card(config: Config) -> None:
-    """Write licence, training data and measured figures into the folder's configuration and card; no weight changes."""
+    """Write license, training data and measured figures into the folder's configuration and card; no weight changes."""
     with one_line_errors():
         settings = read_settings(config, Settings)
         publish(described(settings), settings)

@@ -20,7 +20,7 @@ _OUTLINES = {
     "olive": ((80, 40), (160, 40), (170, 290), (130, 290), (120, 110), (110, 290), (70, 290)),
     "gray": ((85, 90), (155, 90), (190, 220), (50, 220)),
 }
-"""Colour -> outline of a shirt, a dress, trousers and a skirt, in pixels."""
+"""Color -> outline of a shirt, a dress, trousers and a skirt, in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +69,15 @@ def compare(trained: FashionModel, saved: FashionModel) -> Agreement:
 def drawn_photos() -> list[Image.Image]:
     """Four RGB pictures of 240 x 320 pixels: a shirt, a dress, trousers and a skirt on a light ground."""
     photos = []
-    for colour, outline in _OUTLINES.items():
+    for color, outline in _OUTLINES.items():
         photo = Image.new("RGB", (240, 320), (238, 236, 230))
-        ImageDraw.Draw(photo).polygon(outline, fill=colour, outline="black")
+        ImageDraw.Draw(photo).polygon(outline, fill=color, outline="black")
         photos.append(photo)
     return photos
 
 
 def _least_cosine(first: np.ndarray, second: np.ndarray) -> float:
-    """Of rows (N, D) that are L2-normalised."""
+    """Of rows (N, D) that are L2-normalized."""
     return float((first * second).sum(1).min())
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fashion_retrieval.checkpoint import COMPOSER_NAME, SEGMENTER_NAME
+from fashion_retrieval.checkpoint.folder import COMPOSER_NAME, SEGMENTER_NAME
 from fashion_retrieval.config import Figure
 from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.models.encoder import WEIGHTS_NAME
@@ -83,13 +83,13 @@ def _recognition(run: Results, row: Results) -> Iterator[tuple[str, Figure]]:
             yield _figure(f"category, top-1, {shown}", found["category"], "top1", "accuracy", data)
         return
     pack = f"open data pack, {run['split']}"
-    data, groups = f"{pack}: {row['garments']:,} labelled garments", row["deepfashion"]
+    data, groups = f"{pack}: {row['garments']:,} labeled garments", row["deepfashion"]
     yield _figure("attributes, mean precision of six groups", groups["all"], "mean_precision", "accuracy", data)
     yield _figure("attributes, mean macro-F1", groups["all"], "mean_macro_f1", "macro-F1", data)
     yield _figure("category, top-1", row["category"], "top1", "accuracy", data)
-    yield _figure("dominant colour, top-1 of 13", row["colour"], "top1", "accuracy", data)
+    yield _figure("dominant color, top-1 of 13", row["color"], "top1", "accuracy", data)
     if "street" in groups:
-        street = f"{pack}: {groups['street']['texture']['labelled']:,} garments of street photos"
+        street = f"{pack}: {groups['street']['texture']['labeled']:,} garments of street photos"
         name = "attributes on street photos, mean precision"
         yield _figure(name, groups["street"], "mean_precision", "accuracy", street)
 
@@ -98,7 +98,7 @@ def _segmentation(run: Results, row: Results) -> Iterator[tuple[str, Figure]]:
     pack, end = f"open data pack, {run['split']}", row["end_to_end"]
     photos = f"{pack}: {row['photos']:,} street photos"
     garments = f"{photos}, {row['garments_of_3_percent']:,} garments"
-    ends = f"{photos}, {end['labelled_garments']:,} labelled garments"
+    ends = f"{photos}, {end['labeled_garments']:,} labeled garments"
     yield _figure("segmenter, clothing IoU", row, "clothing_iou", "IoU", photos, _SEGMENTING)
     yield _figure("segmenter, garments found", row, "found", "recall", garments, _SEGMENTING)
     yield _figure("end to end recall on street photos", end, "category_right_and_box", "recall", ends, _SEGMENTING)

@@ -12,7 +12,7 @@ from pathlib import Path
 import typer
 
 from fashion_retrieval import FashionModel
-from fashion_retrieval.checkpoint import Bundle
+from fashion_retrieval.checkpoint.folder import Bundle
 from fashion_retrieval.config import CONFIG_NAME, ModelConfig
 from training.export.compare import compare
 from training.export.parts import RUNTIMES, check_output

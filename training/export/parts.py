@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from fashion_retrieval import checkpoint
+from fashion_retrieval.checkpoint.folder import COMPOSER_NAME
 from fashion_retrieval.config import CONFIG_NAME, SegmenterConfig
 from fashion_retrieval.errors import ConfigError, WeightsError
 from fashion_retrieval.models import encoder
@@ -22,7 +23,7 @@ RUNTIMES = ("onnx", "openvino")
 
 _ENCODER = (encoder.CONFIG_NAME, encoder.WEIGHTS_NAME)
 _SEGMENTER = (SEGMENTER_CONFIG, WEIGHTS_NAME)
-_COMPOSER = (CONFIG_NAME, checkpoint.COMPOSER_NAME)
+_COMPOSER = (CONFIG_NAME, COMPOSER_NAME)
 _ENDINGS = {".json", ".md", ".model", ".safetensors", ".txt"}
 """Of the files of a model folder."""
 

@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fashion_retrieval.errors import WeightsError
-from training.prepare.files import write_whole
+from training.engine.files import write_whole
 
 _NAMES = {"open_clip_pytorch_model.bin": "open_clip_model.safetensors", "pytorch_model.bin": "model.safetensors"}
 

@@ -11,17 +11,17 @@ from typing import Literal
 import torch
 
 from fashion_retrieval import FashionModel, checkpoint, hub
-from fashion_retrieval.checkpoint import Bundle
+from fashion_retrieval.checkpoint.folder import Bundle
 from fashion_retrieval.config import ModelConfig
 from fashion_retrieval.errors import ConfigError, InputError
 from fashion_retrieval.models.composer import Composer
 from fashion_retrieval.models.encoder import Encoder
 from fashion_retrieval.taxonomy import Taxonomy
-from training.calibrate import fit_calibration
+from training.engine.weights import load_encoder
+from training.export.calibrate import fit_calibration
 from training.export.figures import read_figures
 from training.export.parts import check_output, check_parts, load_composer, load_segmenter
 from training.export.rounding import garments, rounded_encoder
-from training.weights import load_encoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Settings:
         weights_dtype: What the weights are stored in.
         data: The open data pack to calibrate probabilities on; without it they stay as they are.
         calibration_split: A split of it that the weights were not trained on.
-        licence: Of the weights, an SPDX identifier.
+        license: Of the weights, an SPDX identifier.
         training_data: A line each.
         results: Files of training.evaluate with the figures of the card.
         repo_id: "org/name" where it will be published, which the card's examples load; without it they load the name.
@@ -57,7 +57,7 @@ class Settings:
     weights_dtype: Literal["float16", "float32"] = "float16"
     data: str = ""
     calibration_split: str = "val"
-    licence: str
+    license: str
     training_data: list[str]
     results: list[str] = field(default_factory=list)
     repo_id: str = ""
@@ -102,7 +102,7 @@ def joined(settings: Settings) -> Bundle:
         taxonomy=settings.taxonomy,
         segmenter=segmenter.config if segmenter else None,
         composer=composer.config if composer else None,
-        licence=settings.licence,
+        license=settings.license,
         training_data=tuple(settings.training_data),
     )
     bundle = Bundle(encoder=encoder, segmenter=segmenter, composer=composer, config=config)
@@ -148,7 +148,7 @@ def in_bfloat16(settings: Settings) -> Bundle:
 
 
 def described(settings: Settings) -> Bundle:
-    """The model folder with the recipe's licence, training data and measured figures.
+    """The model folder with the recipe's license, training data and measured figures.
 
     Raises:
         ConfigError: A folder without a model of ours; results that are missing, have faults, or are of other weights.
@@ -156,7 +156,7 @@ def described(settings: Settings) -> Bundle:
     bundle, config = _load(settings)
     figures = read_figures([Path(path) for path in settings.results], config.sha256)
     training_data = tuple(settings.training_data)
-    told = replace(config, licence=settings.licence, training_data=training_data, figures=figures)
+    told = replace(config, license=settings.license, training_data=training_data, figures=figures)
     return replace(bundle, config=told)
 
 

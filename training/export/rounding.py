@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from fashion_retrieval._inference import first_maps, normalised
 from fashion_retrieval.models.encoder import Encoder
+from fashion_retrieval.models.inference_copy import first_maps, normalized
 from training.data.crops import read_crop
-from training.data.manifest import labelled_samples
+from training.data.manifest import labeled_samples
 
 Layer = nn.Conv2d | nn.Linear
 
 PHOTOS = 192
-"""Labelled garments whose inputs are looked at."""
+"""Labeled garments whose inputs are looked at."""
 _DAMPING = 0.01
 """Added to the second moments' diagonal, in its means."""
 _POSITIONS = 4096
@@ -35,8 +35,8 @@ _BATCH = 4
 
 
 def garments(encoder: Encoder, root: Path) -> Iterator[Tensor]:
-    """Batches of the labelled garments of the open data pack's train split, as recognition shows them to the tower."""
-    samples = labelled_samples(root, "train")
+    """Batches of the labeled garments of the open data pack's train split, as recognition shows them to the tower."""
+    samples = labeled_samples(root, "train")
     chosen = samples[:: max(1, len(samples) // PHOTOS)][:PHOTOS]
     for start in range(0, len(chosen), _BATCH):
         photos = (read_crop(sample, masked=True) for sample in chosen[start : start + _BATCH])
@@ -71,7 +71,7 @@ def _layers(tower: nn.Module) -> Iterator[tuple[Layer, Tensor]]:
     exact = {module for part in parts for first in first_maps(part) for module in first.modules()}
     biases: dict[nn.Module, Tensor] = {}
     for parent in tower.modules():
-        for _, convolution, _, norm in normalised(parent):
+        for _, convolution, _, norm in normalized(parent):
             if convolution not in exact:
                 _fold(convolution, norm)
                 biases[convolution] = norm.bias

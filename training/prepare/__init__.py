@@ -1,1 +1,1 @@
-"""What is made of a data set before training: a check, masks, captions, colours, photos."""
+"""What is made of a data set before training: a check, masks, captions, colors, photos."""

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from training.data.deepfashion_labels import PUBLISHED
-from training.errors import one_line_errors
+from training.engine.errors import one_line_errors
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -68,10 +68,10 @@ def masks(
 ) -> None:
     """Cut out every garment with SAM, prompted with its box; run again to go on. Also under torchrun."""
     from training.data.deepfashion import MASKS
+    from training.engine.progress import report_failures
     from training.prepare.contact_sheet import draw_sheet
     from training.prepare.garments import read_garments
     from training.prepare.masks import load_segmenter, mask_settings, prepare_masks
-    from training.prepare.progress import report_failures
 
     out = out or root / MASKS
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -104,10 +104,10 @@ def captions(
     device: Device = "auto",
 ) -> None:
     """Describe every photo with BLIP; run again to go on."""
+    from training.engine.files import LineFile
+    from training.engine.progress import report_failures
     from training.prepare.captions import Beam, Captioner, caption_settings, prepare_captions
-    from training.prepare.files import LineFile
     from training.prepare.garments import read_garments
-    from training.prepare.progress import report_failures
 
     out, beam = out or root / "captions.jsonl", Beam(num_beams=beams)
     garments = read_garments(root, split or tuple(PUBLISHED))
@@ -121,22 +121,22 @@ def captions(
 @app.command()
 def colors(
     root: Root,
-    out: Annotated[Path | None, typer.Option(help="JSON-lines file; ROOT/colours.jsonl.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON-lines file; ROOT/colors.jsonl.")] = None,
     masks: Annotated[Path | None, typer.Option(help="Folder of `masks`; without, all of the box counts.")] = None,
     split: Splits = None,
 ) -> None:
-    """Name every garment's colour in the paper's nine; run again to go on."""
-    from training.data.deepfashion import COLOURS
-    from training.prepare.colors import colour_settings, prepare_colours
-    from training.prepare.files import LineFile
+    """Name every garment's color in the paper's nine; run again to go on."""
+    from training.data.deepfashion import COLORS
+    from training.engine.files import LineFile
+    from training.engine.progress import report_failures
+    from training.prepare.colors import color_settings, prepare_colors
     from training.prepare.garments import read_garments
-    from training.prepare.progress import report_failures
 
     garments = read_garments(root, split or tuple(PUBLISHED))
-    out = out or root / COLOURS
-    lines = LineFile(out, colour_settings(masks))
-    failures = prepare_colours(garments, lines, masks=masks)
-    typer.echo(f"{len(lines.done)} colours in {out}")
+    out = out or root / COLORS
+    lines = LineFile(out, color_settings(masks))
+    failures = prepare_colors(garments, lines, masks=masks)
+    typer.echo(f"{len(lines.done)} colors in {out}")
     report_failures(failures)
 
 

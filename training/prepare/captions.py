@@ -12,9 +12,9 @@ from PIL import Image
 from transformers import BlipForConditionalGeneration, BlipProcessor
 
 from fashion_retrieval.errors import InputError, ModelNotFoundError, WeightsError
-from training.prepare.files import LineFile
+from training.engine.files import LineFile
+from training.engine.progress import watched
 from training.prepare.garments import Garment, load_garment
-from training.prepare.progress import watched
 
 MODEL = "Salesforce/blip-image-captioning-base"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fashion_retrieval.errors import ConfigError
-from training.data.deepfashion import COLOURS, MASKS, clip_box, mask_path, read_colours
+from training.data.deepfashion import COLORS, MASKS, clip_box, mask_path, read_colors
 from training.data.deepfashion_files import Faults, PhotoFolders, annotation_folder, subfolders
 from training.data.deepfashion_labels import ATTRIBUTES, PUBLISHED, Annotated, inspect_annotations
 from training.prepare.photos import look_at_all
@@ -47,7 +47,7 @@ def check_deepfashion(root: Path, *, decode: bool, workers: int) -> Report:
         if box is None:
             faults.add("box outside its photo for", row.path)
     notes = {"boxes cut at the photo's edge": cut, "rows whose photo comes again": annotations.repeated}
-    notes["photos labelled otherwise in list_attr_img.txt"] = annotations.disagreements
+    notes["photos labeled otherwise in list_attr_img.txt"] = annotations.disagreements
     for group in ATTRIBUTES:
         counts = [row.positives.get(group, 1) for row in rows]
         notes[f"{group}: without a positive"] = counts.count(0)
@@ -60,12 +60,12 @@ def check_deepfashion(root: Path, *, decode: bool, workers: int) -> Report:
 
 
 def _prepared(root: Path, rows: list[Annotated], faults: Faults) -> list[Count]:
-    """How many garments have the mask and the colour that `prepare` makes in the root."""
+    """How many garments have the mask and the color that `prepare` makes in the root."""
     masks = sum(mask_path(root / MASKS, row.id).is_file() for row in rows) if (root / MASKS).is_dir() else 0
-    colours: dict[str, str] = {}
-    if (root / COLOURS).exists():
+    colors: dict[str, str] = {}
+    if (root / COLORS).exists():
         try:
-            colours = read_colours(root / COLOURS)
+            colors = read_colors(root / COLORS)
         except ConfigError as error:
-            faults.add("prepared colours:", str(error))
-    return [Count("prepared masks", masks), Count("prepared colours", sum(row.id in colours for row in rows))]
+            faults.add("prepared colors:", str(error))
+    return [Count("prepared masks", masks), Count("prepared colors", sum(row.id in colors for row in rows))]

@@ -1,4 +1,4 @@
-"""The colour of each garment in the paper's nine names, for its category prompts."""
+"""The color of each garment in the paper's nine names, for its category prompts."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fashion_retrieval.colours import dominant_colours, paper_colour
 from fashion_retrieval.errors import ImageError, InputError
+from fashion_retrieval.inference.colors import dominant_colors, paper_color
 from training.data.deepfashion import mask_path
-from training.prepare.files import LineFile
+from training.engine.files import LineFile
+from training.engine.progress import watched
 from training.prepare.garments import Garment, load_garment
-from training.prepare.progress import watched
 
 _BATCH = 64
 
 
-def colour_settings(masks: Path | None) -> dict[str, Any]:
+def color_settings(masks: Path | None) -> dict[str, Any]:
     """The file's first line."""
-    return {"kind": "colours", "names": "paper's nine", "pixels": "masks" if masks else "boxes"}
+    return {"kind": "colors", "names": "paper's nine", "pixels": "masks" if masks else "boxes"}
 
 
-def prepare_colours(garments: Sequence[Garment], lines: LineFile, *, masks: Path | None) -> list[tuple[str, str]]:
-    """Add the colours that are not there yet: `{"id": …, "colour": …, "seen": …, "share": …}`.
+def prepare_colors(garments: Sequence[Garment], lines: LineFile, *, masks: Path | None) -> list[tuple[str, str]]:
+    """Add the colors that are not there yet: `{"id": …, "color": …, "seen": …, "share": …}`.
 
-    `colour` is one of the nine, `seen` the name in the wider palette, `share` its part of the garment's pixels.
+    `color` is one of the nine, `seen` the name in the wider palette, `share` its part of the garment's pixels.
 
     Args:
         garments: All garments.
@@ -41,9 +41,9 @@ def prepare_colours(garments: Sequence[Garment], lines: LineFile, *, masks: Path
     todo = [garment for garment in garments if garment.id not in lines.done]
     failures: list[tuple[str, str]] = []
     rows: list[dict[str, Any]] = []
-    for garment in watched(todo, len(todo), "colours"):
+    for garment in watched(todo, len(todo), "colors"):
         try:
-            rows.append(colour_of(garment, masks))
+            rows.append(color_of(garment, masks))
         except InputError as error:
             failures.append((garment.id, str(error)))
         if len(rows) == _BATCH:
@@ -53,7 +53,7 @@ def prepare_colours(garments: Sequence[Garment], lines: LineFile, *, masks: Path
     return failures
 
 
-def colour_of(garment: Garment, masks: Path | None) -> dict[str, Any]:
+def color_of(garment: Garment, masks: Path | None) -> dict[str, Any]:
     """The row of one garment.
 
     Raises:
@@ -64,10 +64,10 @@ def colour_of(garment: Garment, masks: Path | None) -> dict[str, Any]:
     mask[y1:y2, x1:x2] = True
     if masks is not None:
         mask = _read_mask(mask_path(masks, garment.id))
-    first, *_ = dominant_colours(np.asarray(image), mask, limit=1) or (None,)
+    first, *_ = dominant_colors(np.asarray(image), mask, limit=1) or (None,)
     if first is None:
         raise ImageError(f"the mask of {garment.id} is empty; remove it and run `python -m training.prepare masks`")
-    return {"id": garment.id, "colour": paper_colour((first,)), "seen": first.name, "share": round(first.share, 4)}
+    return {"id": garment.id, "color": paper_color((first,)), "seen": first.name, "share": round(first.share, 4)}
 
 
 def _read_mask(path: Path) -> NDArray[np.bool_]:

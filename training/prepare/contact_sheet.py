@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from fashion_retrieval.errors import InputError
 from training.data.deepfashion import mask_path
-from training.prepare.files import write_whole
+from training.engine.files import write_whole
 from training.prepare.garments import Garment, load_garment
 
 SHEET = "contact_sheet.png"

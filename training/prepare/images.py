@@ -18,8 +18,8 @@ from PIL import Image, UnidentifiedImageError
 
 from fashion_retrieval.errors import ConfigError
 from training.data.deepfashion_files import Faults
-from training.prepare.files import write_whole
-from training.prepare.progress import watched
+from training.engine.files import write_whole
+from training.engine.progress import watched
 
 MAX_BYTES = 32 * 2**20
 MIN_SIDE = 16

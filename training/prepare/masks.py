@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from fashion_retrieval import SegmentAnythingSegmenter
-from fashion_retrieval._files import sha256
+from fashion_retrieval._utils.files import sha256
 from fashion_retrieval.errors import ConfigError, InputError
 from fashion_retrieval.models.sam import WEIGHTS_NAME
 from training.data.deepfashion import mask_path, photo_size
-from training.prepare.files import check_settings, write_whole
+from training.engine.files import check_settings, write_whole
+from training.engine.progress import watched
 from training.prepare.garments import Garment, load_garment
-from training.prepare.progress import watched
 
 REPOSITORIES = {"vit_b": "facebook/sam-vit-base", "vit_l": "facebook/sam-vit-large", "vit_h": "facebook/sam-vit-huge"}
 SETTINGS = "masks.json"

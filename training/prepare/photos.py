@@ -13,7 +13,7 @@ from typing import Literal
 
 from PIL import Image
 
-from training.prepare.progress import watched
+from training.engine.progress import watched
 
 State = Literal["good", "missing", "zero_byte", "corrupt"]
 

@@ -49,7 +49,7 @@ class Composer(nn.Module):
             text_weight: From 0 (the photo's branch alone) to 1 (the text's); 0.5 is as trained.
 
         Returns:
-            (b, d) float32, L2-normalised.
+            (b, d) float32, L2-normalized.
         """
         rows = torch.arange(text.shape[0], device=text.device)
         padding = torch.arange(text.shape[1], device=text.device) >= lengths[:, None]
@@ -92,7 +92,7 @@ class Branch(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention, cross-attention and feed-forward, each added and normalised: eq. (7) to (11)."""
+    """Self-attention, cross-attention and feed-forward, each added and normalized: eq. (7) to (11)."""
 
     def __init__(self, config: ComposerConfig) -> None:
         super().__init__()

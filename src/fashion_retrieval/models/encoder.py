@@ -22,10 +22,10 @@ from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fashion_retrieval._images import ImageInput, load_pixels
-from fashion_retrieval._inference import for_inference, is_convolutional
-from fashion_retrieval._pixels import RGB, Preprocessing
 from fashion_retrieval.errors import ConfigError, FashionRetrievalError, MissingExtraError, UnsupportedError
+from fashion_retrieval.images.load import ImageInput, load_pixels
+from fashion_retrieval.images.preprocess import RGB, Preprocessing
+from fashion_retrieval.models.inference_copy import for_inference, is_convolutional
 
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "open_clip_model.safetensors"
@@ -106,7 +106,7 @@ class Encoder(nn.Module):
         return digest.hexdigest()
 
     def preprocess(self, image: RGB) -> Tensor:
-        """RGB photo or part of one -> (3, h, w) float32, normalised as the image tower expects."""
+        """RGB photo or part of one -> (3, h, w) float32, normalized as the image tower expects."""
         return self.preprocessing(image)
 
     def pixels(self, image: ImageInput, *, max_pixels: int | None = None) -> Tensor:
@@ -135,12 +135,12 @@ class Encoder(nn.Module):
         return tokens if self._causal_tower is None else tokens[:, : int(tokens.argmax(dim=1).max()) + 1]
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """(b, 3, h, w) float -> (b, d) float32, L2-normalised."""
+        """(b, 3, h, w) float -> (b, d) float32, L2-normalized."""
         parts = [self.clip.encode_image(part).float() for part in self._parts(pixels)]
         return functional.normalize(torch.cat(parts), dim=-1)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """(b, s) int64 -> (b, d) float32, L2-normalised."""
+        """(b, s) int64 -> (b, d) float32, L2-normalized."""
         tower = self._causal_tower
         features = self.clip.encode_text(tokens) if tower is None else _text_states(tower, tokens, pooled=True)
         return functional.normalize(features.float(), dim=-1)
@@ -148,7 +148,7 @@ class Encoder(nn.Module):
     def image_tokens(self, pixels: Tensor) -> Tensor:
         """(b, 3, h, w) float -> (b, 1 + k, d) float32: the pooled embedding, then one token a patch or map cell.
 
-        All are projected into the embedding space, none is normalised; the first one, normalised, is what
+        All are projected into the embedding space, none is normalized; the first one, normalized, is what
         `encode_image` gives.
 
         Raises:
@@ -158,9 +158,9 @@ class Encoder(nn.Module):
         return torch.cat([torch.cat([pooled[:, None], cells], dim=1).float() for cells, pooled in states])
 
     def text_tokens(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """(b, s) int64 -> (b, s, d) float32 in the embedding space, not normalised, and (b,) int64, each text's length.
+        """(b, s) int64 -> (b, s, d) float32 in the embedding space, not normalized, and (b,) int64, each text's length.
 
-        A text ends with its end-of-text token, whose row, normalised, is what `encode_text` gives; rows behind it are
+        A text ends with its end-of-text token, whose row, normalized, is what `encode_text` gives; rows behind it are
         padding.
 
         Raises:
@@ -230,7 +230,7 @@ def _text_states(tower: CLIP | TextTransformer, tokens: Tensor, *, pooled: bool)
 
 
 def build_encoder(config: Mapping[str, Any], folder: Path) -> Encoder:
-    """Build the architecture of an `open_clip_config.json`, randomly initialised; nothing is downloaded or loaded.
+    """Build the architecture of an `open_clip_config.json`, randomly initialized; nothing is downloaded or loaded.
 
     Args:
         config: The parsed file: `model_cfg` and `preprocess_cfg`. It need not lie on disk.

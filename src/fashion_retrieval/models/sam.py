@@ -28,14 +28,8 @@ from segment_anything import SamPredictor, build_sam_vit_b, build_sam_vit_h, bui
 from segment_anything.modeling import Sam
 from torch import Tensor
 
-from fashion_retrieval._device import inference_context, resolve_device, resolve_dtype
-from fashion_retrieval.errors import (
-    FashionRetrievalError,
-    HubError,
-    InputError,
-    ModelNotFoundError,
-    WeightsError,
-)
+from fashion_retrieval._utils.device import inference_context, resolve_device, resolve_dtype
+from fashion_retrieval.errors import FashionRetrievalError, HubError, InputError, ModelNotFoundError, WeightsError
 from fashion_retrieval.results import Mask, Region, Segmenter
 
 WEIGHTS_NAME = "model.safetensors"

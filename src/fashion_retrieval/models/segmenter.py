@@ -13,9 +13,9 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fashion_retrieval._pixels import resized
 from fashion_retrieval.config import SegmenterConfig
 from fashion_retrieval.errors import ConfigError
+from fashion_retrieval.images.preprocess import resized
 from fashion_retrieval.results import Region
 
 WEIGHTS_NAME = "segmenter.safetensors"
@@ -66,7 +66,7 @@ class GarmentSegmenter(nn.Module):
         return next(self.parameters()).device
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(b, 3, h, w) float32, normalised; h and w multiples of 32 -> (b, c, h/4, w/4) logits."""
+        """(b, 3, h, w) float32, normalized; h and w multiples of 32 -> (b, c, h/4, w/4) logits."""
         features = self.backbone(pixels)
         top = None
         for level, lateral, smooth in zip(features[::-1], self.lateral[::-1], self.smooth[::-1], strict=True):
@@ -162,7 +162,7 @@ class GarmentSegmenter(nn.Module):
         return [region for region in regions if region.score >= min(_MIN_SCORE, surest)]
 
     def _padded(self, levels: Tensor) -> Tensor:
-        """(h, w, 3) uint8 -> (1, 3, h', w') float32, normalised, ones to the right and below up to whole strides."""
+        """(h, w, 3) uint8 -> (1, 3, h', w') float32, normalized, ones to the right and below up to whole strides."""
         height, width, channels = levels.shape
         mean, std = (torch.tensor(value) for value in (self.config.mean, self.config.std))
         rows = levels.reshape(height, -1).float().sub_((255 * mean).repeat(width)).div_((255 * std).repeat(width))

@@ -53,12 +53,12 @@ class PromptCache:
             self._rows.update(zip(batch, rows, strict=True))
 
     def rows(self, texts: Sequence[str]) -> Tensor:
-        """At least one text -> (N, d) float32, L2-normalised."""
+        """At least one text -> (N, d) float32, L2-normalized."""
         self.add(texts)
         return torch.stack([self._rows[text] for text in texts])
 
     def classes(self, prompts: Sequence[Sequence[str]]) -> Tensor:
-        """One class per list of prompts, the mean of its templates: (classes, d) float32, L2-normalised."""
+        """One class per list of prompts, the mean of its templates: (classes, d) float32, L2-normalized."""
         key = tuple(map(tuple, prompts))
         if key not in self._classes:
             self.add(prompt for group in key for prompt in group)
@@ -68,7 +68,7 @@ class PromptCache:
 
 
 def attribute_view(crop: Tensor, masked: Tensor) -> Tensor:
-    """What attributes are read from: (…, d) and (…, d) -> (…, d), L2-normalised.
+    """What attributes are read from: (…, d) and (…, d) -> (…, d), L2-normalized.
 
     Mostly the masked crop, as in the paper; a part of the crop, which is embedded for the category anyway, makes up for
     what a mask cuts off.
@@ -81,7 +81,7 @@ class Question:
     """The values of a group as classes in the embedding space, one per phrase.
 
     Attributes:
-        classes: (k, d) float32, L2-normalised.
+        classes: (k, d) float32, L2-normalized.
         members: (values, k) float32, 1 where a class is a phrase of the value, else 0.
         scale: Factor on the cosine: the model's logit_scale times the group's calibration.
     """
@@ -110,7 +110,7 @@ class Question:
         logit bias cancels and the same softmax holds.
 
         Args:
-            image: (d,) float32, L2-normalised.
+            image: (d,) float32, L2-normalized.
 
         Returns:
             (values,) float32, summing to 1.

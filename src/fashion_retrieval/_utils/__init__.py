@@ -1,0 +1,1 @@
+"""What several folders share and no folder owns."""

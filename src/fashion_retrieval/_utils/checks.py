@@ -1,0 +1,40 @@
+"""Checks of arguments that several folders share."""
+
+from __future__ import annotations
+
+from numbers import Integral
+
+from fashion_retrieval.errors import InputError
+
+LONGEST_ID = 4_096
+"""Bytes of UTF-8."""
+
+
+def check_id(name: object, index: int) -> str:
+    """A photo's name.
+
+    Raises:
+        InputError: No text, an empty one, too long, or not valid as UTF-8.
+    """
+    if not isinstance(name, str) or not name or not fits(name, LONGEST_ID):
+        expected = f"a text of 1 to {LONGEST_ID} bytes of UTF-8"
+        raise InputError(f"ids[{index}] must be {expected}, got {name!r:.80}; give other ids")
+    return str(name)
+
+
+def check_whole(name: str, number: object, most: int) -> None:
+    """Refuse what is no whole number from 1 to `most`.
+
+    Raises:
+        InputError: The message begins with the name.
+    """
+    if not isinstance(number, Integral) or isinstance(number, bool) or not 1 <= int(number) <= most:
+        raise InputError(f"{name} must be a whole number from 1 to {most}, got {number!r:.60}")
+
+
+def fits(text: str, longest: int) -> bool:
+    """Whether a text is valid UTF-8 of at most `longest` bytes without NUL, which stores cut texts at."""
+    try:
+        return len(text.encode()) <= longest and "\0" not in text
+    except UnicodeEncodeError:
+        return False

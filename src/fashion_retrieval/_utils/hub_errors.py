@@ -1,0 +1,97 @@
+"""What comes out of huggingface_hub, as this package's errors: one line each, with a remedy.
+
+Its HTTP client, and with it the client's exceptions, differ between releases, so none of them is named.
+"""
+
+from __future__ import annotations
+
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from fashion_retrieval.errors import FashionRetrievalError, HubError, ModelNotFoundError
+
+_READ_REMEDIES = {
+    401: "the token is not valid, pass another as token= or run `hf auth login`",
+    403: "pass the token= of an account that may read it",
+    429: "too many requests, wait a few minutes or pass token=",
+}
+
+
+def explain_download(error: BaseException, repo_id: str, revision: str | None) -> FashionRetrievalError:
+    """The error to raise for one that came up while downloading."""
+    if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__
+    page = f"{constants.ENDPOINT}/{repo_id}"
+    match error:
+        case LocalEntryNotFoundError() | OfflineModeIsEnabled():
+            return not_cached(repo_id)
+        case GatedRepoError():
+            remedy = f"accept its license at {page}, then pass token= or run `hf auth login`"
+            return HubError(f"{repo_id} is gated (HTTP {error.response.status_code}); {remedy}")
+        case RevisionNotFoundError():
+            return ModelNotFoundError(f"{repo_id} has no revision {revision!r}; its commits are at {page}/commits/main")
+        case RepositoryNotFoundError():
+            return _unknown(repo_id)
+        case HfHubHTTPError() if error.response.status_code == 401 and not _bad_token(error):
+            return _unknown(repo_id)
+        case _:
+            return HubError(f"can't download {repo_id}: {_reason(error)}")
+
+
+def explain_upload(error: BaseException, repo_id: str) -> HubError:
+    """The error to raise for one that came up while uploading."""
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:
+        error = error.__cause__
+    owner = repo_id.partition("/")[0]
+    match error:
+        case OfflineModeIsEnabled():
+            return HubError(f"can't upload to {repo_id} while HF_HUB_OFFLINE is set; unset it")
+        case HfHubHTTPError() if error.response.status_code == 401:
+            why = "the token is not valid" if _bad_token(error) else "no token"
+            remedy = "pass a token= with write permission, or run `hf auth login`"
+            return HubError(f"no permission to write to {repo_id} (HTTP 401, {why}); {remedy}")
+        case HfHubHTTPError() if error.response.status_code in (403, 404):
+            remedy = f"pass a token= that may write for {owner!r}, or name a repository of your own"
+            return HubError(f"no permission to write to {repo_id} (HTTP {error.response.status_code}); {remedy}")
+        case ValueError() if "README.md" in str(error):
+            return HubError(f"the Hub refused the model card of {repo_id} ({error}); correct its metadata")
+        case _:
+            return HubError(f"can't upload to {repo_id}: {_reason(error)}")
+
+
+def not_cached(repo_id: str) -> ModelNotFoundError:
+    """A model that is not here while downloads are off."""
+    remedy = "load it once with a network, without local_files_only and HF_HUB_OFFLINE"
+    return ModelNotFoundError(f"model {repo_id!r} is not (completely) in the cache and downloads are off; {remedy}")
+
+
+def _unknown(repo_id: str) -> ModelNotFoundError:
+    remedy = "check the id (list_models() names some); if it is private, pass token="
+    return ModelNotFoundError(f"no folder {repo_id!r} here, and no such model on the Hub that you may read; {remedy}")
+
+
+def _bad_token(error: HfHubHTTPError) -> bool:
+    return "Invalid credentials" in error.response.headers.get("X-Error-Message", "")
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong and what to do, for everything that has no error of its own."""
+    match error:
+        case HfHubHTTPError():
+            status = error.response.status_code
+            return f"the Hub answered HTTP {status}; {_READ_REMEDIES.get(status, 'try again later')}"
+        case LocalTokenNotFoundError():
+            return "no token is stored on this machine; pass token='hf_…' or run `hf auth login`"
+        case OSError(errno=int(), strerror=reason):
+            return f"a local file failed ({reason}: {error.filename}); check disk space, permissions and cache_dir"
+        case _:
+            what = f"{type(error).__name__}: {error}"
+            return f"{constants.ENDPOINT} did not answer as expected ({what}); check the network and call again"

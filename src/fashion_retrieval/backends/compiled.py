@@ -1,0 +1,106 @@
+"""An encoder and a composer that another runtime computes, with the surface of those that torch computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fashion_retrieval.errors import UnsupportedError
+from fashion_retrieval.models.composer import Composer
+from fashion_retrieval.models.encoder import Encoder
+
+
+class Program(Protocol):
+    """One graph of `fashion_retrieval.backends.trace` in a runtime."""
+
+    @property
+    def outputs(self) -> set[str]:
+        """Names of what it computes."""
+        ...
+
+    def __call__(self, output: str, **inputs: NDArray[Any]) -> NDArray[np.float32]:
+        """Inputs by name -> one of the outputs."""
+        ...
+
+
+class CompiledEncoder(Encoder):
+    """An encoder whose towers are programs; tokenizer, weights and fingerprint are its source's.
+
+    So is its preprocessing, which is exact where it is asked for.
+    """
+
+    def __init__(self, source: Encoder, *, backend: str, image: Program, text: Program, exact: bool) -> None:
+        _share(source, self)
+        self.preprocessing = replace(source.preprocessing, exact=exact)
+        self.backend = backend
+        self._image = image
+        self._text = text
+
+    def for_inference(self, device: torch.device, dtype: torch.dtype) -> Encoder:
+        """This one: its runtime has seen to it."""
+        return self
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """(b, 3, h, w) float -> (b, d) float32, L2-normalized."""
+        return functional.normalize(_run(self._image, "pooled", pixels=pixels), dim=-1)
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """(b, s) int64 -> (b, d) float32, L2-normalized."""
+        if "states" not in self._text.outputs:
+            return functional.normalize(_run(self._text, "pooled", tokens=tokens), dim=-1)
+        states, lengths = self.text_tokens(tokens)
+        return functional.normalize(states[torch.arange(len(states)), lengths - 1], dim=-1)
+
+    def image_tokens(self, pixels: Tensor) -> Tensor:
+        """(b, 3, h, w) float -> (b, 1 + k, d) float32, the pooled embedding first.
+
+        Raises:
+            UnsupportedError: The tower has no token features.
+        """
+        return _run(self._image, "states", pixels=pixels)
+
+    def text_tokens(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, s) int64 -> (b, s, d) float32 and (b,) int64, each text's length.
+
+        Raises:
+            UnsupportedError: The tower has no token features.
+        """
+        return _run(self._text, "states", tokens=tokens), tokens.argmax(dim=-1) + 1
+
+
+class CompiledComposer(Composer):
+    """A composer that is a program; its weights are its source's."""
+
+    def __init__(self, source: Composer, program: Program) -> None:
+        _share(source, self)
+        self._program = program
+
+    def forward(self, image: Tensor, text: Tensor, lengths: Tensor, *, text_weight: float = 0.5) -> Tensor:
+        """(b, k, d) and (b, s, d) float32 tokens, (b,) int64 lengths -> (b, d) float32, L2-normalized."""
+        weight = torch.tensor(text_weight)
+        return _run(self._program, "query", image=image, text=text, lengths=lengths, weight=weight)
+
+
+def _share(source: nn.Module, module: nn.Module) -> None:
+    """Give a module all that its source has, weights too, without copying or initializing them."""
+    nn.Module.__init__(module)
+    vars(module).update(vars(source))
+
+
+def _run(program: Program, output: str, **inputs: Tensor) -> Tensor:
+    if output not in program.outputs:
+        raise UnsupportedError(
+            "token features need a vision transformer or a CNN, and a CLIP text tower; use another model"
+        )
+    arrays: Mapping[str, NDArray[Any]] = {
+        name: (value.float() if value.is_floating_point() else value).contiguous().numpy()
+        for name, value in inputs.items()
+    }
+    return torch.from_numpy(program(output, **arrays))

@@ -1,0 +1,108 @@
+"""Which files of a folder or a Hub repository make up a model: what is downloaded, and what is published."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from fashion_retrieval._utils.files import sha256
+from fashion_retrieval.checkpoint.export_manifest import NAME as EXPORT_NAME
+from fashion_retrieval.checkpoint.export_manifest import RUNTIMES, Export
+from fashion_retrieval.config import CONFIG_NAME, ModelConfig
+from fashion_retrieval.errors import ConfigError, InputError, WeightsError
+
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
+TRANSFORMERS_WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
+LAYOUTS = (
+    (OPEN_CLIP_WEIGHTS, "segmenter.safetensors", "composer.safetensors"),
+    *((name,) for name in TRANSFORMERS_WEIGHTS),
+)
+"""File patterns of the weights, preferred layout first; the first pattern of each must match."""
+TEXTS = ("*.json", "*.txt", "README.md", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
+"""File patterns of configuration, tokenizer and card."""
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
+
+_LARGE_NAMES = ("*.safetensors", "*.model", "*.bin", "*.onnx")
+_LARGE_BYTES = 10_000_000
+"""What a new repository of the Hub keeps in large-file storage: these names, and every file above this size."""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadFile:
+    """One file of an upload.
+
+    Attributes:
+        name: Of the file, in the folder and in the repository.
+        size: In bytes.
+        sha256: Hex digest.
+        lfs: Whether it goes to large-file storage, as a new repository has it; another's .gitattributes may differ.
+    """
+
+    name: str
+    size: int
+    sha256: str
+    lfs: bool
+
+
+def file_names(folder: Path) -> set[str]:
+    """Names of the files in a folder, none where there is no such folder."""
+    return {path.name for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
+
+
+def layout_of(names: Collection[str]) -> tuple[str, ...] | None:
+    """The patterns of the weights to take among files of these names; None where there are no weights."""
+    return next((layout for layout in LAYOUTS if any(fnmatch(name, layout[0]) for name in names)), None)
+
+
+def matching(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    """Names that match one of the patterns, sorted."""
+    kept = list(patterns)
+    return sorted(name for name in names if any(fnmatch(name, pattern) for pattern in kept))
+
+
+def published_files(folder: Path) -> tuple[UploadFile, ...]:
+    """The files of a model folder that are published, each the one its configuration was written for.
+
+    An exported model in it, which `FashionModel.save_pretrained` does not write, is published with it.
+
+    Raises:
+        InputError: No weights.
+        ConfigError: A configuration with a fault.
+        WeightsError: A file is missing or altered.
+    """
+    names = file_names(folder)
+    if OPEN_CLIP_WEIGHTS not in names:
+        raise InputError(f"{folder} holds no {OPEN_CLIP_WEIGHTS}; expected a folder written by save_pretrained")
+    found = tuple(_upload_file(folder, name) for name in matching(names, (*TEXTS, "*.safetensors")))
+    digests = {file.name: file.sha256 for file in found}
+    for name, expected in _expected_digests(folder / CONFIG_NAME).items():
+        if digests.get(name) != expected:
+            raise WeightsError(f"{folder / name} is not the file that {CONFIG_NAME} was written for; save it again")
+    return found + tuple(_upload_file(folder, name) for name in _exported(folder))
+
+
+def _exported(folder: Path) -> Iterator[str]:
+    for backend in RUNTIMES:
+        if exported := Export.read(folder / backend):
+            exported.verify(folder / backend)
+            yield from (f"{backend}/{name}" for name in sorted((EXPORT_NAME, *exported.sha256)))
+
+
+def _upload_file(folder: Path, name: str) -> UploadFile:
+    size = (folder / name).stat().st_size
+    large = size > _LARGE_BYTES or bool(matching([name], _LARGE_NAMES))
+    return UploadFile(name, size, sha256(folder / name), lfs=large)
+
+
+def _expected_digests(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid JSON ({error}); save the model again") from error
+    return ModelConfig.from_dict(data, str(path)).sha256

@@ -1,0 +1,149 @@
+"""The command `fashion-retrieval`, over the public names; they are imported inside the commands to start quickly."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fashion_retrieval.cli.encode import encode
+from fashion_retrieval.cli.export import export
+from fashion_retrieval.cli.gallery import index, search
+from fashion_retrieval.cli.options import AsJson, Device, Dtype, ModelId, Revision, guarded, load_model
+from fashion_retrieval.cli.recognize import recognize
+from fashion_retrieval.cli.refine import refine
+
+PROG = "fashion-retrieval"
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+models = typer.Typer(help="List, download and describe models.", no_args_is_help=True)
+app.command()(recognize)
+app.command()(encode)
+app.command()(export)
+app.command()(index)
+app.command()(search)
+app.command()(refine)
+app.add_typer(models, name="models")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from fashion_retrieval import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What is in a photo of clothes, and photos like it: recognition, galleries, search by photo and text."""
+
+
+@models.command("list")
+@guarded
+def list_(as_json: AsJson = False) -> None:
+    """Name models known to work."""
+    from dataclasses import asdict
+
+    from fashion_retrieval import list_models
+
+    known = [asdict(model) for model in list_models()]
+    if as_json:
+        typer.echo(json.dumps(known, indent=2))
+        return
+    table = Table("model", "what it is", "can do", "license")
+    for model in known:
+        table.add_row(*(Text(model[key]) for key in ("id", "description", "task", "license")))
+    Console().print(table)
+
+
+@models.command()
+@guarded
+def download(model_id: ModelId, revision: Revision = None) -> None:
+    """Put a model into the cache, and print its folder."""
+    from fashion_retrieval import download_model
+
+    typer.echo(download_model(model_id, revision=revision))
+
+
+@models.command()
+@guarded
+def info(model_id: ModelId, revision: Revision = None, as_json: AsJson = False) -> None:
+    """Load a model and tell what it is: files, sizes, license, training data, measured figures."""
+    from fashion_retrieval import download_model
+
+    folder = download_model(model_id, revision=revision)
+    model = load_model(model_id, "cpu", "float32", revision)
+    config = model.config.to_dict()
+    if isinstance(config.get("taxonomy"), Mapping):
+        config["taxonomy"] = config["taxonomy"].get("name", "custom")
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
+    parameters = sum(weight.numel() for weight in model.encoder.parameters())
+    description = {"id": model.model_id, "folder": str(folder), "embedding_dim": model.embedding_dim}
+    _show(description | {"encoder_parameters": parameters, "bytes": sizes, "config": config}, as_json)
+
+
+@app.command()
+@guarded
+def doctor(device: Device = "auto", dtype: Dtype = "auto", as_json: AsJson = False) -> None:
+    """Check the installation: versions, device, caches, the embedded model, and a timed self-test."""
+    from fashion_retrieval import doctor as examine
+
+    findings = examine(device=device, dtype=dtype)
+    _show(findings, as_json)
+    if findings["problems"]:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    atexit.register(gc.freeze)  # or the end of the process spends most of a second on looking for torch's garbage
+    try:
+        try:
+            app(prog_name=PROG)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _show(data: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(data, indent=2))
+        return
+    table = Table.grid(padding=(0, 2))
+    for name, value in _flat(data):
+        table.add_row(Text(name, style="bold"), Text(value))
+    Console().print(table)
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            yield f"{prefix}{key}", ", ".join(map(str, value)) or "none"
+        else:
+            yield f"{prefix}{key}", str(value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""`fashion-retrieval index` and `fashion-retrieval search`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from glob import has_magic
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from fashion_retrieval.cli.options import (
+    Backend,
+    BatchSize,
+    Device,
+    Dtype,
+    Model,
+    OnError,
+    Paths,
+    guarded,
+    load_model,
+    refuse,
+    report_failures,
+)
+from fashion_retrieval.cli.output import PICTURES, identifier, match_table, write_picture
+from fashion_retrieval.cli.photos import Trouble, find_photos
+from fashion_retrieval.errors import InputError
+
+if TYPE_CHECKING:
+    from fashion_retrieval import Match
+
+GalleryUri = Annotated[str, typer.Argument(metavar="GALLERY", help="Its folder, or the URI of its server.")]
+GalleryModel = Annotated[str | None, typer.Option("--model", help="Instead of the model the gallery was built with.")]
+Where = Annotated[str | None, typer.Option(metavar="FILTER", help="\"category = 'dress' and color = 'red'\"")]
+TopK = Annotated[int, typer.Option("--top-k", min=1, help="How many results.")]
+
+
+@guarded
+def index(
+    paths: Paths,
+    gallery: GalleryUri,
+    recognize: Annotated[
+        bool, typer.Option("--recognize/--no-recognize", help="Recognize each photo, for --where.")
+    ] = True,
+    taxonomy: Annotated[str | None, typer.Option(help="default, deepfashion, or a YAML or JSON file.")] = None,
+    prefix: Annotated[str, typer.Option(help="Put before every id.")] = "",
+    model: Model = "compact",
+    batch_size: BatchSize = 1_024,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    backend: Backend = "auto",
+    on_error: OnError = "raise",
+) -> None:
+    """Add photos to a gallery. A photo's id is its path below the folder given, or its file name.
+
+    Photos that are there already are left alone unless they changed: after an interruption the same command goes on.
+    """
+    from fashion_retrieval import Gallery
+
+    photos, troubles = name_photos(paths, prefix)
+    if troubles and on_error == "raise":
+        raise troubles[0][1]
+    place = str(Path(model).absolute()) if Path(model).is_dir() else model
+    fashion = load_model(place, device, dtype, backend=backend)
+    with Gallery.create(gallery, fashion, recognize=recognize, taxonomy=taxonomy, exist_ok=True) as store:
+        files = [photo.absolute() for photo in photos.values()]
+        report = store.add(files, list(photos), batch_size=batch_size, on_error=on_error, progress=sys.stderr.isatty())
+        store.optimize()
+    counts = f"{report.added} added, {report.updated} updated, {report.unchanged} unchanged"
+    typer.echo(f"{counts}, {len(report.failures) + len(troubles)} failed")
+    report_failures([*troubles, *((str(files[failure.index]), failure.error) for failure in report.failures)])
+
+
+@guarded
+def search(
+    gallery: GalleryUri,
+    text: Annotated[str | None, typer.Option(help="What it looks like; with a photo, what to change.")] = None,
+    image: Annotated[Path | None, typer.Option(metavar="PHOTO", help="A photo to start from.")] = None,
+    id_: Annotated[str | None, typer.Option("--id", metavar="ID", help="A photo of the gallery to start from.")] = None,
+    where: Where = None,
+    top_k: TopK = 10,
+    exclude: Annotated[list[str] | None, typer.Option(metavar="ID", help="Leave out; repeatable.")] = None,
+    text_weight: Annotated[float | None, typer.Option(help="How much the text counts beside the photo.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON Lines: one object per result.")] = False,
+    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the board as a picture.")] = None,
+    model: GalleryModel = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Find photos of a gallery by a text, a photo, or a photo and what to change about it."""
+    from fashion_retrieval import Refinement
+
+    start = id_ if image is None else image
+    if text is None and start is None:
+        refuse("give --text, --image or --id")
+    if image is not None and id_ is not None:
+        refuse("--image and --id exclude each other")
+    if text is not None and not text.strip():
+        refuse("--text must not be empty")
+    if text_weight is not None and (text is None or start is None):
+        refuse("--text-weight goes with --text and a photo")
+    if save and save.suffix.lower() not in PICTURES:
+        refuse(f"--save must end in {', '.join(PICTURES)}, got {save.name!r}")
+    if save:
+        check_picture(save)
+    turns = Refinement.open(gallery, model, device=device, dtype=dtype)
+    with turns.gallery:
+        reference = turns.gallery.get(id_) if id_ is not None else image
+        matches = turns.ask(text, reference, top_k=top_k, where=where, exclude=exclude or (), text_weight=text_weight)
+        show_matches(matches, as_json=as_json)
+        if save:
+            write_picture(save, turns.draw())
+
+
+def show_matches(matches: Sequence[Match], *, as_json: bool = False) -> None:
+    """A table, or one line of JSON a match."""
+    if as_json:
+        for rank, match in enumerate(matches, start=1):
+            typer.echo(json.dumps({"rank": rank} | match.to_dict()))
+    elif matches:
+        Console().print(match_table(matches))
+    else:
+        typer.echo("nothing found")
+
+
+def check_picture(path: Path) -> None:
+    """Refuse a picture that could not be written, before anything is computed."""
+    if path.suffix.lower() not in PICTURES:
+        raise InputError(f"a board's name must end in {', '.join(PICTURES)}, got {path.name!r}")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"a board must lie in an existing folder, got {path}; create {path.parent} first")
+
+
+def name_photos(arguments: Sequence[str], prefix: str = "") -> tuple[dict[str, Path], list[Trouble]]:
+    """Photos by id, in order, and the arguments that hold none.
+
+    The id is the path below the folder given, or below the fixed part of a pattern; of a file, its name.
+
+    Raises:
+        InputError: Two photos would have the same id.
+    """
+    ids: dict[Path, str] = {}
+    troubles: list[Trouble] = []
+    for argument in arguments:
+        found, lost = find_photos([argument])
+        troubles += lost
+        base = _base(Path(argument))
+        for photo in found:
+            ids.setdefault(photo, prefix + identifier(photo.relative_to(base)).replace(os.sep, "/"))
+    photos: dict[str, Path] = {}
+    for photo, name in ids.items():
+        if name in photos:
+            remedy = "give the folder above both, or one after the other with --prefix"
+            raise InputError(f"id {name!r} must stand for one photo, got {photos[name]} and {photo}; {remedy}")
+        photos[name] = photo
+    return photos, troubles
+
+
+def _base(path: Path) -> Path:
+    """The folder that ids are counted from."""
+    if path.is_dir():
+        return path
+    if path.exists() or not has_magic(str(path)):
+        return path.parent
+    fixed = next(place for place, part in enumerate(path.parts) if has_magic(part))
+    return Path(*path.parts[:fixed])

@@ -1,0 +1,98 @@
+"""`fashion-retrieval recognize`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fashion_retrieval.cli.options import (
+    Backend,
+    BatchSize,
+    Device,
+    Dtype,
+    Model,
+    OnError,
+    Paths,
+    guarded,
+    load_model,
+    refuse,
+    report_failures,
+    watched,
+)
+from fashion_retrieval.cli.output import CardFolder, CsvReport, JsonReport, Report, TableReport
+from fashion_retrieval.cli.photos import Trouble, find_photos, parse_box
+
+if TYPE_CHECKING:
+    from fashion_retrieval import Failure, Recognition
+
+
+@guarded
+def recognize(
+    paths: Paths,
+    model: Model = "compact",
+    taxonomy: Annotated[str | None, typer.Option(help="default, deepfashion, or a YAML or JSON file.")] = None,
+    box: Annotated[
+        list[str] | None, typer.Option(metavar="X1,Y1,X2,Y2", help="A region in pixels; repeatable.")
+    ] = None,
+    no_segmenter: Annotated[bool, typer.Option("--no-segmenter", help="Take the whole photo as one region.")] = False,
+    top_k: Annotated[int, typer.Option(min=1, help="How many categories and values to tell.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON Lines: one object per photo.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV: one row per garment.")] = False,
+    masks: Annotated[bool, typer.Option("--masks", help="Add the masks to --json, as run lengths.")] = False,
+    save: Annotated[Path | None, typer.Option(metavar="DIR", help="Save a card per photo as PNG.")] = None,
+    max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse photos with more pixels.")] = None,
+    batch_size: BatchSize = 16,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    backend: Backend = "auto",
+    on_error: OnError = "raise",
+) -> None:
+    """Tell what garments are in photos."""
+    if as_json and as_csv:
+        refuse("--json and --csv exclude each other")
+    if masks and not as_json:
+        refuse("--masks goes with --json")
+    boxes = [parse_box(text) for text in box or ()]
+    photos, troubles = find_photos(paths)
+    if boxes and len(photos) != 1:
+        refuse(f"--box is for a single photo, got {len(photos)}")
+    if troubles and on_error == "raise":
+        raise troubles[0][1]
+    options: dict[str, Any] = {"segmenter": None if no_segmenter else "auto", "taxonomy": taxonomy, "top_k": top_k}
+    if max_pixels:
+        options["max_pixels"] = max_pixels
+    cards = CardFolder(save) if save else None
+    report: Report = JsonReport(masks=masks) if as_json else CsvReport() if as_csv else TableReport()
+    fashion = load_model(model, device, dtype, backend=backend)
+    results: Iterator[Recognition | Failure]
+    if boxes:
+        results = iter([fashion.recognize(photos[0], boxes=boxes, **options)])
+    else:
+        results = fashion.recognize_many(photos, batch_size=batch_size, on_error=on_error, **options)
+    _write(photos, watched(results, len(photos), streaming=as_json or as_csv), report, cards, troubles)
+    report_failures(troubles)
+
+
+def _write(
+    photos: list[Path],
+    results: Iterator[Recognition | Failure],
+    report: Report,
+    cards: CardFolder | None,
+    troubles: list[Trouble],
+) -> None:
+    """Report each recognition, with its card; a failure joins the troubles. What was reported is shown in any case."""
+    from fashion_retrieval import Failure
+
+    try:
+        for photo, result in zip(photos, results, strict=True):
+            if isinstance(result, Failure):
+                troubles.append((str(photo), result.error))
+                continue
+            report.add(photo, result)
+            if cards:
+                cards.save(photo, result)
+    finally:
+        report.close()

@@ -1,0 +1,144 @@
+"""`fashion-retrieval refine`."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fashion_retrieval.cli.gallery import GalleryModel, GalleryUri, TopK, Where, check_picture, show_matches
+from fashion_retrieval.cli.options import Device, Dtype, guarded, refuse
+from fashion_retrieval.cli.output import write_picture
+from fashion_retrieval.errors import FashionRetrievalError, InputError
+from fashion_retrieval.shards.photo_list import SUFFIXES
+
+if TYPE_CHECKING:
+    from fashion_retrieval import Match, Refinement
+
+HELP = "Type a wish, or the number of a result to go on from it; undo, board FILE, photo FILE, help, quit."
+
+
+@guarded
+def refine(
+    gallery: GalleryUri,
+    image: Annotated[Path | None, typer.Option(metavar="PHOTO", help="A photo to start from.")] = None,
+    id_: Annotated[str | None, typer.Option("--id", metavar="ID", help="A photo of the gallery to start from.")] = None,
+    where: Where = None,
+    top_k: TopK = 10,
+    model: GalleryModel = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Search in several turns: a wish, a picked result, the next wish. Reads lines from a terminal or a pipe."""
+    from fashion_retrieval import Refinement
+
+    if image is not None and id_ is not None:
+        refuse("--image and --id exclude each other")
+    turns = Refinement.open(gallery, model, device=device, dtype=dtype)
+    with turns.gallery:
+        reference = turns.gallery.get(id_) if id_ is not None else image
+        session = _Session(turns, reference, top_k, where)
+        typer.echo(f"{len(turns.gallery)} photos. {HELP}")
+        session.run()
+    if session.failed and not sys.stdin.isatty():
+        raise typer.Exit(1)
+
+
+class _Session:
+    """Reads a line, does what it says, shows the results."""
+
+    def __init__(self, turns: Refinement, reference: Match | Path | None, top_k: int, where: str | None) -> None:
+        self.turns = turns
+        self.first = reference
+        self.picked: Match | Path | None = None
+        self.top_k = top_k
+        self.where = where
+        self.failed = False
+
+    def run(self) -> None:
+        """Until "quit" or the end of the input; an error is one line and the loop goes on."""
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="replace")
+        while (line := _read()) is not None:
+            try:
+                self.obey(line)
+            except (FashionRetrievalError, OSError) as error:
+                self.failed = True
+                typer.echo(f"error: {error}", err=True)
+
+    def obey(self, line: str) -> None:
+        """Do what one line says."""
+        word, _, rest = line.partition(" ")
+        if not line:
+            return
+        if line.lower() in ("help", "?"):
+            typer.echo(HELP)
+        elif line.lower() == "undo":
+            self.undo()
+        elif word.lower() == "board" and (not rest or "." in rest):
+            self.save(Path(rest.strip()))
+        elif word.lower() == "photo" and Path(rest).suffix.lower() in SUFFIXES:
+            self.start(Path(rest.strip()), rest.strip())
+        elif line.isdecimal():
+            self.pick(int(line))
+        else:
+            self.ask(line)
+
+    def pick(self, number: int) -> None:
+        """Go on from a result of the last turn."""
+        shown = self.turns.history[-1].matches if self.turns.history else ()
+        if not shown:
+            raise InputError("there is no result to pick from; type a wish first")
+        if not 1 <= number <= len(shown):
+            raise InputError(f"there is no result {number}; expected a number from 1 to {len(shown)}")
+        self.start(shown[number - 1], shown[number - 1].id)
+
+    def start(self, reference: Match | Path, name: str) -> None:
+        """Take a photo for the next wish."""
+        self.picked = reference
+        typer.echo(f"from {name}: what should change?")
+
+    def ask(self, wish: str) -> None:
+        """One turn."""
+        reference = self.picked or (None if self.turns.history else self.first)
+        matches = self.turns.ask(wish, reference, top_k=self.top_k, where=self.where)
+        self.picked = None
+        self.show(matches)
+
+    def undo(self) -> None:
+        """Take back what was picked since the last turn, or else that turn, and show the one before."""
+        if self.picked is None:
+            self.turns.undo()
+        self.picked = None
+        if self.turns.history:
+            self.show(self.turns.history[-1].matches)
+        else:
+            typer.echo("back at the beginning")
+
+    def save(self, path: Path) -> None:
+        """The board of the last turn."""
+        check_picture(path)
+        write_picture(path, self.turns.draw())
+        typer.echo(f"board: {path}")
+
+    def show(self, matches: Sequence[Match]) -> None:
+        """What was asked, and the results."""
+        from fashion_retrieval import Match
+
+        turn = self.turns.history[-1]
+        name = turn.reference.id if isinstance(turn.reference, Match) else turn.reference
+        typer.echo(turn.text if name is None else f"{turn.text}, from {name!s}")
+        show_matches(matches)
+
+
+def _read() -> str | None:
+    """The next line, without spaces around it; None at "quit" and at the end."""
+    try:
+        line = input("> " if sys.stdin.isatty() else "").strip()
+    except EOFError:
+        return None
+    return None if line.lower() in ("quit", "exit") else line

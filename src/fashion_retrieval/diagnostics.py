@@ -1,0 +1,143 @@
+"""A check of the installation: what is here, what is broken, and how long one photo takes."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from fashion_retrieval._utils.files import sha256
+from fashion_retrieval.config import CONFIG_NAME, ModelConfig
+from fashion_retrieval.errors import WeightsError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_PACKAGES = (
+    "huggingface-hub",
+    "numpy",
+    "open-clip-torch",
+    "pillow",
+    "pyarrow",
+    "pyyaml",
+    "rich",
+    "safetensors",
+    "segment-anything",
+    "torch",
+    "torchvision",
+    "transformers",
+    "typer",
+)
+
+
+def doctor(*, device: str = "auto", dtype: str = "auto") -> dict[str, Any]:
+    """Look at the installation, and recognize one drawn photo with the embedded model.
+
+    Args:
+        device: As for `FashionModel.from_pretrained`.
+        dtype: As for `FashionModel.from_pretrained`.
+
+    Returns:
+        A JSON-ready dict: `version`, `python`, `platform`, `packages` (name -> version or None), `hardware` (`device`
+        and dtype in words, `gpus`), `hub` (`offline`, `cache`, `cache_bytes`), `embedded_model` (`folder`, `bytes`),
+        `self_test` (`load_seconds`, `recognize_seconds`, `garments`), and `problems`, one line each: none where all is
+        well. A part that failed, or whose test made no sense after that, is an empty dict.
+    """
+    problems: list[str] = []
+    hardware = _tried(lambda: _hardware(device, dtype), problems)
+    model = _tried(_check_embedded, problems)
+    return {
+        "version": version("fashion-retrieval"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "hardware": hardware,
+        "hub": _tried(_hub, problems),
+        "embedded_model": model,
+        "self_test": _tried(lambda: _time_one_photo(device, dtype), problems) if hardware and model else {},
+        "problems": problems,
+    }
+
+
+def check_files(folder: Path) -> None:
+    """Compare the files of a model folder with the digests in its configuration.
+
+    Raises:
+        WeightsError: A file is missing or altered.
+    """
+    path = folder / CONFIG_NAME
+    config = ModelConfig.from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
+    for name, digest in config.sha256.items():
+        file = folder / name
+        if not file.is_file() or sha256(file) != digest:
+            state = "altered" if file.is_file() else "missing"
+            raise WeightsError(f"{file} is {state}; reinstall it: pip install --force-reinstall fashion-retrieval")
+
+
+def _tried(check: Callable[[], dict[str, Any]], problems: list[str]) -> dict[str, Any]:
+    try:
+        return check()
+    except Exception as error:  # whatever is broken, the other checks still tell something
+        problems.append(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        return {}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _hardware(device: str, dtype: str) -> dict[str, Any]:
+    import torch
+
+    from fashion_retrieval._utils.device import describe, resolve_device, resolve_dtype
+
+    chosen = resolve_device(device)
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {"device": describe(chosen, resolve_dtype(dtype, chosen)), "gpus": gpus}
+
+
+def _hub() -> dict[str, Any]:
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE)
+    return {"offline": constants.HF_HUB_OFFLINE, "cache": str(cache), "cache_bytes": _size(cache)}
+
+
+def _check_embedded() -> dict[str, Any]:
+    from fashion_retrieval.hub.download import EMBEDDED, resolve
+
+    folder = resolve(EMBEDDED)
+    check_files(folder)
+    return {"folder": str(folder), "bytes": _size(folder)}
+
+
+def _time_one_photo(device: str, dtype: str) -> dict[str, Any]:
+    from fashion_retrieval.model import FashionModel
+
+    start = perf_counter()
+    model = FashionModel.from_pretrained(device=device, dtype=dtype)
+    loaded = perf_counter()
+    garments = model.recognize(_drawn_shirt()).garments
+    seconds = {"load_seconds": loaded - start, "recognize_seconds": perf_counter() - loaded}
+    return {name: round(value, 3) for name, value in seconds.items()} | {"garments": len(garments)}
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files below; links are not followed."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def _drawn_shirt() -> Image.Image:
+    from PIL import Image, ImageDraw
+
+    photo = Image.new("RGB", (240, 320), "white")
+    outline = [(80, 60), (105, 50), (120, 65), (135, 50), (160, 60), (210, 120), (180, 145), (165, 125)]
+    ImageDraw.Draw(photo).polygon([*outline, (165, 270), (75, 270), (75, 125), (60, 145), (30, 120)], fill="navy")
+    return photo

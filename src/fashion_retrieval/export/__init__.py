@@ -1,0 +1,1 @@
+"""Model folders with graphs for other runtimes."""

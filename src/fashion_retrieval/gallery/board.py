@@ -1,0 +1,289 @@
+"""Retrieval boards: the query beside its results, each with its score and what changed against the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import ceil, sqrt
+from pathlib import Path
+from statistics import median
+from typing import Any, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from fashion_retrieval.drawing.canvas import (
+    BACKDROP,
+    FAINT,
+    GUTTER,
+    INK,
+    MARGIN,
+    MUTED,
+    PAGE,
+    RULE,
+    Bar,
+    Block,
+    Lettering,
+    Mark,
+    Painter,
+    Size,
+    Text,
+    moved,
+    rounded,
+    to_pixels,
+)
+from fashion_retrieval.errors import InputError
+from fashion_retrieval.gallery.differences import Change, Comparison
+from fashion_retrieval.images.load import ImageInput, describe, load_image
+from fashion_retrieval.results import Match, Recognition
+from fashion_retrieval.taxonomy import Taxonomy
+
+MIN_WIDTH = 320
+MOST = 200
+"""At most this many results stand on a board."""
+
+_ACCENT = "#2563eb"
+_QUERY, _TILE, _GAP, _MAX_COLUMNS = 300, 208, 24, 8
+_STAGE, _QUERY_STAGE = (150, 312), (200, 450)
+_WISH = ((26, 4), (21, 7), (17, 14))
+_LINE, _CHIP, _DOT, _INDENT, _MAX_ROWS = 21, 14, 8, 16, 5
+_DETAIL = 3
+_STUDIO = 240
+"""A photo whose corners are as bright as this lies on white."""
+
+_Reference: TypeAlias = Match | Recognition | ImageInput
+
+
+def draw_board(
+    matches: Sequence[Match],
+    *,
+    reference: _Reference | None = None,
+    text: str | None = None,
+    taxonomy: Taxonomy | Mapping[str, Any] | str | Path = "default",
+    caption: str | None = None,
+    width: int | None = None,
+    font: str | Path | None = None,
+) -> Image.Image:
+    """The retrieval board.
+
+    Under a result stand the values that differ from the reference, those that the text asked for first, where both
+    were recognized; otherwise its color and category.
+
+    Args:
+        matches: Results, best first, at most 200. One whose photo can't be read is an empty frame.
+        reference: The photo of the query. A Match or a Recognition (its largest garment) also tells what it shows.
+        text: The wish of the query.
+        taxonomy: The vocabulary that the photos were recognized with.
+        caption: A line under the query, on the gallery for example.
+        width: Of the board, in pixels; None is the width at which its text is easy to read, 670 to 2,300.
+        font: A TrueType or OpenType file for other scripts; without it their letters become "?".
+
+    Returns:
+        An RGB image; its height follows from the number of results.
+
+    Raises:
+        InputError: Too many results, a reference that can't be read, a width below 320, or a font that can't be read.
+        TaxonomyError: The taxonomy has a fault.
+    """
+    if len(matches) > MOST:
+        raise InputError(f"a board shows at most {MOST} results, got {len(matches)}; draw the first {MOST}")
+    if width is not None and width < MIN_WIDTH:
+        raise InputError(f"width must be at least {MIN_WIDTH} pixels, got {width}")
+    lettering = Lettering(font)
+    comparison = Comparison(Taxonomy.load(taxonomy), reference, text)
+    changes = [comparison.changes(match) for match in matches]
+    tiles = [_tile(match, found, comparison, lettering) for match, found in zip(matches, changes, strict=True)]
+    photos = [_small(match) for match in matches]
+    stage = (_TILE, _stage_height(photos, _TILE, _STAGE))
+    columns = _columns(len(tiles))
+    tops = _tops(tiles, columns, stage[1] + _GAP)
+    asking = _reference_photo(reference)
+    asking_stage = (_QUERY, _stage_height([asking], _QUERY, _QUERY_STAGE))
+    above = 0 if reference is None else asking_stage[1]
+    panel = _panel(above, reference, text, comparison.title, _legend(changes), caption, lettering)
+    left = MARGIN + _QUERY + 2 * GUTTER
+    inside = max(panel.height, tops[-1] - _GAP)
+    natural = (left + max(columns, 2) * (_TILE + _GAP) - _GAP + MARGIN, inside + 2 * MARGIN)
+    scale = 1.0 if width is None else max(1.0, width / natural[0])
+    painter = Painter(Image.new("RGB", to_pixels(natural, scale), PAGE), scale, lettering)
+    painter.marks([*panel.marks, Bar(_QUERY + GUTTER, 0, 1, inside, RULE, 0)], MARGIN, MARGIN)
+    if reference is not None:
+        _show(painter, asking, (MARGIN, MARGIN), asking_stage)
+    if not tiles:
+        painter.marks([Text(0, 17, "Nothing found", 24, MUTED, "lm")], left, MARGIN)
+    for index, (tile, photo) in enumerate(zip(tiles, photos, strict=True)):
+        corner = (left + index % columns * (_TILE + _GAP), MARGIN + tops[index // columns])
+        _show(painter, photo, corner, stage)
+        painter.marks((moved(mark, 0, stage[1]) for mark in tile.marks), *corner)
+        painter.marks(_chip(index + 1), *corner)
+    board = painter.picture
+    size = (width or board.width, max(1, round(board.height * (width or board.width) / board.width)))
+    return board if size == board.size else board.resize(size, Image.Resampling.LANCZOS)
+
+
+class _Writer:
+    """Writes paragraphs below each other."""
+
+    def __init__(self, lettering: Lettering, width: float, y: float = 0) -> None:
+        self.lettering = lettering
+        self.width = width
+        self.y = y
+        self.marks: list[Mark] = []
+
+    def write(self, words: str, size: int, fill: str, *, most: int = 1, indent: float = 0) -> None:
+        """A paragraph of at most `most` lines; what is longer ends in dots."""
+        lines = self.lettering.wrap(words, size, self.width - indent)
+        if len(lines) > most:
+            rest = " ".join(lines[most - 1 :])
+            lines = [*lines[: most - 1], self.lettering.cut(rest, size, self.width - indent)]
+        for line in lines:
+            self.y += 1.4 * size
+            self.marks.append(Text(indent, self.y - 0.7 * size, line, size, fill, "lm"))
+
+    def dotted(self, change: Change) -> None:
+        """A change behind its dot; what it was stands in brackets, on the same line where there is room."""
+        ink, dot = (INK, _ACCENT) if change.asked else (MUTED, FAINT)
+        self.marks.append(Bar(0, self.y + (_LINE - _DOT) / 2, _DOT, _DOT, dot, _DOT / 2))
+        self.write(change.label, 15, ink, most=2, indent=_INDENT)
+        if change.was:
+            was, last = f"(was {change.was})", self.marks[-1]
+            end = last.x + self.lettering.length(last.words, 15) + 5 if isinstance(last, Text) else self.width
+            if end + self.lettering.length(self.lettering.clean(was), 15) <= self.width:
+                self.marks.append(Text(end, self.y - 0.7 * 15, self.lettering.clean(was), 15, FAINT, "lm"))
+            else:
+                self.write(was, 15, FAINT, most=2, indent=_INDENT)
+
+    def block(self) -> Block:
+        """What was written."""
+        return Block(tuple(self.marks), self.y)
+
+
+def _tile(match: Match, changes: Sequence[Change] | None, comparison: Comparison, lettering: Lettering) -> Block:
+    """What stands below a result's photo: id and score, and what changed or what it is."""
+    writer = _Writer(lettering, _TILE, 10)
+    score = f"{match.score:.2f}"
+    room = _TILE - lettering.length(score, 16) - 12
+    writer.marks.append(Text(_TILE, 10 + _LINE / 2, score, 16, INK, "rm"))
+    writer.marks.append(Text(0, 10 + _LINE / 2, lettering.shorten(match.id, 15, room), 15, MUTED, "lm"))
+    writer.y += _LINE + 4
+    if changes is None:
+        title = comparison.title_of(match)
+        if title:
+            writer.write(title, 15, INK, most=2)
+    elif not changes:
+        writer.write("as the reference", 15, FAINT)
+    for change in (changes or ())[:_MAX_ROWS]:
+        writer.dotted(change)
+    if changes and len(changes) > _MAX_ROWS:
+        writer.write(f"+ {len(changes) - _MAX_ROWS} more", 15, FAINT, indent=_INDENT)
+    return writer.block()
+
+
+def _panel(
+    above: float,
+    reference: _Reference | None,
+    text: str | None,
+    title: str,
+    legend: Sequence[Change],
+    caption: str | None,
+    lettering: Lettering,
+) -> Block:
+    """What stands below the photo of the query: its name, the wish, what the dots mean, the caption."""
+    writer = _Writer(lettering, _QUERY, above)
+    if reference is not None:
+        writer.y += 10
+        name = _name(reference)
+        if name:
+            writer.marks.append(Text(0, writer.y + _LINE / 2, lettering.shorten(name, 15, _QUERY), 15, MUTED, "lm"))
+            writer.y += _LINE + 2
+        if title:
+            writer.write(title, 15, INK, most=2)
+        writer.y += 20 if text else 0
+    if text:
+        size, most = next((item for item in _WISH if len(lettering.wrap(text, item[0], _QUERY)) <= item[1]), _WISH[-1])
+        writer.write(text, size, INK, most=most)
+    for item in legend:
+        writer.y += 22 if item is legend[0] else 0
+        writer.dotted(item)
+    if caption:
+        writer.y += 22
+        writer.write(caption, 14, FAINT, most=6)
+    return writer.block()
+
+
+def _legend(changes: Sequence[Sequence[Change] | None]) -> list[Change]:
+    """What the dots that occur mean."""
+    asked = {change.asked for found in changes for change in found or ()}
+    words = {True: "as asked for", False: "changed besides" if True in asked else "changed"}
+    return [Change(words[kind], None, kind) for kind in (True, False) if kind in asked]
+
+
+def _name(reference: _Reference) -> str | None:
+    if isinstance(reference, Match):
+        return reference.id
+    return reference.source if isinstance(reference, Recognition) else describe(reference)
+
+
+def _reference_photo(reference: _Reference | None) -> Image.Image | None:
+    if reference is None or isinstance(reference, Match):
+        return None if reference is None else _small(reference)
+    return reference.image if isinstance(reference, Recognition) else load_image(reference)
+
+
+def _small(match: Match) -> Image.Image | None:
+    """The photo, small enough to hold many; None where it can't be read."""
+    if match.photo is None:
+        return None
+    try:
+        photo = load_image(match.photo)
+    except InputError:
+        return None
+    photo.thumbnail((_DETAIL * _TILE, _DETAIL * _STAGE[1]), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return photo
+
+
+def _stage_height(photos: Sequence[Image.Image | None], width: float, limits: Size) -> float:
+    """Height of the place that most photos fill, in units, within limits."""
+    shapes = [photo.height / photo.width for photo in photos if photo]
+    return min(max(width * median(shapes or [4 / 3]), limits[0]), limits[1])
+
+
+def _columns(count: int) -> int:
+    """About twice as many columns as rows, the last row as full as it can be."""
+    if count <= 5:
+        return max(count, 1)
+    choices = range(ceil(sqrt(1.2 * count)), ceil(sqrt(2.5 * count)) + 1)
+    best = min(choices, key=lambda columns: (-count % columns, abs(columns - sqrt(1.9 * count))))
+    return min(best, _MAX_COLUMNS)
+
+
+def _tops(tiles: Sequence[Block], columns: int, above: float) -> list[float]:
+    """Where each row begins, and where one more would."""
+    tops = [0.0]
+    for start in range(0, len(tiles), columns):
+        tops.append(tops[-1] + above + max(tile.height for tile in tiles[start : start + columns]))
+    return tops
+
+
+def _show(painter: Painter, photo: Image.Image | None, corner: Size, stage: Size) -> None:
+    """The photo in the middle of its stage, whole and in its proportions; without one, an empty frame."""
+    frame = Bar(-1, -1, stage[0] + 2, stage[1] + 2, RULE, 11)
+    painter.marks([frame, Bar(0, 0, *stage, BACKDROP, 10)], *corner)
+    if photo is None:
+        painter.marks([Text(stage[0] / 2, stage[1] / 2, "photo not found", 15, FAINT, "mm")], *corner)
+        return
+    room = to_pixels(stage, painter.scale)
+    factor = min(room[0] / photo.width, room[1] / photo.height)
+    shown = photo.convert("RGB").resize(
+        to_pixels((photo.width, photo.height), factor), Image.Resampling.LANCZOS, reducing_gap=3.0
+    )
+    corners = np.asarray(shown)[[0, 0, -1, -1], [0, -1, 0, -1]]
+    staged = Image.new("RGB", room, PAGE if corners.min() >= _STUDIO else BACKDROP)
+    staged.paste(shown, ((room[0] - shown.width) // 2, (room[1] - shown.height) // 2))
+    painter.picture.paste(staged, to_pixels(corner, painter.scale), rounded(room, 10 * painter.scale))
+
+
+def _chip(rank: int) -> tuple[Mark, ...]:
+    """The rank on a disc in the corner of the photo."""
+    center = 10 + _CHIP
+    rim, disc = (Bar(center - r, center - r, 2 * r, 2 * r, f, r) for r, f in ((_CHIP + 2, PAGE), (_CHIP, INK)))
+    return rim, disc, Text(center, center, str(rank), 16 if rank < 100 else 12, PAGE, "mm")

@@ -1,0 +1,83 @@
+"""What changed from a reference to a result, in the words of a taxonomy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fashion_retrieval.gallery.modification_text import COLOR, Vocabulary
+from fashion_retrieval.results import Attribute, Match, Recognition
+from fashion_retrieval.taxonomy import Taxonomy
+
+CATEGORY = "category"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One group of a result.
+
+    Attributes:
+        label: What it is now: "red", "long sleeve".
+        was: What it was in the reference ("blue", "short"), or None where that is the same.
+        asked: Whether the text asked for it.
+    """
+
+    label: str
+    was: str | None
+    asked: bool
+
+
+class Comparison:
+    """Compares results with a reference, and with what a text asks for."""
+
+    def __init__(self, taxonomy: Taxonomy, reference: object, text: str | None) -> None:
+        self._groups = (CATEGORY, COLOR, *(group.name for group in taxonomy.attributes))
+        groups = {group.name: group for group in (taxonomy.category, *taxonomy.attributes)}
+        self._phrases = {(name, v.name): v.phrases[0] for name, group in groups.items() for v in group.values}
+        mentions = Vocabulary(taxonomy, categories=True).mentions(text) if text else []
+        self._asked = {(item.group, item.name) for item in mentions if item.wanted}
+        self._before = self._facts(reference)
+        self.title = self._title(self._before)
+
+    def changes(self, match: Match) -> tuple[Change, ...] | None:
+        """What differs from the reference or was asked for, the latter first; None unless both were recognized."""
+        now = self._facts(match)
+        if not self._before or not now:
+            return None
+        found = []
+        for group, value in now.items():
+            asked, before = (group, value) in self._asked, self._before.get(group)
+            if asked or before not in (None, value):
+                label = self._label(group, value)
+                was = None if before in (None, value) else _shortened(self._label(group, before), label)
+                found.append(Change(label, was, asked))
+        return tuple(sorted(found, key=lambda change: not change.asked))
+
+    def title_of(self, match: Match) -> str:
+        """Color and category in words: "blue shirt dress"; empty where it was not recognized."""
+        return self._title(self._facts(match))
+
+    def _facts(self, source: object) -> dict[str, str]:
+        """What is known of each group: of a Match, or of the largest garment of a Recognition."""
+        values: Mapping[str, object] = {}
+        if isinstance(source, Match):
+            values = source.fields
+        elif isinstance(source, Recognition) and source.garments:
+            garment = max(source.garments, key=lambda garment: garment.area)
+            values = {CATEGORY: garment.category.name, COLOR: garment.color}
+            values |= {name: attribute.value for name, attribute in garment.attributes.items()}
+        return {group: value for group in self._groups if isinstance(value := values.get(group), str)}
+
+    def _title(self, facts: Mapping[str, str]) -> str:
+        return " ".join(self._label(group, facts[group]) for group in (COLOR, CATEGORY) if group in facts)
+
+    def _label(self, group: str, value: str) -> str:
+        """As the taxonomy's prompts say it, or the name in words."""
+        words = value.replace("_", " ") if group in (CATEGORY, COLOR) else Attribute(group, value, 1.0).label
+        return self._phrases.get((group, value), words)
+
+
+def _shortened(words: str, beside: str) -> str:
+    """The words without a last one that both share: "short sleeve" beside "long sleeve" is "short"."""
+    *first, last = words.split()
+    return " ".join(first) if first and last == beside.split()[-1] else words

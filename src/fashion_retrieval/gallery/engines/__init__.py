@@ -1,0 +1,1 @@
+"""Where a gallery keeps its rows: LanceDB or Milvus, and exact search in memory."""

@@ -1,0 +1,231 @@
+"""A search in several turns: each takes a picked result and a new wish, and earlier wishes stay."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fashion_retrieval.errors import InputError
+from fashion_retrieval.gallery.modification_text import Vocabulary
+from fashion_retrieval.results import Match, Recognition
+from fashion_retrieval.taxonomy import SHIPPED, Taxonomy
+
+if TYPE_CHECKING:
+    from fashion_retrieval.gallery.gallery import Gallery
+    from fashion_retrieval.images.load import ImageInput
+    from fashion_retrieval.model import FashionModel, TaxonomyInput
+
+JOINED = " and "
+"""Between the wishes of a turn, as FashionIQ's caption mode joins its two captions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of a refinement.
+
+    Attributes:
+        reference: The photo asked from: a photo of the gallery, one from elsewhere, or None.
+        wishes: The wishes that hold, oldest first; those the newest takes back are gone.
+        matches: Best first.
+        where: The filter, or None.
+    """
+
+    reference: Match | ImageInput | None
+    wishes: tuple[str, ...]
+    matches: tuple[Match, ...] = field(repr=False)
+    where: str | None = None
+
+    @property
+    def text(self) -> str | None:
+        """The text asked with: "red and long sleeves"; None where the photo was asked with alone."""
+        return JOINED.join(self.wishes) or None
+
+
+class Refinement:
+    """A conversation with a gallery.
+
+    Attributes:
+        model: What turns photos and wishes into queries.
+        gallery: What is searched.
+        history: The turns so far, oldest first.
+
+    Args:
+        model: The one the gallery was built with.
+        gallery: Where to search.
+        taxonomy: The vocabulary of wishes and boards; None is the gallery's, where it ships with the package, or else
+            the model's.
+    """
+
+    def __init__(self, model: FashionModel, gallery: Gallery, *, taxonomy: TaxonomyInput = None) -> None:
+        self.model = model
+        self.gallery = gallery
+        self.history: tuple[Turn, ...] = ()
+        shipped = gallery.info.taxonomy if gallery.info.taxonomy in SHIPPED else None
+        self._taxonomy = Taxonomy.load(taxonomy or shipped or model.config.taxonomy)
+        self._vocabulary = Vocabulary(self._taxonomy)
+
+    @classmethod
+    def open(
+        cls, uri: str | Path, model_id: str | Path | None = None, *, device: str = "auto", dtype: str = "auto"
+    ) -> Refinement:
+        """A refinement of a gallery with the model it was built with.
+
+        Args:
+            uri: As in `Gallery.open`.
+            model_id: What to load instead, the same weights from another place; as in `FashionModel.from_pretrained`.
+            device: As in `FashionModel.from_pretrained`.
+            dtype: As in `FashionModel.from_pretrained`.
+
+        Raises:
+            GalleryError: There is no such gallery, or it is of another model.
+            ModelNotFoundError: Its model is not where it was.
+        """
+        from fashion_retrieval.gallery.gallery import Gallery
+        from fashion_retrieval.model import FashionModel
+
+        if model_id is None:
+            model_id = Gallery.peek(uri).model_id
+        model = FashionModel.from_pretrained(model_id, device=device, dtype=dtype)
+        return cls(model, Gallery.open(uri, model))
+
+    def __repr__(self) -> str:
+        return f"Refinement({len(self.history)} turns, wishes: {JOINED.join(self.wishes) or 'none'})"
+
+    @property
+    def wishes(self) -> tuple[str, ...]:
+        """The wishes that hold now."""
+        return self.history[-1].wishes if self.history else ()
+
+    @property
+    def picked(self) -> tuple[str, ...]:
+        """Ids of the gallery's photos asked from so far; they don't come back as results."""
+        return tuple(dict.fromkeys(t.reference.id for t in self.history if isinstance(t.reference, Match)))
+
+    def ask(
+        self,
+        text: str | None = None,
+        reference: Match | ImageInput | None = None,
+        *,
+        top_k: int = 10,
+        where: str | None = None,
+        exclude: Collection[str] = (),
+        text_weight: float | None = None,
+    ) -> list[Match]:
+        """One turn.
+
+        Args:
+            text: A new wish. It joins the earlier ones; those that name another color, or another value of the same
+                attribute group, give way. None asks with the earlier wishes alone.
+            reference: A result or an id of the gallery, or any photo; None keeps that of the turn before.
+            top_k: How many results.
+            where: A filter, as in `Gallery.search`.
+            exclude: Ids to leave out, besides those picked.
+            text_weight: As in `FashionModel.compose`.
+
+        Returns:
+            The best first. A turn that fails leaves the refinement as it was.
+
+        Raises:
+            InputError: An empty text, an unknown id, a photo that can't be read, or a first turn with neither.
+            UnsupportedError: A photo and a text together, and the model has no composer.
+        """
+        if isinstance(exclude, str):
+            raise InputError(f"exclude must be a collection of ids, got the text {exclude!r:.60}; put it in a list")
+        wishes = self._joined(text)
+        start = self._found(reference)
+        if start is None and not wishes:
+            raise InputError("the first turn needs a text or a reference photo, got neither")
+        query = self._query(start, JOINED.join(wishes), text_weight)
+        asked_from = {start.id} if isinstance(start, Match) else set()
+        found = self.gallery.search(query, top_k, where=where, exclude={*self.picked, *asked_from, *exclude})
+        self.history += (Turn(start, wishes, tuple(found), where),)
+        return found
+
+    def undo(self) -> Turn:
+        """Take the last turn back; returns it.
+
+        Raises:
+            InputError: There is none.
+        """
+        if not self.history:
+            raise InputError("there is no turn to take back; ask first")
+        *earlier, last = self.history
+        self.history = tuple(earlier)
+        return last
+
+    def draw(self, *, width: int | None = None, font: str | Path | None = None) -> Image.Image:
+        """The retrieval board of the last turn, with at most 200 results.
+
+        Args:
+            width: Of the board, in pixels; None is the width at which its text is easy to read.
+            font: A TrueType or OpenType file for other scripts; without it their letters become "?".
+
+        Raises:
+            InputError: Nothing was asked yet, or the width or the font can't be used.
+        """
+        from fashion_retrieval.gallery.board import MOST, draw_board
+
+        if not self.history:
+            raise InputError("a board shows the last turn and there is none; ask first")
+        turn, info = self.history[-1], self.gallery.info
+        reference: Match | Recognition | ImageInput | None = turn.reference
+        if turn.reference is not None and not isinstance(turn.reference, Match) and "category" in info.fields:
+            reference = self.model.recognize(turn.reference, taxonomy=self._taxonomy)
+        shown = turn.matches[:MOST]
+        facts = (f"{len(shown)} of {info.count} photos", self.model.model_id, turn.where)
+        return draw_board(
+            shown,
+            reference=reference,
+            text=turn.text,
+            taxonomy=self._taxonomy,
+            caption=" · ".join(filter(None, facts)),
+            width=width,
+            font=font,
+        )
+
+    def _joined(self, text: str | None) -> tuple[str, ...]:
+        """The earlier wishes that still hold, and the new one."""
+        if text is None:
+            return self.wishes
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(
+                f"text must be a wish that is not empty, got {text!r}; leave it out to ask without a new one"
+            )
+        wish = " ".join(text.split())
+        earlier = (old for old in self.wishes if old.casefold() != wish.casefold())
+        return (*filter(None, (self._vocabulary.remaining(old, wish) for old in earlier)), wish)
+
+    def _found(self, reference: Match | ImageInput | None) -> Match | ImageInput | None:
+        """The reference of a turn: an id becomes its photo of the gallery, None is that of the turn before."""
+        if reference is None:
+            return self.history[-1].reference if self.history else None
+        if isinstance(reference, Match) and reference.id not in self.gallery:
+            raise InputError(f"reference {reference.id!r} is not in the gallery; pick one of its results")
+        if not isinstance(reference, str):
+            return reference
+        if reference in self.gallery:
+            return self.gallery.get(reference)
+        if os.path.isfile(reference):  # noqa: PTH113 (a text of any length may come, and Path.is_file raises)
+            return reference
+        raise InputError(
+            f"reference {reference!r} is neither an id of the gallery nor a photo file; check its spelling"
+        )
+
+    def _query(self, start: Match | ImageInput | None, text: str, text_weight: float | None) -> NDArray[np.float32]:
+        """(1, D) float32: composed where there are both, otherwise the embedding of the one there is."""
+        if start is None:
+            return self.model.encode(texts=[text])
+        if text:
+            return self.model.compose(start, text, text_weight=text_weight)
+        if not isinstance(start, Match):
+            return self.model.encode(images=[start])
+        if start.photo is None:
+            raise InputError(f"reference {start.id!r} was added without a path; give its photo instead")
+        return self.model.encode(images=[start.photo])

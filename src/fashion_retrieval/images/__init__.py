@@ -1,0 +1,1 @@
+"""Photos: reading, cropping, preprocessing, and reading ahead."""

@@ -1,0 +1,90 @@
+"""Regions of a photo: boxes from users, and crops along boxes and masks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fashion_retrieval.errors import InputError
+
+if TYPE_CHECKING:
+    pass
+
+
+def crop_region(image: NDArray[np.uint8], box: Sequence[float] | NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """The part of the photo inside the box, at least one pixel, in the photo's own memory.
+
+    Args:
+        image: RGB photo, (H, W, 3).
+        box: xyxy in pixels; rounded outwards and clipped to the photo.
+    """
+    rows, columns = _pixel_box(box, image.shape[1], image.shape[0])
+    return image[rows, columns]
+
+
+def masked_crop(
+    image: NDArray[np.uint8], box: Sequence[float] | NDArray[np.floating[Any]], mask: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """The part of the photo inside the box, white outside the mask; in the photo's own memory where all is inside.
+
+    Args:
+        image: RGB photo, (H, W, 3).
+        box: xyxy in pixels; rounded outwards and clipped to the photo.
+        mask: (H, W) bool, the size of the photo.
+
+    Raises:
+        InputError: The mask has another shape or dtype.
+    """
+    if mask.shape != image.shape[:2] or mask.dtype != np.bool_:
+        expected = f"{image.shape[:2]} bool, the photo's height and width"
+        raise InputError(f"a mask must be {expected}, got {mask.dtype} {mask.shape}; resize it to the photo")
+    crop, inside = crop_region(image, box), mask[_pixel_box(box, image.shape[1], image.shape[0])]
+    return crop if inside.all() else np.where(inside[..., None], crop, np.uint8(255))
+
+
+def check_boxes(boxes: ArrayLike, width: int, height: int) -> NDArray[np.float32]:
+    """Boxes from a user, clipped to the photo.
+
+    Args:
+        boxes: (N, 4) numbers, xyxy in pixels.
+        width: Of the upright photo.
+        height: Of the upright photo.
+
+    Returns:
+        (N, 4) float32 with 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height.
+
+    Raises:
+        InputError: Another shape, a number that isn't finite, corners in the wrong order, or a box outside the photo.
+    """
+    try:
+        with np.errstate(over="ignore"):
+            array = np.asarray(boxes, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"boxes must be (N, 4) numbers, x1 y1 x2 y2 in pixels, got {boxes!r:.60}") from error
+    if array.size == 0:
+        return np.zeros((0, 4), dtype=np.float32)
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise InputError(f"boxes must have shape (N, 4), x1 y1 x2 y2 in pixels, got {array.shape}; one box is [[…]]")
+    clipped = np.clip(array, 0, np.array([width, height, width, height], dtype=np.float32))
+    for index, (box, inside) in enumerate(zip(array, clipped, strict=True)):
+        shown = f"boxes[{index}] = {[round(float(value), 2) for value in box]}"
+        if not np.isfinite(box).all():
+            raise InputError(f"{shown} must hold finite numbers; leave the box out or correct it")
+        if not (box[:2] < box[2:]).all():
+            raise InputError(f"{shown} must be x1 y1 x2 y2 with x2 > x1 and y2 > y1, not x y width height")
+        if not (inside[:2] < inside[2:]).all():
+            raise InputError(f"{shown} lies outside the photo of {width}x{height} pixels; boxes are in upright pixels")
+    return clipped
+
+
+def _pixel_box(box: Sequence[float] | NDArray[np.floating[Any]], width: int, height: int) -> tuple[slice, slice]:
+    """The rows and columns of a photo that a box covers."""
+    x1, y1, x2, y2 = (float(value) for value in box)
+    left, top = (min(max(math.floor(low), 0), length - 1) for low, length in ((x1, width), (y1, height)))
+    right = min(max(math.ceil(x2), left + 1), width)
+    bottom = min(max(math.ceil(y2), top + 1), height)
+    return slice(top, bottom), slice(left, right)

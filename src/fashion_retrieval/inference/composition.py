@@ -1,0 +1,157 @@
+"""Reference photos and texts -> token features -> composer -> queries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fashion_retrieval._utils.device import inference_context
+from fashion_retrieval.errors import InputError, UnsupportedError
+from fashion_retrieval.images.load import ImageInput, describe
+from fashion_retrieval.images.prefetch import pixel_batches
+from fashion_retrieval.results import Match, Reference
+
+if TYPE_CHECKING:
+    from fashion_retrieval.models.composer import Composer
+    from fashion_retrieval.models.encoder import Encoder
+
+ReferenceInput = ImageInput | Reference | Match
+Pair = tuple[ReferenceInput | None, str | None]
+"""A reference photo and a text; one of them may be None."""
+
+
+def as_pairs(
+    references: ReferenceInput | Sequence[ReferenceInput | None] | None, texts: str | Sequence[str | None] | None
+) -> list[Pair]:
+    """What `FashionModel.compose` is given, as pairs; one of a pair may be None.
+
+    Raises:
+        InputError: Lists of different length, a list beside a single one, a text that is empty or none, or neither.
+    """
+    lists = [value for value in (references, texts) if isinstance(value, list | tuple)]
+    if lists and any(value is not None and not isinstance(value, list | tuple) for value in (references, texts)):
+        raise InputError("compose expects one photo and one text, or two lists of equal length; got a list beside one")
+    count = len(lists[0]) if lists else 1
+    left, right = _listed(references, count), _listed(texts, count)
+    if len(left) != len(right):
+        raise InputError(f"compose expects as many photos as texts, got {len(left)} and {len(right)}")
+    for index, (reference, text) in enumerate(zip(left, right, strict=True)):
+        if text is not None and (not isinstance(text, str) or not text.strip()):
+            raise InputError(f"modification_text[{index}] must be a text that is not empty or None, got {text!r}")
+        if reference is None and text is None:
+            raise InputError(f"compose needs a photo or a text, pair {index} has neither")
+    return list(zip(left, right, strict=True))
+
+
+def _listed(value: Any, count: int) -> list[Any]:  # noqa: ANN401  # one of the two kinds of `as_pairs`
+    """A list as it is; one value, or None, so many times."""
+    return list(value) if isinstance(value, list | tuple) else [value] * count
+
+
+def check_text_weight(weight: float | None) -> float:
+    """A weight in [0, 1]; None is one half, as trained."""
+    if weight is None:
+        return 0.5
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= 1:
+        raise InputError(f"text_weight must be a number from 0 (the photo) to 1 (the text) or None, got {weight!r}")
+    return float(weight)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Composition:
+    """What makes references and queries: an encoder on `device` and, for queries of a photo and a text, a composer."""
+
+    encoder: Encoder
+    composer: Composer | None
+    device: torch.device
+    dtype: torch.dtype
+
+    def references(self, images: Sequence[ReferenceInput], batch_size: int) -> list[Reference]:
+        """One `Reference` an image; a photo that comes more than once is read once.
+
+        Raises:
+            InputError: A photo can't be read, a match has no photo, or a reference is of another encoder.
+            UnsupportedError: The image tower has no token features.
+        """
+        found: dict[object, Reference] = {}
+        waiting: dict[object, tuple[ImageInput, int]] = {}
+        keys = [_key(image) for image in images]
+        for index, (key, image) in enumerate(zip(keys, images, strict=True)):
+            if isinstance(image, Reference):
+                found[key] = _own(image, self.encoder, index)
+            else:
+                waiting.setdefault(key, (_photo(image, index), index))
+        photos = ((f"reference_image[{index}]", image) for image, index in waiting.values())
+        read = pixel_batches(photos, self.encoder.preprocessing, self.device, batch_size=batch_size)
+        with torch.inference_mode():
+            rows = (row for pixels in read for row in self.encoder.image_tokens(pixels).half().cpu().numpy())
+            for (key, (image, _)), row in zip(waiting.items(), rows, strict=True):
+                found[key] = Reference(row, self.encoder.fingerprint, describe(image))
+        return [found[key] for key in keys]
+
+    def queries(
+        self,
+        pairs: Sequence[Pair],
+        encode_texts: Callable[[list[str]], NDArray[np.float32]],
+        *,
+        text_weight: float,
+        batch_size: int,
+    ) -> NDArray[np.float32]:
+        """(N, D) float32, L2-normalized; a photo or a text alone is its own embedding."""
+        rows = np.empty((len(pairs), self.encoder.embedding_dim), dtype=np.float32)
+        shown = [(i, photo) for i, (photo, _) in enumerate(pairs) if photo is not None]
+        of_photo = self.references([photo for _, photo in shown], batch_size)
+        references = {i: reference for (i, _), reference in zip(shown, of_photo, strict=True)}
+        for i, reference in references.items():
+            rows[i] = reference.embedding
+        told = [(i, text) for i, (photo, text) in enumerate(pairs) if photo is None and text is not None]
+        if told:
+            rows[[i for i, _ in told]] = encode_texts([text for _, text in told])
+        both = [(i, text) for i, (_, text) in enumerate(pairs) if text is not None and i in references]
+        both.sort(key=lambda pair: len(pair[1]))
+        for start in range(0, len(both), batch_size):
+            chosen, texts = zip(*both[start : start + batch_size], strict=True)
+            rows[list(chosen)] = self._compose([references[i] for i in chosen], texts, text_weight)
+        return rows
+
+    def _compose(self, references: Sequence[Reference], texts: Sequence[str], weight: float) -> NDArray[np.float32]:
+        if self.composer is None:
+            raise UnsupportedError(
+                "this model has no composer, so it can't join a photo and a text into one query; "
+                "use 'compact', or encode(images=…) and encode(texts=…) for the two separately"
+            )
+        image = torch.from_numpy(np.stack([reference.tokens for reference in references])).float().to(self.device)
+        words = self.encoder.tokenize(texts).to(self.device)
+        with inference_context(self.device, self.dtype):
+            text, lengths = self.encoder.text_tokens(words)
+            query: Tensor = self.composer(image, text, lengths, text_weight=weight)
+        return np.asarray(query.float().cpu().numpy(), dtype=np.float32)
+
+
+def _key(image: ReferenceInput) -> object:
+    if isinstance(image, Match):
+        return image.photo
+    return str(image) if isinstance(image, str) or hasattr(image, "__fspath__") else id(image)
+
+
+def _own(reference: Reference, encoder: Encoder, index: int) -> Reference:
+    if reference.fingerprint != encoder.fingerprint:
+        expected, got = encoder.fingerprint[:12], reference.fingerprint[:12]
+        raise InputError(
+            f"reference_image[{index}] must be encoded by this model ({expected}…), it is by {got}…; encode it again"
+        )
+    return reference
+
+
+def _photo(image: ImageInput | Match, index: int) -> ImageInput:
+    if not isinstance(image, Match):
+        return image
+    if image.photo is None:
+        raise InputError(f"reference_image[{index}], {image.id!r}, has no photo; give the photo itself")
+    return image.photo

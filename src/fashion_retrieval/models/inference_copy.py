@@ -1,0 +1,139 @@
+"""A module as it computes fastest: batch norms folded, weights in the type and layout that products are taken in."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import torch
+from timm.models._efficientnet_blocks import ConvBnAct, DepthwiseSeparableConv, InvertedResidual
+from timm.models.efficientnet import EfficientNet, EfficientNetFeatures
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.overrides import TorchFunctionMode
+
+_RANDOM = {Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_}
+Module = TypeVar("Module", bound=nn.Module)
+
+_IN_ORDER = (nn.Sequential, ConvBnAct, DepthwiseSeparableConv, InvertedResidual, EfficientNet, EfficientNetFeatures)
+"""Modules that run a convolution and the batch norm listed after it one after the other, with nothing in between."""
+
+
+class NoRandomWeights(TorchFunctionMode):
+    """A context in which modules are built without drawing their weights: a file's are to take their place.
+
+    What is not drawn at random, as masks and fixed embeddings, is as always.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:  # noqa: ANN401  # whatever torch gives
+        given = kwargs or {}
+        if func in _RANDOM:
+            return given["tensor"] if "tensor" in given else args[0]
+        return func(*args, **given)
+
+
+def for_inference(module: Module, device: torch.device, dtype: torch.dtype) -> Module:
+    """A copy for inference on `device`; the module stays as it is, and weights that need no change are shared.
+
+    Batch norms behind convolutions become part of their weights, and weights of convolutions are laid out with
+    channels last. On a CPU the first maps of an EfficientNet, up to its first stage, stay float32: most of the error of
+    bfloat16 arises there, and they take no longer so.
+
+    Args:
+        module: In eval mode.
+        device: Where the copy is.
+        dtype: Type of the copy's weights, but for single numbers. What it must be given is of the first one's type.
+    """
+    ready = _copy(module, lambda tensor: tensor)
+    for parent in list(ready.modules()):
+        for name, convolution, norm_name, norm in normalized(parent):
+            setattr(parent, name, fuse_conv_bn_eval(convolution, norm))
+            setattr(parent, norm_name, getattr(norm, "act", nn.Identity()))  # timm's apply an activation too
+    placed = _copy(ready, lambda tensor: _placed(tensor, device, dtype))
+    if device.type == "cpu" and dtype != torch.float32:
+        for part, source in zip(list(placed.modules()), ready.modules(), strict=True):
+            if isinstance(part, EfficientNet) and isinstance(source, EfficientNet):
+                _keep_first_maps(part, source, device, dtype)
+    return placed
+
+
+def first_maps(tower: EfficientNet) -> tuple[nn.Module, nn.Module]:
+    """What stays float32 on a CPU: the stem's convolution and the first stage."""
+    return tower.conv_stem, tower.blocks[0]
+
+
+def _keep_first_maps(tower: EfficientNet, source: EfficientNet, device: torch.device, dtype: torch.dtype) -> None:
+    stem, stage = (_copy(part, lambda tensor: _placed(tensor, device, torch.float32)) for part in first_maps(source))
+    tower.conv_stem = stem
+    tower.blocks[0] = nn.Sequential(stage, _Rounded(dtype))
+
+
+class _Rounded(nn.Module):
+    """From here on in another type."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.to(self.dtype)
+
+
+def is_convolutional(module: nn.Module) -> bool:
+    """Whether a module spends its time in convolutions, rather than having one to cut a photo into patches."""
+    return sum(isinstance(part, nn.Conv2d) for part in module.modules()) > 1
+
+
+def _copy(module: Module, change: Callable[[Tensor], Tensor]) -> Module:
+    """The same modules anew, with changed weights; `copy.deepcopy` would hold all of them twice."""
+    new = copy.copy(module)
+    parts = vars(module)
+    vars(new).update(
+        _parameters={
+            name: None if value is None else nn.Parameter(change(value.detach()), requires_grad=False)
+            for name, value in parts["_parameters"].items()
+        },
+        _buffers={name: None if value is None else change(value) for name, value in parts["_buffers"].items()},
+        _modules={name: None if part is None else _copy(part, change) for name, part in parts["_modules"].items()},
+    )
+    return new
+
+
+def normalized(parent: nn.Module) -> Iterator[tuple[str, nn.Conv2d, str, nn.BatchNorm2d]]:
+    """Convolutions of a module with the batch norm that comes right after each, with their names."""
+    if type(parent) not in _IN_ORDER:
+        return
+    for (name, first), (norm_name, second) in pairwise(list(parent.named_children())):
+        if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+            yield name, first, norm_name, second
+
+
+def _placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    if not tensor.is_floating_point() or tensor.numel() == 1:
+        return tensor.to(device)
+    if tensor.ndim != 4:
+        return tensor.to(device, dtype)
+    return rounded(tensor, dtype).to(device, memory_format=torch.channels_last)
+
+
+def rounded(kernels: Tensor, dtype: torch.dtype) -> Tensor:
+    """(out, in, h, w) in another type, each kernel's sum kept: what rounding one tap takes, the next one gets.
+
+    Neighboring pixels are much alike, so that a kernel's sum counts for more than its taps: of an EfficientNet in
+    bfloat16 this takes away two thirds of the error.
+    """
+    if dtype == kernels.dtype or kernels.shape[2:].numel() == 1:
+        return kernels.to(dtype)
+    order = kernels.flatten(2).abs().argsort(dim=-1, descending=True)  # the smallest taps are the most precise
+    taps = kernels.flatten(2).gather(-1, order)
+    rounded = torch.empty_like(taps, dtype=dtype)
+    owed = torch.zeros_like(taps[..., 0])
+    for place in range(taps.shape[-1]):
+        owed = owed + taps[..., place]
+        rounded[..., place] = owed.to(dtype)
+        owed = owed - rounded[..., place].to(taps.dtype)
+    return torch.empty_like(rounded).scatter_(-1, order, rounded).view(kernels.shape)

@@ -1,0 +1,5 @@
+"""Embeddings of many photos in a folder of shards."""
+
+from fashion_retrieval.shards.encode import ShardReport, encode_shards
+
+__all__ = ["ShardReport", "encode_shards"]

@@ -1,0 +1,171 @@
+"""Embeddings of more photos than one file or one machine holds: shards, by one process or by a Ray cluster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from fashion_retrieval._utils.progress import adding_bar
+from fashion_retrieval.errors import InputError
+from fashion_retrieval.results import Failure
+from fashion_retrieval.shards.files import read_summary
+from fashion_retrieval.shards.filesystem import Folder
+from fashion_retrieval.shards.manifest import FAILURES, Format, Manifest, Summary
+from fashion_retrieval.shards.photo_list import PhotoList
+from fashion_retrieval.shards.worker import ShardWorker
+
+if TYPE_CHECKING:
+    from fashion_retrieval.shards.ray_pool import RayPool
+
+Engine = Literal["local", "ray"]
+OnError = Literal["raise", "skip"]
+
+_LOOKED_AT = 16
+"""Shards whose summary is read at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardReport:
+    """What `encode_shards` made.
+
+    Attributes:
+        folder: Where the shards are.
+        photos: How many the list names.
+        encoded: How many of them are in the shards.
+        embedding_dim: Width of the embeddings.
+        shards: How many shards there are.
+        kept: Those that were there before, and were not encoded again.
+        failures: The photos that can't be read, with their place in the list; `failures.jsonl` lists them too.
+    """
+
+    folder: str
+    photos: int
+    encoded: int
+    embedding_dim: int
+    shards: int
+    kept: int
+    failures: tuple[Failure, ...]
+
+
+def encode_shards(
+    photos: str | Path | Sequence[str | Path],
+    folder: str | Path,
+    *,
+    model: str | Path = "compact",
+    loading: Mapping[str, Any] | None = None,
+    engine: Engine = "local",
+    workers: int | None = None,
+    shard_size: int = 10_000,
+    format: Format = "parquet",
+    batch_size: int = 32,
+    on_error: OnError = "raise",
+    progress: bool = False,
+) -> ShardReport:
+    """Encode photos into a folder of shards. The same call after an interruption goes on, with either engine.
+
+    A shard has the columns `id`, `uri`, `digest` (SHA-256 of the file) and `embedding` ((D,) float32, L2-normalized);
+    `manifest.json` tells the model and the plan. A shard appears whole or not at all, and holds the same photos
+    whichever worker encoded it, how often ever.
+
+    Args:
+        photos: Photos, folders and lists, each a path or a URI ("s3://bucket/photos", "gs://…", "file:///…"). A list
+            ends in .txt (one photo a line), .csv or .parquet (a column "uri" or "path" and, if the id is to be another
+            than that, "id").
+        folder: Where the shards go, a path or a URI: new, empty, or with shards of the same settings. With Ray, a
+            place that every machine reaches.
+        model: What `FashionModel.from_pretrained` takes.
+        loading: Its further arguments by name: revision, device, dtype …
+        engine: "local" is this process; "ray" is the cluster of RAY_ADDRESS or of `ray start`, or else this machine.
+        workers: For "ray", how many, each with a model and a GPU or CPUs of its own; None is one for each GPU or, where
+            there is none, for every four CPUs.
+        shard_size: Photos a shard.
+        format: "parquet" files or "lance" tables.
+        batch_size: How many go through the model at a time.
+        on_error: "raise" stops at a photo that can't be read and raises its error; "skip" lists it and goes on. Shards
+            that are complete stay in either case.
+        progress: Show a bar on stderr.
+
+    Raises:
+        InputError: An argument or the list can't be used, or without "skip" a photo.
+        ShardError: The folder holds other shards or other things, or can't be reached; or workers died again and again.
+        MissingExtraError: Ray is not installed.
+    """
+    _check(engine, workers, shard_size, format, batch_size, on_error)
+    place = Folder(str(folder))
+    listed = PhotoList([str(one) for one in ([photos] if isinstance(photos, str | Path) else photos)], shard_size)
+    survey = listed.survey()
+    model = Path(model).absolute() if Path(model).is_dir() else model
+    loading = dict(loading or {})
+    worker = ShardWorker(
+        str(model), loading, out=place.uri, base=str(Path.cwd()), batch_size=batch_size, skip=on_error == "skip"
+    )
+    with _pool(worker, engine, workers, gpus=str(loading.get("device", "auto")) not in ("cpu", "mps")) as pool:
+        identity = pool.identity()
+        manifest = Manifest(
+            **asdict(identity),
+            photos=survey.photos,
+            photos_digest=survey.digest,
+            shard_size=shard_size,
+            format=format,
+        )
+        manifest.claim(place)
+        done = _complete(place, manifest)
+        kept = len(done)
+        left = survey.photos - sum(len(summary) for summary in done.values())
+        failures = [failure for summary in done.values() for failure in summary.failures]
+        with adding_bar(left, progress, "encoding photos") as tell:
+            missing = (shard for shard in listed.shards(survey) if shard.index not in done)
+            for summary in pool.encode_all(missing, manifest):
+                done[summary.index] = summary
+                failures += summary.failures
+                tell(len(summary), len(failures))
+    failures.sort(key=lambda failure: failure.index)
+    lines = [json.dumps({"shard": one.index // shard_size, **one.to_dict()}) + "\n" for one in failures]
+    place.write(FAILURES, "".join(lines).encode())
+    place.tidy()
+    encoded = sum(summary.encoded for summary in done.values())
+    return ShardReport(place.uri, survey.photos, encoded, manifest.embedding_dim, len(done), kept, tuple(failures))
+
+
+def _pool(
+    worker: ShardWorker, engine: Engine, workers: int | None, *, gpus: bool
+) -> AbstractContextManager[ShardWorker | RayPool]:
+    if engine == "local":
+        return nullcontext(worker)
+    from fashion_retrieval.shards.ray_pool import RayPool
+
+    return RayPool(worker, workers, gpus=gpus)
+
+
+def _complete(folder: Folder, manifest: Manifest) -> dict[int, Summary]:
+    """The shards that are there, by index."""
+    names = set(folder.names())
+    there = [index for index in range(manifest.shards) if manifest.name(index) in names]
+    with ThreadPoolExecutor(_LOOKED_AT) as pool:
+        summaries = pool.map(lambda index: read_summary(folder, manifest, index), there)
+        return {summary.index: summary for summary in summaries if summary is not None}
+
+
+def _check(engine: str, workers: int | None, shard_size: int, format: str, batch_size: int, on_error: str) -> None:
+    """Every fault of the arguments at once."""
+    choices = {"engine": (engine, Engine), "format": (format, Format), "on_error": (on_error, OnError)}
+    faults = [
+        f"{name} must be {' or '.join(map(repr, get_args(kind)))}, got {value!r}"
+        for name, (value, kind) in choices.items()
+        if value not in get_args(kind)
+    ]
+    numbers = {"workers": workers, "shard_size": shard_size, "batch_size": batch_size}
+    faults += [
+        f"{name} must be a whole number of at least 1, got {value!r}"
+        for name, value in numbers.items()
+        if value is not None and (type(value) is not int or value < 1)
+    ]
+    if workers is not None and engine == "local":
+        faults.append("workers goes with engine 'ray'")
+    if faults:
+        raise InputError("; ".join(faults))

@@ -1,0 +1,197 @@
+"""Lists of photos: folders, and text, CSV or Parquet files that name photos by path or URI."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+from fashion_retrieval.errors import InputError, ShardError
+from fashion_retrieval.shards.filesystem import locate, open_file, reaching
+from fashion_retrieval.shards.manifest import Shard
+
+SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+"""What counts as a photo inside a folder; a photo named by itself may have any name."""
+Photo = tuple[str, str]
+"""A photo's id and its path or URI."""
+
+_PLACES = ("uri", "path")
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a list holds, found by reading it once.
+
+    Attributes:
+        photos: How many.
+        digest: SHA-256 of all ids and URIs, in order.
+        shards: The digest of each shard.
+    """
+
+    photos: int
+    digest: str
+    shards: tuple[str, ...]
+
+
+class PhotoList:
+    """Photos in a fixed order, cut into shards; read as they are needed, whatever their number.
+
+    Args:
+        sources: Photos, folders (searched to the bottom, sorted) and lists, by path or URI. A list ends in .txt (one
+            photo a line), .csv or .parquet (a column "uri" or "path", and "id" where the id is another).
+        shard_size: Photos a shard.
+    """
+
+    def __init__(self, sources: Sequence[str], shard_size: int) -> None:
+        self.sources = sources
+        self.shard_size = shard_size
+
+    def survey(self) -> Survey:
+        """Read all of it once.
+
+        Raises:
+            InputError: It names no photo, one twice, or what can't be an id; or a list can't be read as one.
+            ShardError: A list or folder isn't there.
+        """
+        from fashion_retrieval._utils.checks import check_id
+
+        whole, shards, hashes = hashlib.sha256(), [], array("q")
+        for shard in self._cut():
+            for place, (id, uri) in enumerate(zip(shard.ids, shard.uris, strict=True), start=shard.start):
+                check_id(id, place)
+                whole.update(f"{id}\0{uri}\0".encode())
+                hashes.append(hash(id))
+            shards.append(shard.digest)
+        if not hashes:
+            raise InputError(f"expected at least one photo, got none in {', '.join(self.sources):.200}")
+        self._check_distinct(hashes)
+        return Survey(len(hashes), whole.hexdigest(), tuple(shards))
+
+    def shards(self, survey: Survey) -> Iterator[Shard]:
+        """The shards, in order.
+
+        Raises:
+            ShardError: The list is no longer what it was in the survey.
+        """
+        number = 0
+        for number, shard in enumerate(self._cut(), start=1):
+            if survey.shards[shard.index : number] != (shard.digest,):
+                break
+            yield shard
+        else:
+            if number == len(survey.shards):
+                return
+        raise ShardError(f"the list of photos changed while it was encoded, at photo {number * self.shard_size}")
+
+    def _cut(self) -> Iterator[Shard]:
+        photos = (photo for source in self.sources for photo in _photos_of(source))
+        index = 0
+        while some := list(islice(photos, self.shard_size)):
+            ids, uris = zip(*some, strict=True)
+            yield Shard(index, index * self.shard_size, ids, uris)
+            index += 1
+
+    def _check_distinct(self, hashes: array[int]) -> None:
+        import numpy as np
+
+        ordered = np.frombuffer(hashes, np.int64)
+        ordered.sort()  # in place: there may be a billion
+        suspects, seen = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist()), set[str]()
+        if not suspects:
+            return
+        for id in (id for shard in self._cut() for id in shard.ids if hash(id) in suspects):
+            if id in seen:
+                raise InputError(f"ids must be distinct, got {id!r:.120} twice; name it once, or give other ids")
+            seen.add(id)
+
+
+def photos_below(folder: Path) -> list[Path]:
+    """The photos in a folder and its folders, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def why_empty(folder: str) -> str:
+    """The message for a folder without a photo."""
+    return f"folder {folder} holds no photo; expected files ending in {' '.join(sorted(SUFFIXES))}"
+
+
+def _photos_of(source: str) -> Iterator[Photo]:
+    suffix, remote = Path(source).suffix.lower(), "://" in source
+    if suffix in _READERS:
+        yield from _READERS[suffix](source)
+    elif suffix in SUFFIXES or not (remote or Path(source).is_dir()):
+        yield source, source
+    else:
+        found = _uris_below(source.rstrip("/")) if remote else list(map(str, photos_below(Path(source))))
+        if not found:
+            raise InputError(why_empty(source))
+        yield from zip(found, found, strict=True)
+
+
+def _uris_below(folder: str) -> list[str]:
+    from pyarrow.fs import FileSelector
+
+    filesystem, path = locate(folder)
+    with reaching(folder):
+        found = [info.path for info in filesystem.get_file_info(FileSelector(path, recursive=True)) if info.is_file]
+    return sorted(folder + name.removeprefix(path) for name in found if Path(name).suffix.lower() in SUFFIXES)
+
+
+def _read_text(source: str) -> Iterator[Photo]:
+    with _text(source) as stream:
+        for line in stream:
+            if uri := line.rstrip("\r\n"):
+                yield uri, uri
+
+
+def _read_csv(source: str) -> Iterator[Photo]:
+    with _text(source) as stream:
+        rows = csv.DictReader(stream, strict=True)
+        yield from _rows(source, rows.fieldnames or (), rows)
+
+
+def _read_parquet(source: str) -> Iterator[Photo]:
+    from pyarrow import parquet
+
+    filesystem, path = locate(source)
+    with reaching(source), parquet.ParquetFile(path, filesystem=filesystem) as file:
+        names = file.schema_arrow.names
+        wanted = [name for name in ("id", *_PLACES) if name in names]
+        rows = (row for batch in file.iter_batches(columns=wanted) for row in batch.to_pylist())
+        yield from _rows(source, names, rows)
+
+
+def _rows(source: str, names: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> Iterator[Photo]:
+    column = next((name for name in _PLACES if name in names), None)
+    if column is None:
+        raise InputError(f"list {source} must have a column 'uri' or 'path', got {', '.join(names)!r:.100}")
+    for number, row in enumerate(rows):
+        uri = row[column]
+        if not isinstance(uri, str) or not uri:
+            raise InputError(f"list {source} must have a text in each row of {column!r}, got {uri!r} in row {number}")
+        yield row.get("id", uri), uri
+
+
+@contextmanager
+def _text(source: str) -> Iterator[TextIO]:
+    with reaching(source), open_file(source) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as stream:
+        try:
+            yield stream
+        except UnicodeDecodeError as error:
+            raise InputError(f"list {source} must be UTF-8 text ({error.reason}); save it as UTF-8") from error
+        except csv.Error as error:
+            raise InputError(f"list {source} must be CSV with a header ({error}); correct that line") from error
+
+
+_READERS: dict[str, Callable[[str], Iterator[Photo]]] = {
+    ".txt": _read_text,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}

@@ -1,0 +1,78 @@
+"""The command's parts: finding photos, naming and writing files."""
+
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fashion_retrieval.cli.output import CardFolder, identifier, write_atomically
+from fashion_retrieval.cli.photos import find_photos
+from tests.support.tiny import drawn_photo, photo_folder
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return photo_folder(tmp_path / "photos")
+
+
+def test_find_photos(photos):
+    found, troubles = find_photos([str(photos), str(photos / "a.png"), "missing.jpg"])
+    assert [str(p) for p in found] == [
+        *(str(photos / name) for name in ("a.png", "b.JPG", "inner/a.webp", "nothing.png")),
+        "missing.jpg",
+    ]
+    assert troubles == []
+
+
+def test_find_photos_of_a_pattern(photos):
+    assert find_photos([str(photos / "**" / "a.*")])[0] == [photos / "a.png", photos / "inner" / "a.webp"]
+    odd = photos / "[1].png"
+    drawn_photo().save(odd)
+    assert find_photos([str(odd)]) == ([odd], [])
+
+
+def test_find_photos_tells_what_holds_none(photos):
+    (photos / "empty").mkdir()
+    arguments = [str(photos / "*.bmp"), str(photos / "empty"), "x" * 5000]
+    found, troubles = find_photos(arguments)
+    assert found == []
+    assert [name for name, _ in troubles] == arguments
+    messages = [str(error) for _, error in troubles]
+    assert messages[0] == f"no file matches '{photos / '*.bmp'}'; check the pattern"
+    assert messages[1].startswith(f"folder {photos / 'empty'} holds no photo")
+    assert "File name too long" in messages[2]
+
+
+def test_cards(photos, tmp_path):
+    card = drawn_photo((20, 10))
+
+    class Drawn:
+        def draw(self):
+            return card
+
+    folder = CardFolder(tmp_path / "new" / "cards")
+    names = [folder.save(Path(name), Drawn()).name for name in ("x/a.png", "y/A.jpg", "é" * 150 + ".jpg")]
+    assert names == ["a.png", "A-2.png", "é" * 100 + ".png"]
+    assert sorted(p.name for p in folder.folder.iterdir()) == sorted(names)
+    with Image.open(folder.folder / "a.png") as saved:
+        assert saved.size == (20, 10)
+
+
+def test_write_atomically_leaves_nothing_behind(tmp_path):
+    target = tmp_path / "x.png"
+    target.write_bytes(b"old")
+
+    def fail(file):
+        file.write(b"half")
+        raise RuntimeError("disk")
+
+    with pytest.raises(RuntimeError, match="disk"):
+        write_atomically(target, fail)
+    assert [p.name for p in tmp_path.iterdir()] == ["x.png"]
+    assert target.read_bytes() == b"old"
+
+
+def test_identifier_is_one_line_of_text():
+    assert identifier(Path("a\nb.jpg")) == "a\\nb.jpg"
+    assert identifier(Path(os.fsdecode(b"\xff.jpg"))) == "\\xff.jpg"

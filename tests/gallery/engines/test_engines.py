@@ -1,0 +1,114 @@
+"""What both engines promise, by number: exact filtered search, an index that finds, writes all or none."""
+
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from fashion_retrieval.errors import GalleryError
+from fashion_retrieval.gallery.engines import lancedb
+from fashion_retrieval.gallery.engines.base import Settings
+from fashion_retrieval.gallery.filters import parse_where
+from tests.support.galleries import ENGINES, FIELDS, clustered, empty_gallery, milvus_address, rows, settings
+
+NUMBER = 4_000
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request, tmp_path):
+    with closing(ENGINES[request.param].open(empty_gallery(request.param, tmp_path))) as opened:
+        assert opened.count() == 0
+        yield opened
+
+
+def recall(engine, vectors, queries, where=None, mask=None):
+    """Share of the ten nearest by a plain scan that the engine finds too."""
+    condition = None if where is None else parse_where(where, FIELDS)
+    allowed = np.flatnonzero(np.ones(len(vectors), bool) if mask is None else mask)
+    found = 0
+    for query in queries:
+        wanted = allowed[np.argsort(-(vectors[allowed] @ query), kind="stable")[:10]]
+        got = {int(row.id[1:]) for row in engine.nearest(query, 10, condition)}
+        assert set(got) <= set(allowed.tolist())
+        found += len(got & set(wanted.tolist()))
+    return found / (10 * len(queries))
+
+
+def test_rows_come_back_as_they_were(engine):
+    written = rows(clustered(5), stock=[1, None, -3, 2**63 - 1, 0])
+    engine.write(written[:3])
+    engine.write(written[1:])
+    read = engine.read([row.id for row in written] + ["unknown"])
+    assert set(read) == {row.id for row in written}
+    for row in written:
+        back = read[row.id]
+        assert (back.digest, back.photo, back.fields) == (row.digest, row.photo, row.fields)
+        assert np.array_equal(back.vector, row.vector)
+        assert back.vector.dtype == np.float32
+    assert engine.count() == 5
+    assert engine.remove(["p00000", "p00000", "unknown"]) == 1
+    assert engine.remove([]) == 0
+    assert engine.count() == 4
+    assert len(engine.nearest(written[0].vector, 10, None)) == 4
+
+
+def test_settings_survive(engine):
+    again = type(engine).open(engine.uri)
+    assert again.settings == engine.settings == settings()
+    again.close()
+    with pytest.raises(GalleryError, match="there is already a gallery at"):
+        type(engine).create(engine.uri, settings())
+
+
+def test_recall(engine, monkeypatch):
+    monkeypatch.setattr(lancedb, "_MEMORY", 0)
+    monkeypatch.setattr(lancedb, "_FEW", 500)
+    vectors = clustered(NUMBER)
+    queries = np.concatenate([clustered(20, seed=1), clustered(20, seed=2, centers=1)])
+    groups = np.random.default_rng(5).integers(0, 1000, NUMBER)
+    everything = rows(vectors, stock=groups.tolist())
+    for start in range(0, NUMBER, 1000):
+        engine.write(everything[start : start + 1000])
+    engine.optimize()
+    assert engine.indexed()
+    assert engine.count() == NUMBER
+    assert recall(engine, vectors, queries) >= 0.99
+    assert len({row.id for row in engine.nearest(queries[0], 3_000, None)}) == 3_000
+    for share in (3, 30, 200, 900):
+        assert recall(engine, vectors, queries, f"stock < {share}", groups < share) == 1.0
+
+
+def test_faulty_settings():
+    text = settings().to_json()
+    for altered, message in (
+        (text.replace('"schema_version": 1', '"schema_version": 2'), "must have schema version 1, got 2; upgrade"),
+        (text.replace('"fields"', '"felder"'), "lacks 'fields' in its settings"),
+        ("{}", "holds data that is no gallery"),
+        ("", "holds data that is no gallery"),
+    ):
+        with pytest.raises(GalleryError, match=message):
+            Settings.from_json(altered, "here")
+
+
+def test_a_collection_that_is_no_gallery():
+    address = milvus_address()
+    from pymilvus import CollectionSchema, DataType, FieldSchema, MilvusClient
+
+    fields = [
+        FieldSchema("id", DataType.INT64, is_primary=True),
+        FieldSchema("vector", DataType.FLOAT_VECTOR, dim=4),
+    ]
+    client = MilvusClient(uri=address)
+    client.create_collection("strange", schema=CollectionSchema(fields))
+    client.close()
+    with pytest.raises(GalleryError, match="/strange holds data that is no gallery; choose another"):
+        ENGINES["milvus"].open(f"{address}/strange")
+
+
+def test_lancedb_tidies_after_many_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(lancedb, "_TIDY_AFTER", 8)
+    engine = ENGINES["lancedb"].create(str(tmp_path / "g"), settings())
+    for row in rows(clustered(40)):
+        engine.write([row])
+    assert engine.count() == 40
+    assert engine._table.stats()["fragment_stats"]["num_fragments"] <= 9

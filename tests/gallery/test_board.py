@@ -1,0 +1,268 @@
+"""Boards name what changed, keep photos whole and words apart, and show what is missing."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from PIL import Image, ImageColor, ImageFont
+
+from fashion_retrieval.drawing import canvas
+from fashion_retrieval.errors import InputError
+from fashion_retrieval.gallery import board
+from fashion_retrieval.gallery.board import draw_board
+from fashion_retrieval.gallery.differences import Change, Comparison
+from fashion_retrieval.results import Attribute, Color, Garment, Match, Recognition, Score
+from fashion_retrieval.taxonomy import Taxonomy
+
+BLUE = {"category": "dress", "color": "blue", "texture": "lattice", "sleeve": "short_sleeve", "neckline": None}
+RED = {"category": "dress", "color": "red", "texture": "solid", "sleeve": "long_sleeve", "neckline": "crew"}
+DEFAULT = Taxonomy.load("default")
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """Writes a photo of one color and returns its path."""
+
+    def write(color="#30a050", size=(60, 80), name="photo.png"):
+        Image.new("RGB", size, color).save(tmp_path / name)
+        return str(tmp_path / name)
+
+    return write
+
+
+@pytest.fixture
+def marks(monkeypatch):
+    """Every mark painted, as (mark, (left, top, right, bottom)) in pixels."""
+    seen = []
+    paint = canvas.Painter.marks
+
+    def record(self, marks, x, y):
+        marks = list(marks)
+        for mark in marks:
+            left, top = (x + mark.x) * self.scale, (y + mark.y) * self.scale
+            if isinstance(mark, canvas.Text):
+                font = self.lettering.font(mark.size * self.scale)
+                box = self.pen.textbbox((left, top), mark.words, font=font, anchor=mark.anchor)
+            else:
+                box = (left, top, left + mark.width * self.scale, top + mark.height * self.scale)
+            seen.append((mark, box))
+        paint(self, marks, x, y)
+
+    monkeypatch.setattr(canvas.Painter, "marks", record)
+    return seen
+
+
+def words_of(marks):
+    return [mark.words for mark, _ in marks if isinstance(mark, canvas.Text)]
+
+
+def many(count, photo, **fields):
+    path = photo()
+    return [Match(f"folder/{index:03}.png", 0.9 - index / 1000, path, fields) for index in range(count)]
+
+
+def recognized(**values):
+    mask = np.ones((8, 6), dtype=bool)
+    small = np.zeros((8, 6), dtype=bool)
+    small[0, 0] = True
+
+    def garment(mask, category):
+        best = Score(category, 0.9)
+        attributes = {"sleeve": Attribute("sleeve", values["sleeve"], 0.8)}
+        colors = (Color(values["color"], "#123456", 0.7),)
+        box = (0, 0, 6, 8)
+        return Garment(box, mask, 0.9, category=best, categories=(best,), attributes=attributes, colors=colors)
+
+    garments = (garment(small, "belt"), garment(mask, values["category"]))
+    return Recognition(6, 8, garments, "drawn", "street.png", Image.new("RGB", (6, 8), "#204080"))
+
+
+def test_changes_are_named_and_what_was_asked_comes_first():
+    comparison = Comparison(DEFAULT, Match("a", 1.0, None, BLUE), "with long sleeves, not red")
+    assert comparison.title == "blue dress"
+    assert comparison.changes(Match("b", 0.5, None, RED)) == (
+        Change("long sleeve", "short", True),
+        Change("red", "blue", False),
+        Change("solid", "checked", False),
+    )
+
+
+def test_what_was_asked_is_named_even_where_it_did_not_change():
+    comparison = Comparison(DEFAULT, Match("a", 1.0, None, BLUE), "short sleeves and a crew neck, dark red")
+    changes = comparison.changes(Match("b", 0.5, None, RED | {"sleeve": "short_sleeve"}))
+    assert changes[:3] == (
+        Change("red", "blue", True),
+        Change("short sleeve", None, True),
+        Change("crew neck", None, True),
+    )
+
+
+def test_a_category_is_asked_for_too():
+    comparison = Comparison(DEFAULT, Match("a", 1.0, None, BLUE), "a turtleneck sweater")
+    changes = comparison.changes(Match("b", 0.5, None, BLUE | {"category": "turtleneck", "neckline": "turtleneck"}))
+    assert changes == (Change("turtleneck sweater", "dress", True),)
+
+
+def test_other_words_for_a_color_count():
+    comparison = Comparison(DEFAULT, Match("a", 1.0, None, RED), "a dark navy one")
+    assert comparison.changes(Match("b", 0.5, None, RED | {"color": "blue"})) == (Change("blue", "red", True),)
+
+
+def test_only_groups_of_the_taxonomy_change():
+    brand = {"brand": "x of y", "price": 3.5}
+    comparison = Comparison(DEFAULT, Match("a", 1.0, None, BLUE | {"brand": "y", "price": 4.5}), None)
+    assert comparison.changes(Match("b", 0.5, None, BLUE | brand)) == ()
+    own = {"category": {"values": ["dress", "tee"]}, "attributes": {"brand": {"values": ["x of y", "y"]}}}
+    comparison = Comparison(Taxonomy.load(own), Match("a", 1.0, None, BLUE | {"brand": "y"}), "from x of y")
+    assert comparison.changes(Match("b", 0.5, None, BLUE | brand)) == (Change("x of y", "y", True),)
+
+
+def test_without_recognition_on_both_sides_nothing_is_compared():
+    plain, full = Match("a", 1.0), Match("b", 1.0, None, RED)
+    assert Comparison(DEFAULT, None, "red").changes(full) is None
+    assert Comparison(DEFAULT, plain, "red").changes(full) is None
+    assert Comparison(DEFAULT, full, "red").changes(plain) is None
+    assert Comparison(DEFAULT, plain, "red").title_of(full) == "red dress"
+
+
+def test_a_recognition_compares_by_its_largest_garment():
+    comparison = Comparison(DEFAULT, recognized(category="shirtdress", color="blue", sleeve="sleeveless"), "red")
+    assert comparison.title == "blue shirt dress"
+    assert comparison.changes(Match("b", 0.5, None, RED)) == (
+        Change("red", "blue", True),
+        Change("dress", "shirt", False),
+        Change("long sleeve", "sleeveless", False),
+    )
+
+
+def test_a_board_says_what_was_asked_and_found(marks, photo):
+    found = [Match("b.png", 0.834, photo(), RED), Match("c.png", -0.25, photo(), BLUE)]
+    reference = Match("start.png", 1.0, photo(), BLUE)
+    board = draw_board(found, reference=reference, text="red and long sleeves", caption="2 of 9 photos")
+    assert board.mode == "RGB"
+    words = words_of(marks)
+    for expected in ("start.png", "blue dress", "red and long sleeves", "2 of 9 photos", "b.png", "0.83", "-0.25"):
+        assert expected in words
+    for expected in ("1", "2", "red", "(was blue)", "long sleeve", "(was short)", "solid", "(was checked)"):
+        assert words.count(expected) == 1
+    assert {"as asked for", "changed besides", "as the reference"} <= set(words)
+    dots = [mark.fill for mark, _ in marks if getattr(mark, "width", 0) == board._DOT]
+    assert dots == [board._ACCENT, canvas.FAINT] + [board._ACCENT] * 2 + [canvas.FAINT]
+
+
+def test_without_a_reference_results_say_what_they_are(marks, photo):
+    draw_board([Match("b", 0.5, photo(), RED), Match("c", 0.4, photo())], text="something red")
+    words = words_of(marks)
+    assert "red dress" in words
+    assert not {"as asked for", "changed", "as the reference"} & set(words)
+
+
+def test_photos_are_whole_and_in_their_proportions(photo):
+    shapes = {"tall.png": (50, 100), "wide.png": (100, 50), "tiny.png": (1, 1), "strip.png": (600, 2)}
+    found = [Match(name, 0.5, photo("#ff0000", size, name)) for name, size in shapes.items()]
+    board = np.asarray(draw_board(found, text="x"))
+    red = (board == (255, 0, 0)).all(axis=-1)
+    lefts = [424 + index * 232 for index in range(4)]
+    for left, (width, height) in zip(lefts, shapes.values(), strict=True):
+        tile = red[:, left : left + 208]
+        across, down = tile.any(axis=0).sum(), tile.any(axis=1).sum()
+        assert across == 208 or down == tile.any(axis=1).sum() >= 150
+        assert across / down == pytest.approx(width / height, rel=0.03) or min(across, down) == 1
+
+
+def test_a_photo_that_is_gone_is_an_empty_frame(marks, photo, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_text("no photo")
+    found = [Match(name, 0.5, path) for name, path in (("x1", None), ("x2", "/none.png"), ("x3", str(broken)))]
+    draw_board(found, reference=Match("x4", 1.0, "/none.png"), text="red")
+    words = words_of(marks)
+    assert words.count("photo not found") == 4
+    assert {"x1", "x2", "x3", "x4"} <= set(words)
+
+
+LONG = "an-extraordinarily-long-name-without-any-space-in-it/and-a-folder/" * 3 + "shirt.png"
+WORDY = {"category": "extraordinarily_long_asymmetric_hand_knitted_garment_of_unknown_kind", "color": "red"}
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 6, 7, 20, 61])
+def test_nothing_overlaps_and_nothing_is_cut(marks, photo, count):
+    found = many(count, photo, **RED)
+    board = draw_board(found, reference=Match("r", 1.0, photo(), BLUE), text="red and long sleeves", caption="all")
+    check_apart(marks, board.size)
+    assert board.width <= 2300
+    assert words_of(marks).count("(was blue)") == count
+    assert ("Nothing found" in words_of(marks)) == (count == 0)
+
+
+@pytest.mark.parametrize("width", [None, 320, 2000])
+def test_long_words_stay_inside(marks, photo, width):
+    path = photo()
+    found = [Match(LONG, 0.5, path, RED | WORDY), Match("x", 0.4, path, BLUE)]
+    wish = "red, " + "and with a remarkably long list of further wishes, " * 30
+    board = draw_board(found, reference=Match(LONG, 1.0, path, BLUE), text=wish, caption=LONG, width=width)
+    check_apart(marks, board.size if width != 320 else (10_000, 10_000))
+    assert board.width == (width or 900)
+    shown = [text for text in words_of(marks) if "..." in text]
+    assert len([text for text in shown if text.endswith("shirt.png") and text.startswith("an-extra")]) == 2
+    assert any(text.startswith(("and", "with", "a ", "list", "of", "further", "remark", "long")) for text in shown)
+
+
+def check_apart(marks, size):
+    for _, (left, top, right, bottom) in marks:
+        assert left > -1
+        assert top > -1
+        assert right < size[0] + 1
+        assert bottom < size[1] + 1
+    texts = [(mark.words, box) for mark, box in marks if isinstance(mark, canvas.Text)]
+    for (one, a), (other, b) in combinations(texts, 2):
+        assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] + 1 or b[3] <= a[1] + 1, (one, other)
+
+
+@pytest.mark.parametrize(
+    ("count", "columns"), [(0, 1), (1, 1), (3, 3), (5, 5), (6, 3), (8, 4), (10, 5), (12, 4), (60, 8), (200, 8)]
+)
+def test_columns(count, columns):
+    assert board._columns(count) == columns
+
+
+def test_more_changes_than_fit_are_counted(marks, photo):
+    before = {group.name: group.values[0].name for group in DEFAULT.attributes} | {"category": "tee", "color": "red"}
+    after = {group.name: group.values[1].name for group in DEFAULT.attributes} | {"category": "top", "color": "blue"}
+    draw_board([Match("b", 0.5, photo(), after)], reference=Match("a", 1.0, photo(), before))
+    assert "+ 3 more" in words_of(marks)
+
+
+def test_any_photo_may_be_the_reference(marks, photo):
+    path = photo("#10ff10")
+    with Image.open(path) as opened:
+        for reference in (path, opened, np.asarray(opened)):
+            board = draw_board([], reference=reference, text="red")
+            assert board.getpixel((186, 200)) == ImageColor.getrgb("#10ff10")
+    draw_board([], reference=recognized(category="tee", color="blue", sleeve="sleeveless"), text="red")
+    assert {"photo.png", "street.png", "blue t-shirt"} <= set(words_of(marks))
+
+
+def test_other_scripts_do_not_crash(marks, photo, tmp_path):
+    found = [Match("クール.png", 0.5, photo(), {"category": "服", "color": "赤"})]
+    draw_board(found, text="it\u2019s \u201c赤い\u201d \u2013 a long, Größe\u2026")
+    assert '"??" - a long, Grosse...' in " ".join(words_of(marks))
+    font = tmp_path / "font.ttf"
+    font.write_bytes(ImageFont.load_default(16).font_bytes)
+    draw_board(found, text="赤い", font=font)
+    assert "赤い" in words_of(marks)
+
+
+def test_boards_repeat(photo):
+    found = many(3, photo, **RED)
+    np.testing.assert_array_equal(np.asarray(draw_board(found, text="x")), np.asarray(draw_board(found, text="x")))
+
+
+def test_refusals(photo, tmp_path):
+    with pytest.raises(InputError, match="at most 200 results, got 201; draw the first 200"):
+        draw_board([Match("a", 0.5)] * 201)
+    with pytest.raises(InputError, match="width must be at least 320 pixels, got 10"):
+        draw_board([], width=10)
+    with pytest.raises(InputError, match="does not exist"):
+        draw_board([], reference=str(tmp_path / "none.png"))
+    with pytest.raises(InputError, match=r"can't be read .*give a \.ttf or \.otf file"):
+        draw_board([], font=tmp_path / "none.ttf")

@@ -1,0 +1,251 @@
+"""What a gallery refuses, in one line that says what to do."""
+
+import subprocess
+import sys
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from fashion_retrieval import gallery as gallery_module
+from fashion_retrieval.errors import GalleryError, ImageError, InputError, MissingExtraError
+from fashion_retrieval.gallery.engines.base import Settings
+from fashion_retrieval.gallery.engines.lancedb import LanceEngine
+from fashion_retrieval.gallery.gallery import AddReport, Gallery
+from fashion_retrieval.model import FashionModel
+from tests.support.galleries import milvus_address
+from tests.support.tiny import drawn_photo, tiny_folder
+
+FIELDS = {"price": float, "shop": str, "sale": bool, "stock": int}
+PHOTO = drawn_photo((24, 32))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("errors")
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return FashionModel.from_pretrained(tiny_folder(folder / "model"), device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def gallery(folder, model):
+    with Gallery.create(folder / "gallery", model, fields=FIELDS) as gallery:
+        gallery.add([PHOTO], ["a"])
+        yield gallery
+
+
+def refused(kind, message, call, *arguments, **options):
+    with pytest.raises(kind) as caught:
+        call(*arguments, **options)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert type(caught.value) is kind
+
+
+def test_places(tmp_path, folder, model, gallery):
+    refused(GalleryError, "there is no gallery at", Gallery.open, tmp_path / "nothing", model)
+    assert not (tmp_path / "nothing").exists()
+    refused(GalleryError, "there is already a gallery at", Gallery.create, folder / "gallery", model)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("hello")
+    refused(GalleryError, "is no gallery; give the folder", Gallery.open, tmp_path / "notes", model)
+    refused(GalleryError, "is no gallery; give the folder", Gallery.create, tmp_path / "notes", model)
+    refused(GalleryError, "must be a folder, got", Gallery.open, tmp_path / "notes" / "a.txt", model)
+    refused(GalleryError, "is no gallery; give the folder", Gallery.open, tmp_path, model)
+    refused(InputError, "uri must be a folder or an address, got 7", Gallery.open, 7, model)
+    (tmp_path / "half" / "photos.lance" / "data").mkdir(parents=True)
+    refused(GalleryError, "there is no gallery at", Gallery.open, tmp_path / "half", model)
+    with Gallery.create(tmp_path / "half", model) as whole:
+        assert len(whole) == 0
+
+
+def test_another_table(tmp_path, model):
+    schema = pa.schema([pa.field("id", pa.string())])
+    lancedb.connect(tmp_path / "other").create_table("photos", schema=schema)
+    refused(GalleryError, "holds data that is no gallery", Gallery.open, tmp_path / "other", model)
+
+
+def test_damaged(tmp_path, model):
+    with Gallery.create(tmp_path / "g", model) as gallery:
+        gallery.add([PHOTO], ["a"])
+    for path in (tmp_path / "g" / "photos.lance" / "data").iterdir():
+        path.write_bytes(b"")
+    with Gallery.open(tmp_path / "g", model) as gallery:
+        refused(GalleryError, "could not be searched", gallery.search, model.encode(texts="a dress"))
+
+
+def test_newer_version(tmp_path, model):
+    settings = Settings(model.model_id, model.fingerprint, model.embedding_dim, None, {}, schema_version=2)
+    with pytest.raises(GalleryError, match="must have schema version 1, got 2; upgrade"):
+        LanceEngine.create(str(tmp_path / "g"), settings)
+    refused(GalleryError, "must have schema version 1, got 2", Gallery.open, tmp_path / "g", model)
+
+
+def test_another_model(folder, gallery):
+    other = FashionModel.from_pretrained(tiny_folder(folder / "other", seed=1), device="cpu")
+    for call in (Gallery.open, lambda uri, model: Gallery.create(uri, model, fields=FIELDS, exist_ok=True)):
+        refused(GalleryError, "load that model, or build a new gallery", call, folder / "gallery", other)
+
+
+def test_other_settings(folder, model, gallery):
+    uri = folder / "gallery"
+    refused(GalleryError, "other fields", Gallery.create, uri, model, fields={"price": int}, exist_ok=True)
+    refused(GalleryError, "other fields", Gallery.create, uri, model, recognize=True, exist_ok=True)
+    refused(InputError, "pass recognize=True with it", Gallery.create, uri, model, taxonomy="default")
+    for fields, message in (
+        ({"id": str}, "must be named by a text other than id, photo, score"),
+        ({"": str}, "must be named by a text"),
+        ({"price": list}, "must be str, int, float or bool"),
+        ({f"f{index}": str for index in range(31)}, "at most 30 fields, got 31"),
+    ):
+        refused(InputError, message, Gallery.create, folder / "new", model, fields=fields)
+    clash = {"category": str}
+    refused(InputError, "which recognition gives", Gallery.create, folder / "new", model, recognize=True, fields=clash)
+    assert not (folder / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        (np.ones(15, np.float32), "shape (16,) or (1, 16), got float32 (15,)"),
+        (np.ones((2, 16), np.float32), "got float32 (2, 16)"),
+        (np.ones(16, np.int64), "must be floats of shape"),
+        (["a"] * 16, "must be floats of shape"),
+        (np.full(16, np.nan, np.float32), "must hold finite numbers"),
+        (np.full(16, np.inf, np.float32), "must hold finite numbers"),
+        (np.zeros(16, np.float32), "not all 0"),
+        ([[1.0], [1.0, 2.0]], "a query must be"),
+        ("a red dress", "a query must be"),
+    ],
+)
+def test_queries(gallery, query, message):
+    refused(InputError, message, gallery.search, query)
+
+
+def test_searches(gallery):
+    query = np.ones(16, np.float32)
+    refused(InputError, "top_k must be a whole number from 1 to", gallery.search, query, 0)
+    refused(InputError, "top_k must be a whole number from 1 to", gallery.search, query, 2.5)
+    refused(
+        InputError,
+        "top_k must be a whole number from 1 to 16382, got 16383",
+        gallery.search,
+        query,
+        16383,
+        exclude=["a"],
+    )
+    many = [str(number) for number in range(16383)]
+    refused(InputError, "exclude must name fewer than 16383 ids", gallery.search, query, exclude=many)
+    refused(InputError, "exclude must be a collection of ids", gallery.search, query, exclude="a")
+    refused(InputError, "unknown field 'color'", gallery.search, query, where="color = 'red'")
+    refused(InputError, "has no photo with id 'b'", gallery.get, "b")
+    refused(InputError, "has no photo with id 7", gallery.get, 7)
+    refused(InputError, "ids must be a collection", gallery.delete, "a")
+    refused(InputError, "ids[0] must be a text", gallery.delete, [7])
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "message"),
+    [
+        ("photo.jpg", {}, "images must be several photos, got str; put one photo in a list"),
+        (b"bytes", {}, "got bytes"),
+        (PHOTO, {"ids": ["b"]}, "got Image"),
+        (np.zeros((8, 8, 3), np.uint8), {"ids": ["b"]}, "got ndarray"),
+        (torch.zeros((3, 8, 8), dtype=torch.uint8), {"ids": ["b"]}, "got Tensor"),
+        (7, {}, "got int"),
+        ([PHOTO], {}, "images[0] is no path but a Image, so it needs a name; pass ids="),
+        (iter([PHOTO]), {}, "images[0] is no path"),
+        ([PHOTO], {"ids": "b"}, "ids must be a sequence, got the text 'b'"),
+        ([PHOTO], {"ids": [""]}, "ids[0] must be a text of 1 to 4096 bytes"),
+        ([PHOTO], {"ids": [3]}, "ids[0] must be a text"),
+        ([PHOTO], {"ids": ["é" * 2049]}, "ids[0] must be a text of 1 to 4096 bytes"),
+        ([PHOTO], {"ids": ["\udcff"]}, "ids[0] must be a text"),
+        ([PHOTO], {"ids": ["a\0b"]}, "ids[0] must be a text"),
+        ([PHOTO], {"ids": ["b", "c"]}, "one entry a photo each, got 1 images, 2 ids"),
+        ([PHOTO] * 2, {"ids": ["b", "c"], "metadata": [{}]}, "got 2 images, 2 ids, 1 metadata"),
+        ([PHOTO] * 2, {"ids": ["b", "b"]}, "ids must be distinct, got 'b' twice"),
+        (["b.jpg", "b.jpg"], {}, "ids must be distinct, got 'b.jpg' twice"),
+        ([PHOTO], {"ids": ["b"], "metadata": {"price": 1}}, "metadata must be a sequence"),
+        ([PHOTO], {"ids": ["b"], "metadata": [3]}, "metadata[0] must be a dict of fields, got int"),
+        (
+            [PHOTO],
+            {"ids": ["b"], "metadata": [{"color": "red"}]},
+            "unknown field 'color'; this gallery's fields are: price",
+        ),
+        (
+            [PHOTO],
+            {"ids": ["b"], "metadata": [{"price": "5"}]},
+            "metadata[0]['price'] must be a finite number, or None, got str",
+        ),
+        ([PHOTO], {"ids": ["b"], "metadata": [{"price": float("nan")}]}, "must be a finite number"),
+        ([PHOTO], {"ids": ["b"], "metadata": [{"price": True}]}, "must be a finite number"),
+        ([PHOTO], {"ids": ["b"], "metadata": [{"stock": 1.0}]}, "must be a whole number of 64 bits"),
+        ([PHOTO], {"ids": ["b"], "metadata": [{"stock": 2**63}]}, "must be a whole number of 64 bits"),
+        ([PHOTO], {"ids": ["b"], "metadata": [{"sale": 1}]}, "must be True or False"),
+        ([PHOTO], {"ids": ["b"], "metadata": [{"shop": 5}]}, "must be a text of at most 65535 bytes"),
+        ([PHOTO], {"ids": ["b"], "metadata": [{"shop": "x" * 65536}]}, "must be a text of at most 65535 bytes"),
+        ([PHOTO], {"ids": ["b"], "batch_size": 0}, "batch_size must be a whole number from 1 to 1024, got 0"),
+        ([PHOTO], {"ids": ["b"], "on_error": "ignore"}, "on_error must be 'raise' or 'skip'"),
+    ],
+)
+def test_adding(gallery, images, options, message):
+    refused(InputError, message, gallery.add, images, **options)
+    assert len(gallery) == 1
+
+
+def test_adding_what_is_no_photo(gallery, tmp_path):
+    refused(ImageError, "images[0]: photo 'https://x/a.jpg' is a URL", gallery.add, ["https://x/a.jpg"])
+    refused(ImageError, "is a folder", gallery.add, [tmp_path])
+    refused(InputError, "images[0]: a photo array must be uint8", gallery.add, [np.zeros((4, 4, 3))], ["b"])
+    refused(InputError, "a photo must be a path, bytes", gallery.add, [7], ["b"])
+    closed = (tmp_path / "x").open("wb")
+    closed.close()
+    refused(InputError, "can't be read", gallery.add, [closed], ["b"])
+    assert len(gallery) == 1
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path, model):
+    values = {"price": np.float32(1.5), "stock": np.int64(7), "sale": np.bool_(True), "shop": np.str_("x")}
+    with Gallery.create(tmp_path / "g", model, fields=FIELDS) as gallery:
+        assert gallery.add([PHOTO], ["a"], [values]) == AddReport(1, 0, 0)
+        assert gallery.get("a").fields == {"price": 1.5, "stock": 7, "sale": True, "shop": "x"}
+
+
+def test_closed(tmp_path, model):
+    gallery = Gallery.create(tmp_path / "g", model)
+    gallery.close()
+    gallery.close()
+    refused(GalleryError, "this gallery is closed; open it again", gallery.search, np.ones(16, np.float32))
+    refused(GalleryError, "this gallery is closed", len, gallery)
+    assert repr(gallery) == "Gallery(closed)"
+
+
+def test_milvus_addresses(model, monkeypatch):
+    refused(InputError, "the collection of letters, digits and _", Gallery.open, "http://127.0.0.1:1/a/b", model)
+    refused(InputError, "must be http://host:port/collection", Gallery.open, "http://127.0.0.1:x/a", model)
+    monkeypatch.setattr("fashion_retrieval.gallery.engines.milvus._TIMEOUT", 0.2)
+    refused(
+        GalleryError,
+        "no Milvus server answers at http://127.0.0.1:1 ",
+        Gallery.open,
+        "http://me:secret@127.0.0.1:1",
+        model,
+    )
+    monkeypatch.setitem(sys.modules, "pymilvus", None)
+    refused(MissingExtraError, "pip install 'fashion-retrieval[milvus]'", Gallery.open, "http://127.0.0.1:1/a", model)
+
+
+def test_milvus_without_the_collection(model):
+    refused(GalleryError, "/nothing; make one with Gallery.create", Gallery.open, f"{milvus_address()}/nothing", model)
+
+
+def test_import_is_light():
+    heavy = "{'lancedb', 'pyarrow', 'pymilvus', 'sqlglot', 'torch', 'rich'}"
+    code = f"import sys, {gallery_module.__name__}; print(sorted({heavy} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")

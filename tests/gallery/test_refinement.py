@@ -1,0 +1,285 @@
+"""Turns: what a query is made of, which wishes stay, what is left out, and the way back."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fashion_retrieval.errors import InputError, UnsupportedError
+from fashion_retrieval.gallery import refinement
+from fashion_retrieval.gallery.modification_text import Vocabulary
+from fashion_retrieval.gallery.refinement import Refinement, Turn
+from fashion_retrieval.results import Match, Recognition
+from fashion_retrieval.taxonomy import Taxonomy
+from tests.support.tiny import drawn_photo
+
+IDS = ["a", "b", "c", "d", "e"]
+
+
+class Model:
+    """Tells what it was asked; every query is its number, so that the gallery can be seen to get it."""
+
+    model_id = "drawn"
+    config = SimpleNamespace(taxonomy="default")
+
+    def __init__(self):
+        self.asked = []
+
+    def encode(self, *, images=None, texts=None):
+        return self._answer(("image", images[0]) if images else ("text", texts[0]))
+
+    def compose(self, reference, text, *, text_weight=None):
+        return self._answer(("both", getattr(reference, "id", reference), text, text_weight))
+
+    def recognize(self, photo, *, taxonomy):
+        self.asked.append(("recognize", photo, taxonomy.name))
+        return Recognition(4, 6, (), "drawn", "x.png", Image.new("RGB", (4, 6)))
+
+    def _answer(self, question):
+        self.asked.append(question)
+        return np.full((1, 3), len(self.asked), dtype=np.float32)
+
+
+class Shelf:
+    """A gallery whose photos always come in the order of their ids."""
+
+    def __init__(self, fields=(), taxonomy=None):
+        self.rows = {name: Match(name, 0.5, f"{name}.png", dict.fromkeys(fields)) for name in IDS}
+        self.info = SimpleNamespace(fields=dict.fromkeys(fields, "str"), count=len(IDS), taxonomy=taxonomy)
+        self.queries = []
+
+    def __contains__(self, name):
+        return name in self.rows
+
+    def get(self, name):
+        return self.rows[name]
+
+    def search(self, query, top_k=10, *, where=None, exclude=()):
+        if where == "bad":
+            raise InputError("where can't be read")
+        self.queries.append((float(query[0, 0]), top_k, where, sorted(exclude)))
+        return [row for name, row in self.rows.items() if name not in exclude][:top_k]
+
+
+@pytest.fixture
+def turns():
+    return Refinement(Model(), Shelf())
+
+
+def test_three_turns(turns):
+    first = turns.ask("red", top_k=3, where="price < 5")
+    assert [match.id for match in first] == ["a", "b", "c"]
+    second = turns.ask("long sleeves", first[1])
+    assert [match.id for match in second] == ["a", "c", "d", "e"]
+    third = turns.ask("a collar", "c", exclude=["e"], text_weight=0.7)
+    assert [match.id for match in third] == ["a", "d"]
+    assert turns.model.asked == [
+        ("text", "red"),
+        ("both", "b", "red and long sleeves", None),
+        ("both", "c", "red and long sleeves and a collar", 0.7),
+    ]
+    assert turns.gallery.queries == [
+        (1.0, 3, "price < 5", []),
+        (2.0, 10, None, ["b"]),
+        (3.0, 10, None, ["b", "c", "e"]),
+    ]
+    assert turns.picked == ("b", "c")
+    assert turns.wishes == ("red", "long sleeves", "a collar")
+    assert repr(turns) == "Refinement(3 turns, wishes: red and long sleeves and a collar)"
+
+
+def test_the_history_is_frozen_turns(turns):
+    first = turns.ask("red")
+    turns.ask("blue", first[0], where="x = 1")
+    assert turns.history == (
+        Turn(None, ("red",), tuple(first)),
+        Turn(first[0], ("blue",), tuple(first[1:]), "x = 1"),
+    )
+    assert [turn.text for turn in turns.history] == ["red", "blue"]
+    with pytest.raises(AttributeError):
+        turns.history[0].wishes = ()
+
+
+def test_the_reference_stays_until_another_is_picked(turns):
+    photo = drawn_photo()
+    turns.ask(reference=photo)
+    turns.ask("red")
+    turns.ask(reference="d")
+    turns.ask("longer")
+    assert turns.model.asked == [
+        ("image", photo),
+        ("both", photo, "red", None),
+        ("both", "d", "red", None),
+        ("both", "d", "red and longer", None),
+    ]
+    assert turns.history[0].text is None
+
+
+def test_a_photo_of_the_gallery_alone(turns):
+    found = turns.ask(reference="b")
+    assert turns.model.asked == [("image", "b.png")]
+    assert [match.id for match in found] == ["a", "c", "d", "e"]
+
+
+def test_a_path_is_a_photo_and_an_id_comes_first(turns, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "photo.png"):
+        (tmp_path / name).touch()
+    turns.ask(reference="photo.png")
+    turns.ask(reference="a")
+    assert turns.model.asked == [("image", "photo.png"), ("image", "a.png")]
+
+
+def test_undo(turns):
+    first = turns.ask("red")
+    turns.ask("blue", first[0])
+    undone = turns.undo()
+    assert (undone.wishes, turns.wishes, turns.picked) == (("blue",), ("red",), ())
+    assert [match.id for match in turns.ask("long")] == IDS
+    assert turns.wishes == ("red", "long")
+    turns.undo()
+    turns.undo()
+    with pytest.raises(InputError, match="no turn to take back; ask first"):
+        turns.undo()
+
+
+def test_the_first_turn_needs_something(turns):
+    with pytest.raises(InputError, match="first turn needs a text or a reference photo, got neither"):
+        turns.ask()
+    assert turns.history == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"text": " \n"}, "text must be a wish that is not empty"),
+        ({"text": 3}, "text must be a wish that is not empty, got 3"),
+        ({"text": "red", "reference": "f"}, "'f' is neither an id of the gallery nor a photo file"),
+        ({"text": "red", "reference": "x" * 5000}, "neither an id"),
+        ({"text": "red", "reference": "a\0b"}, "neither an id"),
+        ({"text": "red", "reference": Match("z", 0.1)}, "reference 'z' is not in the gallery"),
+        ({"text": "red", "where": "bad"}, "where can't be read"),
+        ({"text": "red", "exclude": "abc"}, "exclude must be a collection of ids, got the text 'abc'"),
+    ],
+)
+def test_a_turn_that_fails_leaves_no_trace(turns, arguments, message):
+    turns.ask("green", "e")
+    before = turns.history
+    with pytest.raises(InputError, match=message):
+        turns.ask(**arguments)
+    assert turns.history == before
+    assert (turns.wishes, turns.picked) == (("green",), ("e",))
+
+
+def test_a_reference_without_a_path(turns):
+    turns.gallery.rows["a"] = Match("a", 0.5)
+    with pytest.raises(InputError, match="'a' was added without a path; give its photo"):
+        turns.ask(reference="a")
+
+
+def test_without_a_composer_texts_and_photos_still_work(turns, monkeypatch):
+    def refuse(*args, **options):
+        raise UnsupportedError("no composer")
+
+    monkeypatch.setattr(Model, "compose", refuse)
+    turns.ask("red")
+    with pytest.raises(UnsupportedError, match="no composer"):
+        turns.ask("blue", "a")
+    assert turns.wishes == ("red",)
+
+
+def test_the_same_wish_twice_is_one(turns):
+    turns.ask("Red  dots")
+    turns.ask("red dots")
+    assert turns.wishes == ("red dots",)
+
+
+REMAINING = [
+    ("red", "blue instead", None),
+    ("long sleeves", "sleeveless", None),
+    ("long-sleeved", "with short sleeves", None),
+    ("looser", "a tight fit", None),
+    ("v neckline", "crew neck", None),
+    ("striped", "no stripes", None),
+    ("embroidery", "pleats", None),
+    ("gray", "gray", None),
+    ("light blue", "dark blue", None),
+    ("darker", "no, lighter", None),
+    ("red instead of blue", "green", None),
+    ("not red", "red after all", None),
+    ("red stripes", "dots", None),
+    ("red logo", "blue logo", None),
+    ("is red with long sleeves", "blue", "long sleeves"),
+    ("a long-sleeved red dress", "make it navy", "a long-sleeved dress"),
+    ("An orange jumpsuit", "black", "A jumpsuit"),
+    ("cotton, red and floral", "polka dots", "cotton and red"),
+    ("light blue", "darker", "blue"),
+    ("longer sleeves and a collar", "sleeveless", "a collar"),
+    ("red", "long sleeves", "red"),
+    ("red", "with white buttons", "red"),
+    ("red", "not blue", "red"),
+    ("blue", "darker", "blue"),
+    ("white collar", "red", "white collar"),
+    ("deep v-neck", "lighter", "deep v-neck"),
+    ("赤い服", "red", "赤い服"),
+    ("İİİ red", "blue", "İİİ"),
+    ("navy", "blue", None),
+    ("...", "red", "..."),
+]
+
+
+@pytest.mark.parametrize(("earlier", "newer", "kept"), REMAINING, ids=lambda value: str(value).replace(" ", "_"))
+def test_what_a_newer_wish_leaves_of_an_earlier_one(earlier, newer, kept):
+    assert Vocabulary(Taxonomy.load("default")).remaining(earlier, newer) == kept
+
+
+def test_wishes_give_way_by_the_words_of_the_taxonomy():
+    heel = {"values": {"flat": "flat heel", "stiletto": "stiletto heel"}}
+    taxonomy = {"category": {"values": ["boot", "shoe"]}, "attributes": {"heel": heel}}
+    turns = Refinement(Model(), Shelf(), taxonomy=taxonomy)
+    for wish in ("a flat heel", "long sleeves", "red", "stiletto heels", "sleeveless", "navy"):
+        turns.ask(wish)
+    assert turns.wishes == ("long sleeves", "stiletto heels", "sleeveless", "navy")
+
+
+def test_the_taxonomy_of_the_gallery_counts_where_it_is_shipped(monkeypatch):
+    assert Refinement(Model(), Shelf(taxonomy="deepfashion"))._taxonomy.name == "deepfashion"
+    assert Refinement(Model(), Shelf(taxonomy="custom"))._taxonomy.name == "default"
+    assert set(refinement.SHIPPED) == {"default", "deepfashion"}
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What `draw_board` was called with."""
+    calls = []
+
+    def record(matches, **options):
+        calls.append((matches, options))
+        return Image.new("RGB", (1, 1))
+
+    monkeypatch.setattr("fashion_retrieval.gallery.board.draw_board", record)
+    return calls
+
+
+def test_draw_shows_the_last_turn(turns, drawn):
+    with pytest.raises(InputError, match="the last turn and there is none; ask first"):
+        turns.draw()
+    turns.ask("red", "a", top_k=2, where="x = 1")
+    turns.draw(width=700)
+    [(matches, options)] = drawn
+    assert [match.id for match in matches] == ["b", "c"]
+    assert options["reference"].id == "a"
+    assert (options["text"], options["width"]) == ("red", 700)
+    assert options["caption"] == "2 of 5 photos · drawn · x = 1"
+
+
+def test_draw_recognizes_a_photo_from_elsewhere_where_the_gallery_is_recognized(drawn):
+    plain, recognized = Refinement(Model(), Shelf()), Refinement(Model(), Shelf(fields=["category"]))
+    photo = drawn_photo()
+    for turns in (plain, recognized):
+        turns.ask("red", photo)
+        turns.draw()
+    assert drawn[0][1]["reference"] is photo
+    assert isinstance(drawn[1][1]["reference"], Recognition)
+    assert recognized.model.asked[-1] == ("recognize", photo, "default")

@@ -1,0 +1,74 @@
+"""Preprocessing: open_clip's own transform, for every mode and shape of photo."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+
+from fashion_retrieval.errors import ConfigError
+from fashion_retrieval.images.preprocess import Preprocessing
+from tests.support.tiny import drawn_photo
+
+MEAN, STD = (0.48, 0.45, 0.4), (0.26, 0.25, 0.27)
+SHAPES = [(96, 128), (112, 74), (48, 64), (1, 1), (15, 350), (350, 15), (51, 49), (140, 300), (500, 330)]
+
+
+def smooth(size: tuple[int, int]) -> Image.Image:
+    """A photo-like picture, (width, height): every level next to its like, dark and bright ends included."""
+    width, height = size
+    coarse = np.random.default_rng(width).integers(0, 256, (max(2, height // 8), max(2, width // 8), 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("size", [(56, 56), (72, 54), (48, 64)])
+def test_it_is_open_clips_transform(mode: Any, interpolation: Any, size: tuple[int, int]) -> None:
+    settings: dict[str, Any] = {"size": size, "mean": MEAN, "std": STD}
+    settings |= {"interpolation": interpolation, "resize_mode": mode}
+    theirs = image_transform_v2(PreprocessCfg(**settings, fill_color=255), is_train=False)
+    ours = Preprocessing(**settings, fill=255)
+    exact = Preprocessing(**settings, fill=255, exact=True)
+    for shape in SHAPES:
+        photo = smooth(shape)
+        torch.testing.assert_close(exact(photo), theirs(photo), rtol=0, atol=1e-6)
+        found = ours(photo)
+        assert found.shape == (3, *size)
+        assert found.dtype == torch.float32
+        levels = (found - theirs(photo)).abs() * torch.tensor(STD).view(3, 1, 1) * 255
+        assert levels.max() < 2.1
+        assert levels.mean() < 0.05
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_arrays_tensors_and_parts_of_a_photo_are_taken_alike(exact: bool) -> None:
+    ours = Preprocessing(size=(24, 32), mean=MEAN, std=STD, exact=exact)
+    photo = drawn_photo((90, 70))
+    array = np.array(photo)
+    expected = ours.resize(photo)
+    assert expected.dtype == torch.uint8
+    for same in (array, torch.from_numpy(array), np.pad(array, ((3, 2), (1, 4), (0, 0)))[3:-2, 1:-4]):
+        torch.testing.assert_close(ours.resize(same), expected, rtol=0, atol=0)
+    batch = torch.stack([expected, expected // 2])
+    torch.testing.assert_close(ours.normalize(batch)[0], ours(photo), rtol=0, atol=0)
+    torch.testing.assert_close(ours.batch([photo, array])[1], ours(photo), rtol=0, atol=0)
+    by_hand = (batch.movedim(-1, 1).double() / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    torch.testing.assert_close(ours.normalize(batch).double(), by_hand, rtol=0, atol=1e-6)
+
+
+def test_the_longer_side_keeps_all_of_the_photo_between_borders() -> None:
+    ours = Preprocessing(size=(20, 20), mean=(0, 0, 0), std=(1, 1, 1), resize_mode="longest", fill=200)
+    wide = ours.resize(Image.new("RGB", (80, 40), (10, 20, 30)))
+    assert set(wide[:5].flatten().tolist()) == set(wide[15:].flatten().tolist()) == {200}
+    assert (wide[5:15] == torch.tensor([10, 20, 30])).all()
+
+
+@pytest.mark.parametrize("wrong", [{"interpolation": "nearest"}, {"resize_mode": "fit"}])
+def test_unknown_settings_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(wrong))} must be one of .*, got '{next(iter(wrong.values()))}'"):
+        Preprocessing(size=(8, 8), mean=MEAN, std=STD, **wrong)

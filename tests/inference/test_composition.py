@@ -1,0 +1,199 @@
+"""FashionModel.compose and reference: pairs, lists, what is left out, what is refused, and the weights on disk."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fashion_retrieval import FashionModel, Match, Reference, checkpoint
+from fashion_retrieval.config import ComposerConfig, ModelConfig
+from fashion_retrieval.errors import ConfigError, InputError, UnsupportedError, WeightsError
+from fashion_retrieval.models.composer import Composer
+from tests.support.tiny import altered, drawn_photo, tiny_folder
+
+TIMM = altered(
+    vision_cfg={"timm_model_name": "tf_efficientnet_lite0", "timm_pool": "avg", "timm_proj": "linear",
+                "timm_proj_bias": True, "image_size": 64}, custom_text=True,
+)  # fmt: skip
+
+
+def with_composer(folder, variant="agcn"):
+    """A tiny model with random composer weights."""
+    bundle = checkpoint.load(folder)
+    shape = ComposerConfig(
+        embedding_dim=16, variant=variant, width=8, depth=2, heads=2, hidden=16, encoder=bundle.encoder.fingerprint
+    )
+    composer = Composer(shape).eval()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in composer.parameters():
+        torch.nn.init.normal_(parameter, std=0.3, generator=generator)
+    return replace(bundle, composer=composer, config=ModelConfig(name="tiny", composer=shape))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_folder(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return FashionModel(with_composer(folder), model_id="tiny", device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    paths = [folder / f"{seed}.png" for seed in range(3)]
+    for seed, path in enumerate(paths):
+        drawn_photo((40, 56), seed=seed).save(path)
+    return paths
+
+
+TEXTS = ["in red", "with long sleeves and a collar, please", "shorter"]
+
+
+@pytest.mark.parametrize("config", [altered(), TIMM], ids=["vit", "cnn"])
+def test_tokens_are_what_encode_gives(config, tmp_path, photos):
+    encoder = checkpoint.load(tiny_folder(tmp_path, config)).encoder
+    pixels = torch.stack([encoder.preprocess(Image.open(photo).convert("RGB")) for photo in photos])
+    with torch.inference_mode():
+        tokens = encoder.image_tokens(pixels)
+        pooled = torch.nn.functional.normalize(tokens[:, 0], dim=-1)
+        torch.testing.assert_close(pooled, encoder.encode_image(pixels), atol=1e-6, rtol=0)
+        if config is TIMM:
+            assert tokens.shape == (3, 1 + 4, 16)  # 64 px at stride 32
+            torch.testing.assert_close(tokens[:, 1:].mean(1), tokens[:, 0], atol=1e-5, rtol=0)
+        else:
+            assert tokens.shape == (3, 1 + 16, 16)  # 32 px in patches of 8
+        words = encoder.tokenize(TEXTS)
+        states, lengths = encoder.text_tokens(words)
+        assert lengths.tolist() == [4, 10, 3]
+        ends = torch.nn.functional.normalize(states[torch.arange(3), lengths - 1], dim=-1)
+        torch.testing.assert_close(ends, encoder.encode_text(words), atol=1e-6, rtol=0)
+
+
+def test_pairs_and_lists(model, photos):
+    together = model.compose(photos, TEXTS)
+    assert together.shape == (3, 16)
+    assert together.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
+    for photo, text, row in zip(photos, TEXTS, together, strict=True):
+        np.testing.assert_allclose(model.compose(photo, text), [row], atol=1e-6)
+    np.testing.assert_allclose(model.compose(photos, TEXTS, batch_size=1), together, atol=1e-6)
+
+
+def test_a_reference_is_the_photo(model, photos, monkeypatch):
+    expected = model.compose(photos, TEXTS)
+    references = model.reference(photos)
+    assert [r.source for r in references] == ["0.png", "1.png", "2.png"]
+    np.testing.assert_allclose([r.embedding for r in references], model.encode(images=photos), atol=2e-3)  # float16
+    matches = [Match(str(i), 1.0, str(photo)) for i, photo in enumerate(photos)]
+    opened = [Image.open(photo) for photo in photos]
+    for given in (references, matches, opened, [np.asarray(image.convert("RGB")) for image in opened]):
+        np.testing.assert_allclose(model.compose(given, TEXTS), expected, atol=1e-6)
+    calls = []
+    monkeypatch.setattr(model.encoder, "image_tokens", lambda pixels: calls.append(len(pixels)))
+    np.testing.assert_allclose(model.compose(references, TEXTS), expected, atol=1e-6)
+    assert calls == []  # nothing is encoded again
+
+
+def test_a_photo_that_comes_twice_is_encoded_once(model, photos, monkeypatch):
+    whole, sizes = model.encoder.image_tokens, []
+    monkeypatch.setattr(model.encoder, "image_tokens", lambda pixels: sizes.append(len(pixels)) or whole(pixels))
+    model.compose([photos[0], str(photos[0]), photos[1]], TEXTS)
+    assert sizes == [2]
+
+
+def test_either_side_may_be_left_out(model, photos):
+    np.testing.assert_allclose(model.compose(None, "in red"), model.encode(texts="in red"), atol=1e-6)
+    image = model.encode(images=photos[0])
+    np.testing.assert_allclose(model.compose(photos[0], None), image, atol=2e-3)
+    np.testing.assert_allclose(model.compose(photos, None), model.encode(images=photos), atol=2e-3)
+    mixed = model.compose([photos[0], None, photos[2]], ["in red", "in blue", None])
+    expected = [model.compose(photos[0], "in red"), model.encode(texts="in blue"), model.compose(photos[2], None)]
+    np.testing.assert_allclose(mixed, np.concatenate(expected), atol=1e-6)
+
+
+def test_text_weight_goes_from_photo_to_text(model, photos):
+    usual = model.compose(photos[0], "in red")
+    np.testing.assert_array_equal(usual, model.compose(photos[0], "in red", text_weight=0.5))
+    photo, text = (model.compose(photos[0], "in red", text_weight=w) for w in (0, 1))
+    assert float((photo * text).sum()) < 0.99
+    assert float((usual * photo).sum()) > float((photo * text).sum())
+    for weight in (-0.1, 1.1, "much", float("nan"), True):
+        with pytest.raises(InputError, match="text_weight"):
+            model.compose(photos[0], "in red", text_weight=weight)
+
+
+@pytest.mark.parametrize(
+    ("reference", "text", "words"),
+    [
+        (None, None, "neither"),
+        ("0.png", "", r"modification_text\[0\]"),
+        ("0.png", "  ", r"modification_text\[0\]"),
+        ("0.png", 7, r"modification_text\[0\]"),
+        (["0.png", "1.png"], ["in red"], "got 2 and 1"),
+        (["0.png", "1.png"], "in red", "a list beside one"),
+        ("0.png", ["in red"], "a list beside one"),
+        (["0.png", None], ["in red", None], "pair 1 has neither"),
+        (["0.png", "gone.png"], ["in red", "in blue"], r"reference_image\[1\].*gone.png"),
+        (Match("a", 0.5), "in red", "'a', has no photo"),
+        (Reference(np.zeros((3, 16), np.float16) + 1, "f" * 64), "in red", "must be encoded by this model"),
+    ],
+)
+def test_what_is_refused(model, photos, reference, text, words, monkeypatch):
+    monkeypatch.chdir(photos[0].parent)
+    with pytest.raises(InputError, match=words) as caught:
+        model.compose(reference, text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_reference_is_checked():
+    with pytest.raises(InputError, match="float16"):
+        Reference(np.zeros((3, 16), np.float32), "f" * 64)
+
+
+def test_without_a_composer(folder, photos):
+    plain = FashionModel.from_pretrained(folder, device="cpu", dtype="float32")
+    with pytest.raises(UnsupportedError, match="has no composer"):
+        plain.compose(photos[0], "in red")
+    assert plain.compose(None, "in red").shape == (1, 16)
+    assert len(plain.reference(photos)) == 3
+
+
+def test_save_and_load(model, photos, tmp_path):
+    model.save_pretrained(tmp_path / "a")
+    again = FashionModel.from_pretrained(tmp_path / "a", device="cpu", dtype="float32")
+    np.testing.assert_array_equal(again.compose(photos, TEXTS), model.compose(photos, TEXTS))
+    again.save_pretrained(tmp_path / "b")
+    for name in ("composer.safetensors", "fashion_retrieval.json", "open_clip_model.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_composer_of_another_encoder_is_refused(folder, tmp_path):
+    bundle = with_composer(folder)
+    other = checkpoint.load(tiny_folder(tmp_path / "other", seed=1))
+    checkpoint.save(replace(bundle, encoder=other.encoder), tmp_path / "mixed")
+    with pytest.raises(WeightsError, match="trained on another encoder"):
+        checkpoint.load(tmp_path / "mixed")
+
+
+def test_a_config_that_does_not_fit_the_weights(folder, tmp_path):
+    checkpoint.save(with_composer(folder), tmp_path / "model")
+    config = tmp_path / "model" / "fashion_retrieval.json"
+    data = json.loads(config.read_text())
+    data["composer"]["depth"] = 3
+    config.write_text(json.dumps(data))
+    with pytest.raises(WeightsError, match="another architecture"):
+        checkpoint.load(tmp_path / "model")
+    data["composer"] |= {"depth": 2, "heads": 3, "width": 8, "dropout": 1}
+    config.write_text(json.dumps(data))
+    with pytest.raises(ConfigError, match=r"'composer.dropout' must be a number from 0 to below 1, got 1"):
+        checkpoint.load(tmp_path / "model")
+    data["composer"]["dropout"] = 0.1
+    config.write_text(json.dumps(data))
+    with pytest.raises(ConfigError, match=r"'composer.heads' must divide the width, 8, got 3"):
+        checkpoint.load(tmp_path / "model")

@@ -1,0 +1,74 @@
+"""The check of an installation."""
+
+import json
+from importlib.metadata import version
+
+import numpy as np
+import pytest
+from huggingface_hub import constants
+
+import fashion_retrieval
+from fashion_retrieval import FashionModel, diagnostics, hub
+from fashion_retrieval.errors import WeightsError
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """In the place of the embedded model: a configuration, and a file that it was not written for."""
+    (tmp_path / "fashion_retrieval.json").write_text(
+        json.dumps({"schema_version": 1, "name": "x", "sha256": {"segmenter.safetensors": "0" * 64}})
+    )
+    monkeypatch.setattr(hub, "resolve", lambda name: tmp_path)
+    return tmp_path
+
+
+def test_a_sound_installation_has_no_problems(tmp_path, monkeypatch):
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "a").write_bytes(b"x" * 700)
+    (tmp_path / "model.safetensors").symlink_to(tmp_path / "blobs" / "a")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(diagnostics, "_PACKAGES", ("numpy", "no-such-package"))
+    findings = fashion_retrieval.doctor(device="cpu", dtype="float32")
+    assert findings["problems"] == []
+    assert findings["version"] == version("fashion-retrieval")
+    assert findings["packages"] == {"numpy": np.__version__, "no-such-package": None}
+    assert findings["hub"] == {"offline": True, "cache": str(tmp_path), "cache_bytes": 700}
+    assert findings["embedded_model"]["bytes"] > 40_000_000
+    assert findings["self_test"]["garments"] >= 1
+    assert min(findings["self_test"].values()) > 0
+    assert json.loads(json.dumps(findings)) == findings
+
+
+def test_doctor_finds_an_altered_embedded_model(folder):
+    findings = fashion_retrieval.doctor(device="cpu")
+    assert findings["embedded_model"] == findings["self_test"] == {}
+    assert findings["hardware"]["device"].startswith("cpu")
+    (problem,) = findings["problems"]
+    assert problem.startswith(f"WeightsError: {folder / 'segmenter.safetensors'} is missing; reinstall")
+
+
+def test_an_altered_file_is_told_from_a_missing_one(folder):
+    (folder / "segmenter.safetensors").write_bytes(b"x")
+    with pytest.raises(WeightsError, match=r"segmenter\.safetensors is altered; reinstall it: pip install"):
+        diagnostics.check_files(folder)
+
+
+def test_an_unknown_device_spoils_only_its_own_part(folder):
+    (folder / "fashion_retrieval.json").write_text(json.dumps({"schema_version": 1, "name": "x"}))
+    findings = fashion_retrieval.doctor(device="abacus")
+    assert findings["hardware"] == findings["self_test"] == {}
+    assert findings["embedded_model"]["folder"] == str(folder)
+    (problem,) = findings["problems"]
+    assert problem.startswith("InputError: ")
+    assert "abacus" in problem
+
+
+def test_a_self_test_that_fails_is_one_line_whatever_it_raised(monkeypatch):
+    def fail(**options):
+        raise RuntimeError(f"out of memory\n  at {options['device']}")
+
+    monkeypatch.setattr(FashionModel, "from_pretrained", fail)
+    findings = fashion_retrieval.doctor(device="cpu")
+    assert findings["self_test"] == {}
+    assert findings["problems"] == ["RuntimeError: out of memory at cpu"]

@@ -1,0 +1,43 @@
+"""The figures of training/metrics.py by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from training.evaluation import metrics
+
+
+def test_macro_f1_by_hand() -> None:
+    truth, guess = list("aaabbc"), list("aabbda")
+    assert metrics.macro_f1(truth, guess) == pytest.approx((4 / 6 + 2 / 4 + 0) / 3)  # "d" is no label of the truth
+    assert metrics.accuracy(truth, guess) == 0.5
+    assert metrics.macro_f1(truth, truth) == 1
+
+
+def test_calibration_error_by_hand() -> None:
+    confidence = np.array([0.95, 0.95, 1.0, 0.85, 0.15])
+    correct = np.array([True, False, True, True, False])
+    gaps = 0.6 * (2.9 / 3 - 2 / 3) + 0.2 * 0.15 + 0.2 * 0.15
+    assert metrics.expected_calibration_error(confidence, correct) == pytest.approx(gaps)
+    assert metrics.expected_calibration_error(confidence, correct, bins=1) == pytest.approx(3.9 / 5 - 3 / 5)
+
+
+def test_boxes_match_one_to_one_best_first() -> None:
+    truth = np.array([[0.0, 0, 10, 10], [0, 0, 10, 6]])
+    found = np.array([[0.0, 0, 10, 7], [0, 0, 10, 10], [20, 20, 30, 30]])
+    np.testing.assert_allclose(metrics.box_iou(truth, found), [[0.7, 1, 0], [6 / 7, 0.6, 0]])
+    assert metrics.match_boxes(truth, found) == {0: 1, 1: 0}
+    assert metrics.match_boxes(truth, found, threshold=0.9) == {0: 1}
+    assert metrics.match_boxes(truth, found[:1]) == {1: 0}
+    assert metrics.match_boxes(truth, found[2:]) == metrics.match_boxes(truth[:0], found) == {}
+
+
+def test_a_bootstrap_interval_is_the_textbooks() -> None:
+    values = np.random.default_rng(1).normal(3, 2, 400)
+    low, high = metrics.bootstrap_interval(400, lambda rows: float(values[rows].mean()))
+    margin = 1.96 * values.std() / 20
+    assert [low, high] == pytest.approx([values.mean() - margin, values.mean() + margin], abs=0.03)
+    assert metrics.bootstrap_interval(5, lambda rows: float(len(rows))) == [5.0, 5.0]
+    first, again, other = (metrics.bootstrap_interval(9, lambda r: float(r.mean()), seed=s) for s in (0, 0, 1))
+    assert first == again != other

@@ -1,0 +1,65 @@
+"""The settings of a composer's training: one TOML file per published number, and all faults at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fashion_retrieval.config import VARIANTS
+from fashion_retrieval.errors import ConfigError
+from tests.support.drawn_products import recipe, write_toml
+from training import compare_composers
+from training.comparison.runs import NAMES
+from training.engine.settings import read_settings
+from training.recipes.agcn_settings import Settings
+
+CONFIGS = Path(compare_composers.__file__).parent / "configs"
+
+
+def test_table_5_is_five_files_that_differ_in_their_variant_alone() -> None:
+    paper = read_settings(CONFIGS / "agcn_fashioniq.toml", Settings)
+    for variant in VARIANTS:
+        name = "agcn_fashioniq" if variant == "agcn" else f"agcn_fashioniq_{variant}"
+        settings = read_settings(CONFIGS / f"{name}.toml", Settings)
+        assert settings == replace(paper, variant=variant, output=f"runs/{name}")
+        command = f"# python -m training.train_agcn training/configs/{name}.toml\n"
+        assert (CONFIGS / f"{name}.toml").read_text(encoding="utf-8").startswith(command)
+
+
+def test_the_comparison_on_fashioniq_trains_by_the_papers_recipe() -> None:
+    paper = read_settings(CONFIGS / "agcn_fashioniq.toml", Settings)
+    settings = read_settings(CONFIGS / "compare_fashioniq.toml", compare_composers.Settings)
+    assert replace(settings.recipe, output=paper.output) == paper
+    assert settings.seeds == [0, 1, 2]
+    assert set(settings.composers) == set(NAMES)
+
+
+def test_all_faults_come_at_once(tmp_path: Path) -> None:
+    base = recipe(tmp_path, tmp_path)
+    assert base.faults() == []
+    assert replace(base, source="fashioniq", derived=0, derived_share=0.0, held_out=0.0).faults() == []
+    wrong = replace(
+        base, source="fashioniq", batch_size=1, temperature=0.0, derived=0, held_out=1.0, validate_every=0,
+        pseudo_labels="somewhere", variant="both", composer=replace(base.composer, heads=3, dropout=1.0),
+    )  # fmt: skip
+    assert wrong.faults() == [
+        "batch_size must be 2 or more, got 1",
+        "temperature must be above 0, got 0.0",
+        "held_out must be in [0, 1), got 1.0",
+        "patience needs validate_every",
+        "derived_share, pseudo_labels can't be with source fashioniq; take them out",
+        "derived_share, pseudo_labels can't be without derived",
+        "'variant' must be one of sum, only_text, only_image, add, agcn, got 'both'; "
+        "'composer.dropout' must be a number from 0 to below 1, got 1.0",
+    ]
+    assert replace(base, composer=replace(base.composer, heads=3)).faults() == [
+        "'composer.heads' must divide the width, 16, got 3"
+    ]
+    assert replace(base, held_out=0.0).faults() == ["validate_every needs held_out where source is pairs"]
+    path = write_toml(replace(wrong, negatives="none"), tmp_path / "wrong.toml")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError) as error:
+        read_settings(path, Settings)
+    for fault in ("negatives: none is unknown", *wrong.faults()):
+        assert fault in str(error.value)

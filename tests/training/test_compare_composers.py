@@ -1,0 +1,315 @@
+"""The comparison end to end on drawn products: all composers, resumed, with their table."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer import Exit
+
+from fashion_retrieval import FashionModel
+from fashion_retrieval.config import ComposerConfig
+from fashion_retrieval.errors import ConfigError, InputError
+from tests.support.drawn_pack import LABELLED, log_of, write_lines
+from tests.support.fashioniq_tree import write_tree
+from tests.support.paths import ROOT
+from tests.support.tiny import drawn_photo, tiny_folder
+from training import compare_composers
+from training.compare_composers import Settings, compare, contenders, main
+from training.comparison import figures, runs
+from training.comparison.figures import difference, figures_of
+from training.comparison.runs import NAMES, TEXT_TOKENS, Contender, flops_of_a_query
+from training.comparison.table import markdown
+from training.data.pairs import read_pairs
+from training.data.triplets import GROUPS, join_captions
+from training.engine.optimizer import Optimization
+from training.engine.settings import read_settings
+from training.evaluation.metrics import rank_targets, recall_at_k, stratified_interval
+from training.evaluation.paper import TITLES, read_paper
+from training.recipes import agcn_fit, agcn_settings
+from training.recipes.agcn_data import keep_back
+from training.recipes.losses import composition_loss
+
+CONFIG = ROOT / "training/configs/compare_composers.toml"
+
+
+@pytest.fixture(autouse=True)
+def _on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_folder(tmp_path_factory.mktemp("start"))
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fifteen products a group and split; six training pairs and five to be asked."""
+    root = tmp_path_factory.mktemp("pack")
+    products, pairs = [], []
+    for number, (group, split) in enumerate((g, s) for g in GROUPS for s in ("train", "val")):
+        ids = [f"{15 * number + place:02}" for place in range(15)]
+        products += [{"id": i, "split": split, "group": group, "base_colour": color, "name": i}
+                     for i, color in zip(ids, ("Red", "Blue", "Grey") * 5, strict=True)]  # fmt: skip
+        for place in range(6 if split == "train" else 5):
+            captions = [f"is color {place}", f"has {group} sleeves"]
+            pairs.append({"group": group, "split": split, "candidate": ids[place], "target": ids[place + 9],
+                          "captions": captions})  # fmt: skip
+    for row in products:
+        photo = root / f"products/{row['split']}/{row['id']}.jpg"
+        photo.parent.mkdir(parents=True, exist_ok=True)
+        drawn_photo(seed=int(row["id"])).save(photo)
+    write_lines(root / "products.jsonl", products)
+    write_lines(root / "pairs.jsonl", pairs)
+    write_lines(root / "attributes.jsonl", [LABELLED[0] | {"id": "00"}])
+    write_lines(root / "street.jsonl", [{"id": "0001", "split": "train"}])
+    return root
+
+
+def recipe(pack: Path, start: Path, output: Path, *, steps: int = 2) -> agcn_settings.Settings:
+    return agcn_settings.Settings(
+        data=str(pack),
+        source="pairs",
+        model=str(start),
+        output=str(output / "runs"),
+        cache=str(output / "features"),
+        composer=agcn_settings.Shape(width=8, depth=1, heads=2, hidden=8),
+        optimization=Optimization(steps=steps, lr=1e-3, checkpoint_every=2),
+        batch_size=4,
+        negatives="gallery",
+        derived=6,
+        derived_share=0.5,
+        held_out=0.4,
+        validate_every=2,
+    )
+
+
+def comparison(output: Path, shared: agcn_settings.Settings, **changes: Any) -> Settings:
+    fields = {"results": str(output / "found.json"), "seeds": [0, 1], "recipe": shared} | changes
+    return Settings(**fields)
+
+
+def test_every_composer_is_compared(pack: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "stratified_interval", partial(stratified_interval, rounds=20))
+    settings = comparison(tmp_path, recipe(pack, start, tmp_path))
+    compare(settings)
+    written = (tmp_path / "found.json").read_text()
+    results = json.loads(written)
+    found = results["composers"]
+    assert list(found)[:3] == ["agcn", "sum", "only_text"]
+    assert set(found) == {"sum", "only_text", "only_image", "add", "agcn"} | {f"{n}_sum" for n in NAMES[5:]}
+    assert (results["source"], results["failed"]) == ("pairs", {})
+    assert results["triplets"] == 18 - held_out(pack)
+    for key, row in found.items():
+        assert list(row["protocols"]) == ["split", "full"]
+        for protocol in row["protocols"].values():
+            assert list(protocol["groups"]) == list(GROUPS)
+            recalls = [group["recall_at_10"] for group in protocol["groups"].values()]
+            assert protocol["average"]["recall_at_10"] == pytest.approx(np.mean(recalls), abs=1e-4)
+            assert protocol["average"]["recall_at_50"] == 1.0
+        assert [run["seed"] for run in row["runs"]] == ([0] if key == "sum" else [0, 1])
+        assert row["parameters"] > 0 or key == "sum"
+        assert (row["flops"] > 0) == (key != "sum")
+        average = row["protocols"]["split"]["average"]
+        spread = np.std([of_seed[0] for of_seed in average["seeds"]], ddof=1) if key != "sum" else None
+        assert average["spread"] == (None if spread is None else pytest.approx([spread, 0.0], abs=1e-4))
+        assert (row["agcn_is_ahead_by"] is None) == (key == "agcn")
+    assert found["sum"]["protocols"]["split"]["average"]["recall_at_10"] == pytest.approx(
+        sums_recall(pack, start), abs=1e-4
+    )
+    assert not list((tmp_path / "runs").rglob("checkpoint.pt"))
+
+    table = (tmp_path / "found.md").read_text()
+    assert table.count("\n| TIRG | sum of both | ") == 2
+    assert "| 17.40 / 37.39 |" in table
+    assert "### pairs, val, protocol full" in table
+
+    def no_more(*_: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(runs, "fit", no_more)
+    again = compare(replace(settings, composers=["tirg", "agcn"], results=str(tmp_path / "again.json")))
+    assert list(again["composers"]) == ["agcn", "tirg_sum"]
+    again = json.loads((tmp_path / "again.json").read_text())["composers"]
+    assert again == {key: found[key] for key in again}
+
+
+def sums_recall(pack: Path, start: Path) -> float:
+    """R@10 of the sum of both embeddings, by the public model."""
+    model, recalls = FashionModel.from_pretrained(start), []
+    for group in read_pairs(pack, "val").groups:
+        photos = model.encode(images=[group.photos[triplet.candidate] for triplet in group.triplets])
+        texts = model.encode(texts=[join_captions(triplet.captions) for triplet in group.triplets])
+        gallery = model.encode(images=[group.photos[name] for name in group.gallery])
+        recalls.append(recall_at_k(rank_targets(photos + texts, gallery, group.target_rows), 10))
+    assert 0 < np.mean(recalls) < 1
+    return float(np.mean(recalls))
+
+
+def held_out(pack: Path) -> int:
+    data, asked = keep_back(read_pairs(pack, "train"), 0.4)
+    assert sum(len(group.triplets) for group in data.groups) + sum(len(g.triplets) for g in asked) == 18
+    return sum(len(group.triplets) for group in asked)
+
+
+def test_a_run_cut_short_goes_on_exactly(
+    pack: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, cut = (
+        comparison(tmp_path, recipe(pack, start, tmp_path / name, steps=6), composers=["fashionvil"], seeds=[3])
+        for name in ("straight", "cut")
+    )
+    straight = compare(whole)
+    folders = [tmp_path / name / "runs/fashionvil_sum/3" for name in ("straight", "cut")]
+    calls = []
+
+    def stopping(*arguments: Any) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return composition_loss(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(agcn_fit, "composition_loss", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            compare(cut)
+    assert (folders[1] / "checkpoint.pt").exists()
+    assert not (folders[1] / "run.json").exists()
+    resumed = compare(cut)
+    assert log_of(folders[1]) == log_of(folders[0])
+    assert [row["step"] for row in log_of(folders[1])] == [0, 1, 2, 3, 4, 5]
+    assert resumed["composers"] == straight["composers"]
+
+
+def test_a_failing_composer_leaves_the_others(
+    pack: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = compare_composers.run
+
+    def failing(contender: Any, *arguments: Any) -> dict[str, Any]:
+        if contender.name == "combiner":
+            raise InputError("queries[0] is zero or not finite; expected embeddings")
+        return real(contender, *arguments)
+
+    monkeypatch.setattr(compare_composers, "run", failing)
+    shared = recipe(pack, start, tmp_path)
+    settings = comparison(tmp_path, shared, composers=["val", "combiner", "sum"], seeds=[0], starts=["own"])
+    results = compare(settings)
+    assert list(results["composers"]) == ["sum", "val_own"]
+    assert results["failed"] == {"combiner_own": "queries[0] is zero or not finite; expected embeddings"}
+    table = (tmp_path / "found.md").read_text()
+    assert "| VAL | as published | " in table
+    assert "combiner_own failed: queries[0]" in table
+    monkeypatch.setattr(compare_composers, "read_settings", lambda *_: settings)
+    with pytest.raises(Exit):
+        main(tmp_path)
+
+
+def test_runs_of_another_recipe_are_not_mixed_in(pack: Path, start: Path, tmp_path: Path) -> None:
+    base = recipe(pack, start, tmp_path)
+    settings = comparison(tmp_path, base, composers=["sum"])
+    compare(settings)
+    with pytest.raises(ConfigError, match="holds runs of another recipe or encoder; choose another output"):
+        compare(replace(settings, recipe=replace(base, batch_size=5)))
+    assert (tmp_path / "runs/sum/0/run.json").exists()
+
+
+def test_fashioniq_under_its_three_protocols(start: Path, tmp_path: Path) -> None:
+    fashioniq = replace(
+        recipe(write_tree(tmp_path / "tree"), start, tmp_path),
+        source="fashioniq", derived=0, derived_share=0.0, held_out=0.0, batch_size=3,
+    )  # fmt: skip
+    results = compare(comparison(tmp_path, fashioniq, composers=["sum"]))
+    assert list(results["composers"]["sum"]["protocols"]) == ["original", "original_noref", "val_split"]
+
+
+def test_the_recipe_is_read_with_all_faults(tmp_path: Path) -> None:
+    settings = read_settings(CONFIG, Settings)
+    assert settings.composers == list(NAMES)
+    shared = settings.recipe
+    assert (shared.composer.heads, shared.optimization.seed) == (4, 0)
+    assert [c.key for c in contenders(settings)][:6] == ["agcn", "sum", "only_text", "only_image", "add", "tirg_text"]
+    both = contenders(replace(settings, starts=["text", "own"], composers=["crn", "add"]))
+    assert [c.key for c in both] == ["add", "crn_text", "crn_own"]
+    text = re.sub(r"(?m)^seeds = .*", 'seeds = []\ncomposers = ["tirg", "tirg", "clip"]', CONFIG.read_text())
+    (tmp_path / "wrong.toml").write_text(re.sub(r"(?m)^starts = .*", 'starts = ["zero"]', text))
+    with pytest.raises(ConfigError) as error:
+        read_settings(tmp_path / "wrong.toml", Settings)
+    for fault in (
+        "composers: clip unknown",
+        "zero is unknown",
+        "seeds must list",
+        "composers must list",
+        "known: sum,",
+    ):
+        assert fault in str(error.value)
+    (tmp_path / "wrong.toml").write_text(CONFIG.read_text().replace("width =", "widht ="))
+    with pytest.raises(ConfigError, match=r"\[recipe\] \[composer\] has unknown keys widht"):
+        read_settings(tmp_path / "wrong.toml", Settings)
+
+
+def test_a_query_costs_what_its_matrix_products_do() -> None:
+    config = ComposerConfig(
+        embedding_dim=12, width=8, depth=2, heads=2, hidden=24, dropout=0.1, encoder="0" * 64, variant="agcn"
+    )
+    k, s, d, w, h = 6, TEXT_TOKENS, 12, 8, 24
+    own_tokens, other = s, k
+    entrances = (own_tokens + other) * d * w
+    projections = 4 * own_tokens * w * w + (2 * own_tokens + 2 * other) * w * w
+    attention = 2 * own_tokens * own_tokens * w + 2 * own_tokens * other * w
+    block = projections + attention + 2 * own_tokens * w * h
+    expected = 2 * (entrances + 2 * block + own_tokens * w * d)
+    assert flops_of_a_query(Contender("only_text", None), config, k) == expected
+    assert flops_of_a_query(Contender("sum", None), config, k) == 0
+    combiner = 2 * (2 * d * w + 2 * (2 * w * h) + h * d + h)
+    assert flops_of_a_query(Contender("combiner", "own"), config, k) == combiner
+    assert flops_of_a_query(Contender("combiner", "text"), config, k) == combiner + 2 * d * d
+
+
+def test_figures_and_a_paired_difference_by_hand() -> None:
+    first = [{"seed": s, "parameters": 7, "ranks": {"p": {"a": [1, 20, 60, 5], "b": [11, 9]}}} for s in range(2)]
+    second = [{"seed": 0, "parameters": 7, "ranks": {"p": {"a": [60, 60, 60, 60], "b": [60, 60]}}}]
+    found = figures_of(first)["protocols"]["p"]
+    assert found["groups"]["a"]["recall_at_10"] == 0.5
+    assert found["groups"]["b"]["recall_at_50"] == 1.0
+    assert found["average"]["recall_at_10"] == 0.5
+    assert found["average"]["recall_at_50"] == 0.875
+    assert found["average"]["seeds"] == [[0.5, 0.875], [0.5, 0.875]]
+    assert found["average"]["spread"] == [0.0, 0.0]
+    apart = [first[0], {**second[0], "seed": 1}]
+    assert figures_of(apart)["protocols"]["p"]["average"]["spread"] == pytest.approx([0.5 / 2**0.5, 0.875 / 2**0.5])
+    assert figures_of(second)["protocols"]["p"]["average"]["spread"] is None
+    low, high = found["average"]["recall_at_10_interval"]
+    assert 0 <= low < 0.5 < high <= 1
+    ahead = difference(first, second)["p"]
+    assert ahead["mean"] == 0.6875
+    assert 0 < ahead["interval"][0] < 0.6875 < ahead["interval"][1] <= 1
+    assert difference(first, first)["p"] == {"mean": 0.0, "interval": [0.0, 0.0]}
+
+
+def test_the_papers_tables_are_whole() -> None:
+    paper = read_paper()
+    for number in range(1, 6):
+        table = paper[f"table_{number}"]
+        assert all(len(row) == len(table["columns"]) for row in table["rows"].values())
+    for number in (1, 4):
+        for name, row in paper[f"table_{number}"]["rows"].items():
+            printed = 0.5166 if name == "CLIP" else row[-1]  # its printed mean is not that of its six figures
+            assert np.mean(row[:-1]) == pytest.approx(printed, abs=1e-4)
+    for number in (3, 5):
+        for name, row in paper[f"table_{number}"]["rows"].items():
+            assert name in TITLES.values()
+            assert np.mean(row[0:6:2]) == pytest.approx(row[6], abs=0.011)
+            printed = 61.75 if name == "AGCN" else row[7]  # likewise
+            assert np.mean(row[1:6:2]) == pytest.approx(printed, abs=0.011)
+    assert set(NAMES) == set(TITLES)
+    nothing = {"composers": {}, "failed": {}, "left_out": [], "tokens": {"image": 50, "text": 16}}
+    assert markdown(nothing).startswith("Recall in percent")

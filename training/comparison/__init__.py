@@ -1,0 +1,1 @@
+"""Runs of all composers on equal terms."""

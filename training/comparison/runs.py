@@ -1,0 +1,144 @@
+"""The runs of a comparison: which composers, trained by one recipe, each kept in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from fashion_retrieval.config import VARIANTS, ComposerConfig
+from fashion_retrieval.errors import ConfigError
+from fashion_retrieval.models.composer import Composer
+from training.composers import COMPOSERS
+from training.composers.base import Anchored
+from training.data.triplets import ComposedSet
+from training.engine.distributed import World
+from training.engine.files import write_whole
+from training.engine.settings import from_mapping
+from training.recipes.agcn_data import Material
+from training.recipes.agcn_fit import fit, rank_groups
+from training.recipes.agcn_settings import Settings
+
+NAMES = (*VARIANTS, *COMPOSERS)
+TEXT_TOKENS = 16
+"""Length of the text for which a query's cost is counted."""
+Start = Literal["sum", "text", "own"]
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A row of the table."""
+
+    name: str
+    start: Start | None
+    """None for AGCN and its ablations, which have no choice."""
+
+    @property
+    def key(self) -> str:
+        """What its folder is called."""
+        return self.name if self.start is None else f"{self.name}_{self.start}"
+
+    def build(self, config: ComposerConfig) -> nn.Module:
+        """The module, randomly initialized."""
+        if self.start is None:
+            return Composer(replace(config, variant=self.name))
+        composer = COMPOSERS[self.name](config)
+        if self.start == "own":
+            return composer
+        return Anchored(composer, config.embedding_dim, with_photo=self.start == "sum")
+
+
+def claim(recipe: Settings, fingerprint: str) -> None:
+    """Take the output folder for this recipe and encoder; what a run's figures don't depend on may change.
+
+    Raises:
+        ConfigError: It holds runs of others, whose figures must not be mixed with these.
+    """
+    path = Path(recipe.output) / "recipe.json"
+    elsewhere: dict[str, Any] = {"output": "", "cache": "", "variant": "agcn", "tracking": []}
+    ours = {"encoder": fingerprint, **asdict(replace(recipe, **elsewhere))}
+    if path.exists() and _completed(path, elsewhere) != ours:
+        raise ConfigError(f"{path.parent} holds runs of another recipe or encoder; choose another output, or delete it")
+    kept = {key: value for key, value in ours.items() if key not in elsewhere}
+    write_whole(path, (json.dumps(kept, indent=2, sort_keys=True) + "\n").encode())
+
+
+def _completed(path: Path, elsewhere: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A recipe that was written down, with the defaults of settings that are newer; None where it is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        encoder = found.pop("encoder")
+        return {"encoder": encoder, **asdict(from_mapping(found | elsewhere, Settings, str(path)))}
+    except (ValueError, KeyError, AttributeError):
+        return None
+
+
+def composer_config(recipe: Settings, material: Material) -> ComposerConfig:
+    """For composers on these features."""
+    return ComposerConfig(
+        embedding_dim=material.tokens.shape[-1],
+        encoder=material.texts.encoder.fingerprint,
+        **asdict(recipe.composer),
+    )
+
+
+def run(
+    contender: Contender, seed: int, recipe: Settings, material: Material, sets: Sequence[ComposedSet], world: World
+) -> dict[str, Any]:
+    """Train and measure one composer, or read what was measured before."""
+    folder = Path(recipe.output) / contender.key / str(seed)
+    done = folder / "run.json"
+    if done.exists():
+        found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
+        return found
+    torch.manual_seed(seed)
+    composer = contender.build(composer_config(recipe, material)).to(world.device)
+    size = sum(parameter.numel() for parameter in composer.parameters())
+    training = {}
+    if size:
+        recipe = replace(recipe, optimization=replace(recipe.optimization, seed=seed))
+        fit(composer, recipe, material, folder, world)
+        training = _told_by(folder / "log.jsonl")
+    ranks = {one.protocol: rank_groups(composer, one.groups, material, world.device) for one in sets}
+    measured = {
+        "seed": seed,
+        "parameters": size,
+        **training,
+        "ranks": {protocol: {g: r.tolist() for g, r in groups.items()} for protocol, groups in ranks.items()},
+    }
+    write_whole(done, json.dumps(measured).encode())
+    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    return measured
+
+
+def _told_by(log: Path) -> dict[str, Any]:
+    """Steps run, and the step and score of the weights that were kept."""
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    best = max((row for row in rows if "score" in row), key=lambda row: row["score"], default=rows[-1])
+    return {"steps": len(rows), "best_step": best["step"] + 1, "held_out_recall": best.get("score")}
+
+
+def flops_of_a_query(contender: Contender, config: ComposerConfig, image_tokens: int) -> int:
+    """Floating-point operations of the matrix products of one query, a multiply-add as two; the encoder's not included.
+
+    Args:
+        contender: Whose composer.
+        config: Of it.
+        image_tokens: 1 + k; the text has `TEXT_TOKENS`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        composer = contender.build(config).eval()
+    image = torch.ones(1, image_tokens, config.embedding_dim)
+    text = torch.ones(1, TEXT_TOKENS, config.embedding_dim)
+    counter = FlopCounterMode(display=False)
+    # With gradients and plain attention, since the counter knows no fused kernels.
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        composer(image, text, torch.tensor([TEXT_TOKENS]))
+    return counter.get_total_flops()

@@ -1,0 +1,75 @@
+"""Reading JSON files and photos, with errors that name the file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from fashion_retrieval.errors import ConfigError
+
+_SHOWN = 8
+
+
+def read_json(path: Path, *, lines: bool = False) -> Any:  # noqa: ANN401  # any JSON value
+    """A JSON value or, of a file with one value a line, their list.
+
+    Raises:
+        ConfigError: The file is missing or is no JSON.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)
+    except FileNotFoundError:
+        raise ConfigError(f"{path} is missing") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} can't be read as JSON: {error}") from error
+
+
+def readable(photo: Path) -> bool:
+    """Whether the file is a whole photo: dead links leave empty files, web pages and halves behind."""
+    try:
+        state = photo.stat()
+    except OSError:
+        return False
+    return _decodes(photo, state.st_size, state.st_mtime_ns)
+
+
+def shown(names: Iterable[str]) -> str:
+    """The first few names, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def read_rows(path: Path, keys: tuple[str, ...], faults: list[str]) -> list[dict[str, Any]]:
+    """The rows of a file; where it can't be read or a row lacks a key, none, and why among the faults."""
+    try:
+        rows: list[dict[str, Any]] = read_json(path, lines=True)
+    except ConfigError as error:
+        faults.append(str(error))
+        return []
+    if not rows:
+        faults.append(f"{path} has no rows")
+    lacking = [line for line, row in enumerate(rows, 1) if not isinstance(row, dict) or not row.keys() >= {*keys}]
+    if lacking:
+        expected = f"a JSON object with {', '.join(keys)}"
+        faults.append(f"{path.name}: {len(lacking)} rows are not {expected}, the first is row {lacking[0]}")
+        return []
+    return rows
+
+
+@cache
+def _decodes(photo: Path, size: int, changed: int) -> bool:
+    """Whether it can be decoded; kept, as long as size and time are the same, for the next protocol."""
+    try:
+        with Image.open(photo) as image:
+            image.draft("RGB", (1, 1))
+            image.load()
+    except Exception:  # damaged data makes Pillow's readers raise nearly anything
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""What every training shares: settings, loop, optimizer, processes, files."""

@@ -1,0 +1,86 @@
+"""The composer and its ablations (the paper's Table 5), from what `training.compare_composers` measured.
+
+The variants were trained alike on the same features, with several seeds; figures are means over the seeds. AGCN's lead
+over each is that file's, a paired bootstrap over queries and seeds. Its p is of an approximate randomization that swaps
+the two variants' answers to a query by chance, each answer the mean over the seeds: of these trained composers, then,
+not of others that might be trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fashion_retrieval.config import VARIANTS
+from fashion_retrieval.errors import ConfigError
+from training.data.io import read_json
+from training.evaluation.composed import KS
+from training.evaluation.paper import TITLES
+from training.evaluation.significance import Outcomes
+
+_ROUNDED = 6e-5
+
+
+def evaluate_ablation(results: Path, runs: Path | None = None, *, seed: int = 0) -> dict[str, Any]:
+    """The five variants of a comparison.
+
+    Args:
+        results: JSON of `training.compare_composers`.
+        runs: Folder of its runs, where the ranks are; None is that of its recipe. Without it there is no p.
+        seed: Of the randomization.
+
+    Raises:
+        ConfigError: A file that is missing or none of that command, variants missing in it, or runs of another
+            comparison.
+    """
+    compared = read_json(results)
+    try:
+        found = {name: compared["composers"].get(name) for name in VARIANTS}
+        where = Path(compared["config"]["recipe"]["output"]) if runs is None else runs
+    except (AttributeError, KeyError, TypeError):
+        raise ConfigError(f"{results} is no results file of `python -m training.compare_composers`") from None
+    missing = [name for name, row in found.items() if row is None]
+    if missing:
+        raise ConfigError(f"{results} lacks {', '.join(missing)}; name all of {', '.join(VARIANTS)} in its config")
+    gone = [name for name, row in found.items() if not all(path.is_file() for path in _run_files(where / name, row))]
+    if gone and runs is not None:
+        raise ConfigError(f"{where} lacks runs of {', '.join(gone)}; give the folder of {results}'s runs")
+    answers = {} if gone else {name: _answers(where / name, row) for name, row in found.items()}
+    leads = []
+    for name in (one for one in VARIANTS if one != "agcn"):
+        for protocol, lead in found[name]["agcn_is_ahead_by"].items():
+            p = answers["agcn"][protocol].against(answers[name][protocol], seed=seed)["p"] if answers else None
+            row = {"first": TITLES[name], "other": TITLES["agcn"], "measure": f"{protocol}, mean of R@10 and R@50"}
+            leads.append(row | {"difference": lead["mean"], "interval": lead["interval"], "p": p})
+    told = {
+        key: compared.get(key) for key in ("model", "fingerprint", "sha256", "versions", "commit", "source", "split")
+    }
+    return told | {"results": results.name, "seed": seed, "variants": found, "against_first": leads}
+
+
+def _run_files(folder: Path, row: Mapping[str, Any]) -> list[Path]:
+    return [folder / str(run["seed"]) / "run.json" for run in row["runs"]]
+
+
+def _answers(folder: Path, row: Mapping[str, Any]) -> dict[str, Outcomes]:
+    """By protocol, of each query the share of seeds and ks at which its target was found.
+
+    Raises:
+        ConfigError: They do not give the figures of the row.
+    """
+    ranks = [read_json(path)["ranks"] for path in _run_files(folder, row)]
+    found = {}
+    for protocol, measured in row["protocols"].items():
+        hits = [
+            np.mean([[np.array(of_seed[protocol][group]) <= k for k in KS] for of_seed in ranks], axis=(0, 1))
+            for group in measured["groups"]
+        ]
+        found[protocol] = Outcomes.of_groups(hits)
+        wanted = float(np.mean([measured["average"][f"recall_at_{k}"] for k in KS]))
+        if abs(found[protocol].mean() - wanted) > _ROUNDED:
+            raise ConfigError(f"{folder} holds runs of another comparison: {protocol} is {found[protocol].mean():.4f}, "
+                              f"not {wanted:.4f}; give the right folder with --runs")  # fmt: skip
+    return found

@@ -1,0 +1,129 @@
+"""Text to image and image to text (the paper's Table 2), over the product names of a split of the open data pack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fashion_retrieval.errors import ConfigError
+from training.data.io import read_rows, readable, shown
+from training.evaluation.metrics import rank_targets, recall_at_k, recall_interval
+from training.evaluation.significance import Outcomes
+
+KS = (3, 5, 10, 50)
+WAYS = ("text_to_image", "image_to_text")
+
+
+class DualEncoder(Protocol):
+    """What of `FashionModel` is measured here."""
+
+    def encode(
+        self, *, images: list[Path] | None = None, texts: list[str] | None = None, progress: bool = False
+    ) -> NDArray[np.float32]:
+        """Photos or texts -> (N, D)."""
+
+
+def evaluate_retrieval(model: DualEncoder, root: Path, split: str, *, seed: int = 0) -> dict[str, Any]:
+    """Recalls as shares, with 95% intervals, of every product of a split.
+
+    Text to image: each product's name against all photos; a photo of any product of that name is right.
+    Image to text: each photo against the different names.
+
+    Raises:
+        ConfigError: Products without a name or a readable photo, or no products in that split.
+    """
+    names, photos = read_products(root, split)
+    images = model.encode(images=photos, progress=True)
+    figures = match_texts(model, images, names, seed=seed)
+    return {"products": len(names), "names": figures.pop("texts"), **figures, "ids": [photo.stem for photo in photos]}
+
+
+def match_texts(
+    model: DualEncoder, images: NDArray[np.float32], texts: Sequence[str], *, own: bool = False, seed: int = 0
+) -> dict[str, Any]:
+    """Recalls of photos and their texts, both ways.
+
+    Args:
+        model: What encodes the texts.
+        images: (N, D) float32, L2-normalized.
+        texts: One a photo.
+        own: Whether a photo's own text alone is right, equal ones of others wrong; otherwise equal texts are one.
+        seed: Of the bootstrap over queries.
+    """
+    different = list(texts) if own else list(dict.fromkeys(texts))
+    places = {text: place for place, text in enumerate(different)}
+    labels = np.arange(len(texts)) if own else np.array([places[text] for text in texts])
+    rows = model.encode(texts=different, progress=True)
+    to_image = rank_labels(rows[labels], images, labels, labels)
+    to_text = rank_labels(images, rows, labels, np.arange(len(different)))
+    return {
+        "texts": len(set(texts)),
+        "text_to_image": {"gallery": len(images), **_figures(to_image, seed)},
+        "image_to_text": {"gallery": len(different), **_figures(to_text, seed)},
+    }
+
+
+def retrieval_outcomes(figures: Mapping[str, Any]) -> dict[str, Outcomes]:
+    """Those of each recall of `match_texts`; an item is a query."""
+    return {
+        f"{way.replace('_', ' ')} R@{k}": Outcomes.of_groups([np.array(figures[way]["ranks"]) <= k])
+        for way in WAYS
+        for k in KS
+    }
+
+
+def read_products(root: Path, split: str) -> tuple[list[str], list[Path]]:
+    """Name and photo of each product of a split.
+
+    Raises:
+        ConfigError: Products without a name or a readable photo, or no products in that split.
+    """
+    faults: list[str] = []
+    rows = read_rows(root / "products.jsonl", ("id", "split", "name"), faults)
+    splits = sorted({str(row["split"]) for row in rows})
+    rows = [row for row in rows if row["split"] == split]
+    photos = [root / "products" / split / f"{row['id']}.jpg" for row in rows]
+    if splits and not rows:
+        faults.append(f"products.jsonl has no rows of split {split!r}; it has {', '.join(splits)}")
+    nameless = [str(row["id"]) for row in rows if not isinstance(row["name"], str) or not row["name"].strip()]
+    missing = [photo.name for photo in photos if not readable(photo)]
+    for what, ids in (("have no name", nameless), ("have no photo that can be read", missing)):
+        if ids:
+            faults.append(f"{len(ids)} of {len(rows)} products {what}: {shown(ids)}")
+    if faults:
+        raise ConfigError(f"products in {root}: {'; '.join(faults)}")
+    return [row["name"] for row in rows], photos
+
+
+def rank_labels(
+    queries: NDArray[np.float32],
+    gallery: NDArray[np.float32],
+    query_labels: NDArray[np.int64],
+    gallery_labels: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """The place, from 1, of the best row of the query's own label.
+
+    Args:
+        queries: (Q, D) float32, L2-normalized.
+        gallery: (N, D) float32, L2-normalized.
+        query_labels: (Q,) int64.
+        gallery_labels: (N,) int64; each query's label occurs.
+    """
+    asked, right = np.nonzero(query_labels[:, None] == gallery_labels)
+    ranks = np.full(len(queries), len(gallery), dtype=np.int64)
+    np.minimum.at(ranks, asked, rank_targets(queries[asked], gallery, right))
+    return ranks
+
+
+def _figures(ranks: NDArray[np.int64], seed: int) -> dict[str, Any]:
+    figures: dict[str, Any] = {"queries": len(ranks)}
+    for k in KS:
+        figures[f"recall_at_{k}"] = recall_at_k(ranks, k)
+        figures[f"recall_at_{k}_interval"] = recall_interval(ranks, k, seed=seed)
+    figures["median_rank"] = float(np.median(ranks))
+    figures["ranks"] = ranks.tolist()
+    return figures

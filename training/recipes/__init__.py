@@ -1,0 +1,1 @@
+"""Losses, settings and objectives of RaF-CLIP and AGCN."""

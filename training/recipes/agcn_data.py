@@ -1,0 +1,150 @@
+"""What a composer is trained on: triplets as rows of frozen features."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fashion_retrieval.errors import ConfigError
+from fashion_retrieval.models.encoder import Encoder
+from training.data.derived import derive, read_products
+from training.data.fashioniq import read_fashioniq
+from training.data.features import TextTokens, image_features
+from training.data.pairs import read_pairs
+from training.data.triplets import ComposedSet, Group, Triplet
+from training.engine.distributed import World
+from training.engine.loop import generator
+from training.recipes.agcn_settings import Settings
+
+
+class Example(NamedTuple):
+    """A triplet to learn.
+
+    Attributes:
+        reference: Row of the photo's tokens.
+        target: Row of the gallery.
+        captions: Both.
+    """
+
+    reference: int
+    target: int
+    captions: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Everything training looks at.
+
+    Attributes:
+        tokens: (N, 1 + k, d) float16 of every photo, on the CPU.
+        rows: Row of `tokens` by photo.
+        texts: Tokens of texts.
+        triplets: Written by people.
+        derived: Made from labels; may be empty.
+        gallery: (M, d) float32, L2-normalized, on the CPU: the photos that targets are told from.
+        validation: Groups that early stopping asks, in galleries of their own.
+        remarks: What was left out, a line each.
+    """
+
+    tokens: Tensor
+    rows: dict[Path, int]
+    texts: TextTokens
+    triplets: list[Example]
+    derived: list[Example]
+    gallery: Tensor
+    validation: tuple[Group, ...]
+    remarks: tuple[str, ...]
+
+    def photo_tokens(self, photos: Sequence[Path]) -> Tensor:
+        """(n, 1 + k, d) float32."""
+        return self.tokens[[self.rows[photo] for photo in photos]].float()
+
+
+def load_material(settings: Settings, encoder: Encoder, world: World) -> Material:
+    """Read the triplets and encode their photos, or take their features from the cache.
+
+    Raises:
+        ConfigError: The data has faults, or photos are missing and `settings.missing` is "error".
+    """
+    root = Path(settings.data)
+    if settings.source == "fashioniq":
+        train = read_fashioniq(root, "train", protocol="val_split", missing=settings.missing)
+    else:
+        train = read_pairs(root, "train", missing=settings.missing)
+    read = [train]
+    train, validation = keep_back(train, settings.held_out)
+    if settings.source == "fashioniq" and not settings.held_out:
+        read.append(read_fashioniq(root, "val", protocol="original", missing=settings.missing))
+        validation = read[-1].groups
+    labeled: list[Triplet] = []
+    if settings.derived:
+        known = read_products(root, Path(settings.pseudo_labels) if settings.pseudo_labels else None)
+        labeled = derive(known, settings.derived, generator(settings.optimization.seed))
+    photos = list(dict.fromkeys(photo for g in (*train.groups, *validation) for photo in g.photos.values()))
+    rows = {photo: row for row, photo in enumerate(photos)}
+    where = {name: path for group in train.groups for name, path in group.photos.items()}
+    gallery = list(dict.fromkeys(rows[group.photos[name]] for group in train.groups for name in group.gallery))
+    place = {row: index for index, row in enumerate(gallery)}
+    tokens = image_features(encoder, photos, Path(settings.cache), world)
+    triplets = [
+        Example(rows[g.photos[t.candidate]], place[rows[g.photos[t.target]]], t.captions)
+        for g in train.groups
+        for t in g.triplets
+    ]
+    derived = [
+        Example(rows[where[t.candidate]], place[rows[where[t.target]]], t.captions)
+        for t in labeled
+        if t.candidate in where and t.target in where
+    ]
+    return Material(
+        tokens=tokens,
+        rows=rows,
+        texts=TextTokens(encoder),
+        triplets=triplets,
+        derived=derived,
+        gallery=functional.normalize(tokens[gallery, 0].float(), dim=-1),
+        validation=validation,
+        remarks=tuple(line for data in read for line in _left_out(data)),
+    )
+
+
+def with_photos_of(material: Material, sets: Sequence[ComposedSet], cache: Path, world: World) -> Material:
+    """With the photos of an evaluation."""
+    photos = dict.fromkeys(photo for one in sets for group in one.groups for photo in group.photos.values())
+    new = [photo for photo in photos if photo not in material.rows]
+    if not new:
+        return material
+    tokens = image_features(material.texts.encoder, new, cache, world)
+    rows = material.rows | {photo: len(material.tokens) + row for row, photo in enumerate(new)}
+    return replace(material, tokens=torch.cat([material.tokens, tokens]), rows=rows)
+
+
+def keep_back(data: ComposedSet, share: float) -> tuple[ComposedSet, tuple[Group, ...]]:
+    """Keep a share of each group's targets, with the triplets that ask for them, from training."""
+    if not share:
+        return data, ()
+    kept, asked = [], []
+    for group in data.groups:
+        targets = sorted({t.target for t in group.triplets}, key=lambda name: zlib.crc32(name.encode()))
+        held = set(targets[: math.ceil(share * len(targets))])
+        kept.append(replace(group, triplets=tuple(t for t in group.triplets if t.target not in held)))
+        asked.append(replace(group, triplets=tuple(t for t in group.triplets if t.target in held)))
+    if not all(group.triplets for group in kept):
+        raise ConfigError(f"held_out must leave triplets to train on in every group, got {share}; make it smaller")
+    return replace(data, groups=tuple(kept)), tuple(asked)
+
+
+def _left_out(data: ComposedSet) -> list[str]:
+    return [
+        f"{data.split} {group.name}: {len(group.missing)} photos missing, {len(group.left_out)} triplets left out"
+        for group in data.groups
+        if group.missing
+    ]
