@@ -11,6 +11,7 @@ from fashion_retrieval._utils import optional
 from fashion_retrieval.backends.compiled import CompiledEncoder
 from fashion_retrieval.checkpoint.export_manifest import Export
 from fashion_retrieval.cli.app import app
+from fashion_retrieval.export import export as exporting
 from fashion_retrieval.export import parity
 from fashion_retrieval.export.parity import keeps
 from tests.support.exported_models import model_folder, write_graphs

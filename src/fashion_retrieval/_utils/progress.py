@@ -1,38 +1,81 @@
-"""Progress of long work, on stderr."""
+"""Progress of long work: one bar, on stderr."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Protocol, TypeVar
 
-if TYPE_CHECKING:
-    pass
+T = TypeVar("T")
+
+
+class Advance(Protocol):
+    """Moves a bar on."""
+
+    def __call__(self, count: int = 1, *, failed: int = 0, description: str | None = None) -> None:
+        """Add to what is done and, of that, to what failed; change the words before the bar."""
 
 
 @contextmanager
-def adding_bar(total: int | None, shown: bool, doing: str = "adding photos") -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr; what it gives is told how many photos are through, and how many failed so far."""
+def progress_bar(
+    description: str, total: int | None, *, shown: bool, unit: str = "images", transient: bool = False
+) -> Iterator[Advance]:
+    """A bar on stderr with count, rate, failures and remaining time.
+
+    Args:
+        description: What is done.
+        total: How many there are; None where that is not known.
+        shown: False draws nothing.
+        unit: What is counted.
+        transient: Whether the bar goes when it ends.
+
+    Yields:
+        A function to call with each piece of work that is done.
+    """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
-        TextColumn(doing),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:.1f} photos/s"),
-        TextColumn("{task.fields[failed]} failed"),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[failures]}"),
+        TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    started, done = time.monotonic(), 0
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
-        task = bar.add_task("", total=total, rate=0.0, failed=0)
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, redirect_stdout=False, transient=transient, disable=not shown) as progress:
+        task = progress.add_task(description, total=total, rate="", failures="")
+        broken = 0
 
-        def tell(number: int, failed: int) -> None:
-            nonlocal done
-            done += number
-            rate = done / max(time.monotonic() - started, 1e-6)
-            bar.update(task, completed=done, rate=rate, failed=failed)
+        def advance(count: int = 1, *, failed: int = 0, description: str | None = None) -> None:
+            nonlocal broken
+            broken += failed
+            speed = progress.tasks[task].speed
+            progress.update(
+                task,
+                advance=count,
+                description=description,
+                rate="" if speed is None else f"{speed:.1f} {unit}/s",
+                failures=f"{broken} failed" if broken else "",
+            )
 
-        yield tell
+        yield advance
+
+
+def tracked(
+    items: Iterable[T], description: str, total: int | None, *, shown: bool, unit: str = "images"
+) -> Iterator[T]:
+    """Pass the items on under a `progress_bar`."""
+    with progress_bar(description, total, shown=shown, unit=unit) as advance:
+        for item in items:
+            yield item
+            advance()

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fashion_retrieval._utils.progress import adding_bar
+from fashion_retrieval._utils.progress import progress_bar
 from fashion_retrieval.errors import GalleryError, ShardError
 from fashion_retrieval.gallery.engines.base import Engine, Row
 from fashion_retrieval.results import Failure
@@ -33,13 +33,13 @@ def add_shards(engine: Engine, folder: Folder, *, progress: bool) -> tuple[int, 
     _check(engine, folder, manifest)
     counts: Counter[str] = Counter()
     failures: list[Failure] = []
-    with adding_bar(manifest.photos, progress) as tell:
+    with progress_bar("adding", manifest.photos, shown=progress) as advance:
         for index, summary in enumerate(_summaries(folder, manifest)):
             failures += summary.failures
             for rows in _rows(read_shard(folder, manifest, index), engine):
                 counts += _write(engine, rows)
-                tell(len(rows), len(failures))
-            tell(len(summary.failures), len(failures))
+                advance(len(rows))
+            advance(len(summary.failures), failed=len(summary.failures))
     engine.settle()
     return counts["added"], counts["updated"], counts["unchanged"], tuple(failures)
 

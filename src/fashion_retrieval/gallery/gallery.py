@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from numpy.typing import ArrayLike
 
 from fashion_retrieval._utils.checks import check_id, check_whole
-from fashion_retrieval._utils.progress import adding_bar
+from fashion_retrieval._utils.progress import progress_bar
 from fashion_retrieval.errors import GalleryError, InputError
 from fashion_retrieval.gallery.adding import GROUP, Adder
 from fashion_retrieval.gallery.engines.base import Engine, Settings, in_the_way
@@ -205,10 +205,10 @@ class Gallery:
         items = read_items(images, ids, metadata, engine.settings.types)
         adder = Adder(engine, self._model, self._taxonomy, skip=on_error == "skip", batch_size=batch_size)
         total = len(images) if isinstance(images, Sized) else None
-        with adding_bar(total, progress) as tell:
+        with progress_bar("adding", total, shown=progress) as advance:
             try:
                 for group in batched(items, min(batch_size, GROUP)):
-                    adder.add(group, lambda number: tell(number, len(adder.failures)))
+                    adder.add(group, advance)
             finally:
                 adder.write()
         engine.settle()

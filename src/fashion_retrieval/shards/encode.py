@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from fashion_retrieval._utils.progress import adding_bar
+from fashion_retrieval._utils.progress import progress_bar
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.results import Failure
 from fashion_retrieval.shards.files import read_summary
@@ -118,12 +118,12 @@ def encode_shards(
         kept = len(done)
         left = survey.photos - sum(len(summary) for summary in done.values())
         failures = [failure for summary in done.values() for failure in summary.failures]
-        with adding_bar(left, progress, "encoding photos") as tell:
+        with progress_bar("encoding", left, shown=progress) as advance:
             missing = (shard for shard in listed.shards(survey) if shard.index not in done)
             for summary in pool.encode_all(missing, manifest):
                 done[summary.index] = summary
                 failures += summary.failures
-                tell(len(summary), len(failures))
+                advance(len(summary), failed=len(summary.failures))
     failures.sort(key=lambda failure: failure.index)
     lines = [json.dumps({"shard": one.index // shard_size, **one.to_dict()}) + "\n" for one in failures]
     place.write(FAILURES, "".join(lines).encode())
