@@ -8,8 +8,9 @@ import pytest
 from huggingface_hub import constants
 
 import fashion_retrieval
-from fashion_retrieval import FashionModel, diagnostics, hub
+from fashion_retrieval import FashionModel, diagnostics
 from fashion_retrieval.errors import WeightsError
+from fashion_retrieval.hub import download
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "fashion_retrieval.json").write_text(
         json.dumps({"schema_version": 1, "name": "x", "sha256": {"segmenter.safetensors": "0" * 64}})
     )
-    monkeypatch.setattr(hub, "resolve", lambda name: tmp_path)
+    monkeypatch.setattr(download, "resolve", lambda name: tmp_path)
     return tmp_path
 
 

@@ -174,7 +174,7 @@ def test_what_a_backend_does_not_have(folder, options, message):
 
 
 def test_other_devices(folder, monkeypatch):
-    for module in ("model", "_backends"):
+    for module in ("model", "backends.attach"):
         monkeypatch.setattr(f"fashion_retrieval.{module}.resolve_device", lambda device: torch.device("cuda"))
     with pytest.raises(InputError, match="backend 'onnx' computes on the CPU, got device 'cuda'; use device='cpu'"):
         FashionModel.from_pretrained(folder, backend="onnx", device="cuda")
