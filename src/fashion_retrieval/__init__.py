@@ -3,9 +3,10 @@
 Names are loaded on first use, so that importing the package costs nothing: torch comes with the first model.
 """
 
-from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
+
+from fashion_retrieval._utils.lazy import lazy_names
 
 if TYPE_CHECKING:
     from fashion_retrieval.diagnostics import doctor
@@ -39,31 +40,25 @@ __all__ = [
 
 __version__ = version("fashion-retrieval")
 
-_HOMES = {
-    "Failure": "results:Failure",
-    "FashionModel": "model:FashionModel",
-    "FashionRetrievalError": "errors:FashionRetrievalError",
-    "Gallery": "gallery:Gallery",
-    "Garment": "results:Garment",
-    "Match": "results:Match",
-    "Recognition": "results:Recognition",
-    "Reference": "results:Reference",
-    "Refinement": "gallery:Refinement",
-    "SegmentAnythingSegmenter": "models.sam:SegmentAnythingSegmenter",
-    "Taxonomy": "taxonomy:Taxonomy",
-    "doctor": "diagnostics:doctor",
-    "download_model": "hub:resolve",
-    "list_models": "hub:list_models",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, attribute = _HOMES[name].partition(":")
-    value = getattr(import_module(f"{__name__}.{module}"), attribute)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Failure": "results:Failure",
+        "FashionModel": "model:FashionModel",
+        "FashionRetrievalError": "errors:FashionRetrievalError",
+        "Gallery": "gallery:Gallery",
+        "Garment": "results:Garment",
+        "Match": "results:Match",
+        "Recognition": "results:Recognition",
+        "Reference": "results:Reference",
+        "Refinement": "gallery:Refinement",
+        "SegmentAnythingSegmenter": "models.sam:SegmentAnythingSegmenter",
+        "Taxonomy": "taxonomy:Taxonomy",
+        "doctor": "diagnostics:doctor",
+        "download_model": "hub:resolve",
+        "list_models": "hub:list_models",
+    },
+)
 
 
 def __dir__() -> list[str]:

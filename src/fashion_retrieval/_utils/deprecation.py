@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
+from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
+from types import ModuleType
+from typing import ParamSpec, TypeVar
 
 REMOVED_IN = "0.3"
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def warn_renamed(old: str, new: str, *, stacklevel: int = 3) -> None:
@@ -15,5 +24,60 @@ def warn_renamed(old: str, new: str, *, stacklevel: int = 3) -> None:
         new: What to write instead.
         stacklevel: Of the line to name; 3 is whoever called the function that calls this one.
     """
-    message = f"{old} is now {new}; the old name goes in release {REMOVED_IN}"
-    warnings.warn(message, DeprecationWarning, stacklevel=stacklevel)
+    warnings.warn(renaming(old, new), DeprecationWarning, stacklevel=stacklevel)
+
+
+def renaming(old: str, new: str) -> str:
+    """The message of `warn_renamed`."""
+    return f"{old} is now {new}; the old name goes in release {REMOVED_IN}"
+
+
+def accept_old_keywords(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorator: the function also takes keyword arguments under their old names, each with a warning.
+
+    Args:
+        **names: The new name by the old one: `recognise="recognize"`.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            for old in names.keys() & kwargs.keys():
+                warn_renamed(f"{function.__qualname__}({old}=)", f"{names[old]}=")
+                kwargs[names[old]] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def renamed_attribute(old: str, new: str) -> property:
+    """A property under the old name of an attribute."""
+
+    def read(owner: object) -> object:
+        warn_renamed(f"{type(owner).__name__}.{old}", new)
+        return getattr(owner, new)
+
+    return property(read, doc=f"Deprecated: `{new}`.")
+
+
+def alias_module(old: str, home: Callable[[str], tuple[str, str]]) -> ModuleType:
+    """Register a module under its old path: each name is looked up in its new home, with a warning.
+
+    Args:
+        old: The dotted path.
+        home: A name of the old module -> its new module and name.
+    """
+    alias = ModuleType(old, "Deprecated: its names have moved.")
+
+    def look_up(name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(f"module {old!r} has no attribute {name!r}")
+        module, new = home(name)
+        value = getattr(import_module(module), new)
+        warn_renamed(f"{old}.{name}", f"{module}.{new}")
+        return value
+
+    alias.__dict__["__getattr__"] = look_up
+    return sys.modules.setdefault(old, alias)

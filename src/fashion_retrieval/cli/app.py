@@ -143,7 +143,3 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
             yield f"{prefix}{key}", ", ".join(map(str, value)) or "none"
         else:
             yield f"{prefix}{key}", str(value)
-
-
-if __name__ == "__main__":
-    main()

@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 
 from fashion_retrieval.errors import FashionRetrievalError, ImageError
-from fashion_retrieval.shards.photo_list import photos_below, why_empty
+from fashion_retrieval.images.folder import photos_below, why_empty
 
 Trouble = tuple[str, FashionRetrievalError]
 

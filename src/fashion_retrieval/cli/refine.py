@@ -14,7 +14,7 @@ from fashion_retrieval.cli.gallery import GalleryModel, GalleryUri, TopK, Where,
 from fashion_retrieval.cli.options import Device, Dtype, guarded, refuse
 from fashion_retrieval.cli.output import write_picture
 from fashion_retrieval.errors import FashionRetrievalError, InputError
-from fashion_retrieval.shards.photo_list import SUFFIXES
+from fashion_retrieval.images.folder import SUFFIXES
 
 if TYPE_CHECKING:
     from fashion_retrieval import Match, Refinement

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from fashion_retrieval.errors import InputError, ShardError
+from fashion_retrieval.images.folder import SUFFIXES, photos_below, why_empty
 from fashion_retrieval.shards.filesystem import locate, open_file, reaching
 from fashion_retrieval.shards.manifest import Shard
 
-SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""What counts as a photo inside a folder; a photo named by itself may have any name."""
 Photo = tuple[str, str]
 """A photo's id and its path or URI."""
 
@@ -110,16 +109,6 @@ class PhotoList:
             if id in seen:
                 raise InputError(f"ids must be distinct, got {id!r:.120} twice; name it once, or give other ids")
             seen.add(id)
-
-
-def photos_below(folder: Path) -> list[Path]:
-    """The photos in a folder and its folders, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-
-
-def why_empty(folder: str) -> str:
-    """The message for a folder without a photo."""
-    return f"folder {folder} holds no photo; expected files ending in {' '.join(sorted(SUFFIXES))}"
 
 
 def _photos_of(source: str) -> Iterator[Photo]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fashion_retrieval import FashionModel
+    from fashion_retrieval.model import FashionModel
 
 Content = bytes | ImageError
 """The bytes of a photo's file, or why there are none."""
@@ -113,7 +113,7 @@ class ShardWorker:
 
     def _model(self) -> FashionModel:
         if self._loaded is None:
-            from fashion_retrieval import FashionModel
+            from fashion_retrieval.model import FashionModel
 
             self._loaded = FashionModel.from_pretrained(self.model, **self.loading)
         return self._loaded

@@ -1,0 +1,5 @@
+"""`python -m fashion_retrieval.cli`."""
+
+from fashion_retrieval.cli.app import main
+
+main()
