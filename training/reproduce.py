@@ -6,7 +6,7 @@ python -m training.reproduce
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,36 +19,23 @@ from training.engine.errors import one_line_errors
 from training.engine.settings import read_settings
 from training.evaluation.paper import TITLES, read_paper
 from training.evaluation.results_file import RESULTS, write_text
+from training.reports.pages import ROOT, render, table
 from training.reports.tables import (
     Cell,
-    beside_paper,
     composed_cells,
     differences,
     recognition_cells,
     retrieval_cells,
-    table,
+    with_paper_rows,
 )
 
-PAGE = Path(__file__).parents[1] / "docs/reproduce.md"
+PAGE = ROOT / "docs/reproduce.md"
 TEXTS = Path(__file__).parent / "reproduce.toml"
-Figures = Mapping[str, Any]
-_INTRODUCTION = """\
-# Reproduce the paper
-
-For each table of the paper ({source})
-the commands that measure it at full size, and what was measured without its data. The commands run in a clone,
-installed with `pip install -e '.[train]'`; [Data for training](guides/data.md) says how the data sets are laid out, and
-[Method](method.md#measuring) how figures are measured. `python -m training.evaluate all --deepfashion
-../data/deepfashion --fashioniq ../data/fashioniq` writes all that the data at hand allow into one file.
-
-Rows in bold were measured here, with 95% intervals where the results file has them; they are figures of other data and
-other models than the paper's, and can't be compared with them. Hours are left out, since none of the trainings at full
-size was run here. This page is made by `python -m training.reproduce` from `training/results`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """What is said of a table; one table of the TOML file."""
+class TableText:
+    """What the page says about a table; one table of the TOML file."""
 
     name: str
     data: str
@@ -62,11 +49,11 @@ class Told:
 class Texts:
     """The TOML file."""
 
-    table_1: Told
-    table_2: Told
-    table_3: Told
-    table_4: Told
-    table_5: Told
+    table_1: TableText
+    table_2: TableText
+    table_3: TableText
+    table_4: TableText
+    table_5: TableText
 
 
 def reproduce(results: Path = RESULTS, texts: Path = TEXTS) -> str:
@@ -75,28 +62,23 @@ def reproduce(results: Path = RESULTS, texts: Path = TEXTS) -> str:
     Raises:
         ConfigError: A file that is missing or has faults.
     """
-    parts = [_INTRODUCTION.format(source=read_paper()["source"])]
-    said = read_settings(texts, Texts)
+    measured = {}
     for key, rows in MEASURED.items():
-        told: Told = getattr(said, key)
-        commands = "\n".join(told.commands)
         try:
-            measured = rows(results)
+            measured[key] = with_paper_rows(key, rows(results))
         except (KeyError, TypeError) as error:
-            raise ConfigError(
-                f"{results}: {key} lacks {error}; measure again with `python -m training.evaluate`"
-            ) from None
-        ahead = read_json(results / "ablation.json")["against_first"] if key == "table_5" else []
-        parts += [
-            f"## {told.name}",
-            f"**Data.** {told.data} **Hardware.** {told.hardware}",
-            f"```bash\n{commands}\n```",
-            f"**Measured here.** {told.instead}",
-            beside_paper(key, measured),
-            *differences(ahead),
-            f"**Not run.** {told.not_run}",
-        ]
-    return "\n\n".join([*parts, *_proofs(results)]) + "\n"
+            remedy = "measure again with `python -m training.evaluate`"
+            raise ConfigError(f"{results}: {key} lacks {error}; {remedy}") from None
+    ahead = read_json(results / "ablation.json")["against_first"]
+    compared = {key: list(differences(ahead)) if key == "table_5" else [] for key in MEASURED}
+    proofs = [
+        {"heading": heading, "text": text, "facts": list(facts(read_json(results / name)))}
+        for name, (heading, text) in PROOFS.items()
+        if (results / name).is_file()
+    ]
+    tables = asdict(read_settings(texts, Texts))
+    values = {"tables": tables, "measured": measured, "compared": compared, "proofs": proofs}
+    return render("reproduce.md", paper=read_paper(), **values) + "\n"
 
 
 def _table_1(results: Path) -> dict[str, list[Cell]]:
@@ -139,44 +121,35 @@ MEASURED: dict[str, Callable[[Path], dict[str, list[Cell]]]] = {
 PROOFS = {
     "memory_vit_b_32.json": (
         "Memory of the paper's recipe",
-        "Gigabytes at the paper's batch, computed from small batches on the CPU and checked against larger ones: "
-        "`python -m training.memory training/configs/raf_clip_vit_b_32.toml --check`.",
+        "Gigabytes at the paper's batch, computed from small batches on the CPU and checked against larger ones, by "
+        "release 0.1. On a GPU each training logs what it really took.",
     ),
     "chain_vit_b_32.json": (
         "The whole chain at the paper's architecture",
         "On the open data pack, from a random start and for a few steps: that it runs, not how good it gets.",
     ),
 }
-"""Results files that show the recipes at work, each with heading and text; those that aren't there are left out."""
+"""Results files that show the recipes at work, each with heading and text; those that are missing are left out."""
 
 
-def _proofs(results: Path) -> Iterator[str]:
-    for name, (heading, text) in PROOFS.items():
-        path = results / name
-        if path.is_file():
-            yield f"## {heading}"
-            yield text
-            yield from facts(read_json(path))
-
-
-def facts(found: Figures) -> Iterator[str]:
-    """Any results file as Markdown: what is single as one table, lists of rows as a table each."""
+def facts(found: Mapping[str, Any]) -> Iterator[str]:
+    """Any results file as Markdown: single values as one table, each list of rows as a table of its own."""
     single = dict(_flat(found, ()))
     rows = {name: value for name, value in single.items() if isinstance(value, list)}
-    yield table(["", ""], [[name, _said(value)] for name, value in single.items() if name not in rows])
+    yield table(["", ""], [[name, _text(value)] for name, value in single.items() if name not in rows])
     for name, listed in rows.items():
         if all(isinstance(row, Mapping) for row in listed):
             columns = list(dict.fromkeys(column for row in listed for column in row))
             yield f"{name}:"
             yield table(
                 [column.replace("_", " ") for column in columns],
-                [[_said(row.get(column, "")) for column in columns] for row in listed],
+                [[_text(row.get(column, "")) for column in columns] for row in listed],
             )
         else:
-            yield f"{name}: {', '.join(map(_said, listed))}"
+            yield f"{name}: {', '.join(map(_text, listed))}"
 
 
-def _flat(found: Figures, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+def _flat(found: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
     for key, value in found.items():
         if isinstance(value, Mapping):
             yield from _flat(value, (*path, key))
@@ -184,7 +157,7 @@ def _flat(found: Figures, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
             yield " / ".join((*path, key)).replace("_", " "), value
 
 
-def _said(value: object) -> str:
+def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int) else str(value)

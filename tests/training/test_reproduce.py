@@ -82,8 +82,8 @@ def test_proofs_are_shown_when_they_are_there(results: Path) -> None:
 
 ## Memory of the paper's recipe
 
-Gigabytes at the paper's batch, computed from small batches on the CPU and checked against larger ones: \
-`python -m training.memory training/configs/raf_clip_vit_b_32.toml --check`.
+Gigabytes at the paper's batch, computed from small batches on the CPU and checked against larger ones, by \
+release 0.1. On a GPU each training logs what it really took.
 
 |  |  |
 | --- | --- |

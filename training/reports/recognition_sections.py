@@ -16,7 +16,8 @@ from training.evaluation.attribute_groups import precision_outcomes
 from training.evaluation.compact import Part, measure
 from training.evaluation.deepfashion import View, evaluate_deepfashion, read_garments
 from training.evaluation.significance import ROUNDS, Figures, Outcomes, against_first
-from training.reports.tables import beside_paper, differences, macro_f1_table, recognition_cells, table
+from training.reports.pages import table
+from training.reports.tables import differences, macro_f1_table, recognition_cells, with_paper_rows
 
 Models = Mapping[str, FashionModel]
 """By what they were asked for, the first one first."""
@@ -142,7 +143,7 @@ def _precision(figures: Figures) -> dict[str, Outcomes]:
 
 
 def _recognized(name: str, runs: Mapping[str, Figures]) -> str:
-    return beside_paper(name, {run: recognition_cells(row) for run, row in runs.items()})
+    return with_paper_rows(name, {run: recognition_cells(row) for run, row in runs.items()})
 
 
 def _precision_lines(runs: Mapping[str, Figures]) -> list[str]:

@@ -14,7 +14,7 @@ from training.evaluation.retrieval import KS as RETRIEVAL_KS
 from training.evaluation.retrieval import WAYS, evaluate_retrieval, retrieval_outcomes
 from training.evaluation.significance import Figures
 from training.reports.recognition_sections import Models, Section, compared, resampling
-from training.reports.tables import beside_paper, composed_cells, differences, retrieval_cells
+from training.reports.tables import composed_cells, differences, retrieval_cells, with_paper_rows
 
 
 def retrieval_of_pack(models: Models, data: Path, split: str, *, seed: int = 0) -> Section:
@@ -25,7 +25,7 @@ def retrieval_of_pack(models: Models, data: Path, split: str, *, seed: int = 0) 
         "query. The paper's figures are those of DeepFashion's photos and captions by BLIP."
     )
     sections = {name: {"retrieval": row} for name, row in found.items()}
-    tables = [about, beside_paper("table_2", {name: retrieval_cells(row) for name, row in found.items()})]
+    tables = [about, with_paper_rows("table_2", {name: retrieval_cells(row) for name, row in found.items()})]
     return compared(sections, found, retrieval_outcomes, seed, "queries", tables, _retrieval_lines(found))
 
 
@@ -39,7 +39,7 @@ def retrieval_of_deepfashion(models: Models, root: Path, split: str, *, seed: in
         f"{data.settings.get('model', 'BLIP')}, {len({*data.texts}):,} of them different; an item of the intervals is "
         "a query. `own`: a photo's own caption alone is right. `same text`: equal captions are one."
     )
-    tables = [about, beside_paper("table_2", {name: retrieval_cells(row) for name, row in runs.items()})]
+    tables = [about, with_paper_rows("table_2", {name: retrieval_cells(row) for name, row in runs.items()})]
     owns = {name: row["own"] for name, row in found.items()}
     sections = {name: {"retrieval": row} for name, row in found.items()}
     return compared(sections, owns, retrieval_outcomes, seed, "queries", tables, _retrieval_lines(runs))
@@ -63,7 +63,7 @@ def composed_of(
     tables = [f"Recall in percent on {whose}; an item of the intervals is a query, drawn within its group."]
     for one in sets:
         runs = {name: composed_cells(row[one.protocol]) for name, row in found.items()}
-        tables += [f"Protocol `{one.protocol}`:", beside_paper("table_3", runs)]
+        tables += [f"Protocol `{one.protocol}`:", with_paper_rows("table_3", runs)]
     sections = {name: {"protocols": row} for name, row in found.items()}
     return compared(
         sections, found, composed_outcomes, seed, "queries within their group", tables, _composed_lines(found)
@@ -79,7 +79,7 @@ def ablation_of(results: Path, runs: Path | None, *, seed: int = 0) -> Section:
     ]
     for protocol in figures["variants"]["agcn"]["protocols"]:
         rows = {TITLES[name]: composed_cells(row["protocols"][protocol]) for name, row in figures["variants"].items()}
-        tables += [f"Protocol `{protocol}`:", beside_paper("table_5", rows)]
+        tables += [f"Protocol `{protocol}`:", with_paper_rows("table_5", rows)]
     ahead = figures["against_first"]
     tables.append("The intervals of the differences below are over queries and seeds, p is over the queries alone.")
     lines = [

@@ -12,18 +12,13 @@ from training.evaluation.recognition import DEEPFASHION_GROUPS
 from training.evaluation.retrieval import KS as RETRIEVAL_KS
 from training.evaluation.retrieval import WAYS
 from training.evaluation.significance import ROUNDS, Figures
+from training.reports.pages import table
 
 Cell = tuple[float, Sequence[float] | None] | None
 """A figure as a share with its 95% interval, where it has one; None where it was not measured."""
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def beside_paper(name: str, measured: Mapping[str, Sequence[Cell]]) -> str:
+def with_paper_rows(name: str, measured: Mapping[str, Sequence[Cell]]) -> str:
     """A table of the paper with measured rows above its own.
 
     Args:
