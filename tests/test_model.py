@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from fashion_retrieval import FashionModel
+from fashion_retrieval._utils.files import sha256
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.hub.download import resolve
 from fashion_retrieval.results import Failure, Recognition
@@ -66,6 +67,37 @@ def test_photos_are_read_as_they_are_needed(model):
 def test_the_message_of_a_bad_photo_says_which(model, tmp_path):
     with pytest.raises(InputError, match=r"^images\[1\]: photo .*gone.jpg' does not exist"):
         model.encode(images=(photo for photo in (PHOTO, tmp_path / "gone.jpg", PHOTO)))
+
+
+def test_encode_iter_gives_the_rows_of_encode_with_digests(model, tmp_path):
+    photo = Image.open(PHOTO)
+    given = []
+    for number in range(5):
+        given.append(tmp_path / f"{number}.png")
+        photo.resize((60 + number, 90)).save(given[-1])
+    found = list(model.encode_iter(given, batch_size=2))
+    assert [one.index for one in found] == [0, 1, 2, 3, 4]
+    assert [one.digest for one in found] == [sha256(path) for path in given]
+    np.testing.assert_array_equal([one.embedding for one in found], model.encode(images=given, batch_size=2))
+    assert found[0].embedding.dtype == np.float32
+
+
+def test_encode_iter_skips_or_raises_a_photo_that_cannot_be_read(model, tmp_path):
+    bad = tmp_path / "bad.jpg"
+    bad.write_text("no photo")
+    photos = [PHOTO, bad, PHOTO]
+    first, failed, last = model.encode_iter(photos, on_error="skip")
+    assert (failed.index, failed.embedding.index, failed.embedding.source) == (1, 1, "bad.jpg")
+    assert failed.digest == sha256(bad)
+    np.testing.assert_array_equal(first.embedding, last.embedding)
+    stream = model.encode_iter(photos)
+    assert next(stream).index == 0
+    with pytest.raises(InputError, match=r"^images\[1\]: photo .*bad.jpg' is not a photo"):
+        next(stream)
+    with pytest.raises(InputError, match="over max_pixels=10"):
+        list(model.encode_iter([PHOTO], max_pixels=10))
+    with pytest.raises(InputError, match="on_error must be 'raise' or 'skip', got 'stop'"):
+        model.encode_iter([PHOTO], on_error="stop")
 
 
 def test_texts_seen_before_are_not_encoded_again(model, monkeypatch):

@@ -11,20 +11,22 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
-from rich.progress import track
 
 from fashion_retrieval import hub
 from fashion_retrieval._utils.device import describe as describe_device
 from fashion_retrieval._utils.device import resolve_device, resolve_dtype
+from fashion_retrieval._utils.progress import tracked
 from fashion_retrieval.config import ModelConfig
-from fashion_retrieval.errors import FashionRetrievalError, InputError
-from fashion_retrieval.images.load import ImageInput, describe, is_photo, load_image
-from fashion_retrieval.images.prefetch import batches, pixel_batches
+from fashion_retrieval.errors import InputError
+from fashion_retrieval.images.inputs import DeferredFile, ImageInput, describe, is_photo
+from fashion_retrieval.images.load import load_image
+from fashion_retrieval.images.prefetch import read_photos
 from fashion_retrieval.images.regions import check_boxes
 from fashion_retrieval.inference.composition import Composition, ReferenceInput, as_pairs, check_text_weight
+from fashion_retrieval.inference.encoding import encode_photos
 from fashion_retrieval.inference.recognition import Photo, Recognizer, find_regions
 from fashion_retrieval.models.zero_shot import PromptCache
-from fashion_retrieval.results import Failure, Recognition, Reference, Segmenter
+from fashion_retrieval.results import Encoded, Failure, Recognition, Reference, Segmenter
 from fashion_retrieval.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from fashion_retrieval.models.segmenter import GarmentSegmenter
 
 Boxes = ArrayLike | None
+OnError = Literal["raise", "skip"]
 TaxonomyInput = Taxonomy | dict[str, Any] | str | Path | None
 SegmenterInput = Segmenter | Literal["auto"] | None
 
@@ -181,7 +184,7 @@ class FashionModel:
         taxonomy: TaxonomyInput = None,
         top_k: int = 3,
         batch_size: int = 16,
-        on_error: Literal["raise", "skip"] = "raise",
+        on_error: OnError = "raise",
         progress: bool = False,
         max_pixels: int | None = None,
     ) -> Iterator[Recognition | Failure]:
@@ -198,12 +201,11 @@ class FashionModel:
             progress: Show a progress bar on the terminal.
             max_pixels: As in `recognize`.
         """
-        if on_error not in ("raise", "skip"):
-            raise InputError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
+        _check_on_error(on_error)
         _check_batch_size(batch_size)
         recognizer, finder = self._recognizer(taxonomy, top_k), self._finder(segmenter)
-        photos = track(images, "recognizing") if progress else images
-        return self._stream(photos, recognizer, finder, top_k, batch_size, on_error == "skip", max_pixels)
+        found = self._stream(images, recognizer, finder, top_k, batch_size, on_error == "skip", max_pixels)
+        return tracked(found, "recognizing", _length(images), shown=progress)
 
     def encode(
         self,
@@ -232,8 +234,41 @@ class FashionModel:
             raise InputError("encode expects either images= or texts=, got both or neither; call it once for each")
         if texts is not None:
             return self._encode_texts([texts] if isinstance(texts, str) else list(texts), batch_size, progress)
-        several = isinstance(images, Iterable) and not is_photo(images)
-        return self._encode_images(images if several else [images], batch_size, progress)  # type: ignore[arg-type, list-item]
+        several: Any = images if isinstance(images, Iterable) and not is_photo(images) else [images]
+        found = encode_photos(self.encoder, self.device, several, batch_size=batch_size, skip=False, digests=False)
+        rows = [one.embedding for one in tracked(found, "encoding images", _length(several), shown=progress)]
+        return np.array(rows, dtype=np.float32).reshape(-1, self.embedding_dim)
+
+    def encode_iter(
+        self,
+        images: Iterable[ImageInput | DeferredFile],
+        *,
+        batch_size: int = 32,
+        on_error: OnError = "raise",
+        max_pixels: int | None = None,
+    ) -> Iterator[Encoded]:
+        """Encode any number of photos one after the other, in bounded memory; their files are read by threads.
+
+        Each file is read once. When the iterator is closed, no thread is left.
+
+        Args:
+            images: Photos, taken as they are needed; each whole photo is encoded.
+            batch_size: How many photos in a row go through the model at a time, and are held.
+            on_error: "raise" yields what came before a photo that can't be read and raises its error; "skip" yields a
+                `Failure` as its embedding and goes on.
+            max_pixels: As in `recognize`.
+
+        Returns:
+            In the order of the photos, for each its position, its embedding, (D,) float32, L2-normalized, and the
+            digest of its file.
+
+        Raises:
+            InputError: A photo can't be used; the message begins with its place, "images[3]".
+        """
+        _check_on_error(on_error)
+        _check_batch_size(batch_size)
+        skip = on_error == "skip"
+        return encode_photos(self.encoder, self.device, images, batch_size=batch_size, skip=skip, max_pixels=max_pixels)
 
     def reference(self, images: ReferenceInput | Sequence[ReferenceInput], *, batch_size: int = 32) -> list[Reference]:
         """Reference photos encoded for `compose`, to be used with many texts; one `Reference` a photo.
@@ -351,32 +386,17 @@ class FashionModel:
         skip: bool,
         max_pixels: int | None,
     ) -> Iterator[Recognition | Failure]:
-        def read(index: int, image: ImageInput) -> tuple[Image.Image, str | None] | Failure:
-            try:
-                return load_image(image, max_pixels=max_pixels), describe(image)
-            except FashionRetrievalError as error:
-                return Failure(index, describe(image) or f"photo {index}", error)
-
-        for batch in batches(read, enumerate(images), batch_size=batch_size):
-            failed = next((place for place, one in enumerate(batch) if isinstance(one, Failure)), len(batch))
-            usable = batch if skip else batch[: failed + 1]
-            whole = [one for one in usable if not isinstance(one, Failure)]
-            photos = [Photo(image, find_regions(image, None, finder), source) for image, source in whole]
+        for batch in read_photos(
+            images, Image.fromarray, batch_size=batch_size, device=self.device, skip=skip, max_pixels=max_pixels
+        ):
+            photos = [
+                Photo(photo.content, find_regions(photo.content, None, finder), describe(photo.image))
+                for photo in batch
+                if photo.content is not None
+            ]
             found = iter(recognizer.recognize(photos, model_id=self.model_id, top_k=top_k, batch_size=batch_size))
-            for one in usable:
-                if isinstance(one, Failure) and not skip:
-                    raise one.error
-                yield one if isinstance(one, Failure) else next(found)
-
-    def _encode_images(self, images: Iterable[ImageInput], batch_size: int, progress: bool) -> NDArray[np.float32]:
-        named = ((f"images[{index}]", image) for index, image in enumerate(images))
-        total = len(images) if isinstance(images, Sized) else None
-        photos = track(named, "encoding photos", total=total) if progress else named
-        rows = [np.empty((0, self.embedding_dim), dtype=np.float32)]
-        for pixels in pixel_batches(photos, self.encoder.preprocessing, self.device, batch_size=batch_size):
-            with torch.inference_mode():
-                rows.append(self.encoder.encode_image(pixels).cpu().numpy())
-        return np.concatenate(rows)
+            for photo in batch:
+                yield next(found) if photo.error is None else Failure(photo.index, photo.name, photo.error)
 
     def _encode_texts(self, texts: list[str], batch_size: int, progress: bool) -> NDArray[np.float32]:
         for index, text in enumerate(texts):
@@ -385,7 +405,7 @@ class FashionModel:
         rows = np.empty((len(texts), self.embedding_dim), dtype=np.float32)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         starts = range(0, len(order), batch_size)
-        for start in track(starts, "encoding texts") if progress else starts:
+        for start in tracked(starts, "encoding texts", len(starts), shown=progress, unit="batches"):
             chosen = order[start : start + batch_size]
             rows[chosen] = self._prompts.rows([texts[i] for i in chosen]).cpu().numpy()
         return rows
@@ -394,3 +414,12 @@ class FashionModel:
 def _check_batch_size(batch_size: int) -> None:
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1, got {batch_size}")
+
+
+def _check_on_error(on_error: str) -> None:
+    if on_error not in ("raise", "skip"):
+        raise InputError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
+
+
+def _length(items: Iterable[object]) -> int | None:
+    return len(items) if isinstance(items, Sized) else None

@@ -270,10 +270,10 @@ class Recognition:
 
 @dataclass(frozen=True, slots=True)
 class Failure(_Plain):
-    """A photo of a batch that could not be recognized.
+    """A photo that could not be read.
 
     Attributes:
-        index: Its position in the batch, from 0.
+        index: Its position among the photos given, from 0.
         source: A short name of the photo.
         error: Why.
     """
@@ -281,6 +281,22 @@ class Failure(_Plain):
     index: int
     source: str
     error: FashionRetrievalError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """One photo of `FashionModel.encode_iter`.
+
+    Attributes:
+        index: Its position among the photos given, from 0.
+        embedding: (D,) float32, L2-normalized; or why there is none.
+        digest: SHA-256 of its file, in hex; of a photo without a file, of its size and pixels. None where the file
+            can't be read.
+    """
+
+    index: int
+    embedding: NDArray[np.float32] | Failure
+    digest: str | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw
 
 from fashion_retrieval.errors import ImageError, InputError
 from fashion_retrieval.images import load
-from fashion_retrieval.images.load import describe, is_photo, load_image, load_pixels
+from fashion_retrieval.images.inputs import describe, is_photo
+from fashion_retrieval.images.load import load_image, load_pixels
 from fashion_retrieval.images.regions import check_boxes, crop_region, masked_crop
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -227,7 +228,7 @@ def test_a_jpeg_with_damaged_data_is_what_pillow_makes_of_it():
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     data = bytearray(encoded(Image.fromarray(noise), "JPEG", quality=95))
     data[-1000:-990] = b"\0" * 10
-    assert load._jpeg(BytesIO(data)) is None
+    assert load._decode_jpeg(bytes(data)) is None
     np.testing.assert_array_equal(load_pixels(bytes(data)), np.asarray(Image.open(BytesIO(data))))
 
 

@@ -76,8 +76,11 @@ WORDS: Words = {
 class MeanColor(Preprocessing):
     """A photo becomes its mean color, (3,)."""
 
-    def batch(self, images: Sequence[RGB]) -> Tensor:
-        return torch.stack([torch.from_numpy(np.array(image, dtype=np.float32)).mean((0, 1)) for image in images])
+    def resize(self, image: RGB) -> Tensor:
+        return torch.from_numpy(np.array(image, dtype=np.float32)).mean((0, 1))
+
+    def batch(self, levels: Sequence[Tensor], device: torch.device) -> Tensor:
+        return torch.stack(list(levels)).to(device)
 
 
 class FixedEncoder(Encoder):

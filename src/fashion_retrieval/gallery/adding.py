@@ -18,7 +18,8 @@ from fashion_retrieval.gallery.engines.base import Engine, Row
 from fashion_retrieval.gallery.fields import garment_fields, recognized_fields
 from fashion_retrieval.gallery.filters import Scalar
 from fashion_retrieval.gallery.items import Item
-from fashion_retrieval.images.load import ImageInput, describe, load_image
+from fashion_retrieval.images.inputs import ImageInput, describe
+from fashion_retrieval.images.load import load_image
 from fashion_retrieval.results import Failure, Recognition
 from fashion_retrieval.taxonomy import Taxonomy
 

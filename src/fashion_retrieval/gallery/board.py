@@ -33,7 +33,8 @@ from fashion_retrieval.drawing.canvas import (
 )
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.gallery.differences import Change, Comparison
-from fashion_retrieval.images.load import ImageInput, describe, load_image
+from fashion_retrieval.images.inputs import ImageInput, describe
+from fashion_retrieval.images.load import load_image
 from fashion_retrieval.results import Match, Recognition
 from fashion_retrieval.taxonomy import Taxonomy
 

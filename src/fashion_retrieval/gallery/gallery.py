@@ -18,7 +18,7 @@ from fashion_retrieval.gallery.fields import field_types
 from fashion_retrieval.gallery.from_shards import add_shards
 from fashion_retrieval.gallery.items import batched, read_items
 from fashion_retrieval.gallery.search import search
-from fashion_retrieval.images.load import ImageInput
+from fashion_retrieval.images.inputs import ImageInput
 from fashion_retrieval.results import Failure, Match
 from fashion_retrieval.shards.filesystem import Folder
 from fashion_retrieval.taxonomy import Taxonomy

@@ -16,7 +16,7 @@ import numpy as np
 from fashion_retrieval._utils.checks import check_id, fits
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.gallery.filters import INT64, Scalar
-from fashion_retrieval.images.load import ImageInput
+from fashion_retrieval.images.inputs import ImageInput
 
 LONGEST_TEXT = 65_535
 """Bytes of UTF-8."""

@@ -19,7 +19,7 @@ from fashion_retrieval.taxonomy import SHIPPED, Taxonomy
 
 if TYPE_CHECKING:
     from fashion_retrieval.gallery.gallery import Gallery
-    from fashion_retrieval.images.load import ImageInput
+    from fashion_retrieval.images.inputs import ImageInput
     from fashion_retrieval.model import FashionModel, TaxonomyInput
 
 JOINED = " and "

@@ -1,44 +1,27 @@
-"""The one way any photo becomes an upright RGB image, and the crops of its regions."""
+"""The one way any photo becomes upright RGB pixels. Pillow's global settings and warning filters are left alone."""
 
 from __future__ import annotations
 
-import os
+import hashlib
 import re
-import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import struct
 from io import BytesIO
-from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard, TypeVar, Union
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
+from PIL.JpegImagePlugin import JpegImageFile
 
-from fashion_retrieval.errors import ImageError, InputError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-ImageInput: TypeAlias = Union[str, Path, bytes, BinaryIO, Image.Image, NDArray[np.uint8], "Tensor"]
-"""A path, the bytes of a file, a binary file object, a PIL image, an HWC uint8 RGB array or a CHW uint8 RGB tensor."""
-
-Result = TypeVar("Result")
-Finish: TypeAlias = Callable[[Image.Image, BinaryIO | None], Result]
-"""An image that may not be loaded yet, and the file that it was opened from here -> what is asked for."""
+from fashion_retrieval.errors import ImageError
+from fashion_retrieval.images.inputs import SHARED, DeferredFile, ImageInput, called, read_content
 
 MAX_PIXELS = 178_956_970
 """Photos with more pixels are refused unless `max_pixels` says otherwise; about 13,400 x 13,400."""
 
-_URL = re.compile(r"(?:[a-z][a-z0-9+.-]+://|data:image/)", re.IGNORECASE)
-_SHOWN = 160
-_PILLOW_GLOBALS = Lock()
-_SHARED = Lock()
-"""Held while an object of the caller's is read: it may stand in a list twice, and two threads disturb each other."""
-_TURNS = {
+_ORIENTATION = int(ExifTags.Base.Orientation)
+_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -47,6 +30,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+"""What turns a photo upright, by its EXIF orientation."""
 
 
 def load_image(image: ImageInput, *, max_pixels: int | None = None) -> Image.Image:
@@ -63,158 +47,99 @@ def load_image(image: ImageInput, *, max_pixels: int | None = None) -> Image.Ima
         ImageError: The photo can't be found, read or decoded, or is too large.
         InputError: The type, dtype or shape is not one of `ImageInput`.
     """
-    return _load(image, max_pixels, _as_image)
+    return Image.fromarray(load_pixels(image, max_pixels=max_pixels))
 
 
-def load_pixels(image: ImageInput, *, max_pixels: int | None = None) -> NDArray[np.uint8]:
-    """The same as an array, (H, W, 3) uint8: of a JPEG file, in half the time."""
-    return _load(image, max_pixels, _as_array)
+def load_pixels(image: ImageInput | DeferredFile, *, max_pixels: int | None = None) -> NDArray[np.uint8]:
+    """`load_image` as an array of its own, (H, W, 3) uint8 in [0, 255]."""
+    return decode(read_content(image), called(image), max_pixels=max_pixels)
 
 
-def _load(image: ImageInput, max_pixels: int | None, finish: Finish[Result]) -> Result:
+def decode(content: bytes | Image.Image, name: str, *, max_pixels: int | None = None) -> NDArray[np.uint8]:
+    """Decode what `read_content` gives: upright RGB pixels, (H, W, 3) uint8, which share nothing with it.
+
+    Args:
+        content: The bytes of a file, or a PIL image.
+        name: What messages call the photo.
+        max_pixels: As in `load_image`.
+
+    Raises:
+        ImageError: The content can't be decoded, or has too many pixels.
+    """
     limit = MAX_PIXELS if max_pixels is None else max_pixels
-    name = _called(image)
-    if isinstance(image, Image.Image):
-        with _SHARED:
-            return _decode(image, name, limit, finish)
-    if isinstance(image, str | os.PathLike):
-        return _from_path(image, name, limit, finish)
-    if isinstance(image, bytes | bytearray | memoryview):
-        return _from_stream(BytesIO(image), name, limit, finish)
-    if isinstance(image, np.ndarray):
-        return _decode(_from_array(image), name, limit, finish)
-    if _is_tensor(image):
-        return _decode(_from_tensor(image), name, limit, finish)
-    if _is_stream(image):
-        with _SHARED:
-            return _from_stream(image, name, limit, finish)
-    expected = "a path, bytes, a binary file object, a PIL image, an HWC uint8 array or a CHW uint8 tensor"
-    raise InputError(f"a photo must be {expected}, got {type(image).__name__}; convert it to one of these")
-
-
-def describe(image: ImageInput) -> str | None:
-    """A short name of the photo, its file name, or None where it has none."""
-    path = image if isinstance(image, str | os.PathLike) else getattr(image, "name", getattr(image, "filename", None))
-    if not isinstance(path, str | os.PathLike):
-        return None
-    name = Path(os.fsdecode(path)).name
-    return name.encode("utf-8", "backslashreplace").decode("utf-8") or None
-
-
-def is_photo(image: object) -> bool:
-    """Whether something is one photo, and not several or none."""
-    data = isinstance(image, str | os.PathLike | bytes | bytearray | memoryview)
-    return data or isinstance(image, Image.Image | np.ndarray) or _is_tensor(image) or _is_stream(image)
-
-
-def _from_path(source: str | os.PathLike[str], name: str, limit: int, finish: Finish[Result]) -> Result:
-    if isinstance(source, str) and _URL.match(source):
-        raise ImageError(f"{name} is a URL; download it first and give the file")
-    path = Path(source)
-    try:
-        if path.is_dir():
-            raise ImageError(f"{name} is a folder; give the photos inside it")
-        with path.open("rb") as stream:
-            return _from_stream(stream, name, limit, finish)
-    except FileNotFoundError as error:
-        raise ImageError(f"{name} does not exist; check the path") from error
-    except InputError:
-        raise
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ImageError(f"{name} can't be opened ({reason}); check the path and its permissions") from error
-
-
-def _from_stream(stream: BinaryIO, name: str, limit: int, finish: Finish[Result]) -> Result:
-    if not stream.seekable():
-        stream = BytesIO(stream.read())
-    stream.seek(0)
-    first = stream.read(1)
-    if isinstance(first, str):
-        raise InputError(f"{name} is a text file object; open it in binary mode, open(path, 'rb')")
-    if not first:
+    if isinstance(content, Image.Image):
+        with SHARED:
+            return _pixels(content, name, limit)
+    if not content:
         raise ImageError(f"{name} is empty (0 bytes); copy or download it again")
     try:
-        with _pillow_header():
-            opened = Image.open(stream)
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{name} is not a photo in a known format; convert it to JPEG or PNG") from error
+        opened = _open(content)
+    except Image.DecompressionBombError as error:  # the WebP reader's own check
+        raise ImageError(f"{name} is over Pillow's limit ({error}); raise PIL.Image.MAX_IMAGE_PIXELS") from error
     except Exception as error:  # a broken header makes Pillow's readers raise nearly anything
         raise _undecodable(name, error) from error
+    if opened is None:
+        raise ImageError(f"{name} is not a photo in a known format; convert it to JPEG or PNG")
     with opened:
-        return _decode(opened, name, limit, finish, stream)
+        return _pixels(opened, name, limit, content)
 
 
-def _from_array(array: NDArray[Any]) -> Image.Image:
-    got = f"{array.dtype} {array.shape}"
-    if array.dtype != np.uint8:
-        raise InputError(f"a photo array must be uint8 in [0, 255], got {got}; scale it and use .astype(np.uint8)")
-    if array.ndim == 2:
-        raise InputError(f"a photo array must be (H, W, 3) RGB, got {got}; for gray use np.stack([array] * 3, axis=-1)")
-    if array.ndim == 3 and array.shape[0] == 3 != array.shape[2]:
-        raise InputError(f"a photo array must be (H, W, 3) RGB, got {got}; use array.transpose(1, 2, 0)")
-    if array.ndim != 3 or array.shape[2] != 3:
-        raise InputError(f"a photo array must be (H, W, 3) RGB, got {got}; pass one photo and drop alpha")
-    if 0 in array.shape:
-        raise InputError(f"a photo array must have pixels, got {got}")
-    return Image.fromarray(array)
+def digest_of(content: bytes | NDArray[np.uint8]) -> str:
+    """SHA-256 of a file's bytes or, for a photo without a file, of the size and pixels, (H, W, 3) uint8; in hex."""
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    height, width = content.shape[:2]
+    digest = hashlib.sha256(f"{(width, height)}".encode())
+    digest.update(np.ascontiguousarray(content).data)
+    return digest.hexdigest()
 
 
-def _from_tensor(tensor: Tensor) -> Image.Image:
-    shape = tuple(tensor.shape)
-    got = f"{tensor.dtype} {shape}".removeprefix("torch.")
-    if tensor.element_size() != 1 or tensor.is_floating_point() or "uint8" not in got:
-        raise InputError(f"a photo tensor must be uint8 in [0, 255], got {got}; scale it and use .to(torch.uint8)")
-    if len(shape) == 3 and shape[2] == 3 != shape[0]:
-        raise InputError(f"a photo tensor must be (3, H, W) RGB, got {got}; use tensor.permute(2, 0, 1)")
-    if len(shape) != 3 or shape[0] != 3 or 0 in shape:
-        raise InputError(f"a photo tensor must be (3, H, W) RGB, got {got}; pass one photo with three channels")
-    return _from_array(tensor.detach().permute(1, 2, 0).cpu().numpy())
+class _Jpeg(JpegImageFile):
+    """A JPEG file whose EXIF data stay unread: Pillow warns where they are damaged."""
+
+    def _read_dpi_from_exif(self) -> None:
+        pass
 
 
-def _is_tensor(image: object) -> TypeGuard[Tensor]:
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(image, torch.Tensor)
+def _open(content: bytes) -> Image.Image | None:
+    """`Image.open` without its check of the size, which warns and obeys a global setting; None for no known format."""
+    stream, tried = BytesIO(content), set[str]()
+    for register_formats in (Image.preinit, Image.init):  # the common ones, then all
+        register_formats()
+        for name in [name for name in Image.ID if name not in tried]:
+            tried.add(name)
+            opener, accepts = Image.OPEN[name]
+            if accepts is None or accepts(content[:16]) is True:
+                stream.seek(0)
+                try:
+                    return _Jpeg(stream) if name == "JPEG" else opener(stream, "")
+                except (SyntaxError, IndexError, TypeError, struct.error):  # of another format after all
+                    continue
+    return None
 
 
-def _is_stream(image: object) -> TypeGuard[BinaryIO]:
-    return hasattr(image, "read")
-
-
-def _decode(
-    image: Image.Image, name: str, limit: int, finish: Finish[Result], stream: BinaryIO | None = None
-) -> Result:
+def _pixels(image: Image.Image, name: str, limit: int, content: bytes | None = None) -> NDArray[np.uint8]:
+    """Decode an opened image; `content` is its file, if it has one."""
     width, height = image.size
     if not width or not height:
         raise ImageError(f"{name} has no pixels ({width}x{height}); give a photo of at least 1x1")
     if width * height > limit:
         raise ImageError(f"{name} has {width}x{height} pixels, over max_pixels={limit}; shrink it or raise max_pixels")
     try:
-        return finish(image, stream)
+        pixels = _decode_jpeg(content) if content and isinstance(image, _Jpeg) and image.mode == "RGB" else None
+        if pixels is None:
+            pixels = np.array(_to_rgb(image))
+        transpose = _TRANSPOSES.get(_orientation(image, is_file=content is not None))
+        return pixels if transpose is None else np.array(Image.fromarray(pixels).transpose(transpose))
     except Exception as error:  # damaged data makes Pillow's readers raise nearly anything
         raise _undecodable(name, error) from error
 
 
-def _as_image(image: Image.Image, stream: BinaryIO | None) -> Image.Image:
-    upright = _upright(_to_rgb(image), image)
-    own = upright.convert("RGB") if upright is image else upright
-    own.info.clear()
-    return own
-
-
-def _as_array(image: Image.Image, stream: BinaryIO | None) -> NDArray[np.uint8]:
-    if stream is None or image.format != "JPEG" or image.mode != "RGB" or (pixels := _jpeg(stream)) is None:
-        return np.array(_upright(_to_rgb(image), image))
-    turn = _turn(image)
-    return pixels if turn is None else np.array(Image.fromarray(pixels).transpose(turn))
-
-
-def _jpeg(stream: BinaryIO) -> NDArray[np.uint8] | None:
-    """The (H, W, 3) pixels of a JPEG file, the same as Pillow's in half the time; None leaves the file to Pillow."""
-    stream.seek(0)
+def _decode_jpeg(content: bytes) -> NDArray[np.uint8] | None:
+    """The (H, W, 3) pixels of a JPEG file, equal to Pillow's in half the time; None leaves the file to Pillow."""
     try:
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(stream.read(), colorspace="RGB")
-    except ValueError:  # of a damaged file: Pillow tells what is wrong with it, or overlooks it
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(content, colorspace="RGB")
+    except ValueError:  # a damaged file: Pillow says what is wrong with it, or overlooks it
         return None
     return pixels
 
@@ -240,39 +165,35 @@ def _from_sixteen_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
 
 
-def _upright(rgb: Image.Image, original: Image.Image) -> Image.Image:
-    turn = _turn(original)
-    return rgb if turn is None else rgb.transpose(turn)
-
-
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What turns a photo upright, by its EXIF orientation."""
+def _orientation(image: Image.Image, *, is_file: bool) -> int:
+    """The EXIF orientation of an image, or else that of its XMP data; 1, upright, where neither can be read."""
+    exif = image.info.get("exif") if is_file else None
     try:
-        with _pillow_header():
-            return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        if not exif:
+            return int(image.getexif().get(_ORIENTATION, 1))
+        xmp = image.info.get("xmp") or str(image.info.get("XML:com.adobe.xmp", "")).encode()
+        found = _XMP_ORIENTATION.search(xmp)
+        return _exif_orientation(exif) or (int(found[1]) if found else 1)
     except Exception:  # a photo with damaged EXIF is still a photo
-        return None
+        return 1
+
+
+def _exif_orientation(exif: bytes) -> int | None:
+    """The orientation in the first directory of EXIF data, read here because Pillow warns where they are damaged."""
+    data = exif.removeprefix(b"Exif\0\0")
+    order = {b"II": "<", b"MM": ">"}.get(data[:2], "")
+    try:
+        (start,) = struct.unpack_from(f"{order}L", data, 4)
+        (count,) = struct.unpack_from(f"{order}H", data, start)
+        for entry in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind = struct.unpack_from(f"{order}HH", data, entry)
+            if tag == _ORIENTATION:
+                return int(struct.unpack_from(order + {3: "H", 4: "L"}[kind], data, entry + 8)[0])
+    except (KeyError, struct.error):
+        pass
+    return None
 
 
 def _undecodable(name: str, error: Exception) -> ImageError:
     reason = str(error) or type(error).__name__
     return ImageError(f"{name} can't be decoded ({reason}); copy it again or convert it to an 8-bit JPEG or PNG")
-
-
-@contextmanager
-def _pillow_header() -> Iterator[None]:
-    # Pillow warns of damaged EXIF and of large photos, and refuses larger ones by a global of its own.
-    with _PILLOW_GLOBALS, warnings.catch_warnings(action="ignore"):
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = before
-
-
-def _called(image: object) -> str:
-    if isinstance(image, str | os.PathLike):
-        path = os.fsdecode(image)
-        return f"photo {path if len(path) <= _SHOWN else '…' + path[-_SHOWN:]!r}"
-    name = describe(image)  # type: ignore[arg-type]
-    return f"photo {name!r}" if name else f"the photo given as {type(image).__name__}"

@@ -1,60 +1,133 @@
-"""Photos are read by threads, a batch at a time, in order and in bounded memory."""
+"""The one reader of photos: each file is read once, hashed and decoded by threads, a batch at a time, in order."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import Generic, TypeVar
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from PIL import Image
 
-from fashion_retrieval.errors import InputError
-from fashion_retrieval.images.load import ImageInput, load_pixels
-
-if TYPE_CHECKING:
-    from fashion_retrieval.images.preprocess import Preprocessing
+from fashion_retrieval.errors import FashionRetrievalError
+from fashion_retrieval.images.inputs import DeferredFile, ImageInput, called, describe, read_content
+from fashion_retrieval.images.load import decode, digest_of
 
 Result = TypeVar("Result")
 
 _AHEAD = 2
-"""Batches that are read while a GPU is busy; a CPU that computes is better left alone."""
+"""Batches that are decoded while a GPU is busy; a CPU that computes is better left alone."""
 
 
-def pixel_batches(
-    photos: Iterable[tuple[str, ImageInput]], preprocessing: Preprocessing, device: torch.device, *, batch_size: int
-) -> Iterator[Tensor]:
-    """Photos as the image tower takes them, (b, 3, h, w) float32 on `device`; their files are read by threads.
+@dataclass(frozen=True, slots=True)
+class ReadPhoto(Generic[Result]):
+    """One photo that the reader is through with.
 
-    Args:
-        photos: Each with its name in messages; taken as they are needed.
-        preprocessing: The encoder's.
-        device: Where its tower is.
-        batch_size: The largest b.
-
-    Raises:
-        InputError: A photo can't be used; the message begins with its name.
+    Attributes:
+        index: Its position in the input, from 0.
+        image: The photo as it was given.
+        digest: SHA-256 of the file or, of a photo without a file, of its size and pixels; None where it was not asked
+            for or the photo can't be read.
+        content: What `finish` made of the pixels; None after an error, and for a photo that is not wanted.
+        error: Why the photo can't be read or decoded, or None.
     """
 
-    def read(name: str, photo: ImageInput) -> Tensor:
-        try:
-            return preprocessing.resize(load_pixels(photo))
-        except InputError as error:
-            raise type(error)(f"{name}: {error}") from error
+    index: int
+    image: ImageInput | DeferredFile
+    digest: str | None
+    content: Result | None
+    error: FashionRetrievalError | None = None
 
-    for batch in batches(read, photos, batch_size=batch_size, ahead=0 if device.type == "cpu" else _AHEAD):
-        levels = torch.stack(batch)
-        cuda = device.type == "cuda"
-        there = levels.pin_memory().to(device, non_blocking=True) if cuda else levels.to(device)
-        yield preprocessing.normalize(there)
+    @property
+    def name(self) -> str:
+        """A short name of the photo: its file name or, where it has none, its position."""
+        return describe(self.image) or f"photo {self.index}"
+
+
+def read_photos(
+    images: Iterable[ImageInput | DeferredFile],
+    finish: Callable[[NDArray[np.uint8]], Result],
+    *,
+    batch_size: int,
+    device: torch.device,
+    skip: bool,
+    label: Callable[[int], str] | None = None,
+    max_pixels: int | None = None,
+    digests: bool = False,
+    wanted: Callable[[int, str], bool] | None = None,
+) -> Iterator[list[ReadPhoto[Result]]]:
+    """Read photos by threads; batch by batch, in order.
+
+    Besides the batch that is handed over, as many are held as are read ahead: two on a GPU, none on a CPU. Once the
+    caller stops, no thread is left.
+
+    Args:
+        images: Taken by the calling thread, as they are needed.
+        finish: Called in the threads with the upright pixels, (H, W, 3) uint8.
+        batch_size: Photos a batch; at the end, and before an error that is raised, there may be fewer.
+        device: Where the photos are used.
+        skip: Hand over photos that can't be read, with their error; otherwise raise the first one's, after those
+            before it.
+        label: Position -> what the error raised begins with: "images[3]".
+        max_pixels: As in `load_image`.
+        digests: Compute the digests.
+        wanted: Called in the threads with position and digest; a photo for which it is false is not decoded.
+
+    Raises:
+        FashionRetrievalError: Without `skip`, of the first photo that can't be read.
+        Exception: What `images`, `finish` or `wanted` raised.
+    """
+
+    def read(index: int, image: ImageInput | DeferredFile) -> ReadPhoto[Result]:
+        digest = None
+        try:
+            given, name = read_content(image), called(image)
+            content = decode(given, name, max_pixels=max_pixels) if isinstance(given, Image.Image) else given
+            if digests or wanted:
+                digest = digest_of(content)
+                if wanted and not wanted(index, digest):
+                    return ReadPhoto(index, image, digest, None)
+            pixels = decode(content, name, max_pixels=max_pixels) if isinstance(content, bytes) else content
+            return ReadPhoto(index, image, digest, finish(pixels))
+        except FashionRetrievalError as error:
+            return ReadPhoto(index, image, digest, None, error)
+
+    ahead = 0 if device.type == "cpu" else _AHEAD
+    with closing(batches(read, enumerate(images), batch_size=batch_size, ahead=ahead)) as stream:
+        for batch in stream:
+            failed = None if skip else next((photo for photo in batch if photo.error), None)
+            if failed is None or failed.error is None:
+                yield batch
+                continue
+            if before := batch[: batch.index(failed)]:
+                yield before
+            raise failed.error if label is None else _labeled(failed.error, label(failed.index))
+
+
+def fetch_ahead(files: Iterable[DeferredFile], *, threads: int, ahead: int) -> Iterator[DeferredFile]:
+    """Read files before they are asked for, `threads` at a time and at most `ahead` of them; in order."""
+    waiting: deque[DeferredFile] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="files")
+    try:
+        for file in files:
+            waiting.append(DeferredFile(file.name, pool.submit(file.read).result))
+            if len(waiting) > ahead:
+                yield waiting.popleft()
+        yield from waiting
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def batches(
     function: Callable[..., Result], items: Iterable[tuple[object, ...]], *, batch_size: int, ahead: int = 0
-) -> Iterator[list[Result]]:
-    """What `function(*item)` gives for each item, in order, computed by as many threads as torch uses.
+) -> Generator[list[Result]]:
+    """What `function(*item)` returns for each item, in order, computed by as many threads as torch uses.
 
     At most `1 + ahead` batches of items are under way or held. Once the caller stops or an item fails, no further items
     are begun.
@@ -91,3 +164,9 @@ def batches(
         pool.shutdown(cancel_futures=True)
     if failure is not None:
         raise failure
+
+
+def _labeled(error: FashionRetrievalError, label: str) -> FashionRetrievalError:
+    labeled = type(error)(f"{label}: {error}")
+    labeled.__cause__ = error
+    return labeled

@@ -58,9 +58,12 @@ class Preprocessing:
         """RGB photo -> (3, h, w) float32, normalized."""
         return self.normalize(self.resize(image))
 
-    def batch(self, images: Sequence[RGB]) -> Tensor:
-        """At least one RGB photo -> (b, 3, h, w) float32, normalized."""
-        return self.normalize(torch.stack([self.resize(image) for image in images]))
+    def batch(self, levels: Sequence[Tensor], device: torch.device) -> Tensor:
+        """At least one result of `resize`, (h, w, 3) uint8 each -> (b, 3, h, w) float32 on `device`, normalized."""
+        stacked = torch.stack(list(levels))
+        if device.type == "cuda":
+            return self.normalize(stacked.pin_memory().to(device, non_blocking=True))
+        return self.normalize(stacked.to(device))
 
     def resize(self, image: RGB) -> Tensor:
         """RGB photo -> (h, w, 3) uint8.

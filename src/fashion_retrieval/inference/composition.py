@@ -13,8 +13,8 @@ from torch import Tensor
 
 from fashion_retrieval._utils.device import inference_context
 from fashion_retrieval.errors import InputError, UnsupportedError
-from fashion_retrieval.images.load import ImageInput, describe
-from fashion_retrieval.images.prefetch import pixel_batches
+from fashion_retrieval.images.inputs import ImageInput, describe
+from fashion_retrieval.images.prefetch import read_photos
 from fashion_retrieval.results import Match, Reference
 
 if TYPE_CHECKING:
@@ -80,19 +80,27 @@ class Composition:
             UnsupportedError: The image tower has no token features.
         """
         found: dict[object, Reference] = {}
-        waiting: dict[object, tuple[ImageInput, int]] = {}
+        waiting: dict[object, tuple[ImageInput, int]] = {}  # with its first place
         keys = [_key(image) for image in images]
         for index, (key, image) in enumerate(zip(keys, images, strict=True)):
             if isinstance(image, Reference):
                 found[key] = _own(image, self.encoder, index)
             else:
                 waiting.setdefault(key, (_photo(image, index), index))
-        photos = ((f"reference_image[{index}]", image) for image, index in waiting.values())
-        read = pixel_batches(photos, self.encoder.preprocessing, self.device, batch_size=batch_size)
-        with torch.inference_mode():
-            rows = (row for pixels in read for row in self.encoder.image_tokens(pixels).half().cpu().numpy())
-            for (key, (image, _)), row in zip(waiting.items(), rows, strict=True):
-                found[key] = Reference(row, self.encoder.fingerprint, describe(image))
+        places = list(waiting.values())
+        for batch in read_photos(
+            (image for image, _ in places),
+            self.encoder.preprocessing.resize,
+            batch_size=batch_size,
+            device=self.device,
+            skip=False,
+            label=lambda place: f"reference_image[{places[place][1]}]",
+        ):
+            levels = [photo.content for photo in batch if photo.content is not None]
+            with torch.inference_mode():
+                tokens = self.encoder.image_tokens(self.encoder.preprocessing.batch(levels, self.device))
+            for photo, row in zip(batch, tokens.half().cpu().numpy(), strict=True):
+                found[keys[places[photo.index][1]]] = Reference(row, self.encoder.fingerprint, describe(photo.image))
         return [found[key] for key in keys]
 
     def queries(

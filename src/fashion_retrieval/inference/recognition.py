@@ -142,9 +142,9 @@ class Recognizer:
         """RGB photos or parts of them -> (N, d) float32, L2-normalized, on the model's device."""
         rows = [torch.empty(0, self.encoder.embedding_dim, device=self.device)]
         for start in range(0, len(images), batch_size):
-            pixels = self.encoder.preprocessing.batch(images[start : start + batch_size])
+            levels = [self.encoder.preprocessing.resize(image) for image in images[start : start + batch_size]]
             with torch.inference_mode():
-                rows.append(self.encoder.encode_image(pixels.to(self.device)))
+                rows.append(self.encoder.encode_image(self.encoder.preprocessing.batch(levels, self.device)))
         return torch.cat(rows)
 
     def category_probabilities(self, embedding: Tensor, color: str, kind: str | None = None) -> Tensor:

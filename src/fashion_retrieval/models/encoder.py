@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fashion_retrieval.errors import ConfigError, FashionRetrievalError, MissingExtraError, UnsupportedError
-from fashion_retrieval.images.load import ImageInput, load_pixels
+from fashion_retrieval.images.inputs import ImageInput
+from fashion_retrieval.images.load import load_pixels
 from fashion_retrieval.images.preprocess import RGB, Preprocessing
 from fashion_retrieval.models.inference_copy import for_inference, is_convolutional
 
