@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fashion_retrieval.models.encoder import CONFIG_NAME, WEIGHTS_NAME, Encoder, build_encoder
+from fashion_retrieval.config import ENCODER_CONFIG_NAME, ENCODER_WEIGHTS_NAME
+from fashion_retrieval.models.encoder import Encoder, build_encoder
 from training.data.corpus import fashion_texts, vocabulary_words
 from training.engine.errors import one_line_errors
 from training.engine.loop import Optimization, optimize, read_settings
@@ -91,7 +92,7 @@ def main(config: Path) -> None:
     output = Path(settings.output)
     output.mkdir(parents=True, exist_ok=True)
     architecture = json.loads(Path(settings.architecture).read_text(encoding="utf-8"))
-    (output / CONFIG_NAME).write_text(json.dumps(architecture, indent=2) + "\n", encoding="utf-8")
+    (output / ENCODER_CONFIG_NAME).write_text(json.dumps(architecture, indent=2) + "\n", encoding="utf-8")
     torch.manual_seed(settings.optimization.seed)
     encoder = build_encoder(architecture, output)
     load_image_backbone(encoder)
@@ -129,7 +130,7 @@ def main(config: Path) -> None:
     with torch.inference_mode():
         cosine = (encoder.encode_text(tokens[held]) * targets[held]).sum(-1).mean()
     typer.echo(f"mean cosine to the teacher on {len(held)} held-out texts: {cosine:.4f}")
-    save_file({k: v.contiguous() for k, v in encoder.clip.state_dict().items()}, output / WEIGHTS_NAME)
+    save_file({k: v.contiguous() for k, v in encoder.clip.state_dict().items()}, output / ENCODER_WEIGHTS_NAME)
 
 
 if __name__ == "__main__":

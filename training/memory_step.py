@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fashion_retrieval.models.encoder import CONFIG_NAME
+from fashion_retrieval.config import ENCODER_CONFIG_NAME
 from fashion_retrieval.taxonomy import Taxonomy
 from training.data.texts import Vocabulary
 from training.engine.grad_cache import embed_in_parts
@@ -45,7 +45,7 @@ class Recipe:
     def __init__(self, settings: Settings, architecture: str) -> None:
         """Load the recipe's start, or make the architecture with random weights where it is not there."""
         start = Path(settings.init[0])
-        self.start = str(start) if (start / CONFIG_NAME).is_file() else architecture
+        self.start = str(start) if (start / ENCODER_CONFIG_NAME).is_file() else architecture
         self.encoder = load_encoder(start) if self.start == str(start) else random_encoder(architecture)
         self.settings = settings
         prepare_trainable(self.encoder, replace(settings, gradient_checkpointing=False))

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fashion_retrieval.config import SegmenterConfig
-from fashion_retrieval.models.segmenter import WEIGHTS_NAME, GarmentSegmenter
+from fashion_retrieval.config import SEGMENTER_WEIGHTS_NAME, SegmenterConfig
+from fashion_retrieval.models.segmenter import GarmentSegmenter
 from training.data.augment import color_jitter, draw_placement
 from training.data.pixels import (
     CLASSES,
@@ -157,7 +157,7 @@ def train(settings: Settings, sources: Sequence[tuple[int, tuple[Tensor, Tensor,
     torch.manual_seed(settings.optimization.seed)
     segmenter = GarmentSegmenter(settings.segmenter())
     if settings.init:
-        segmenter.load_state_dict(load_file(Path(settings.init) / WEIGHTS_NAME))
+        segmenter.load_state_dict(load_file(Path(settings.init) / SEGMENTER_WEIGHTS_NAME))
     else:
         load_backbone(segmenter)
     for name, parameter in segmenter.named_parameters():
@@ -219,7 +219,7 @@ def main(config: Path) -> None:
     ]
     segmenter = train(settings, sources)
     output = Path(settings.output)
-    save_file({k: v.contiguous() for k, v in segmenter.state_dict().items()}, output / WEIGHTS_NAME)
+    save_file({k: v.contiguous() for k, v in segmenter.state_dict().items()}, output / SEGMENTER_WEIGHTS_NAME)
     (output / "segmenter.json").write_text(json.dumps(asdict(segmenter.config), indent=2) + "\n", encoding="utf-8")
     typer.echo(f"segmenter written to {output}")
 

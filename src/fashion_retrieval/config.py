@@ -16,6 +16,10 @@ from fashion_retrieval.errors import ConfigError
 
 SCHEMA_VERSION = 1
 CONFIG_NAME = "fashion_retrieval.json"
+ENCODER_CONFIG_NAME = "open_clip_config.json"
+ENCODER_WEIGHTS_NAME = "open_clip_model.safetensors"
+SEGMENTER_WEIGHTS_NAME = "segmenter.safetensors"
+COMPOSER_WEIGHTS_NAME = "composer.safetensors"
 WEIGHTS_DTYPES = ("float32", "float16")
 VARIANTS = ("sum", "only_text", "only_image", "add", "agcn")
 

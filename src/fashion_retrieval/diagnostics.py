@@ -10,9 +10,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from fashion_retrieval._utils.files import sha256
+from fashion_retrieval._utils.files import verify_digests
 from fashion_retrieval.config import CONFIG_NAME, ModelConfig
-from fashion_retrieval.errors import WeightsError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -71,11 +70,8 @@ def check_files(folder: Path) -> None:
     """
     path = folder / CONFIG_NAME
     config = ModelConfig.from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
-    for name, digest in config.sha256.items():
-        file = folder / name
-        if not file.is_file() or sha256(file) != digest:
-            state = "altered" if file.is_file() else "missing"
-            raise WeightsError(f"{file} is {state}; reinstall it: pip install --force-reinstall fashion-retrieval")
+    remedy = "reinstall it: pip install --force-reinstall fashion-retrieval"
+    verify_digests(folder, config.sha256, remedy=remedy)
 
 
 def _tried(check: Callable[[], dict[str, Any]], problems: list[str]) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from fashion_retrieval.config import ENCODER_CONFIG_NAME, ENCODER_WEIGHTS_NAME
 from fashion_retrieval.errors import ConfigError, WeightsError
-from fashion_retrieval.models.encoder import CONFIG_NAME, WEIGHTS_NAME, Encoder, build_encoder
+from fashion_retrieval.models.encoder import Encoder, build_encoder
 from training.engine.files import write_whole
 
 
@@ -28,30 +29,30 @@ def load_encoder(*folders: Path, image_size: Sequence[int] = ()) -> Encoder:
         WeightsError: The weights are missing, damaged or of another architecture.
     """
     try:
-        config = json.loads((folders[0] / CONFIG_NAME).read_text(encoding="utf-8"))
+        config = json.loads((folders[0] / ENCODER_CONFIG_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{folders[0]} must be an open_clip folder, but its {CONFIG_NAME} can't be read ({error})"
+            f"{folders[0]} must be an open_clip folder, but its {ENCODER_CONFIG_NAME} can't be read ({error})"
         ) from error
     if image_size:
         config["model_cfg"]["vision_cfg"]["image_size"] = list(image_size)
         config["preprocess_cfg"]["size"] = list(image_size)
     encoder = build_encoder(config, folders[0])
-    states = [_read(folder / WEIGHTS_NAME) for folder in folders]
+    states = [_read(folder / ENCODER_WEIGHTS_NAME) for folder in folders]
     try:
         mean = {name: _mean([state[name] for state in states]) for name in states[0]}
         encoder.clip.load_state_dict(mean)
     except (KeyError, RuntimeError) as error:
         names = ", ".join(map(str, folders))
-        raise WeightsError(f"the weights of {names} don't fit {folders[0] / CONFIG_NAME} ({error})") from error
+        raise WeightsError(f"the weights of {names} don't fit {folders[0] / ENCODER_CONFIG_NAME} ({error})") from error
     return encoder
 
 
 def save_encoder(encoder: Encoder, folder: Path) -> None:
     """Write an open_clip folder; each file whole or not at all."""
     state = {name: value.detach().cpu().contiguous() for name, value in encoder.clip.state_dict().items()}
-    write_whole(folder / CONFIG_NAME, (json.dumps(encoder.config, indent=2) + "\n").encode())
-    write_whole(folder / WEIGHTS_NAME, save(state))
+    write_whole(folder / ENCODER_CONFIG_NAME, (json.dumps(encoder.config, indent=2) + "\n").encode())
+    write_whole(folder / ENCODER_WEIGHTS_NAME, save(state))
 
 
 def interpolated(start: Mapping[str, Tensor], end: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:

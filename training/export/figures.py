@@ -7,20 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fashion_retrieval.checkpoint.folder import COMPOSER_NAME, SEGMENTER_NAME
-from fashion_retrieval.config import Figure
+from fashion_retrieval.config import COMPOSER_WEIGHTS_NAME, ENCODER_WEIGHTS_NAME, SEGMENTER_WEIGHTS_NAME, Figure
 from fashion_retrieval.errors import ConfigError
-from fashion_retrieval.models.encoder import WEIGHTS_NAME
 
 Results = Mapping[str, Any]
 
 _RECOGNISING, _SEGMENTING = "zero-shot-image-classification", "image-segmentation"
 _MATCHING, _COMPOSING = "image-text-retrieval", "composed-image-retrieval"
 _WEIGHTS = {
-    "recognition": (WEIGHTS_NAME,),
-    "retrieval": (WEIGHTS_NAME,),
-    "segmentation": (WEIGHTS_NAME, SEGMENTER_NAME),
-    "protocols": (WEIGHTS_NAME, COMPOSER_NAME),
+    "recognition": (ENCODER_WEIGHTS_NAME,),
+    "retrieval": (ENCODER_WEIGHTS_NAME,),
+    "segmentation": (ENCODER_WEIGHTS_NAME, SEGMENTER_WEIGHTS_NAME),
+    "protocols": (ENCODER_WEIGHTS_NAME, COMPOSER_WEIGHTS_NAME),
 }
 """Part of a results file -> files of the weights it was measured with."""
 _GALLERIES = {"full": "all products", "split": "the split's products"}

@@ -10,20 +10,25 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from fashion_retrieval import checkpoint
-from fashion_retrieval.checkpoint.folder import COMPOSER_NAME
-from fashion_retrieval.config import CONFIG_NAME, SegmenterConfig
+from fashion_retrieval.config import (
+    COMPOSER_WEIGHTS_NAME,
+    CONFIG_NAME,
+    ENCODER_CONFIG_NAME,
+    ENCODER_WEIGHTS_NAME,
+    SEGMENTER_WEIGHTS_NAME,
+    SegmenterConfig,
+)
 from fashion_retrieval.errors import ConfigError, WeightsError
-from fashion_retrieval.models import encoder
 from fashion_retrieval.models.composer import Composer
-from fashion_retrieval.models.segmenter import WEIGHTS_NAME, GarmentSegmenter
+from fashion_retrieval.models.segmenter import GarmentSegmenter
 
 SEGMENTER_CONFIG = "segmenter.json"
 RUNTIMES = ("onnx", "openvino")
 """Folders inside a model folder, with its weights for other runtimes."""
 
-_ENCODER = (encoder.CONFIG_NAME, encoder.WEIGHTS_NAME)
-_SEGMENTER = (SEGMENTER_CONFIG, WEIGHTS_NAME)
-_COMPOSER = (CONFIG_NAME, COMPOSER_NAME)
+_ENCODER = (ENCODER_CONFIG_NAME, ENCODER_WEIGHTS_NAME)
+_SEGMENTER = (SEGMENTER_CONFIG, SEGMENTER_WEIGHTS_NAME)
+_COMPOSER = (CONFIG_NAME, COMPOSER_WEIGHTS_NAME)
 _ENDINGS = {".json", ".md", ".model", ".safetensors", ".txt"}
 """Of the files of a model folder."""
 
@@ -76,10 +81,12 @@ def load_segmenter(folder: Path) -> GarmentSegmenter:
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is not the configuration of a segmenter ({error}); train it again") from error
     try:
-        segmenter.load_state_dict(load_file(folder / WEIGHTS_NAME))
+        segmenter.load_state_dict(load_file(folder / SEGMENTER_WEIGHTS_NAME))
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
-        raise WeightsError(f"{folder / WEIGHTS_NAME} does not fit {path.name} ({reason}); train it again") from error
+        raise WeightsError(
+            f"{folder / SEGMENTER_WEIGHTS_NAME} does not fit {path.name} ({reason}); train it again"
+        ) from error
     return segmenter.eval()
 
 

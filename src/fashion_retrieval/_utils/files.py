@@ -4,16 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
+
+from fashion_retrieval.errors import WeightsError
 
 
 def sha256(path: Path) -> str:
     """Hex digest of a file's content, read piece by piece."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify_digests(
+    folder: Path, digests: Mapping[str, str], *, remedy: str, known: Mapping[str, str] | None = None
+) -> None:
+    """Compare files with the digests that they should have.
+
+    Args:
+        folder: Where they lie.
+        digests: File name -> hex SHA-256.
+        remedy: What to do about a file that differs: the end of the error's line.
+        known: Digests of files that were read already, so that these are not read again.
+
+    Raises:
+        WeightsError: A file is missing, cut off or altered.
+    """
+    for name, expected in digests.items():
+        path = folder / name
+        if not path.is_file():
+            raise WeightsError(f"expected the file {name} in {folder}, found none; {remedy}")
+        actual = (known or {}).get(name) or sha256(path)
+        if actual != expected:
+            got = f"expected sha256 {expected[:12]}…, got {actual[:12]}…"
+            raise WeightsError(f"{path} was altered or cut off: {got}; {remedy}")
 
 
 @contextmanager

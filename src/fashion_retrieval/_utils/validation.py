@@ -4,22 +4,42 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TypeVar
+from difflib import get_close_matches
+from functools import cache
+from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fashion_retrieval.errors import FashionRetrievalError
 
 T = TypeVar("T")
+Location = tuple[str | int, ...]
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 """For `pydantic.with_config` above each dataclass that is read from a file: no coercion, no unknown keys."""
+
+_EXPECTED = {
+    "bool_type": "true or false",
+    "dataclass_type": "a mapping of keys to values",
+    "dict_type": "a mapping of keys to values",
+    "finite_number": "a finite number",
+    "float_type": "a number",
+    "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "string_type": "a text",
+    "tuple_type": "a list",
+}
+_MISSING = ("missing", "missing_argument", "missing_keyword_only_argument")
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
 def validate(kind: type[T], data: Mapping[str, object], where: str, error: type[FashionRetrievalError]) -> T:
     """Build a dataclass from the parsed JSON, TOML or YAML of a file.
 
     Args:
-        kind: A dataclass with `STRICT` as its pydantic configuration; a list fits a field of tuples.
+        kind: A dataclass with `STRICT` as its pydantic configuration; a list fits a field of tuples. The
+            `pydantic.Field(description=...)` of a field says what its value must be in the error's words. A
+            `ValueError` of a validator or of `__post_init__` is a whole message: it names the key itself.
         data: Keys and values; numbers, texts, lists and mappings as JSON has them.
         where: The file, named in the error.
         error: What to raise.
@@ -27,26 +47,98 @@ def validate(kind: type[T], data: Mapping[str, object], where: str, error: type[
     Raises:
         error: One line that lists every fault with its key, what was expected and what came.
     """
+    faults: list[str] = []
+    given = _as_json(data, (), faults)
+    adapter: TypeAdapter[T] = _adapter(kind)  # type: ignore[arg-type]  # a class is hashable
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(data))
-    except (TypeError, ValueError) as problem:
-        faults = _faults(problem) if isinstance(problem, ValidationError) else [str(problem)]
-        raise error(f"{where} has {len(faults)} fault(s): {'; '.join(faults)}") from None
+        result = adapter.validate_json(json.dumps(given))
+    except ValidationError as problem:
+        faults += _faults(adapter.json_schema(ref_template="{model}"), problem, given)
+    if faults:
+        raise error(f"{where} has {len(faults)} fault(s): {'; '.join(faults)}")
+    return result
 
 
-def _faults(problem: ValidationError) -> list[str]:
-    return [_fault(item["type"], _key(item["loc"]), item["msg"], item["input"]) for item in problem.errors()]
+@cache
+def _adapter(kind: Any) -> Any:  # noqa: ANN401  # a cached function can't be generic
+    return TypeAdapter(kind)
 
 
-def _fault(kind: str, key: str, message: str, value: object) -> str:
-    if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):
-        return f"'{key}' is missing"
-    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"'{key}' is an unknown key"
-    if kind == "value_error":  # of a validator of ours, whose message is whole
+def _as_json(value: object, location: Location, faults: list[str]) -> Any:  # noqa: ANN401  # whatever JSON has
+    """A copy for `json.dumps`; a value that JSON does not have becomes a mapping, which no field of numbers accepts."""
+    if isinstance(value, Mapping):
+        owner = f"of '{_key(location)}' " if location else ""
+        faults += [f"key {key!r} {owner}must be a text, quote it" for key in value if not isinstance(key, str)]
+        return {key: _as_json(item, (*location, key), faults) for key, item in value.items() if isinstance(key, str)}
+    if isinstance(value, list | tuple):
+        return [_as_json(item, (*location, place), faults) for place, item in enumerate(value)]
+    return value if isinstance(value, str | int | float | None) else {"not JSON": repr(value)}
+
+
+def _faults(schema: dict[str, Any], problem: ValidationError, given: object) -> list[str]:
+    """One text a fault; unknown keys of one mapping share a text."""
+    unknown: dict[Location, list[str]] = {}
+    others = []
+    for item in problem.errors():
+        if item["type"] in _UNKNOWN:
+            unknown.setdefault(item["loc"][:-1], []).append(str(item["loc"][-1]))
+        else:
+            others.append(_fault(schema, item["type"], item["loc"], item["msg"], given))
+    grouped = [_unknown_keys(schema, owner, keys) for owner, keys in unknown.items()]
+    return list(dict.fromkeys(grouped + others))
+
+
+def _fault(schema: dict[str, Any], problem: str, location: Location, message: str, given: object) -> str:
+    if problem == "value_error":
         return message.removeprefix("Value error, ")
-    return f"'{key}' must be {message.removeprefix('Input should be ')}, got {value!r:.80}"
+    missing = problem in _MISSING
+    described = _EXPECTED.get(problem)
+    for end in range(1, len(location) + (not missing)):
+        if words := _node(schema, location[:end]).get("description"):
+            location, described, missing = location[:end], words, False
+            break
+    if missing:
+        return f"'{_key(location)}' is missing"
+    location, value = _reached(given, location)
+    expected = f"be {described}" if described else message.partition(" should ")[2].replace(" after validation", "")
+    return f"'{_key(location)}' must {expected or f'be right: {message}'}, got {value!r:.80}"
 
 
-def _key(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location)
+def _unknown_keys(schema: dict[str, Any], owner: Location, keys: list[str]) -> str:
+    known = sorted(_target(schema, _node(schema, owner)).get("properties", ()))
+    named = []
+    for key in sorted(keys):
+        near = get_close_matches(key, known, 1)
+        named.append(_key((*owner, key)) + (f" (did you mean {near[0]}?)" if near else ""))
+    return f"unknown keys {', '.join(named)} (known: {', '.join(known)})"
+
+
+def _reached(value: Any, location: Location) -> tuple[Location, object]:  # noqa: ANN401  # whatever JSON has
+    """The value at a location and its place; pydantic's locations may end with the name of a type."""
+    for place, step in enumerate(location):
+        try:
+            value = value[step]
+        except (KeyError, TypeError):
+            return location[:place], value
+    return location, value
+
+
+def _node(schema: dict[str, Any], location: Location) -> dict[str, Any]:
+    """What a JSON schema says of the value at a location; nothing where it says nothing."""
+    node: Any = schema
+    for step in location:
+        node = _target(schema, node)
+        node = node.get("properties", {}).get(step) or node.get("additionalProperties") or node.get("items") or {}
+        node = node if isinstance(node, dict) else {}
+    return node
+
+
+def _target(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+    """The definition of a dataclass that a node refers to, or the node itself."""
+    names = [choice["$ref"] for choice in (node, *node.get("anyOf", ())) if "$ref" in choice]
+    target: dict[str, Any] = schema["$defs"][names[0]] if names else node
+    return target
+
+
+def _key(location: Location) -> str:
+    return ".".join(map(str, location))

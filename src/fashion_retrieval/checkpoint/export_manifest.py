@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
-from fashion_retrieval._utils.files import sha256
-from fashion_retrieval.errors import ConfigError, WeightsError
+from fashion_retrieval._utils.files import verify_digests
+from fashion_retrieval.errors import ConfigError
 
 NAME = "export.json"
 RUNTIMES = ("openvino", "onnx")
@@ -84,15 +84,7 @@ class Export:
         Raises:
             WeightsError: A file is missing, cut off or altered.
         """
-        for name, expected in self.sha256.items():
-            path = folder / name
-            if not path.is_file():
-                raise WeightsError(f"expected the file {name} in {folder}, found none; export the model again")
-            if (actual := sha256(path)) != expected:
-                raise WeightsError(
-                    f"{path} was altered or cut off: expected sha256 {expected[:12]}…, got {actual[:12]}…; "
-                    "export the model again"
-                )
+        verify_digests(folder, self.sha256, remedy="export the model again")
 
 
 def choose(folder: Path, backend: str) -> str | None:

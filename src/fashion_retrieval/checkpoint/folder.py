@@ -27,20 +27,23 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fashion_retrieval._utils.files import sha256
+from fashion_retrieval._utils.files import sha256, verify_digests
 from fashion_retrieval.checkpoint.transformers_clip import open_clip_config, open_clip_weights
-from fashion_retrieval.config import CONFIG_NAME, ModelConfig
+from fashion_retrieval.config import (
+    COMPOSER_WEIGHTS_NAME,
+    CONFIG_NAME,
+    ENCODER_CONFIG_NAME,
+    ENCODER_WEIGHTS_NAME,
+    SEGMENTER_WEIGHTS_NAME,
+    ModelConfig,
+)
 from fashion_retrieval.errors import ConfigError, InputError, ModelNotFoundError, WeightsError
-from fashion_retrieval.models import encoder as encoders
 from fashion_retrieval.models.encoder import Encoder, build_encoder, upgrade_weights
 from fashion_retrieval.models.inference_copy import NoRandomWeights
 
 if TYPE_CHECKING:
     from fashion_retrieval.models.composer import Composer
     from fashion_retrieval.models.segmenter import GarmentSegmenter
-
-SEGMENTER_NAME = "segmenter.safetensors"
-COMPOSER_NAME = "composer.safetensors"
 
 _TOKENIZER_FILES = (
     "added_tokens.json",
@@ -96,7 +99,7 @@ def load(folder: Path) -> Bundle:
     config = None
     if (folder / CONFIG_NAME).is_file():
         config = ModelConfig.from_dict(_read_json(folder / CONFIG_NAME), str(folder / CONFIG_NAME))
-        _verify(folder, config.sha256)
+        verify_digests(folder, config.sha256, remedy="download the model again")
     encoder = _load_encoder(folder)
     return Bundle(
         encoder=encoder,
@@ -148,20 +151,20 @@ def save(bundle: Bundle, folder: Path) -> ModelConfig:
             (staging / name).replace(folder / name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    for name, part in ((SEGMENTER_NAME, bundle.segmenter), (COMPOSER_NAME, bundle.composer)):
+    for name, part in ((SEGMENTER_WEIGHTS_NAME, bundle.segmenter), (COMPOSER_WEIGHTS_NAME, bundle.composer)):
         if part is None:
             (folder / name).unlink(missing_ok=True)
     return config
 
 
 def _write_files(bundle: Bundle, config: ModelConfig, folder: Path) -> None:
-    _write_weights(bundle.encoder.clip, folder / encoders.WEIGHTS_NAME, config.weights_dtype)
+    _write_weights(bundle.encoder.clip, folder / ENCODER_WEIGHTS_NAME, config.weights_dtype)
     if bundle.segmenter is not None:
-        _write_weights(bundle.segmenter, folder / SEGMENTER_NAME, config.weights_dtype)
+        _write_weights(bundle.segmenter, folder / SEGMENTER_WEIGHTS_NAME, config.weights_dtype)
     if bundle.composer is not None:
-        _write_weights(bundle.composer, folder / COMPOSER_NAME, config.weights_dtype)
+        _write_weights(bundle.composer, folder / COMPOSER_WEIGHTS_NAME, config.weights_dtype)
     architecture = json.dumps(bundle.encoder.config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    (folder / encoders.CONFIG_NAME).write_bytes(architecture.encode())
+    (folder / ENCODER_CONFIG_NAME).write_bytes(architecture.encode())
     for name, content in bundle.tokenizer_files.items():
         (folder / name).write_bytes(content)
 
@@ -178,8 +181,8 @@ def _write_weights(module: nn.Module, path: Path, dtype_name: str) -> None:
 
 
 def _load_encoder(folder: Path) -> Encoder:
-    weights = folder / encoders.WEIGHTS_NAME
-    architecture = folder / encoders.CONFIG_NAME
+    weights = folder / ENCODER_WEIGHTS_NAME
+    architecture = folder / ENCODER_CONFIG_NAME
     transformers_weights = folder / "model.safetensors"
     if architecture.is_file() and weights.is_file():
         with NoRandomWeights():
@@ -203,7 +206,7 @@ def _load_segmenter(folder: Path, config: ModelConfig) -> GarmentSegmenter | Non
 
     with NoRandomWeights():
         segmenter = GarmentSegmenter(config.segmenter)
-    _fill(segmenter, _read_weights(folder / SEGMENTER_NAME), folder / SEGMENTER_NAME)
+    _fill(segmenter, _read_weights(folder / SEGMENTER_WEIGHTS_NAME), folder / SEGMENTER_WEIGHTS_NAME)
     return segmenter.eval()
 
 
@@ -220,7 +223,7 @@ def _load_composer(folder: Path, config: ModelConfig, encoder: Encoder) -> Compo
         )
     with NoRandomWeights():
         composer = Composer(config.composer)
-    _fill(composer, _read_weights(folder / COMPOSER_NAME), folder / COMPOSER_NAME)
+    _fill(composer, _read_weights(folder / COMPOSER_WEIGHTS_NAME), folder / COMPOSER_WEIGHTS_NAME)
     return composer.eval()
 
 
@@ -232,7 +235,7 @@ def _nothing_to_load(folder: Path) -> Exception:
             f"expected weights as safetensors in {folder}, found only pickled ones ({', '.join(pickles[:3])}), which "
             f"can run any code when opened; if you trust them, convert them with: {command}"
         )
-    expected = f"{encoders.CONFIG_NAME} and {encoders.WEIGHTS_NAME}, or config.json and model.safetensors"
+    expected = f"{ENCODER_CONFIG_NAME} and {ENCODER_WEIGHTS_NAME}, or config.json and model.safetensors"
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.json")):
         return ModelNotFoundError(f"expected {expected} in {folder}, found no model; check the path or the model id")
     found = ", ".join(sorted(path.name for path in folder.iterdir())[:8])
@@ -274,18 +277,6 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path} is truncated, corrupt or missing ({error}); download the model again") from error
     return state
-
-
-def _verify(folder: Path, digests: Mapping[str, str]) -> None:
-    for name, expected in digests.items():
-        path = folder / name
-        if not path.is_file():
-            raise WeightsError(f"expected the file {name} in {folder}, found none; download the model again")
-        if (actual := sha256(path)) != expected:
-            raise WeightsError(
-                f"{path} was altered or cut off: expected sha256 {expected[:12]}…, got {actual[:12]}…; "
-                "download the model again"
-            )
 
 
 def _read_json(path: Path) -> object:

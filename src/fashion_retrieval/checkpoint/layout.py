@@ -8,17 +8,21 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from fashion_retrieval._utils.files import sha256
+from fashion_retrieval._utils.files import sha256, verify_digests
 from fashion_retrieval.checkpoint.export_manifest import NAME as EXPORT_NAME
 from fashion_retrieval.checkpoint.export_manifest import RUNTIMES, Export
-from fashion_retrieval.config import CONFIG_NAME, ModelConfig
-from fashion_retrieval.errors import ConfigError, InputError, WeightsError
+from fashion_retrieval.config import (
+    COMPOSER_WEIGHTS_NAME,
+    CONFIG_NAME,
+    ENCODER_WEIGHTS_NAME,
+    SEGMENTER_WEIGHTS_NAME,
+    ModelConfig,
+)
+from fashion_retrieval.errors import ConfigError, InputError
 
-OPEN_CLIP_CONFIG = "open_clip_config.json"
-OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
 TRANSFORMERS_WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
 LAYOUTS = (
-    (OPEN_CLIP_WEIGHTS, "segmenter.safetensors", "composer.safetensors"),
+    (ENCODER_WEIGHTS_NAME, SEGMENTER_WEIGHTS_NAME, COMPOSER_WEIGHTS_NAME),
     *((name,) for name in TRANSFORMERS_WEIGHTS),
 )
 """File patterns of the weights, preferred layout first; the first pattern of each must match."""
@@ -75,13 +79,11 @@ def published_files(folder: Path) -> tuple[UploadFile, ...]:
         WeightsError: A file is missing or altered.
     """
     names = file_names(folder)
-    if OPEN_CLIP_WEIGHTS not in names:
-        raise InputError(f"{folder} holds no {OPEN_CLIP_WEIGHTS}; expected a folder written by save_pretrained")
+    if ENCODER_WEIGHTS_NAME not in names:
+        raise InputError(f"{folder} holds no {ENCODER_WEIGHTS_NAME}; expected a folder written by save_pretrained")
     found = tuple(_upload_file(folder, name) for name in matching(names, (*TEXTS, "*.safetensors")))
-    digests = {file.name: file.sha256 for file in found}
-    for name, expected in _expected_digests(folder / CONFIG_NAME).items():
-        if digests.get(name) != expected:
-            raise WeightsError(f"{folder / name} is not the file that {CONFIG_NAME} was written for; save it again")
+    read = {file.name: file.sha256 for file in found}
+    verify_digests(folder, _expected_digests(folder / CONFIG_NAME), remedy="save the model again", known=read)
     return found + tuple(_upload_file(folder, name) for name in _exported(folder))
 
 

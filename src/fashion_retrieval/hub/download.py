@@ -19,8 +19,6 @@ from fashion_retrieval._utils.hub_errors import explain_download, not_cached
 from fashion_retrieval.checkpoint.export_manifest import NAME as EXPORT_NAME
 from fashion_retrieval.checkpoint.export_manifest import RUNTIMES, Export, choose
 from fashion_retrieval.checkpoint.layout import (
-    OPEN_CLIP_CONFIG,
-    OPEN_CLIP_WEIGHTS,
     PICKLES,
     TEXTS,
     TRANSFORMERS_WEIGHTS,
@@ -28,6 +26,7 @@ from fashion_retrieval.checkpoint.layout import (
     layout_of,
     matching,
 )
+from fashion_retrieval.config import ENCODER_CONFIG_NAME, ENCODER_WEIGHTS_NAME
 from fashion_retrieval.errors import FashionRetrievalError, InputError, ModelNotFoundError, WeightsError
 
 EMBEDDED = "compact"
@@ -70,15 +69,6 @@ _MODELS = (
 def list_models() -> tuple[ModelInfo, ...]:
     """Models known to work; any other open_clip or CLIP repository of the Hub may be named as well."""
     return _MODELS
-
-
-def is_cached(model_id: str, *, cache_dir: str | Path | None = None) -> bool:
-    """Whether the model can be loaded without a network."""
-    try:
-        resolve(model_id, cache_dir=cache_dir, local_files_only=True)
-    except (ModelNotFoundError, WeightsError):
-        return False
-    return True
 
 
 def resolve(
@@ -129,7 +119,7 @@ def check_repo_id(repo_id: str) -> None:
 
 def _embedded() -> Path:
     folder = Path(str(files("fashion_retrieval").joinpath("assets", EMBEDDED)))
-    if not (folder / OPEN_CLIP_CONFIG).is_file():
+    if not (folder / ENCODER_CONFIG_NAME).is_file():
         remedy = f"pip install --force-reinstall {LIBRARY}"
         raise ModelNotFoundError(f"the embedded model is missing from this installation; reinstall it: {remedy}")
     return folder
@@ -184,7 +174,7 @@ def _from_hub(
 
 def _is_complete(names: Collection[str]) -> bool:
     """Whether cached files already hold the layout that would be chosen from the full listing."""
-    return layout_of(names) is not None and (OPEN_CLIP_WEIGHTS in names or OPEN_CLIP_CONFIG not in names)
+    return layout_of(names) is not None and (ENCODER_WEIGHTS_NAME in names or ENCODER_CONFIG_NAME not in names)
 
 
 def _listed(repo_id: str, commit: str, token: str | bool | None, *, cached: set[str]) -> set[str]:
@@ -201,7 +191,7 @@ def _listed(repo_id: str, commit: str, token: str | bool | None, *, cached: set[
 def _no_weights(repo_id: str, names: Collection[str]) -> WeightsError:
     pickles = matching(names, PICKLES)
     if not pickles:
-        expected = f"{OPEN_CLIP_WEIGHTS} or {TRANSFORMERS_WEIGHTS[0]}"
+        expected = f"{ENCODER_WEIGHTS_NAME} or {TRANSFORMERS_WEIGHTS[0]}"
         return WeightsError(f"{repo_id} has no weights that can be read; expected {expected}")
     found = f"{repo_id} has only pickled weights ({', '.join(pickles)}), which can run code and are never downloaded"
     remedy = f"hf download {repo_id} --local-dir DIR && python -m training.export convert DIR"

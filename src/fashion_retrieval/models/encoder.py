@@ -22,14 +22,13 @@ from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fashion_retrieval.config import ENCODER_CONFIG_NAME
 from fashion_retrieval.errors import ConfigError, FashionRetrievalError, MissingExtraError, UnsupportedError
 from fashion_retrieval.images.inputs import ImageInput
 from fashion_retrieval.images.load import load_pixels
 from fashion_retrieval.images.preprocess import RGB, Preprocessing
 from fashion_retrieval.models.inference_copy import for_inference, is_convolutional
 
-CONFIG_NAME = "open_clip_config.json"
-WEIGHTS_NAME = "open_clip_model.safetensors"
 _CONVOLVED = 8
 """Photos that go through a convolutional tower at a time: what its layers pass on stays in the processor's cache."""
 
@@ -89,11 +88,6 @@ class Encoder(nn.Module):
     def logit_scale(self) -> float:
         """The learned factor on the cosine (CLIP's inverse temperature)."""
         return math.exp(self.clip.logit_scale.item())
-
-    @property
-    def sigmoid_head(self) -> bool:
-        """True for models trained with SigLIP's pairwise sigmoid loss: they carry a logit bias."""
-        return getattr(self.clip, "logit_bias", None) is not None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -249,7 +243,7 @@ def build_encoder(config: Mapping[str, Any], folder: Path) -> Encoder:
         and isinstance(model.get("text_cfg"), dict)
     ):
         raise ConfigError(
-            f"{CONFIG_NAME} must hold 'model_cfg' with 'vision_cfg' and 'text_cfg'; download the model again"
+            f"{ENCODER_CONFIG_NAME} must hold 'model_cfg' with 'vision_cfg' and 'text_cfg'; download the model again"
         )
     if "multimodal_cfg" in model:
         raise UnsupportedError("expected a dual encoder, got a captioning model (CoCa); use a CLIP or SigLIP model")
@@ -267,7 +261,9 @@ def build_encoder(config: Mapping[str, Any], folder: Path) -> Encoder:
         raise
     except Exception as error:  # open_clip and timm raise any kind, AssertionError too
         expected = f"a model that open_clip {open_clip.__version__} can build"
-        raise ConfigError(f"{CONFIG_NAME} must describe {expected}, got {type(error).__name__}: {error}") from error
+        raise ConfigError(
+            f"{ENCODER_CONFIG_NAME} must describe {expected}, got {type(error).__name__}: {error}"
+        ) from error
     return encoder
 
 

@@ -18,7 +18,6 @@ from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.images.preprocess import resized
 from fashion_retrieval.results import Region
 
-WEIGHTS_NAME = "segmenter.safetensors"
 BACKGROUND, PERSON = "background", "person"
 _STRIDE = 32
 _WIDTH = 96
