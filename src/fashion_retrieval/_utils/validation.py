@@ -125,11 +125,11 @@ def _reached(value: Any, location: Location) -> tuple[Location, object]:  # noqa
 
 def _node(schema: dict[str, Any], location: Location) -> dict[str, Any]:
     """What a JSON schema says of the value at a location; nothing where it says nothing."""
-    node: Any = schema
+    node = schema
     for step in location:
-        node = _target(schema, node)
-        node = node.get("properties", {}).get(step) or node.get("additionalProperties") or node.get("items") or {}
-        node = node if isinstance(node, dict) else {}
+        owner = _target(schema, node)
+        part = owner.get("properties", {}).get(step) or owner.get("additionalProperties") or owner.get("items")
+        node = part if isinstance(part, dict) else {}
     return node
 
 
