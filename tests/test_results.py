@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fashion_retrieval import results
 from fashion_retrieval.errors import FashionRetrievalError, ImageError, InputError
 from fashion_retrieval.results import Attribute, Color, Failure, Garment, Recognition, Region, Score
 
@@ -43,7 +44,7 @@ def recognition(**changes):
     return Recognition(**(fields | changes))
 
 
-def test_report():
+def test_repr_of_results_is_a_report():
     assert repr(recognition()) == (
         "photo.jpg · 4x6 · compact · 1 garment\n1. blue shirt dress 0.93  [1 1 3 3]  long sleeve · floral · v neckline"
     )
@@ -52,7 +53,7 @@ def test_report():
     assert recognition(garments=[garment(), garment()]).__repr__().count("\n") == 2
 
 
-def test_attribute_labels():
+def test_attribute_label_is_in_words():
     assert Attribute("sleeve", "sleeveless", 0.5).label == "sleeveless"
     assert Attribute("fit", "loose", 0.5).label == "loose fit"
     assert Attribute("occasion", "garden_party", 0.5).label == "garden party"
@@ -60,14 +61,14 @@ def test_attribute_labels():
     assert Attribute("length", None, 0.5, "not_applicable").label == "length not applicable"
 
 
-def test_derived_values():
+def test_garment_and_region_derive_color_and_area():
     assert garment().color == "blue"
     assert garment(colors=()).color is None
     assert garment().area == pytest.approx(4 / 24)
     assert Region((1, 1, 3, 3), disc(), 0.5).area == pytest.approx(4 / 24)
 
 
-def test_to_dict_is_json():
+def test_recognition_to_dict_is_json():
     data = json.loads(json.dumps(recognition().to_dict()))
     assert list(data) == ["source", "width", "height", "model_id", "garments"]
     only = data["garments"][0]
@@ -102,7 +103,7 @@ def test_masks_become_coco_run_lengths(corner):
 
 
 @pytest.mark.parametrize("value", [False, True])
-def test_run_lengths_of_even_masks(value):
+def test_recognition_to_dict_of_an_even_mask_has_one_run(value):
     mask = np.full((6, 4), value)
     data = recognition(garments=(garment(mask=mask),)).to_dict(masks=True)["garments"][0]["mask"]
     assert data["counts"] == ([0, 24] if value else [24])
@@ -129,6 +130,18 @@ def test_equality_is_by_value_masks_included():
 
 def test_results_survive_pickling():
     assert pickle.loads(pickle.dumps(recognition())) == recognition()
+
+
+def test_old_spellings_work_and_warn():
+    with pytest.warns(DeprecationWarning, match="Garment.colour is now color; the old name goes in release 0.3"):
+        assert garment().colour == "blue"
+    with pytest.warns(DeprecationWarning, match="Garment.colours is now colors"):
+        assert garment().colours == garment().colors
+    fields = {name: getattr(garment(), name) for name in ("mask", "score", "category", "categories", "attributes")}
+    with pytest.warns(DeprecationWarning, match=r"Garment.__init__\(colours=\) is now colors="):
+        assert Garment((1, 1, 3, 3), kind="dress", colours=garment().colors, **fields) == garment()
+    with pytest.warns(DeprecationWarning, match="results.Colour is now results.Color"):
+        assert results.Colour is Color
 
 
 def test_results_are_frozen():

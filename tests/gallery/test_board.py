@@ -8,11 +8,11 @@ from PIL import Image, ImageColor, ImageFont
 
 from fashion_retrieval.drawing import canvas
 from fashion_retrieval.errors import InputError
-from fashion_retrieval.gallery import board
-from fashion_retrieval.gallery.board import draw_board
+from fashion_retrieval.gallery.board import _ACCENT, _DOT, _columns, draw_board
 from fashion_retrieval.gallery.differences import Change, Comparison
 from fashion_retrieval.results import Attribute, Color, Garment, Match, Recognition, Score
 from fashion_retrieval.taxonomy import Taxonomy
+from tests.support.painted import record_painted
 
 BLUE = {"category": "dress", "color": "blue", "texture": "lattice", "sleeve": "short_sleeve", "neckline": None}
 RED = {"category": "dress", "color": "red", "texture": "solid", "sleeve": "long_sleeve", "neckline": "crew"}
@@ -31,29 +31,12 @@ def photo(tmp_path):
 
 
 @pytest.fixture
-def marks(monkeypatch):
-    """Every mark painted, as (mark, (left, top, right, bottom)) in pixels."""
-    seen = []
-    paint = canvas.Painter.marks
-
-    def record(self, marks, x, y):
-        marks = list(marks)
-        for mark in marks:
-            left, top = (x + mark.x) * self.scale, (y + mark.y) * self.scale
-            if isinstance(mark, canvas.Text):
-                font = self.lettering.font(mark.size * self.scale)
-                box = self.pen.textbbox((left, top), mark.words, font=font, anchor=mark.anchor)
-            else:
-                box = (left, top, left + mark.width * self.scale, top + mark.height * self.scale)
-            seen.append((mark, box))
-        paint(self, marks, x, y)
-
-    monkeypatch.setattr(canvas.Painter, "marks", record)
-    return seen
+def painted(monkeypatch):
+    return record_painted(monkeypatch)
 
 
-def words_of(marks):
-    return [mark.words for mark, _ in marks if isinstance(mark, canvas.Text)]
+def words_of(painted):
+    return [shape.words for shape, *_ in painted if isinstance(shape, canvas.Text)]
 
 
 def many(count, photo, **fields):
@@ -135,24 +118,24 @@ def test_a_recognition_compares_by_its_largest_garment():
     )
 
 
-def test_a_board_says_what_was_asked_and_found(marks, photo):
+def test_a_board_says_what_was_asked_and_found(painted, photo):
     found = [Match("b.png", 0.834, photo(), RED), Match("c.png", -0.25, photo(), BLUE)]
     reference = Match("start.png", 1.0, photo(), BLUE)
     board = draw_board(found, reference=reference, text="red and long sleeves", caption="2 of 9 photos")
     assert board.mode == "RGB"
-    words = words_of(marks)
+    words = words_of(painted)
     for expected in ("start.png", "blue dress", "red and long sleeves", "2 of 9 photos", "b.png", "0.83", "-0.25"):
         assert expected in words
     for expected in ("1", "2", "red", "(was blue)", "long sleeve", "(was short)", "solid", "(was checked)"):
         assert words.count(expected) == 1
     assert {"as asked for", "changed besides", "as the reference"} <= set(words)
-    dots = [mark.fill for mark, _ in marks if getattr(mark, "width", 0) == board._DOT]
-    assert dots == [board._ACCENT, canvas.FAINT] + [board._ACCENT] * 2 + [canvas.FAINT]
+    dots = [shape.fill for shape, *_ in painted if getattr(shape, "width", 0) == _DOT]
+    assert dots == [_ACCENT, canvas.FAINT] + [_ACCENT] * 2 + [canvas.FAINT]
 
 
-def test_without_a_reference_results_say_what_they_are(marks, photo):
+def test_without_a_reference_results_say_what_they_are(painted, photo):
     draw_board([Match("b", 0.5, photo(), RED), Match("c", 0.4, photo())], text="something red")
-    words = words_of(marks)
+    words = words_of(painted)
     assert "red dress" in words
     assert not {"as asked for", "changed", "as the reference"} & set(words)
 
@@ -170,12 +153,12 @@ def test_photos_are_whole_and_in_their_proportions(photo):
         assert across / down == pytest.approx(width / height, rel=0.03) or min(across, down) == 1
 
 
-def test_a_photo_that_is_gone_is_an_empty_frame(marks, photo, tmp_path):
+def test_a_photo_that_is_gone_is_an_empty_frame(painted, photo, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_text("no photo")
     found = [Match(name, 0.5, path) for name, path in (("x1", None), ("x2", "/none.png"), ("x3", str(broken)))]
     draw_board(found, reference=Match("x4", 1.0, "/none.png"), text="red")
-    words = words_of(marks)
+    words = words_of(painted)
     assert words.count("photo not found") == 4
     assert {"x1", "x2", "x3", "x4"} <= set(words)
 
@@ -185,35 +168,35 @@ WORDY = {"category": "extraordinarily_long_asymmetric_hand_knitted_garment_of_un
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 6, 7, 20, 61])
-def test_nothing_overlaps_and_nothing_is_cut(marks, photo, count):
+def test_a_board_overlaps_and_cuts_nothing(painted, photo, count):
     found = many(count, photo, **RED)
     board = draw_board(found, reference=Match("r", 1.0, photo(), BLUE), text="red and long sleeves", caption="all")
-    check_apart(marks, board.size)
+    check_apart(painted, board.size)
     assert board.width <= 2300
-    assert words_of(marks).count("(was blue)") == count
-    assert ("Nothing found" in words_of(marks)) == (count == 0)
+    assert words_of(painted).count("(was blue)") == count
+    assert ("Nothing found" in words_of(painted)) == (count == 0)
 
 
 @pytest.mark.parametrize("width", [None, 320, 2000])
-def test_long_words_stay_inside(marks, photo, width):
+def test_a_board_with_long_words_keeps_them_inside(painted, photo, width):
     path = photo()
     found = [Match(LONG, 0.5, path, RED | WORDY), Match("x", 0.4, path, BLUE)]
     wish = "red, " + "and with a remarkably long list of further wishes, " * 30
     board = draw_board(found, reference=Match(LONG, 1.0, path, BLUE), text=wish, caption=LONG, width=width)
-    check_apart(marks, board.size if width != 320 else (10_000, 10_000))
+    check_apart(painted, board.size if width != 320 else (10_000, 10_000))
     assert board.width == (width or 900)
-    shown = [text for text in words_of(marks) if "..." in text]
+    shown = [text for text in words_of(painted) if "..." in text]
     assert len([text for text in shown if text.endswith("shirt.png") and text.startswith("an-extra")]) == 2
     assert any(text.startswith(("and", "with", "a ", "list", "of", "further", "remark", "long")) for text in shown)
 
 
-def check_apart(marks, size):
-    for _, (left, top, right, bottom) in marks:
+def check_apart(painted, size):
+    for _, (left, top, right, bottom), _ in painted:
         assert left > -1
         assert top > -1
         assert right < size[0] + 1
         assert bottom < size[1] + 1
-    texts = [(mark.words, box) for mark, box in marks if isinstance(mark, canvas.Text)]
+    texts = [(shape.words, box) for shape, box, _ in painted if isinstance(shape, canvas.Text)]
     for (one, a), (other, b) in combinations(texts, 2):
         assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] + 1 or b[3] <= a[1] + 1, (one, other)
 
@@ -221,43 +204,43 @@ def check_apart(marks, size):
 @pytest.mark.parametrize(
     ("count", "columns"), [(0, 1), (1, 1), (3, 3), (5, 5), (6, 3), (8, 4), (10, 5), (12, 4), (60, 8), (200, 8)]
 )
-def test_columns(count, columns):
-    assert board._columns(count) == columns
+def test_a_board_has_columns_by_its_results(count, columns):
+    assert _columns(count) == columns
 
 
-def test_more_changes_than_fit_are_counted(marks, photo):
+def test_more_changes_than_fit_are_counted(painted, photo):
     before = {group.name: group.values[0].name for group in DEFAULT.attributes} | {"category": "tee", "color": "red"}
     after = {group.name: group.values[1].name for group in DEFAULT.attributes} | {"category": "top", "color": "blue"}
     draw_board([Match("b", 0.5, photo(), after)], reference=Match("a", 1.0, photo(), before))
-    assert "+ 3 more" in words_of(marks)
+    assert "+ 3 more" in words_of(painted)
 
 
-def test_any_photo_may_be_the_reference(marks, photo):
+def test_any_photo_may_be_the_reference(painted, photo):
     path = photo("#10ff10")
     with Image.open(path) as opened:
         for reference in (path, opened, np.asarray(opened)):
             board = draw_board([], reference=reference, text="red")
             assert board.getpixel((186, 200)) == ImageColor.getrgb("#10ff10")
     draw_board([], reference=recognized(category="tee", color="blue", sleeve="sleeveless"), text="red")
-    assert {"photo.png", "street.png", "blue t-shirt"} <= set(words_of(marks))
+    assert {"photo.png", "street.png", "blue t-shirt"} <= set(words_of(painted))
 
 
-def test_other_scripts_do_not_crash(marks, photo, tmp_path):
+def test_other_scripts_do_not_crash(painted, photo, tmp_path):
     found = [Match("クール.png", 0.5, photo(), {"category": "服", "color": "赤"})]
     draw_board(found, text="it\u2019s \u201c赤い\u201d \u2013 a long, Größe\u2026")
-    assert '"??" - a long, Grosse...' in " ".join(words_of(marks))
+    assert '"??" - a long, Grosse...' in " ".join(words_of(painted))
     font = tmp_path / "font.ttf"
     font.write_bytes(ImageFont.load_default(16).font_bytes)
     draw_board(found, text="赤い", font=font)
-    assert "赤い" in words_of(marks)
+    assert "赤い" in words_of(painted)
 
 
-def test_boards_repeat(photo):
+def test_a_board_drawn_twice_is_the_same(photo):
     found = many(3, photo, **RED)
     np.testing.assert_array_equal(np.asarray(draw_board(found, text="x")), np.asarray(draw_board(found, text="x")))
 
 
-def test_refusals(photo, tmp_path):
+def test_a_board_with_too_many_results_or_a_bad_width_photo_or_font_is_refused(photo, tmp_path):
     with pytest.raises(InputError, match="at most 200 results, got 201; draw the first 200"):
         draw_board([Match("a", 0.5)] * 201)
     with pytest.raises(InputError, match="width must be at least 320 pixels, got 10"):

@@ -1,4 +1,4 @@
-"""What the pictures share: marks given in units, the letters they are written in, and the painter.
+"""What the pictures share: shapes, font metrics and the painter.
 
 A picture is laid out in units, which are pixels unless a width is asked for, and painted at any scale.
 """
@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from fashion_retrieval.errors import InputError
 
 PAGE, BACKDROP, INK, MUTED, FAINT, RULE = "#ffffff", "#f3f4f6", "#16181d", "#6b7280", "#9ca3af", "#e5e7eb"
-MARGIN, GUTTER = 36, 44
+MARGIN, GUTTER, MIN_WIDTH = 36, 44, 320
 _PLAIN = {"ß": "ss", "\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-", "\u2014": "-"}
 _TO_PLAIN = str.maketrans(_PLAIN | {"\u2026": "..."})
 
@@ -40,7 +40,7 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class Rect:
     """A filled rectangle, rounded by `radius`."""
 
     x: float
@@ -51,19 +51,26 @@ class Bar:
     radius: float
 
 
-Mark: TypeAlias = Text | Bar
+Shape: TypeAlias = Text | Rect
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """Marks from the top, and how much height they take."""
+class Box:
+    """Shapes from the top, and the height they take."""
 
-    marks: tuple[Mark, ...]
+    shapes: tuple[Shape, ...]
     height: float
 
 
-class Lettering:
-    """The font: what it can show, how wide words are, where lines break."""
+class FontMetrics:
+    """A font: which letters it has, how wide words are, where lines break.
+
+    Args:
+        path: A TrueType or OpenType file; None is Pillow's built-in font, of which only basic Latin is used.
+
+    Raises:
+        InputError: The file can't be read as a font.
+    """
 
     def __init__(self, path: str | Path | None) -> None:
         self.path = path
@@ -99,7 +106,7 @@ class Lettering:
         return lines
 
     def shorten(self, words: str, size: int, width: float) -> str:
-        """The words on one line no wider than `width` units: the middle is left out where they are longer."""
+        """The words on one line no wider than `width` units; "..." replaces the middle of longer ones."""
         words = self.clean(words)
         if self.length(words, size) <= width:
             return words
@@ -108,7 +115,7 @@ class Lettering:
         return _abridged(words, max(fits, 2))
 
     def cut(self, words: str, size: int, width: float) -> str:
-        """The words' beginning and "...", on one line no wider than `width` units."""
+        """The beginning of the words and "...", on one line no wider than `width` units."""
         words = self.clean(words)
         ends = range(len(words) + 1)
         fits = bisect_left(ends, True, key=lambda end: self.length(f"{words[:end]}...", size) > width)
@@ -124,39 +131,69 @@ class Lettering:
             yield rest
 
     def length(self, words: str, size: int) -> float:
-        """Width of the words in units, with the 2% of air that hinting may take at larger scales."""
+        """Width of the words in units, with 2% to spare, which hinting may take at larger scales."""
         return 1.02 * self.font(size).getlength(words)
 
 
 class Painter:
-    """Paints marks given in units onto a picture of another scale, with smooth edges."""
+    """Paints shapes given in units onto a picture of another scale, with smooth edges."""
 
-    def __init__(self, picture: Image.Image, scale: float, lettering: Lettering) -> None:
+    def __init__(self, picture: Image.Image, scale: float, metrics: FontMetrics) -> None:
         self.picture = picture
         self.scale = scale
-        self.lettering = lettering
+        self.metrics = metrics
         self.pen = ImageDraw.Draw(picture)
 
-    def marks(self, marks: Iterable[Mark], x: float, y: float) -> None:
-        """Paint the marks, their origin at (x, y) units."""
-        for mark in marks:
-            left, top = (x + mark.x) * self.scale, (y + mark.y) * self.scale
-            if isinstance(mark, Text):
-                font = self.lettering.font(mark.size * self.scale)
-                self.pen.text((left, top), mark.words, fill=mark.fill, font=font, anchor=mark.anchor)
+    @classmethod
+    def page(cls, size: Size, width: int | None, metrics: FontMetrics) -> Painter:
+        """A painter of an empty page: at the page's natural scale, or at a larger one if `width` is wider.
+
+        Raises:
+            InputError: The width is below 320 pixels.
+        """
+        if width is not None and width < MIN_WIDTH:
+            raise InputError(f"width must be at least {MIN_WIDTH} pixels, got {width}")
+        scale = 1.0 if width is None else max(1.0, width / size[0])
+        return cls(Image.new("RGB", to_pixels(size, scale), PAGE), scale, metrics)
+
+    def paint(self, shapes: Iterable[Shape], x: float, y: float) -> None:
+        """Paint the shapes, their origin at (x, y) units."""
+        for shape in shapes:
+            left, top = (x + shape.x) * self.scale, (y + shape.y) * self.scale
+            if isinstance(shape, Text):
+                font = self.metrics.font(shape.size * self.scale)
+                self.pen.text((left, top), shape.words, fill=shape.fill, font=font, anchor=shape.anchor)
             else:
-                shape = rounded(to_pixels((mark.width, mark.height), self.scale), mark.radius * self.scale)
-                self.picture.paste(mark.fill, (round(left), round(top)), shape)
+                size = to_pixels((shape.width, shape.height), self.scale)
+                self.picture.paste(shape.fill, (round(left), round(top)), _rounded(size, shape.radius * self.scale))
+
+    def place(self, picture: Image.Image, x: float, y: float) -> None:
+        """Paste a picture in this painter's scale at (x, y) units, with rounded corners."""
+        self.picture.paste(picture, to_pixels((x, y), self.scale), _rounded(picture.size, 10 * self.scale))
+
+    def finished(self, width: int | None) -> Image.Image:
+        """The page, `width` pixels wide."""
+        page = self.picture
+        size = (width or page.width, max(1, round(page.height * (width or page.width) / page.width)))
+        return page if size == page.size else page.resize(size, Image.Resampling.LANCZOS)
 
 
-def _abridged(words: str, kept: int) -> str:
-    """The first and last letters, `kept` in all."""
-    return f"{words[: (kept + 1) // 2]}...{words[len(words) - kept // 2 :]}"
+def framed(picture: Image.Image, frame: tuple[int, int], fill: str) -> Image.Image:
+    """The picture in the middle of a frame of `frame` pixels."""
+    page = Image.new("RGB", frame, fill)
+    page.paste(picture, ((frame[0] - picture.width) // 2, (frame[1] - picture.height) // 2))
+    return page
 
 
-def moved(mark: Mark, x: float, y: float) -> Mark:
-    """The mark, further right and down."""
-    return replace(mark, x=mark.x + x, y=mark.y + y)
+def moved(shapes: Iterable[Shape], x: float, y: float) -> tuple[Shape, ...]:
+    """The shapes, further right and down."""
+    return tuple(replace(shape, x=shape.x + x, y=shape.y + y) for shape in shapes)
+
+
+def disc(radius: float, fill: str, words: str = "", size: int = 0) -> tuple[Shape, ...]:
+    """A disc around the origin, with words in white on it."""
+    circle = Rect(-radius, -radius, 2 * radius, 2 * radius, fill, radius)
+    return (circle, Text(0, 0, words, size, PAGE, "mm")) if words else (circle,)
 
 
 def to_pixels(units: Size, scale: float) -> tuple[int, int]:
@@ -164,7 +201,12 @@ def to_pixels(units: Size, scale: float) -> tuple[int, int]:
     return max(1, round(units[0] * scale)), max(1, round(units[1] * scale))
 
 
-def rounded(size: tuple[int, int], radius: float) -> Image.Image:
+def _abridged(words: str, kept: int) -> str:
+    """The first and last letters, `kept` in all."""
+    return f"{words[: (kept + 1) // 2]}...{words[len(words) - kept // 2 :]}"
+
+
+def _rounded(size: tuple[int, int], radius: float) -> Image.Image:
     """A rounded rectangle as an L mask with smooth corners."""
     large = Image.new("L", (size[0] * 4, size[1] * 4))
     ImageDraw.Draw(large).rounded_rectangle((0, 0, large.width - 1, large.height - 1), 4 * radius, fill=255)

@@ -1,12 +1,10 @@
-"""Recognition cards: the photo with its garments outlined, beside what each of them was recognized as.
-
-A card is laid out in units, which are pixels unless a width is asked for, and painted at any scale.
-"""
+"""Cards: a photo with numbered outlines, beside what was recognized under each of them."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 
@@ -16,26 +14,25 @@ from PIL import Image, ImageChops, ImageFilter
 
 from fashion_retrieval.drawing.canvas import (
     BACKDROP,
+    FAINT,
     GUTTER,
     INK,
     MARGIN,
     MUTED,
     PAGE,
     RULE,
-    Block,
-    Lettering,
-    Mark,
+    Box,
+    FontMetrics,
+    Painter,
+    Rect,
+    Shape,
     Size,
+    Text,
+    disc,
+    framed,
     moved,
-    rounded,
     to_pixels,
 )
-from fashion_retrieval.drawing.canvas import FAINT as _FAINT
-from fashion_retrieval.drawing.canvas import Bar as _Bar
-from fashion_retrieval.drawing.canvas import Painter as _Painter
-from fashion_retrieval.drawing.canvas import Text as _Text
-from fashion_retrieval.errors import InputError
-from fashion_retrieval.results import Attribute, Color, Garment, Recognition
 
 GARMENT_COLORS = (
     *("#2563eb", "#e11d48", "#059669", "#d97706", "#7c3aed", "#0891b2"),
@@ -43,187 +40,193 @@ GARMENT_COLORS = (
 )
 """Outline, tag and chip colors of garments 1, 2, …; they repeat after the last."""
 
-MIN_WIDTH = 320
 _COLUMN, _MAX_COLUMNS = 420, 3
-_PHOTO_WIDTH, _PHOTO_HEIGHTS, _STAGE = 900, (620, 900), (320, 160)
+_PHOTO_WIDTH, _PHOTO_HEIGHTS, _FRAME = 900, (620, 900), (320, 160)
 _WIDE = 2.2
 _CHIP, _TAG = 17, 15
 _TINT, _WASH = 0.07, 0.3
 
 
-def draw_recognition(
-    recognition: Recognition, *, width: int | None = None, font: str | Path | None = None
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a card tells of one part of the photo.
+
+    Attributes:
+        title: In words.
+        probability: Of the title, in [0, 1].
+        swatches: Words and "#rrggbb" of each color.
+        bars: From the top: name, value, and the value's probability in [0, 1]; without one the value is gray.
+        mask: (H, W) bool, the size of the photo.
+        box: xyxy in pixels; where the mask is empty, the tag stands beside it.
+    """
+
+    title: str
+    probability: float
+    swatches: Sequence[tuple[str, str]]
+    bars: Sequence[tuple[str, str, float | None]]
+    mask: NDArray[np.bool_] = field(repr=False)
+    box: tuple[float, float, float, float]
+
+
+def draw_card(
+    photo: Image.Image,
+    caption: str,
+    entries: Sequence[Entry],
+    *,
+    width: int | None = None,
+    font: str | Path | None = None,
 ) -> Image.Image:
-    """The recognition card.
+    """Draw a card; `Recognition.draw` tells what the arguments mean.
 
     Args:
-        recognition: A result that still has its photo.
+        photo: RGB, the size of the masks.
+        caption: A line under the photo.
+        entries: From the top, numbered from 1.
         width: Of the card, in pixels; None is the width at which its text is easy to read, 850 to 2,400.
-        font: A TrueType or OpenType file for names in other scripts. The built-in font has only basic Latin: without
-            `font` accents are dropped and other letters become "?".
+        font: A TrueType or OpenType file; None is Pillow's built-in font.
 
     Returns:
         An RGB image; its height follows from what there is to say.
 
     Raises:
-        InputError: The result has no photo, the width is below 320, or the font can't be read.
+        InputError: The width is below 320, or the font can't be read.
     """
-    if recognition.image is None:
-        raise InputError("a card needs the photo and this Recognition has no photo; recognize the photo again")
-    if width is not None and width < MIN_WIDTH:
-        raise InputError(f"width must be at least {MIN_WIDTH} pixels, got {width}")
-    lettering = Lettering(font)
-    blocks = [_block(number, garment, lettering) for number, garment in enumerate(recognition.garments, start=1)]
-    blocks = blocks or [Block((_Text(0, 17, "No garment found", 24, MUTED, "lm"),), 34)]
-    wide = recognition.image.width > _WIDE * recognition.image.height
-    columns = _columns(blocks, 0 if wide else _PHOTO_HEIGHTS[1])
+    metrics = FontMetrics(font)
+    boxes = [_entry(number, entry, metrics) for number, entry in enumerate(entries, start=1)]
+    boxes = boxes or [Box((Text(0, 17, "No garment found", 24, MUTED, "lm"),), 34)]
+    wide = photo.width > _WIDE * photo.height
+    columns = _columns(boxes, 0 if wide else _PHOTO_HEIGHTS[1])
     panel = (len(columns) * (_COLUMN + GUTTER) - GUTTER, max(map(_height, columns)))
-    photo, stage = _stage(recognition.image.size, (max(panel[0], _PHOTO_WIDTH) if wide else _PHOTO_WIDTH, panel[1]))
-    caption = _caption(recognition, stage[0], lettering)
-    left = (stage[0], stage[1] + caption.height)
+    shown, frame = _frame(photo.size, (max(panel[0], _PHOTO_WIDTH) if wide else _PHOTO_WIDTH, panel[1]))
+    lines = metrics.wrap(caption, 15, frame[0])
+    left = (frame[0], frame[1] + 14 + 21 * len(lines))
     corner = (0, left[1] + GUTTER) if wide else (left[0] + GUTTER, 0)
     natural = (max(left[0], corner[0] + panel[0]) + 2 * MARGIN, max(left[1], corner[1] + panel[1]) + 2 * MARGIN)
-    scale = 1.0 if width is None else max(1.0, width / natural[0])
-    card = Image.new("RGB", to_pixels(natural, scale), PAGE)
-    painter = _Painter(card, scale, lettering)
-    shown = _photo(recognition.image, recognition.garments, photo, stage, painter)
-    card.paste(shown, to_pixels((MARGIN, MARGIN), scale), rounded(shown.size, 10 * scale))
-    painter.marks(caption.marks, MARGIN, MARGIN + stage[1])
+    painter = Painter.page(natural, width, metrics)
+    painter.place(_photo(photo, entries, shown, frame, painter), MARGIN, MARGIN)
+    painter.paint(_lines(lines, 0, 24, 15, MUTED), MARGIN, MARGIN + frame[1])
     for index, column in enumerate(columns):
         x = MARGIN + corner[0] + index * (_COLUMN + GUTTER)
-        painter.marks(_stack(column, GUTTER).marks, x, MARGIN + corner[1])
-    size = (width or card.width, max(1, round(card.height * (width or card.width) / card.width)))
-    return card if size == card.size else card.resize(size, Image.Resampling.LANCZOS)
+        painter.paint(_stack(column, GUTTER).shapes, x, MARGIN + corner[1])
+    return painter.finished(width)
 
 
-def _block(number: int, garment: Garment, lettering: Lettering) -> Block:
-    """A garment: chip, category and probability; its colors; its attributes."""
-    title = garment.category.name.replace("_", " ")
-    lines = lettering.wrap(title[:1].upper() + title[1:], 25, _COLUMN - 2 * _CHIP - 84)
-    head = [
-        *(moved(mark, _CHIP, _CHIP) for mark in _chip(number, _CHIP)),
-        *(_Text(2 * _CHIP + 14, _CHIP + 32 * row, line, 25, INK, "lm") for row, line in enumerate(lines)),
-        _Text(_COLUMN, _CHIP, f"{garment.category.probability:.0%}", 20, INK, "rm"),
-    ]
-    seen = [a for a in garment.attributes.values() if a.status != "not_applicable"]
-    rows = [_attribute(attribute, _garment_color(number), lettering) for attribute in seen]
-    return _stack([Block(tuple(head), 12 + 32 * len(lines)), _swatches(garment.colors, lettering), *rows])
+def _entry(number: int, entry: Entry, metrics: FontMetrics) -> Box:
+    """Chip, title and probability; colors; rows."""
+    lines = metrics.wrap(entry.title[:1].upper() + entry.title[1:], 25, _COLUMN - 2 * _CHIP - 84)
+    head = (
+        *moved(_chip(number, _CHIP), _CHIP, _CHIP),
+        *_lines(lines, 2 * _CHIP + 14, _CHIP, 25, INK, spacing=32),
+        Text(_COLUMN, _CHIP, f"{entry.probability:.0%}", 20, INK, "rm"),
+    )
+    rows = [_bar(*bar, _entry_color(number), metrics) for bar in entry.bars]
+    return _stack([Box(head, 12 + 32 * len(lines)), _swatches(entry.swatches, metrics), *rows])
 
 
-def _swatches(colors: Sequence[Color], lettering: Lettering) -> Block:
-    marks: list[Mark] = []
+def _swatches(swatches: Sequence[tuple[str, str]], metrics: FontMetrics) -> Box:
+    shapes: list[Shape] = []
     x = y = 0.0
-    for color in colors:
-        words = f"{lettering.clean(color.name)} {color.share:.0%}"
-        width = 28 + lettering.length(words, 16)
+    for words, color in swatches:
+        width = 28 + metrics.length(metrics.clean(words), 16)
         if x + width > _COLUMN:
             x, y = 0, y + 30
-        marks += [_Bar(x, y, 20, 20, "#d1d5db", 5), _Bar(x + 1, y + 1, 18, 18, color.hex, 4)]
-        marks.append(_Text(x + 28, y + 10, words, 16, INK, "lm"))
+        shapes += [Rect(x, y, 20, 20, "#d1d5db", 5), Rect(x + 1, y + 1, 18, 18, color, 4)]
+        shapes.append(Text(x + 28, y + 10, metrics.clean(words), 16, INK, "lm"))
         x += width + 18
-    return Block(tuple(marks), y + 34 if marks else 0)
+    return Box(tuple(shapes), y + 34 if shapes else 0)
 
 
-def _attribute(attribute: Attribute, color: str, lettering: Lettering) -> Block:
-    """A row: group, value, a bar as long as the probability, and the probability."""
-    value = attribute.value or attribute.status
-    names = lettering.wrap(attribute.group.replace("_", " "), 16, 96)
-    values = lettering.wrap(value.replace("_", " "), 16, 160)
-    ink = INK if attribute.value else _FAINT
-    marks: list[Mark] = [_Text(0, 13 + 21 * row, line, 16, MUTED, "lm") for row, line in enumerate(names)]
-    marks += [_Text(104, 13 + 21 * row, line, 16, ink, "lm") for row, line in enumerate(values)]
-    if attribute.value:
-        marks += [_Bar(276, 10, 92, 6, RULE, 3), _Bar(276, 10, max(6, 92 * attribute.probability), 6, color, 3)]
-        marks.append(_Text(_COLUMN, 13, f"{attribute.probability:.0%}", 16, MUTED, "rm"))
-    return Block(tuple(marks), 5 + 21 * max(len(names), len(values)))
+def _bar(name: str, value: str, probability: float | None, color: str, metrics: FontMetrics) -> Box:
+    """Name, value, a bar as long as the probability, and the probability."""
+    names, values = metrics.wrap(name, 16, 96), metrics.wrap(value, 16, 160)
+    shapes = [*_lines(names, 0, 13, 16, MUTED), *_lines(values, 104, 13, 16, FAINT if probability is None else INK)]
+    if probability is not None:
+        shapes += [Rect(276, 10, 92, 6, RULE, 3), Rect(276, 10, max(6, 92 * probability), 6, color, 3)]
+        shapes.append(Text(_COLUMN, 13, f"{probability:.0%}", 16, MUTED, "rm"))
+    return Box(tuple(shapes), 5 + 21 * max(len(names), len(values)))
 
 
-def _caption(recognition: Recognition, width: float, lettering: Lettering) -> Block:
-    facts = (recognition.source, f"{recognition.width} x {recognition.height}", recognition.model_id)
-    lines = lettering.wrap(" · ".join(filter(None, facts)), 15, width)
-    marks = [_Text(0, 24 + 21 * row, line, 15, MUTED, "lm") for row, line in enumerate(lines)]
-    return Block(tuple(marks), 14 + 21 * len(lines))
+def _lines(lines: Sequence[str], x: float, y: float, size: int, fill: str, *, spacing: float = 21) -> list[Shape]:
+    return [Text(x, y + spacing * row, line, size, fill, "lm") for row, line in enumerate(lines)]
 
 
-def _chip(number: int, radius: float) -> tuple[Mark, ...]:
-    """A numbered disc in the garment's color, around the origin."""
-    disc = _Bar(-radius, -radius, 2 * radius, 2 * radius, _garment_color(number), radius)
-    return (disc, _Text(0, 0, str(number), 18 if number < 100 else 14, PAGE, "mm"))
+def _chip(number: int, radius: float) -> tuple[Shape, ...]:
+    """A numbered disc in the entry's color, around the origin."""
+    return disc(radius, _entry_color(number), str(number), 18 if number < 100 else 14)
 
 
-def _stack(blocks: Sequence[Block], gap: float = 0) -> Block:
-    """The blocks below each other; a rule in the middle of each gap."""
-    marks: list[Mark] = []
+def _stack(boxes: Sequence[Box], gap: float = 0) -> Box:
+    """The boxes below each other; a rule in the middle of each gap."""
+    shapes: list[Shape] = []
     y = 0.0
-    for position, block in enumerate(blocks):
+    for position, box in enumerate(boxes):
         if gap and position:
-            marks.append(_Bar(0, y + gap / 2, _COLUMN, 1, RULE, 0))
+            shapes.append(Rect(0, y + gap / 2, _COLUMN, 1, RULE, 0))
             y += gap
-        marks += [moved(mark, 0, y) for mark in block.marks]
-        y += block.height
-    return Block(tuple(marks), y)
+        shapes += moved(box.shapes, 0, y)
+        y += box.height
+    return Box(tuple(shapes), y)
 
 
-def _columns(blocks: Sequence[Block], room: float) -> list[list[Block]]:
-    """The blocks in order, evenly filled into as few columns as fit into the height, up to three."""
-    heights = [block.height + GUTTER for block in blocks]
+def _columns(boxes: Sequence[Box], room: float) -> list[list[Box]]:
+    """The boxes in order, evenly filled into as few columns as fit into the height, up to three."""
+    heights = [box.height + GUTTER for box in boxes]
     limits = sorted({sum(heights[i:j]) for i in range(len(heights)) for j in range(i + 1, len(heights) + 1)})
     limits = limits[limits.index(max(heights)) :]
     for count in range(1, _MAX_COLUMNS + 1):
-        lowest = bisect_left(limits, -count, key=lambda limit: -len(_fill(blocks, limit)))
-        columns = _fill(blocks, limits[lowest])
+        lowest = bisect_left(limits, -count, key=lambda limit: -len(_fill(boxes, limit)))
+        columns = _fill(boxes, limits[lowest])
         if max(map(_height, columns)) <= room:
             break
     return columns
 
 
-def _fill(blocks: Sequence[Block], limit: float) -> list[list[Block]]:
-    columns: list[list[Block]] = [[]]
-    for block in blocks:
-        if _height([*columns[-1], block]) > limit - GUTTER:
+def _fill(boxes: Sequence[Box], limit: float) -> list[list[Box]]:
+    columns: list[list[Box]] = [[]]
+    for box in boxes:
+        if _height([*columns[-1], box]) > limit - GUTTER:
             columns.append([])
-        columns[-1].append(block)
+        columns[-1].append(box)
     return columns
 
 
-def _height(column: Sequence[Block]) -> float:
-    return sum(block.height + GUTTER for block in column) - GUTTER
+def _height(column: Sequence[Box]) -> float:
+    return sum(box.height + GUTTER for box in column) - GUTTER
 
 
-def _stage(size: tuple[int, int], room: Size) -> tuple[Size, Size]:
-    """Sizes in units of the photo, as large as the room where that is sensible, and of the place it lies on."""
+def _frame(size: tuple[int, int], room: Size) -> tuple[Size, Size]:
+    """Sizes in units of the photo, as large as the room where that is sensible, and of the frame around it."""
     width, height = size
     factor = min(room[0] / width, min(max(room[1], _PHOTO_HEIGHTS[0]), _PHOTO_HEIGHTS[1]) / height)
     photo = (width * factor, height * factor)
-    return photo, (max(photo[0], _STAGE[0]), max(photo[1], _STAGE[1]))
+    return photo, (max(photo[0], _FRAME[0]), max(photo[1], _FRAME[1]))
 
 
-def _photo(photo: Image.Image, garments: Sequence[Garment], size: Size, stage: Size, painter: _Painter) -> Image.Image:
-    """The photo in the middle of its stage, with tints, outlines and numbered tags."""
-    pixels, room = to_pixels(size, painter.scale), to_pixels(stage, painter.scale)
+def _photo(photo: Image.Image, entries: Sequence[Entry], size: Size, frame: Size, painter: Painter) -> Image.Image:
+    """The photo in the middle of its frame, with tints, outlines and numbered tags."""
+    pixels = to_pixels(size, painter.scale)
     picture = photo.convert("RGB").resize(pixels, Image.Resampling.BICUBIC, reducing_gap=3.0)
-    shapes = [_shape(garment.mask, pixels) for garment in garments]
-    covered = reduce(ImageChops.lighter, shapes, Image.new("L", pixels))
-    if shapes:
+    covers = [_cover(entry.mask, pixels) for entry in entries]
+    covered = reduce(ImageChops.lighter, covers, Image.new("L", pixels))
+    if covers:
         picture.paste(PAGE, (0, 0), covered.point(lambda value: (255 - value) * _WASH))
-    for number, shape in enumerate(shapes, start=1):
-        picture.paste(_garment_color(number), (0, 0), shape.point(lambda value: value * _TINT))
-    for number, shape in enumerate(shapes, start=1):
-        _outline(picture, shape, _garment_color(number), painter.scale)
-    corner = ((room[0] - pixels[0]) // 2, (room[1] - pixels[1]) // 2)
-    staged = Image.new("RGB", room, BACKDROP)
-    staged.paste(picture, corner)
-    pen = _Painter(staged, painter.scale, painter.lettering)
+    for number, cover in enumerate(covers, start=1):
+        picture.paste(_entry_color(number), (0, 0), cover.point(lambda value: value * _TINT))
+    for number, cover in enumerate(covers, start=1):
+        _outline(picture, cover, _entry_color(number), painter.scale)
+    whole = framed(picture, to_pixels(frame, painter.scale), BACKDROP)
+    corner = ((whole.width - pixels[0]) // 2, (whole.height - pixels[1]) // 2)
     reach = (_TAG + 2) * painter.scale
     taken = np.asarray(covered) > 127
-    wishes = [_tag_places(shape, item, reach, taken) + corner for shape, item in zip(shapes, garments, strict=True)]
-    rim = _Bar(-_TAG - 2, -_TAG - 2, 2 * _TAG + 4, 2 * _TAG + 4, PAGE, _TAG + 2)
-    for number, (x, y) in enumerate(_spread(wishes, [garment.area for garment in garments], room, reach), start=1):
-        pen.marks((rim, *_chip(number, _TAG)), x / painter.scale, y / painter.scale)
-    return staged
+    wanted = [_tag_places(cover, entry, reach, taken) + corner for cover, entry in zip(covers, entries, strict=True)]
+    pen = Painter(whole, painter.scale, painter.metrics)
+    places = _spread(wanted, [entry.mask.mean() for entry in entries], whole.size, reach)
+    for number, (x, y) in enumerate(places, start=1):
+        pen.paint((*disc(_TAG + 2, PAGE), *_chip(number, _TAG)), x / painter.scale, y / painter.scale)
+    return whole
 
 
-def _shape(mask: NDArray[np.bool_], size: tuple[int, int]) -> Image.Image:
+def _cover(mask: NDArray[np.bool_], size: tuple[int, int]) -> Image.Image:
     """The mask at another size, its outline smooth instead of stepped."""
     layer = Image.fromarray(mask).convert("L").resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
     blur = max(0.7, 0.8 * size[0] / mask.shape[1])
@@ -231,32 +234,32 @@ def _shape(mask: NDArray[np.bool_], size: tuple[int, int]) -> Image.Image:
     return soft.point(lambda value: min(max((value - 128) * 1.7 * blur + 128, 0), 255))
 
 
-def _outline(picture: Image.Image, shape: Image.Image, color: str, scale: float) -> None:
-    bounds = shape.getbbox()
+def _outline(picture: Image.Image, cover: Image.Image, color: str, scale: float) -> None:
+    bounds = cover.getbbox()
     if bounds is None:
         return
     line = max(1, round(1.5 * scale))
     pad = 3 * line
     corner = (bounds[0] - pad, bounds[1] - pad)
-    near = shape.crop((*corner, bounds[2] + pad, bounds[3] + pad))
+    near = cover.crop((*corner, bounds[2] + pad, bounds[3] + pad))
     inner, outer = near.filter(ImageFilter.MinFilter(2 * line + 1)), near.filter(ImageFilter.MaxFilter(2 * line - 1))
     halo = ImageChops.subtract(outer.filter(ImageFilter.MaxFilter(3)), inner)
     picture.paste(PAGE, corner, halo.point(lambda value: value * 0.7))
     picture.paste(color, corner, ImageChops.subtract(outer, inner))
 
 
-def _tag_places(shape: Image.Image, garment: Garment, reach: float, taken: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(N, 2) centers for a tag, best first: on the outline, high and central; beside a garment that it would hide."""
-    grown = shape.width / garment.mask.shape[1]
-    box = np.array(shape.getbbox() or [value * grown for value in garment.box], dtype=np.float64)
+def _tag_places(cover: Image.Image, entry: Entry, reach: float, taken: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(N, 2) centers for a tag, best first: on the outline, high and central; beside an area that it would hide."""
+    grown = cover.width / entry.mask.shape[1]
+    box = np.array(cover.getbbox() or [value * grown for value in entry.box], dtype=np.float64)
     center, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2
-    inside = np.pad(np.asarray(shape) > 127, 1)
+    inside = np.pad(np.asarray(cover) > 127, 1)
     core = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
     points = np.argwhere(inside[1:-1, 1:-1] & ~core)[::3, ::-1].astype(np.float64)
     if half.min() < 2 * reach or not len(points):
         sides = np.array([(0, -1), (1, 0), (-1, 0), (0, 1), (1, -1), (-1, -1), (1, 1), (-1, 1)])
         beside = center + sides * (half + reach)
-        starts, ends = (np.clip(beside + step, 0, shape.size).astype(int) for step in (-reach, reach))
+        starts, ends = (np.clip(beside + step, 0, cover.size).astype(int) for step in (-reach, reach))
         hidden = [taken[y1:y2, x1:x2].sum() for (x1, y1), (x2, y2) in zip(starts, ends, strict=True)]
         return np.asarray(beside[np.argsort(hidden, kind="stable")])
     cost = points[:, 1] - box[1] + 0.5 * np.abs(points[:, 0] - center[0])
@@ -264,15 +267,15 @@ def _tag_places(shape: Image.Image, garment: Garment, reach: float, taken: NDArr
 
 
 def _spread(
-    wishes: Sequence[NDArray[np.float64]], areas: Sequence[float], room: tuple[int, int], reach: float
+    wanted_places: Sequence[NDArray[np.float64]], areas: Sequence[float], room: tuple[int, int], reach: float
 ) -> NDArray[np.float64]:
-    """(N, 2) centers of tags inside the room and clear of each other; the smallest garments choose first."""
+    """(N, 2) centers of tags inside the room and clear of each other; the smallest areas choose first."""
     low, high = np.full(2, reach), np.array(room) - reach
     across, down = (np.arange(start, end, reach / 2) for start, end in zip(low, high, strict=True))
     grid = np.stack(np.meshgrid(across, down), axis=-1).reshape(-1, 2)
-    placed = np.full((len(wishes), 2), np.inf)
+    placed = np.full((len(wanted_places), 2), np.inf)
     for index in np.argsort(areas, kind="stable"):
-        wanted = np.clip(wishes[index], low, high)
+        wanted = np.clip(wanted_places[index], low, high)
         nearby = grid[np.argsort(np.linalg.norm(grid - wanted[0], axis=1), kind="stable")]
         places = np.concatenate((wanted, nearby))
         gaps = np.linalg.norm(places[:, None] - placed, axis=-1).min(axis=1)
@@ -281,5 +284,5 @@ def _spread(
     return placed
 
 
-def _garment_color(number: int) -> str:
+def _entry_color(number: int) -> str:
     return GARMENT_COLORS[(number - 1) % len(GARMENT_COLORS)]

@@ -20,15 +20,16 @@ from fashion_retrieval.drawing.canvas import (
     MUTED,
     PAGE,
     RULE,
-    Bar,
-    Block,
-    Lettering,
-    Mark,
+    Box,
+    FontMetrics,
     Painter,
+    Rect,
+    Shape,
     Size,
     Text,
+    disc,
+    framed,
     moved,
-    rounded,
     to_pixels,
 )
 from fashion_retrieval.errors import InputError
@@ -38,13 +39,12 @@ from fashion_retrieval.images.load import load_image
 from fashion_retrieval.results import Match, Recognition
 from fashion_retrieval.taxonomy import Taxonomy
 
-MIN_WIDTH = 320
 MOST = 200
 """At most this many results stand on a board."""
 
 _ACCENT = "#2563eb"
 _QUERY, _TILE, _GAP, _MAX_COLUMNS = 300, 208, 24, 8
-_STAGE, _QUERY_STAGE = (150, 312), (200, 450)
+_FRAME, _QUERY_FRAME = (150, 312), (200, 450)
 _WISH = ((26, 4), (21, 7), (17, 14))
 _LINE, _CHIP, _DOT, _INDENT, _MAX_ROWS = 21, 14, 8, 16, 5
 _DETAIL = 3
@@ -87,84 +87,79 @@ def draw_board(
     """
     if len(matches) > MOST:
         raise InputError(f"a board shows at most {MOST} results, got {len(matches)}; draw the first {MOST}")
-    if width is not None and width < MIN_WIDTH:
-        raise InputError(f"width must be at least {MIN_WIDTH} pixels, got {width}")
-    lettering = Lettering(font)
+    metrics = FontMetrics(font)
     comparison = Comparison(Taxonomy.load(taxonomy), reference, text)
     changes = [comparison.changes(match) for match in matches]
-    tiles = [_tile(match, found, comparison, lettering) for match, found in zip(matches, changes, strict=True)]
+    tiles = [_tile(match, found, comparison, metrics) for match, found in zip(matches, changes, strict=True)]
     photos = [_small(match) for match in matches]
-    stage = (_TILE, _stage_height(photos, _TILE, _STAGE))
+    frame = (_TILE, _frame_height(photos, _TILE, _FRAME))
     columns = _columns(len(tiles))
-    tops = _tops(tiles, columns, stage[1] + _GAP)
+    tops = _tops(tiles, columns, frame[1] + _GAP)
     asking = _reference_photo(reference)
-    asking_stage = (_QUERY, _stage_height([asking], _QUERY, _QUERY_STAGE))
-    above = 0 if reference is None else asking_stage[1]
-    panel = _panel(above, reference, text, comparison.title, _legend(changes), caption, lettering)
+    asking_frame = (_QUERY, _frame_height([asking], _QUERY, _QUERY_FRAME))
+    above = 0 if reference is None else asking_frame[1]
+    panel = _panel(above, reference, text, comparison.title, _legend(changes), caption, metrics)
     left = MARGIN + _QUERY + 2 * GUTTER
     inside = max(panel.height, tops[-1] - _GAP)
     natural = (left + max(columns, 2) * (_TILE + _GAP) - _GAP + MARGIN, inside + 2 * MARGIN)
-    scale = 1.0 if width is None else max(1.0, width / natural[0])
-    painter = Painter(Image.new("RGB", to_pixels(natural, scale), PAGE), scale, lettering)
-    painter.marks([*panel.marks, Bar(_QUERY + GUTTER, 0, 1, inside, RULE, 0)], MARGIN, MARGIN)
+    painter = Painter.page(natural, width, metrics)
+    painter.paint([*panel.shapes, Rect(_QUERY + GUTTER, 0, 1, inside, RULE, 0)], MARGIN, MARGIN)
     if reference is not None:
-        _show(painter, asking, (MARGIN, MARGIN), asking_stage)
+        _show(painter, asking, (MARGIN, MARGIN), asking_frame)
     if not tiles:
-        painter.marks([Text(0, 17, "Nothing found", 24, MUTED, "lm")], left, MARGIN)
+        painter.paint([Text(0, 17, "Nothing found", 24, MUTED, "lm")], left, MARGIN)
     for index, (tile, photo) in enumerate(zip(tiles, photos, strict=True)):
         corner = (left + index % columns * (_TILE + _GAP), MARGIN + tops[index // columns])
-        _show(painter, photo, corner, stage)
-        painter.marks((moved(mark, 0, stage[1]) for mark in tile.marks), *corner)
-        painter.marks(_chip(index + 1), *corner)
-    board = painter.picture
-    size = (width or board.width, max(1, round(board.height * (width or board.width) / board.width)))
-    return board if size == board.size else board.resize(size, Image.Resampling.LANCZOS)
+        _show(painter, photo, corner, frame)
+        painter.paint(tile.shapes, corner[0], corner[1] + frame[1])
+        painter.paint(_chip(index + 1), *corner)
+    return painter.finished(width)
 
 
 class _Writer:
     """Writes paragraphs below each other."""
 
-    def __init__(self, lettering: Lettering, width: float, y: float = 0) -> None:
-        self.lettering = lettering
+    def __init__(self, metrics: FontMetrics, width: float, y: float = 0) -> None:
+        self.metrics = metrics
         self.width = width
         self.y = y
-        self.marks: list[Mark] = []
+        self.shapes: list[Shape] = []
 
     def write(self, words: str, size: int, fill: str, *, most: int = 1, indent: float = 0) -> None:
         """A paragraph of at most `most` lines; what is longer ends in dots."""
-        lines = self.lettering.wrap(words, size, self.width - indent)
+        lines = self.metrics.wrap(words, size, self.width - indent)
         if len(lines) > most:
             rest = " ".join(lines[most - 1 :])
-            lines = [*lines[: most - 1], self.lettering.cut(rest, size, self.width - indent)]
+            lines = [*lines[: most - 1], self.metrics.cut(rest, size, self.width - indent)]
         for line in lines:
             self.y += 1.4 * size
-            self.marks.append(Text(indent, self.y - 0.7 * size, line, size, fill, "lm"))
+            self.shapes.append(Text(indent, self.y - 0.7 * size, line, size, fill, "lm"))
 
     def dotted(self, change: Change) -> None:
         """A change behind its dot; what it was stands in brackets, on the same line where there is room."""
         ink, dot = (INK, _ACCENT) if change.asked else (MUTED, FAINT)
-        self.marks.append(Bar(0, self.y + (_LINE - _DOT) / 2, _DOT, _DOT, dot, _DOT / 2))
+        self.shapes.append(Rect(0, self.y + (_LINE - _DOT) / 2, _DOT, _DOT, dot, _DOT / 2))
         self.write(change.label, 15, ink, most=2, indent=_INDENT)
         if change.was:
-            was, last = f"(was {change.was})", self.marks[-1]
-            end = last.x + self.lettering.length(last.words, 15) + 5 if isinstance(last, Text) else self.width
-            if end + self.lettering.length(self.lettering.clean(was), 15) <= self.width:
-                self.marks.append(Text(end, self.y - 0.7 * 15, self.lettering.clean(was), 15, FAINT, "lm"))
+            was, last = f"(was {change.was})", self.shapes[-1]
+            end = last.x + self.metrics.length(last.words, 15) + 5 if isinstance(last, Text) else self.width
+            if end + self.metrics.length(self.metrics.clean(was), 15) <= self.width:
+                self.shapes.append(Text(end, self.y - 0.7 * 15, self.metrics.clean(was), 15, FAINT, "lm"))
             else:
                 self.write(was, 15, FAINT, most=2, indent=_INDENT)
 
-    def block(self) -> Block:
+    def block(self) -> Box:
         """What was written."""
-        return Block(tuple(self.marks), self.y)
+        return Box(tuple(self.shapes), self.y)
 
 
-def _tile(match: Match, changes: Sequence[Change] | None, comparison: Comparison, lettering: Lettering) -> Block:
+def _tile(match: Match, changes: Sequence[Change] | None, comparison: Comparison, metrics: FontMetrics) -> Box:
     """What stands below a result's photo: id and score, and what changed or what it is."""
-    writer = _Writer(lettering, _TILE, 10)
+    writer = _Writer(metrics, _TILE, 10)
     score = f"{match.score:.2f}"
-    room = _TILE - lettering.length(score, 16) - 12
-    writer.marks.append(Text(_TILE, 10 + _LINE / 2, score, 16, INK, "rm"))
-    writer.marks.append(Text(0, 10 + _LINE / 2, lettering.shorten(match.id, 15, room), 15, MUTED, "lm"))
+    room = _TILE - metrics.length(score, 16) - 12
+    writer.shapes.append(Text(_TILE, 10 + _LINE / 2, score, 16, INK, "rm"))
+    writer.shapes.append(Text(0, 10 + _LINE / 2, metrics.shorten(match.id, 15, room), 15, MUTED, "lm"))
     writer.y += _LINE + 4
     if changes is None:
         title = comparison.title_of(match)
@@ -186,21 +181,21 @@ def _panel(
     title: str,
     legend: Sequence[Change],
     caption: str | None,
-    lettering: Lettering,
-) -> Block:
+    metrics: FontMetrics,
+) -> Box:
     """What stands below the photo of the query: its name, the wish, what the dots mean, the caption."""
-    writer = _Writer(lettering, _QUERY, above)
+    writer = _Writer(metrics, _QUERY, above)
     if reference is not None:
         writer.y += 10
         name = _name(reference)
         if name:
-            writer.marks.append(Text(0, writer.y + _LINE / 2, lettering.shorten(name, 15, _QUERY), 15, MUTED, "lm"))
+            writer.shapes.append(Text(0, writer.y + _LINE / 2, metrics.shorten(name, 15, _QUERY), 15, MUTED, "lm"))
             writer.y += _LINE + 2
         if title:
             writer.write(title, 15, INK, most=2)
         writer.y += 20 if text else 0
     if text:
-        size, most = next((item for item in _WISH if len(lettering.wrap(text, item[0], _QUERY)) <= item[1]), _WISH[-1])
+        size, most = next((item for item in _WISH if len(metrics.wrap(text, item[0], _QUERY)) <= item[1]), _WISH[-1])
         writer.write(text, size, INK, most=most)
     for item in legend:
         writer.y += 22 if item is legend[0] else 0
@@ -238,11 +233,11 @@ def _small(match: Match) -> Image.Image | None:
         photo = load_image(match.photo)
     except InputError:
         return None
-    photo.thumbnail((_DETAIL * _TILE, _DETAIL * _STAGE[1]), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    photo.thumbnail((_DETAIL * _TILE, _DETAIL * _FRAME[1]), Image.Resampling.LANCZOS, reducing_gap=3.0)
     return photo
 
 
-def _stage_height(photos: Sequence[Image.Image | None], width: float, limits: Size) -> float:
+def _frame_height(photos: Sequence[Image.Image | None], width: float, limits: Size) -> float:
     """Height of the place that most photos fill, in units, within limits."""
     shapes = [photo.height / photo.width for photo in photos if photo]
     return min(max(width * median(shapes or [4 / 3]), limits[0]), limits[1])
@@ -257,7 +252,7 @@ def _columns(count: int) -> int:
     return min(best, _MAX_COLUMNS)
 
 
-def _tops(tiles: Sequence[Block], columns: int, above: float) -> list[float]:
+def _tops(tiles: Sequence[Box], columns: int, above: float) -> list[float]:
     """Where each row begins, and where one more would."""
     tops = [0.0]
     for start in range(0, len(tiles), columns):
@@ -265,26 +260,22 @@ def _tops(tiles: Sequence[Block], columns: int, above: float) -> list[float]:
     return tops
 
 
-def _show(painter: Painter, photo: Image.Image | None, corner: Size, stage: Size) -> None:
-    """The photo in the middle of its stage, whole and in its proportions; without one, an empty frame."""
-    frame = Bar(-1, -1, stage[0] + 2, stage[1] + 2, RULE, 11)
-    painter.marks([frame, Bar(0, 0, *stage, BACKDROP, 10)], *corner)
+def _show(painter: Painter, photo: Image.Image | None, corner: Size, frame: Size) -> None:
+    """The photo in the middle of its frame, whole and in its proportions; without one, an empty frame."""
+    border = Rect(-1, -1, frame[0] + 2, frame[1] + 2, RULE, 11)
+    painter.paint([border, Rect(0, 0, *frame, BACKDROP, 10)], *corner)
     if photo is None:
-        painter.marks([Text(stage[0] / 2, stage[1] / 2, "photo not found", 15, FAINT, "mm")], *corner)
+        painter.paint([Text(frame[0] / 2, frame[1] / 2, "photo not found", 15, FAINT, "mm")], *corner)
         return
-    room = to_pixels(stage, painter.scale)
+    room = to_pixels(frame, painter.scale)
     factor = min(room[0] / photo.width, room[1] / photo.height)
-    shown = photo.convert("RGB").resize(
-        to_pixels((photo.width, photo.height), factor), Image.Resampling.LANCZOS, reducing_gap=3.0
-    )
+    size = to_pixels((photo.width, photo.height), factor)
+    shown = photo.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     corners = np.asarray(shown)[[0, 0, -1, -1], [0, -1, 0, -1]]
-    staged = Image.new("RGB", room, PAGE if corners.min() >= _STUDIO else BACKDROP)
-    staged.paste(shown, ((room[0] - shown.width) // 2, (room[1] - shown.height) // 2))
-    painter.picture.paste(staged, to_pixels(corner, painter.scale), rounded(room, 10 * painter.scale))
+    painter.place(framed(shown, room, PAGE if corners.min() >= _STUDIO else BACKDROP), *corner)
 
 
-def _chip(rank: int) -> tuple[Mark, ...]:
+def _chip(rank: int) -> tuple[Shape, ...]:
     """The rank on a disc in the corner of the photo."""
-    center = 10 + _CHIP
-    rim, disc = (Bar(center - r, center - r, 2 * r, 2 * r, f, r) for r, f in ((_CHIP + 2, PAGE), (_CHIP, INK)))
-    return rim, disc, Text(center, center, str(rank), 16 if rank < 100 else 12, PAGE, "mm")
+    shapes = (*disc(_CHIP + 2, PAGE), *disc(_CHIP, INK, str(rank), 16 if rank < 100 else 12))
+    return moved(shapes, 10 + _CHIP, 10 + _CHIP)

@@ -1,0 +1,31 @@
+"""Results: frozen, validated dataclasses that become JSON, text and pictures."""
+
+from fashion_retrieval._utils.deprecation import warn_renamed
+from fashion_retrieval.results.recognition import Garment, Recognition, Region, Segmenter
+from fashion_retrieval.results.retrieval import Encoded, Failure, Match, Reference
+from fashion_retrieval.results.values import Attribute, Box, Color, Mask, Scalar, Score, Status
+
+__all__ = [
+    "Attribute",
+    "Box",
+    "Color",
+    "Encoded",
+    "Failure",
+    "Garment",
+    "Mask",
+    "Match",
+    "Recognition",
+    "Reference",
+    "Region",
+    "Scalar",
+    "Score",
+    "Segmenter",
+    "Status",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name != "Colour":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warn_renamed("results.Colour", "results.Color")
+    return Color

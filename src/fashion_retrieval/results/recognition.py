@@ -1,0 +1,239 @@
+"""What is in a photo: regions, garments, recognitions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fashion_retrieval._utils.deprecation import accept_old_keywords, renamed_attribute
+from fashion_retrieval.errors import InputError
+from fashion_retrieval.results.values import Attribute, Box, Color, Mask, Score, assign, checked_fraction, jsonable
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from fashion_retrieval.drawing.card import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Where a garment is: what a segmenter returns.
+
+    Attributes:
+        box: xyxy in pixels, inside the photo, not empty.
+        mask: (H, W) bool, the size of the photo.
+        score: The segmenter's confidence, in [0, 1].
+        kind: The segmenter's class label ("dress"), or None.
+    """
+
+    box: Box
+    mask: Mask = field(repr=False)
+    score: float
+    kind: str | None = None
+
+    def __post_init__(self) -> None:
+        owner, mask = type(self).__name__, self.mask
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.ndim != 2:
+            got = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
+            raise InputError(f"{owner}.mask must be an (H, W) bool array, got {got}")
+        height, width = mask.shape
+        box = tuple(float(value) for value in self.box)
+        if len(box) != 4 or not (0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height):
+            raise InputError(f"{owner}.box must be x1 y1 x2 y2 inside the {width}x{height} photo, got {box}")
+        assign(self, "box", box)
+        assign(self, "score", checked_fraction(self, "score", self.score))
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        names = [item.name for item in fields(self) if item.name != "mask"]
+        same = all(getattr(self, name) == getattr(other, name) for name in names)
+        return same and np.array_equal(self.mask, other.mask)
+
+    @property
+    def area(self) -> float:
+        """Share of the photo under the mask, in [0, 1]."""
+        return float(self.mask.mean())
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """A segmenter: `GarmentSegmenter`, `SegmentAnythingSegmenter`, or your own."""
+
+    def segment(self, image: Image.Image, boxes: NDArray[np.float32] | None = None) -> list[Region]:
+        """Find the garments of an RGB photo.
+
+        Args:
+            image: RGB.
+            boxes: (N, 4) float32, xyxy in pixels: one region is returned for each.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
+class Garment(Region):
+    """A region and what it was recognized as.
+
+    Attributes:
+        category: The most probable category.
+        categories: The `top_k` most probable categories, best first; the first is `category`.
+        attributes: Attributes by group name, in the taxonomy's order.
+        colors: Largest share first.
+    """
+
+    category: Score
+    categories: tuple[Score, ...]
+    attributes: dict[str, Attribute]
+    colors: tuple[Color, ...]
+
+    colour = renamed_attribute("colour", "color")
+    colours = renamed_attribute("colours", "colors")
+
+    def __post_init__(self) -> None:
+        Region.__post_init__(self)
+        assign(self, "categories", tuple(self.categories))
+        assign(self, "colors", tuple(self.colors))
+        if not self.categories or self.categories[0] != self.category:
+            raise InputError(f"Garment.categories must start with the category, {self.category.name!r}")
+        _check_descending("Garment.categories", [score.probability for score in self.categories])
+        _check_descending("Garment.colors", [color.share for color in self.colors])
+        for name, attribute in self.attributes.items():
+            if attribute.group != name:
+                raise InputError(f"Garment.attributes[{name!r}] must be of that group, got {attribute.group!r}")
+
+    def __str__(self) -> str:
+        words = [a.label for a in self.attributes.values() if a.status == "visible"]
+        box = " ".join(f"{value:.0f}" for value in self.box)
+        return f"{self.title} {self.category.probability:.2f}  [{box}]  {' · '.join(words)}".rstrip()
+
+    def __repr__(self) -> str:
+        return f"Garment({self})"
+
+    @property
+    def color(self) -> str | None:
+        """Name of the largest color, or None."""
+        return self.colors[0].name if self.colors else None
+
+    @property
+    def title(self) -> str:
+        """Color and category in words: "blue shirt dress"."""
+        return " ".join(filter(None, (self.color, self.category.name.replace("_", " "))))
+
+    def to_dict(self, masks: bool = False) -> dict[str, Any]:
+        """JSON-ready dict; numbers are rounded to six decimals.
+
+        Args:
+            masks: Add the mask as COCO's uncompressed RLE: `{"size": [h, w], "counts": [...]}`; runs go down the
+                columns, the first counts pixels outside the mask.
+        """
+        names = [item.name for item in fields(self) if item.name != "mask"]
+        plain = {name: jsonable(getattr(self, name)) for name in (*names, "color", "area")}
+        return plain | ({"mask": _run_lengths(self.mask)} if masks else {})
+
+
+Garment.__init__ = accept_old_keywords(colours="colors")(Garment.__init__)  # type: ignore[method-assign]
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """What is in one photo.
+
+    Attributes:
+        width, height: Of the upright photo, in pixels.
+        garments: In the order of their regions; may be empty.
+        model_id: The model that recognized it.
+        source: A short name of the photo (its file name), or None.
+        image: The upright RGB photo, which `draw` needs, or None. It takes 3 bytes a pixel of memory, and each
+            garment's mask 1 byte a pixel: keep `to_dict()` of many results rather than the results.
+    """
+
+    width: int
+    height: int
+    garments: tuple[Garment, ...]
+    model_id: str
+    source: str | None = None
+    image: Image.Image | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        assign(self, "garments", tuple(self.garments))
+        for index, garment in enumerate(self.garments):
+            if garment.mask.shape != (self.height, self.width):
+                wanted = f"the photo's shape {(self.height, self.width)}"
+                raise InputError(f"Recognition.garments[{index}].mask must have {wanted}, got {garment.mask.shape}")
+        if self.image is not None and self.image.size != (self.width, self.height):
+            raise InputError(f"Recognition.image must be {self.width}x{self.height}, got {self.image.size}")
+
+    def __repr__(self) -> str:
+        count = f"{len(self.garments) or 'no'} garment{'' if len(self.garments) == 1 else 's'}"
+        lines = [f"{self.source or 'photo'} · {self.width}x{self.height} · {self.model_id} · {count}"]
+        lines += [f"{number}. {garment}" for number, garment in enumerate(self.garments, start=1)]
+        return "\n".join(lines)
+
+    def to_dict(self, masks: bool = False) -> dict[str, Any]:
+        """JSON-ready dict, without the photo; `masks` adds the masks (see `Garment.to_dict`)."""
+        plain = {name: getattr(self, name) for name in ("source", "width", "height", "model_id")}
+        return plain | {"garments": [garment.to_dict(masks) for garment in self.garments]}
+
+    def draw(self, *, width: int | None = None, font: str | Path | None = None) -> Image.Image:
+        """The recognition card: the photo with its outlines beside one block per garment.
+
+        Args:
+            width: Of the card, in pixels; None is the width at which its text is easy to read, 850 to 2,400.
+            font: A TrueType or OpenType file for names in other scripts. The built-in font has only basic Latin:
+                without `font` accents are dropped and other letters become "?".
+
+        Returns:
+            An RGB image; its height follows from what there is to say.
+
+        Raises:
+            InputError: The result has no photo, the width is below 320, or the font can't be read.
+        """
+        from fashion_retrieval.drawing.card import draw_card
+
+        if self.image is None:
+            raise InputError("a card needs the photo and this Recognition has no photo; recognize the photo again")
+        facts = (self.source, f"{self.width} x {self.height}", self.model_id)
+        entries = [_card_entry(garment) for garment in self.garments]
+        return draw_card(self.image, " · ".join(filter(None, facts)), entries, width=width, font=font)
+
+    def _repr_png_(self) -> bytes | None:
+        if self.image is None:
+            return None
+        buffer = BytesIO()
+        self.draw().save(buffer, format="PNG")
+        return buffer.getvalue()
+
+
+def _card_entry(garment: Garment) -> Entry:
+    from fashion_retrieval.drawing.card import Entry
+
+    shown = [a for a in garment.attributes.values() if a.status != "not_applicable"]
+    return Entry(
+        title=_words(garment.category.name),
+        probability=garment.category.probability,
+        swatches=[(f"{color.name} {color.share:.0%}", color.hex) for color in garment.colors],
+        bars=[(_words(a.group), _words(a.value or a.status), a.probability if a.value else None) for a in shown],
+        mask=garment.mask,
+        box=garment.box,
+    )
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _check_descending(name: str, numbers: list[float]) -> None:
+    if numbers != sorted(numbers, reverse=True):
+        raise InputError(f"{name} must be in falling order, got {numbers}")
+
+
+def _run_lengths(mask: Mask) -> dict[str, list[int]]:
+    pixels = mask.ravel(order="F")
+    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
+    counts = np.diff(np.concatenate(([0], changes, [pixels.size]))).tolist()
+    return {"size": list(mask.shape), "counts": ([0] if pixels.size and pixels[0] else []) + counts}

@@ -1,0 +1,107 @@
+"""What encoding and searching return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fashion_retrieval.errors import FashionRetrievalError, InputError
+from fashion_retrieval.results.values import ROUNDING, Attribute, Plain, Scalar, assign
+
+
+@dataclass(frozen=True, slots=True)
+class Failure(Plain):
+    """A photo that could not be read.
+
+    Attributes:
+        index: Its position among the photos given, from 0.
+        source: A short name of the photo.
+        error: Why.
+    """
+
+    index: int
+    source: str
+    error: FashionRetrievalError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """One photo of `FashionModel.encode_iter`.
+
+    Attributes:
+        index: Its position among the photos given, from 0.
+        embedding: (D,) float32, L2-normalized; or why there is none.
+        digest: SHA-256 of its file, in hex; of a photo without a file, of its size and pixels. None where the file
+            can't be read.
+    """
+
+    index: int
+    embedding: NDArray[np.float32] | Failure
+    digest: str | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """An encoded reference photo: `FashionModel.compose` takes it in place of the photo, any number of times.
+
+    Attributes:
+        tokens: (1 + k, D) float16 token features, the pooled embedding first.
+        fingerprint: Of the encoder that made them; no other can use them.
+        source: A short name of the photo, or None.
+    """
+
+    tokens: NDArray[np.float16] = field(repr=False)
+    fingerprint: str
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.tokens.ndim != 2 or len(self.tokens) < 1 or self.tokens.dtype != np.float16:
+            got = f"{self.tokens.dtype} {self.tokens.shape}"
+            raise InputError(f"Reference.tokens must be (1 + k, D) float16, got {got}; make it with model.reference")
+
+    @property
+    def embedding(self) -> NDArray[np.float32]:
+        """The photo's own embedding, (D,) float32, L2-normalized."""
+        pooled = self.tokens[0].astype(np.float32)
+        return np.asarray(pooled / np.linalg.norm(pooled), dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Match(Plain):
+    """A photo of a gallery and its similarity to the query.
+
+    Attributes:
+        id: Its name in the gallery.
+        score: Cosine to the query, in [-1, 1].
+        photo: The path or URI it was added from, or None.
+        fields: Values by field name; None where the gallery has none.
+    """
+
+    id: str
+    score: float
+    photo: str | None = None
+    fields: dict[str, Scalar | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.id, str) or not self.id:
+            raise InputError(f"Match.id must be a text that is not empty, got {self.id!r}")
+        score = float(self.score)
+        if not -1 - ROUNDING <= score <= 1 + ROUNDING:
+            raise InputError(f"Match.score must be a cosine in [-1, 1], got {score}")
+        for name, value in self.fields.items():
+            if value is not None and not isinstance(value, Scalar):
+                kinds = "a text, number, bool or None"
+                raise InputError(f"Match.fields[{name!r}] must be {kinds}, got {type(value).__name__}")
+        assign(self, "score", min(max(score, -1.0), 1.0))
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Its fields in words, without category and color: "long sleeve", "price 20"."""
+        known = {n: v for n, v in self.fields.items() if v is not None and n not in ("category", "color")}
+        return tuple(Attribute(n, v, 1.0).label if isinstance(v, str) else f"{n} {v}" for n, v in known.items())
+
+    def __repr__(self) -> str:
+        known = (f"{name}: {value}" for name, value in self.fields.items() if value is not None)
+        return f"Match({' · '.join([f'{self.id} {self.score:.3f}', *known])})"
