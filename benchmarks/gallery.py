@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from fashion_retrieval.gallery.engines.base import Row, Settings
-from fashion_retrieval.gallery.gallery import Gallery, _engine_for
+from fashion_retrieval.gallery.gallery import Gallery, _store_for
 from fashion_retrieval.model import FashionModel
 
 Vectors = NDArray[np.float32]
@@ -100,7 +100,7 @@ def fill(gallery: Gallery, vectors: Vectors, groups: NDArray[np.int64]) -> None:
         numbers = range(start, min(start + BATCH, len(vectors)))
         fields = [{"group": int(groups[number])} for number in numbers]
         rows = [Row(str(n), vectors[n], f"{n:064x}", None, dict(f)) for n, f in zip(numbers, fields, strict=True)]
-        gallery._engine.write(rows)
+        gallery._store.write(rows)
 
 
 def run(photos: int, dim: int, queries: int, uri: str) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def run(photos: int, dim: int, queries: int, uri: str) -> dict[str, Any]:
     everything = np.arange(photos)
 
     model = cast(FashionModel, Vectorless(dim))
-    kind = _engine_for(uri)
+    kind = _store_for(uri)
     settings = Settings("none", model.fingerprint, dim, None, {"group": "int"})
     with Gallery(kind.create(uri, settings), model) as gallery:
         before, start = resident(), time.perf_counter()

@@ -45,6 +45,7 @@ class FashionModel:
 
     Attributes:
         model_id: What it was loaded as.
+        revision: The commit of its Hub repository; None where it comes from elsewhere.
         encoder: The open_clip model with its tokenizer and preprocessing.
         config: What the model's own files say of it.
         device: Where it runs.
@@ -52,9 +53,16 @@ class FashionModel:
     """
 
     def __init__(
-        self, bundle: Bundle, *, model_id: str, device: str | torch.device = "auto", dtype: str = "auto"
+        self,
+        bundle: Bundle,
+        *,
+        model_id: str,
+        device: str | torch.device = "auto",
+        dtype: str = "auto",
+        revision: str | None = None,
     ) -> None:
         self.model_id = model_id
+        self.revision = revision
         self.config = bundle.config or ModelConfig(name=model_id)
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(dtype, self.device)
@@ -110,7 +118,9 @@ class FashionModel:
         from fashion_retrieval.checkpoint.folder import load
 
         bundle, dtype = attach(load(folder), folder, backend=backend, device=device, dtype=dtype)
-        return cls(bundle, model_id=str(id_or_path), device=device, dtype=dtype)
+        from_hub = folder.parent.name == "snapshots" and not Path(id_or_path).expanduser().is_dir()
+        commit = folder.name if from_hub else None
+        return cls(bundle, model_id=str(id_or_path), device=device, dtype=dtype, revision=commit)
 
     def __repr__(self) -> str:
         height, width = self.encoder.image_size

@@ -12,7 +12,7 @@ import torch
 from fashion_retrieval import gallery as gallery_module
 from fashion_retrieval.errors import GalleryError, ImageError, InputError, MissingExtraError
 from fashion_retrieval.gallery.engines.base import Settings
-from fashion_retrieval.gallery.engines.lancedb import LanceEngine
+from fashion_retrieval.gallery.engines.lancedb import LanceStore
 from fashion_retrieval.gallery.gallery import AddReport, Gallery
 from fashion_retrieval.model import FashionModel
 from tests.support.galleries import milvus_address
@@ -82,7 +82,7 @@ def test_damaged(tmp_path, model):
 def test_newer_version(tmp_path, model):
     settings = Settings(model.model_id, model.fingerprint, model.embedding_dim, None, {}, schema_version=2)
     with pytest.raises(GalleryError, match="must have schema version 1, got 2; upgrade"):
-        LanceEngine.create(str(tmp_path / "g"), settings)
+        LanceStore.create(str(tmp_path / "g"), settings)
     refused(GalleryError, "must have schema version 1, got 2", Gallery.open, tmp_path / "g", model)
 
 

@@ -1,4 +1,4 @@
-"""One filter language: what it reads, what it refuses, and that both engines answer like a plain Python filter."""
+"""One filter language: what it reads, what it refuses, and that both stores answer like a plain Python filter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from fashion_retrieval.errors import InputError, UnsupportedError
 from fashion_retrieval.gallery.engines import lancedb, milvus
-from fashion_retrieval.gallery.filters import Comparison, Junction, like_prefix, parse_where
+from fashion_retrieval.gallery.filters import like_prefix, parse_where
 from tests.support.galleries import ENGINES, FIELDS, clustered, empty_gallery, rows
 
 NASTY = [
@@ -88,53 +88,67 @@ FILTERS = {
 
 
 @pytest.fixture(scope="module", params=ENGINES)
-def engine(request, tmp_path_factory):
+def store(request, tmp_path_factory):
     opened = ENGINES[request.param].open(empty_gallery(request.param, tmp_path_factory.mktemp("where")))
     opened.write(rows(clustered(len(CATEGORY)), **TABLE))
     yield opened
     opened.close()
 
 
-def matching(engine, where):
+def matching(store, where):
     query = clustered(1, seed=7)[0]
-    return {row.id: row.fields for row in engine.nearest(query, 100, parse_where(where, FIELDS))}
+    return {row.id: row.fields for row in store.nearest(query, 100, parse_where(where, FIELDS))}
 
 
-def test_both_engines_answer_like_python(engine):
+def test_every_store_answers_like_python(store):
     records = {row.id: row.fields for row in rows(clustered(len(CATEGORY)), **TABLE)}
     for where, wanted in FILTERS.items():
         expected = {name: fields for name, fields in records.items() if wanted(fields)}
-        assert matching(engine, where) == expected, where
+        assert matching(store, where) == expected, where
 
 
-def test_general_patterns(engine):
+def test_like_with_any_pattern_works_or_is_refused(store):
     for pattern in ("%ress%", "_ress", "%k", "d%g%n", r"%\%", "_"):
         where = f"category like '{pattern}'"
-        if engine.name == "milvus":
+        if store.name == "milvus":
             with pytest.raises(UnsupportedError, match="Milvus takes LIKE with % at the end only"):
-                matching(engine, where)
+                matching(store, where)
         else:
-            found = [fields["category"] for fields in matching(engine, where).values()]
+            found = [fields["category"] for fields in matching(store, where).values()]
             assert sorted(found) == sorted(value for value in CATEGORY if like(value, pattern)), pattern
 
 
-def test_deep_and_long_conditions(engine):
+def test_deep_and_long_filters_work(store):
     deep = "price > 1"
     for level in range(11):
         deep = f"({deep} {'and' if level % 2 else 'or'} stock > {level})"
     long = " or ".join(f"stock = {number}" for number in range(400))
-    assert len(matching(engine, long)) == sum(value is not None and 0 <= value < 400 for value in STOCK)
-    assert len(matching(engine, deep)) > 0
+    assert len(matching(store, long)) == sum(value is not None and 0 <= value < 400 for value in STOCK)
+    assert len(matching(store, deep)) > 0
 
 
-def test_negation_reaches_the_leaves():
-    found = parse_where("not (category = 'a' and (price < 1 or stock in (1, 2)))", FIELDS)
-    inner = Junction("and", (Comparison("price", ">=", (1.0,)), Comparison("stock", "not in", (1, 2))))
-    assert found == Junction("or", (Comparison("category", "!=", ("a",)), inner))
-    assert parse_where("category like 'no wildcard'", FIELDS) == Comparison("category", "=", ("no wildcard",))
+def rendered(where, **options):
+    """The condition as nested tuples: (field, operator, values), or (operator, part, part …)."""
+    return parse_where(where, FIELDS, **options).render(lambda *comparison: comparison, lambda op, parts: (op, *parts))
 
 
-def test_rendering():
+def test_render_moves_negations_into_the_comparisons():
+    assert rendered("not (category = 'a' and (price < 1 or stock in (1, 2)))") == (
+        "or",
+        ("category", "!=", ("a",)),
+        ("and", ("price", ">=", (1.0,)), ("stock", "not in", (1, 2))),
+    )
+    assert rendered("category like 'no wildcard'") == ("category", "=", ("no wildcard",))
+
+
+def test_parse_where_takes_the_old_name_of_a_field_with_a_warning():
+    with pytest.warns(DeprecationWarning, match=r"the field 'kind' is now 'category'; the old name goes in release"):
+        found = rendered("kind = 'a' or not (stock > 1 and kind is null)", renamed={"kind": "category"})
+    assert found == rendered("category = 'a' or not (stock > 1 and category is null)")
+    assert rendered("stock = 1", renamed={"stock": "price"}) == ("stock", "=", (1,))
+
+
+def test_filter_renders_for_both_stores():
     condition = parse_where("category = 'it''s' and not stock in (1, -2) and price is null and sale", FIELDS)
     columns = {name: f"f{number}" for number, name in enumerate(FIELDS)}
     assert lancedb.render(condition, columns) == ("(f0 = 'it''s' AND f2 NOT IN (1, -2) AND f1 IS NULL AND f3 = true)")
@@ -144,7 +158,7 @@ def test_rendering():
     )
 
 
-def test_prefixes():
+def test_like_prefix_is_the_text_before_a_final_percent_sign():
     assert [like_prefix(p) for p in ("long%", "long%%", "%", r"50\%%", "l_ng%", "%long", "long")] == (
         ["long", "long", "", "50%", None, None, None]
     )
@@ -190,7 +204,7 @@ def test_prefixes():
         ("".join(f"sale {'and' if i % 2 else 'or'} (" for i in range(20)) + "sale" + ")" * 20, "at most 12 deep"),
     ],
 )
-def test_refused(where, message):
+def test_parse_where_refuses_with_a_message(where, message):
     with pytest.raises(InputError) as caught:
         parse_where(where, FIELDS)
     assert message in str(caught.value)

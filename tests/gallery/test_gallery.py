@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from fashion_retrieval import gallery as gallery_module
 from fashion_retrieval.errors import GalleryError, ImageError, InputError
 from fashion_retrieval.gallery import adding
 from fashion_retrieval.gallery.gallery import AddReport, Gallery
@@ -145,8 +144,8 @@ def test_adding_again(gallery, model, encoded, tmp_path):
 
 
 def test_photos_are_written_in_few_batches(local, tmp_path, monkeypatch):
-    engine, lookups, sizes = local._engine, [], []
-    monkeypatch.setattr(gallery_module, "GROUP", 4)
+    engine, lookups, sizes = local._store, [], []
+    monkeypatch.setattr("fashion_retrieval.gallery.gallery.GROUP", 4)
     monkeypatch.setattr(engine, "read", lambda ids, read=engine.read: lookups.append(len(ids)) or read(ids))
     monkeypatch.setattr(engine, "write", lambda rows, write=engine.write: sizes.append(len(rows)) or write(rows))
     paths = photos(tmp_path / "in", 22)
@@ -305,7 +304,7 @@ def test_progress_is_on_stderr(tmp_path, model, capfd):
         out, err = capfd.readouterr()
         assert out == ""
         assert "5/5" in err
-        assert "photos/s" in err
+        assert "images/s" in err
         assert "1 failed" in err
         gallery.add(paths, on_error="skip")
     assert capfd.readouterr() == ("", "")

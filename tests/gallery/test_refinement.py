@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from fashion_retrieval.errors import InputError, UnsupportedError
-from fashion_retrieval.gallery import refinement
 from fashion_retrieval.gallery.modification_text import Vocabulary
 from fashion_retrieval.gallery.refinement import Refinement, Turn
 from fashion_retrieval.results import Match, Recognition
@@ -46,7 +45,8 @@ class Shelf:
 
     def __init__(self, fields=(), taxonomy=None):
         self.rows = {name: Match(name, 0.5, f"{name}.png", dict.fromkeys(fields)) for name in IDS}
-        self.info = SimpleNamespace(fields=dict.fromkeys(fields, "str"), count=len(IDS), taxonomy=taxonomy)
+        self.info = SimpleNamespace(fields=dict.fromkeys(fields, "str"), count=len(IDS))
+        self.taxonomy = taxonomy
         self.queries = []
 
     def __contains__(self, name):
@@ -243,10 +243,17 @@ def test_wishes_give_way_by_the_words_of_the_taxonomy():
     assert turns.wishes == ("long sleeves", "stiletto heels", "sleeveless", "navy")
 
 
-def test_the_taxonomy_of_the_gallery_counts_where_it_is_shipped(monkeypatch):
-    assert Refinement(Model(), Shelf(taxonomy="deepfashion"))._taxonomy.name == "deepfashion"
-    assert Refinement(Model(), Shelf(taxonomy="custom"))._taxonomy.name == "default"
-    assert set(refinement.SHIPPED) == {"default", "deepfashion"}
+def test_refinement_uses_the_taxonomy_of_the_gallery_whole():
+    heel = {"values": {"flat": "flat heel", "stiletto": "stiletto heel"}}
+    own = Taxonomy.load({"name": "default", "category": {"values": ["boot", "shoe"]}, "attributes": {"heel": heel}})
+    turns = Refinement(Model(), Shelf(taxonomy=own))
+    for wish in ("a flat heel", "long sleeves", "stiletto heels", "sleeveless"):
+        turns.ask(wish)
+    assert turns.wishes == ("long sleeves", "stiletto heels", "sleeveless")
+    shipped = Refinement(Model(), Shelf(taxonomy=own), taxonomy="default")
+    shipped.ask("long sleeves")
+    shipped.ask("sleeveless")
+    assert shipped.wishes == ("sleeveless",)
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def test_killed_and_run_again(engine, children, folder):
         assert KILLED_AT - 2 <= kept < NUMBER
         assert gallery.add(paths, batch_size=4) == AddReport(NUMBER - kept, 0, kept)
         assert len(gallery) == NUMBER
-        rows = gallery._engine.read([str(path) for path in paths])
+        rows = gallery._store.read([str(path) for path in paths])
         assert list(map(str, paths)) == sorted(rows)
         vectors = np.stack([rows[str(path)].vector for path in paths])
         assert np.abs(vectors - model.encode(images=paths)).max() < 1e-6

@@ -1,4 +1,4 @@
-"""Both engines for the tests: LanceDB in a temporary folder, and one real Milvus server for the whole session."""
+"""Both vector stores for the tests: LanceDB in a temporary folder, and one real Milvus server for the whole session."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 
 from fashion_retrieval.gallery.engines.base import Row, Settings
-from fashion_retrieval.gallery.engines.lancedb import LanceEngine
-from fashion_retrieval.gallery.engines.milvus import MilvusEngine
+from fashion_retrieval.gallery.engines.lancedb import LanceStore
+from fashion_retrieval.gallery.engines.milvus import MilvusStore
 from fashion_retrieval.model import FashionModel
 from tests.support.tiny import tiny_folder
 
 DIM = 16
 FIELDS = {"category": str, "price": float, "stock": int, "sale": bool, "袖 丈": str}
-ENGINES = {"lancedb": LanceEngine, "milvus": MilvusEngine}
+ENGINES = {"lancedb": LanceStore, "milvus": MilvusStore}
 _IMPATIENT = {
     "proxy.timeTickInterval": 20,
     "queryCoord.checkHandoffInterval": 500,
@@ -93,25 +93,25 @@ def tiny_model() -> FashionModel:
 
 
 def settings() -> Settings:
-    """Of a gallery of the tiny model with `FIELDS`."""
+    """The settings of a gallery of the tiny model with `FIELDS`."""
     names = {name: kind.__name__ for name, kind in FIELDS.items()}
-    return Settings("tiny", tiny_model().fingerprint, DIM, None, names)
+    return Settings("tiny", tiny_model().fingerprint, DIM, None, names, dtype="float32")
 
 
 def empty_gallery(engine: str, folder: Path) -> str:
     """The URI of a gallery of `settings` without photos; in Milvus, where making one takes seconds, always the same."""
     if engine == "lancedb":
         uri = str(folder / f"gallery{next(_numbers)}")
-        LanceEngine.create(uri, settings())
+        LanceStore.create(uri, settings())
         return uri
     uri = f"{milvus_address()}/gallery"
-    with closing((MilvusEngine.open if MilvusEngine.exists(uri) else _create_milvus)(uri)) as opened:
+    with closing((MilvusStore.open if MilvusStore.exists(uri) else _create_milvus)(uri)) as opened:
         opened._client.delete("gallery", filter='id >= ""')
     return uri
 
 
-def _create_milvus(uri: str) -> MilvusEngine:
-    return MilvusEngine.create(uri, settings())
+def _create_milvus(uri: str) -> MilvusStore:
+    return MilvusStore.create(uri, settings())
 
 
 def clustered(number: int, *, centers: int = 50, seed: int = 0) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""Galleries of photos: adding, searching, refining."""
+"""Galleries of images: adding, searching, refining."""
 
-from fashion_retrieval.gallery.gallery import AddReport, Gallery, GalleryInfo
+from fashion_retrieval.gallery.gallery import Gallery
+from fashion_retrieval.gallery.info import AddReport, GalleryInfo
 from fashion_retrieval.gallery.refinement import Refinement, Turn
 
 __all__ = ["AddReport", "Gallery", "GalleryInfo", "Refinement", "Turn"]

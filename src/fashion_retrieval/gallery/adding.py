@@ -14,7 +14,7 @@ from PIL import Image
 
 from fashion_retrieval._utils.files import sha256
 from fashion_retrieval.errors import FashionRetrievalError, InputError
-from fashion_retrieval.gallery.engines.base import Engine, Row
+from fashion_retrieval.gallery.engines.base import Row, VectorStore
 from fashion_retrieval.gallery.fields import garment_fields, recognized_fields
 from fashion_retrieval.gallery.filters import Scalar
 from fashion_retrieval.gallery.items import Item
@@ -48,7 +48,7 @@ class Adder:
     """
 
     def __init__(
-        self, engine: Engine, model: FashionModel, taxonomy: Taxonomy | None, *, skip: bool, batch_size: int
+        self, engine: VectorStore, model: FashionModel, taxonomy: Taxonomy | None, *, skip: bool, batch_size: int
     ) -> None:
         self.engine = engine
         self.model = model

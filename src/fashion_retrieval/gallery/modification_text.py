@@ -165,8 +165,8 @@ def _without(text: str, gone: set[int]) -> str | None:
         kept += " " if place - 1 in gone and not _SEPARATOR.search(between) else between
         last = end
     clauses = [" ".join(clause.split()) for clause in _SEPARATOR.split(kept + text[last:])]
-    telling = [clause for clause in clauses if {word.lower() for word in _WORD.findall(clause)} - _FILLERS]
-    return _AN.sub(lambda article: article[0][0], " and ".join(telling)) or None
+    meaningful = [clause for clause in clauses if {word.lower() for word in _WORD.findall(clause)} - _FILLERS]
+    return _AN.sub(lambda article: article[0][0], " and ".join(meaningful)) or None
 
 
 def _stem(word: str) -> str:

@@ -1,4 +1,4 @@
-"""A search in several turns: each takes a picked result and a new wish, and earlier wishes stay."""
+"""A search in several turns: each takes a picked result and a new modification text, and earlier texts stay."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.gallery.modification_text import Vocabulary
 from fashion_retrieval.results import Match, Recognition
-from fashion_retrieval.taxonomy import SHIPPED, Taxonomy
+from fashion_retrieval.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
     from fashion_retrieval.gallery.gallery import Gallery
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fashion_retrieval.model import FashionModel, TaxonomyInput
 
 JOINED = " and "
-"""Between the wishes of a turn, as FashionIQ's caption mode joins its two captions."""
+"""Joins the texts of a turn, as FashionIQ's evaluation joins its two captions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,9 @@ class Turn:
     """One turn of a refinement.
 
     Attributes:
-        reference: The photo asked from: a photo of the gallery, one from elsewhere, or None.
-        wishes: The wishes that hold, oldest first; those the newest takes back are gone.
-        matches: Best first.
+        reference: The reference image: a match of the gallery, an image from elsewhere, or None.
+        wishes: The modification texts that hold, oldest first; those that the newest contradicts are gone.
+        matches: The results, best first.
         where: The filter, or None.
     """
 
@@ -44,7 +44,7 @@ class Turn:
 
     @property
     def text(self) -> str | None:
-        """The text asked with: "red and long sleeves"; None where the photo was asked with alone."""
+        """The text of the query, "red and long sleeves"; None for a query by the reference alone."""
         return JOINED.join(self.wishes) or None
 
 
@@ -52,36 +52,44 @@ class Refinement:
     """A conversation with a gallery.
 
     Attributes:
-        model: What turns photos and wishes into queries.
-        gallery: What is searched.
+        model: The model that turns images and texts into queries.
+        gallery: The gallery that is searched.
         history: The turns so far, oldest first.
 
     Args:
-        model: The one the gallery was built with.
-        gallery: Where to search.
-        taxonomy: The vocabulary of wishes and boards; None is the gallery's, where it ships with the package, or else
-            the model's.
+        model: The model the gallery was built with.
+        gallery: The gallery to search.
+        taxonomy: The vocabulary of modification texts and boards; None is the gallery's own or, where it recognizes
+            nothing, the model's.
     """
 
     def __init__(self, model: FashionModel, gallery: Gallery, *, taxonomy: TaxonomyInput = None) -> None:
         self.model = model
         self.gallery = gallery
         self.history: tuple[Turn, ...] = ()
-        shipped = gallery.info.taxonomy if gallery.info.taxonomy in SHIPPED else None
-        self._taxonomy = Taxonomy.load(taxonomy or shipped or model.config.taxonomy)
+        self._taxonomy = Taxonomy.load(taxonomy or gallery.taxonomy or model.config.taxonomy)
         self._vocabulary = Vocabulary(self._taxonomy)
 
     @classmethod
     def open(
-        cls, uri: str | Path, model_id: str | Path | None = None, *, device: str = "auto", dtype: str = "auto"
+        cls,
+        uri: str | Path,
+        model_id: str | Path | None = None,
+        *,
+        revision: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        backend: str = "auto",
     ) -> Refinement:
-        """A refinement of a gallery with the model it was built with.
+        """Open a gallery with the model it was built with, at the revision it was built with.
 
         Args:
             uri: As in `Gallery.open`.
             model_id: What to load instead, the same weights from another place; as in `FashionModel.from_pretrained`.
+            revision: What to load instead of the gallery's revision; as in `FashionModel.from_pretrained`.
             device: As in `FashionModel.from_pretrained`.
             dtype: As in `FashionModel.from_pretrained`.
+            backend: As in `FashionModel.from_pretrained`.
 
         Raises:
             GalleryError: There is no such gallery, or it is of another model.
@@ -91,8 +99,9 @@ class Refinement:
         from fashion_retrieval.model import FashionModel
 
         if model_id is None:
-            model_id = Gallery.peek(uri).model_id
-        model = FashionModel.from_pretrained(model_id, device=device, dtype=dtype)
+            info = Gallery.peek(uri)
+            model_id, revision = info.model_id, revision or info.revision
+        model = FashionModel.from_pretrained(model_id, revision=revision, device=device, dtype=dtype, backend=backend)
         return cls(model, Gallery.open(uri, model))
 
     def __repr__(self) -> str:
@@ -100,12 +109,12 @@ class Refinement:
 
     @property
     def wishes(self) -> tuple[str, ...]:
-        """The wishes that hold now."""
+        """The modification texts that hold now."""
         return self.history[-1].wishes if self.history else ()
 
     @property
     def picked(self) -> tuple[str, ...]:
-        """Ids of the gallery's photos asked from so far; they don't come back as results."""
+        """Ids of the gallery that were references so far; they don't come back as results."""
         return tuple(dict.fromkeys(t.reference.id for t in self.history if isinstance(t.reference, Match)))
 
     def ask(
@@ -121,25 +130,25 @@ class Refinement:
         """One turn.
 
         Args:
-            text: A new wish. It joins the earlier ones; those that name another color, or another value of the same
-                attribute group, give way. None asks with the earlier wishes alone.
-            reference: A result or an id of the gallery, or any photo; None keeps that of the turn before.
+            text: A new modification text. It is added to the earlier ones, without those that name another color, or
+                another value of the same attribute group. None keeps the earlier texts.
+            reference: A result or an id of the gallery, or any image; None keeps that of the turn before.
             top_k: How many results.
             where: A filter, as in `Gallery.search`.
             exclude: Ids to leave out, besides those picked.
             text_weight: As in `FashionModel.compose`.
 
         Returns:
-            The best first. A turn that fails leaves the refinement as it was.
+            The results, best first. A turn that fails leaves the refinement as it was.
 
         Raises:
-            InputError: An empty text, an unknown id, a photo that can't be read, or a first turn with neither.
-            UnsupportedError: A photo and a text together, and the model has no composer.
+            InputError: An empty text, an unknown id, an image that can't be read, or a first turn with neither.
+            UnsupportedError: An image and a text together, and the model has no composer.
         """
         if isinstance(exclude, str):
             raise InputError(f"exclude must be a collection of ids, got the text {exclude!r:.60}; put it in a list")
-        wishes = self._joined(text)
-        start = self._found(reference)
+        wishes = self._texts(text)
+        start = self._resolved(reference)
         if start is None and not wishes:
             raise InputError("the first turn needs a text or a reference photo, got neither")
         query = self._query(start, JOINED.join(wishes), text_weight)
@@ -149,10 +158,10 @@ class Refinement:
         return found
 
     def undo(self) -> Turn:
-        """Take the last turn back; returns it.
+        """Remove the last turn and return it.
 
         Raises:
-            InputError: There is none.
+            InputError: There is no turn.
         """
         if not self.history:
             raise InputError("there is no turn to take back; ask first")
@@ -164,11 +173,11 @@ class Refinement:
         """The retrieval board of the last turn, with at most 200 results.
 
         Args:
-            width: Of the board, in pixels; None is the width at which its text is easy to read.
+            width: Width of the board in pixels; None is the width at which its text is easy to read.
             font: A TrueType or OpenType file for other scripts; without it their letters become "?".
 
         Raises:
-            InputError: Nothing was asked yet, or the width or the font can't be used.
+            InputError: There was no turn yet, or the width or the font can't be used.
         """
         from fashion_retrieval.gallery.board import MOST, draw_board
 
@@ -190,8 +199,8 @@ class Refinement:
             font=font,
         )
 
-    def _joined(self, text: str | None) -> tuple[str, ...]:
-        """The earlier wishes that still hold, and the new one."""
+    def _texts(self, text: str | None) -> tuple[str, ...]:
+        """The earlier texts that still hold, and the new one."""
         if text is None:
             return self.wishes
         if not isinstance(text, str) or not text.strip():
@@ -202,8 +211,8 @@ class Refinement:
         earlier = (old for old in self.wishes if old.casefold() != wish.casefold())
         return (*filter(None, (self._vocabulary.remaining(old, wish) for old in earlier)), wish)
 
-    def _found(self, reference: Match | ImageInput | None) -> Match | ImageInput | None:
-        """The reference of a turn: an id becomes its photo of the gallery, None is that of the turn before."""
+    def _resolved(self, reference: Match | ImageInput | None) -> Match | ImageInput | None:
+        """The reference of a turn: an id becomes its match, None is the reference of the turn before."""
         if reference is None:
             return self.history[-1].reference if self.history else None
         if isinstance(reference, Match) and reference.id not in self.gallery:
@@ -212,14 +221,14 @@ class Refinement:
             return reference
         if reference in self.gallery:
             return self.gallery.get(reference)
-        if os.path.isfile(reference):  # noqa: PTH113 (a text of any length may come, and Path.is_file raises)
+        if os.path.isfile(reference):  # noqa: PTH113 (Path.is_file raises for texts that are too long)
             return reference
         raise InputError(
             f"reference {reference!r} is neither an id of the gallery nor a photo file; check its spelling"
         )
 
     def _query(self, start: Match | ImageInput | None, text: str, text_weight: float | None) -> NDArray[np.float32]:
-        """(1, D) float32: composed where there are both, otherwise the embedding of the one there is."""
+        """(1, D) float32: composed of image and text, or the embedding of either alone."""
         if start is None:
             return self.model.encode(texts=[text])
         if text:

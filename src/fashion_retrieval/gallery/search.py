@@ -1,4 +1,4 @@
-"""Searching an engine: what may be asked, scores that do not depend on the engine, and ties in the order of ids."""
+"""Searching a vector store: checked arguments, scores that no store rounds its own way, ties in the order of ids."""
 
 from __future__ import annotations
 
@@ -8,39 +8,43 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fashion_retrieval._utils.checks import check_whole
+from fashion_retrieval._utils.deprecation import warn_renamed
 from fashion_retrieval.errors import InputError
-from fashion_retrieval.gallery.engines.base import MOST_ROWS, Engine, Row
-from fashion_retrieval.gallery.filters import parse_where
+from fashion_retrieval.gallery.engines.base import MAX_ROWS, RENAMED_FIELDS, Row, Settings, VectorStore
+from fashion_retrieval.gallery.filters import Scalar, parse_where
 from fashion_retrieval.results import Match
 
 _TIE = 1e-6
-"""Scores closer than this may come from the engine in any order."""
+"""Scores closer than this may come from the store in any order."""
 
 
-def search(engine: Engine, query: ArrayLike, top_k: int, *, where: str | None, exclude: Collection[str]) -> list[Match]:
-    """As `Gallery.search`, in an engine.
+def search(
+    store: VectorStore, query: ArrayLike, top_k: int, *, where: str | None, exclude: Collection[str]
+) -> list[Match]:
+    """Search a vector store, as `Gallery.search` does.
 
     Raises:
         InputError: The query's shape, type or values, `top_k`, `where` or `exclude` can't be used.
     """
-    vector = _unit(query, engine.settings.embedding_dim)
+    vector = _unit(query, store.settings.embedding_dim)
     if isinstance(exclude, str):
         raise InputError(f"exclude must be a collection of ids, got the text {exclude!r:.60}; put it in a list")
     excluded = set(exclude)
-    most = MOST_ROWS - 1 - len(excluded)
+    most = MAX_ROWS - 1 - len(excluded)
     if most < 1:
-        raise InputError(f"exclude must name fewer than {MOST_ROWS - 1} ids, got {len(excluded)}; use where instead")
+        raise InputError(f"exclude must name fewer than {MAX_ROWS - 1} ids, got {len(excluded)}; use where instead")
     check_whole("top_k", top_k, most)
-    condition = None if where is None else parse_where(where, engine.settings.types)
+    settings = store.settings
+    condition = None if where is None else parse_where(where, settings.types, settings.renamed)
     asked = top_k + len(excluded) + 1
     while True:
-        rows = engine.nearest(vector, asked, condition)
-        ranked = _ranked(rows, vector)
+        rows = store.nearest(vector, asked, condition)
+        ranked = _ranked(rows, vector, settings)
         kept = [match for match in ranked if match.id not in excluded]
-        complete = len(rows) < asked or asked == MOST_ROWS
+        complete = len(rows) < asked or asked == MAX_ROWS
         if complete or kept[top_k - 1].score > ranked[-1].score + _TIE:
             return kept[:top_k]
-        asked = min(4 * asked, MOST_ROWS)  # a tie at the end: which of its ids come first is not known yet
+        asked = min(4 * asked, MAX_ROWS)  # a tie at the end: which of its ids come first is not known yet
 
 
 def _unit(query: ArrayLike, width: int) -> NDArray[np.float32]:
@@ -60,9 +64,25 @@ def _unit(query: ArrayLike, width: int) -> NDArray[np.float32]:
     return (vector / length).astype(np.float32)
 
 
-def _ranked(rows: Sequence[Row], vector: NDArray[np.float32]) -> list[Match]:
-    # In float64, and each row summed alike, so that equal embeddings have equal scores whatever engine gave them.
+def to_match(row: Row, score: float, settings: Settings) -> Match:
+    """A row as a result."""
+    return Match(row.id, score, row.photo, _Fields(row.fields) if settings.renamed else row.fields)
+
+
+class _Fields(dict[str, Scalar | None]):
+    """Values by field, which the old name of a recognized field finds too."""
+
+    def __missing__(self, name: str) -> Scalar | None:
+        new = RENAMED_FIELDS.get(name)
+        if new not in self:
+            raise KeyError(name)
+        warn_renamed(f"the field {name!r}", repr(new))
+        return self[new]
+
+
+def _ranked(rows: Sequence[Row], vector: NDArray[np.float32], settings: Settings) -> list[Match]:
+    # In float64, with each row summed alike, so that equal embeddings have equal scores whatever store returned them.
     vectors = np.array([row.vector for row in rows], np.float64).reshape(-1, len(vector))
     scores = np.round(np.sum(vectors * vector, axis=1), 7).tolist()
-    matches = [Match(row.id, score, row.photo, row.fields) for row, score in zip(rows, scores, strict=True)]
+    matches = [to_match(row, score, settings) for row, score in zip(rows, scores, strict=True)]
     return sorted(matches, key=lambda match: (-match.score, match.id))

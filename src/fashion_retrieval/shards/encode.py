@@ -113,7 +113,7 @@ def encode_shards(
             shard_size=shard_size,
             format=format,
         )
-        manifest.claim(place)
+        manifest.init_or_resume(place)
         done = _complete(place, manifest)
         kept = len(done)
         left = survey.photos - sum(len(summary) for summary in done.values())

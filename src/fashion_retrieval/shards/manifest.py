@@ -4,38 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import with_config
+
+from fashion_retrieval._utils.validation import STRICT, validate
 from fashion_retrieval.errors import ShardError
 from fashion_retrieval.shards.filesystem import Folder
 
 if TYPE_CHECKING:
+    from fashion_retrieval.model import FashionModel
     from fashion_retrieval.results import Failure
 
 SCHEMA_VERSION = 1
 MANIFEST, FAILURES = "manifest.json", "failures.jsonl"
 Format = Literal["parquet", "lance"]
 
-_TOLD = {
+_SETTINGS = {
     "fingerprint": "model {0.model_id!r} ({0.fingerprint:.12})",
     "dtype": "dtype {0.dtype!r}",
     "photos_digest": "a list of {0.photos} photos ({0.photos_digest:.12})",
     "shard_size": "shard_size {0.shard_size}",
     "format": "format {0.format!r}",
 }
-"""What must be the same to go on, and how it is told."""
+"""What must be the same to resume, and how an error names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Photos that are encoded together.
+    """Images that are encoded together.
 
     Attributes:
         index: Its place in the plan, from 0.
-        start: The place of its first photo in the list, from 0.
-        ids: A name for each photo.
-        uris: Where each photo is.
+        start: The place of its first image in the list, from 0.
+        ids: A name for each image.
+        uris: Where each image is.
     """
 
     index: int
@@ -49,19 +53,21 @@ class Shard:
         return hashlib.sha256("\0".join((*self.ids, *self.uris)).encode()).hexdigest()
 
 
+@with_config(STRICT)
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """The plan: which shards there will be, and of which model.
 
     Attributes:
         model_id: What the model was loaded as.
-        fingerprint, embedding_dim: Of the model.
-        dtype: What it was computed in: "float32", "bfloat16" …
-        photos: How many the list names.
+        fingerprint: SHA-256 of the model's encoder.
+        embedding_dim: Width of the embeddings.
+        dtype: What the embeddings were computed in, as `precision` tells.
+        photos: How many images the list names.
         photos_digest: SHA-256 of the list.
-        shard_size: Photos a shard; the last one has what is left.
+        shard_size: Images in a shard; the last one has what is left.
         format: "parquet" or "lance".
-        schema_version: Of this layout.
+        schema_version: The version of this layout.
     """
 
     model_id: str = field(compare=False)
@@ -87,18 +93,18 @@ class Manifest:
         """JSON-ready dict."""
         return asdict(self)
 
-    def claim(self, folder: Folder) -> None:
-        """Write the manifest into a new or empty folder, or go on in one with the same.
+    def init_or_resume(self, folder: Folder) -> None:
+        """Write the manifest into a new or empty folder, or check that the folder holds the same.
 
         Raises:
             ShardError: The folder holds other things, or shards of other settings.
         """
         names = folder.names()
         if MANIFEST in names:
-            there = self.read(folder)
-            other = [name for name in _TOLD if getattr(there, name) != getattr(self, name)]
+            found = self.read(folder)
+            other = [name for name in _SETTINGS if getattr(found, name) != getattr(self, name)]
             if other:
-                held, got = (", ".join(_TOLD[name].format(plan) for name in other) for plan in (there, self))
+                held, got = (", ".join(_SETTINGS[name].format(plan) for name in other) for plan in (found, self))
                 raise ShardError(f"{folder.uri} holds shards of {held}, got {got}; pass the same, or another folder")
             return
         foreign = [name for name in names if not name.startswith(".")]
@@ -109,7 +115,7 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Folder) -> Manifest:
-        """The manifest of a folder of shards.
+        """Read the manifest of a folder of shards.
 
         Raises:
             ShardError: There is none, or it is damaged or of a newer version.
@@ -119,12 +125,12 @@ class Manifest:
         try:
             data = json.loads(folder.read(MANIFEST))
             version = data["schema_version"]
-            manifest = cls(**{item.name: data[item.name] for item in fields(cls)})
         except (ValueError, KeyError, TypeError) as error:
             raise ShardError(f"{folder.uri}/{MANIFEST} is damaged; encode into a new folder") from error
-        if version != SCHEMA_VERSION or manifest.format not in get_args(Format):
+        if version != SCHEMA_VERSION:
             raise ShardError(f"{folder.uri} is of a newer version ({version}); upgrade fashion-retrieval")
-        return manifest
+        data.pop("shards", None)  # written for readers; follows from the others
+        return validate(cls, data, f"{folder.uri}/{MANIFEST}", ShardError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +139,8 @@ class Summary:
 
     Attributes:
         index: Its place in the plan.
-        encoded: How many photos it holds.
-        failures: The photos it lacks.
+        encoded: How many images it holds.
+        failures: The images it lacks.
     """
 
     index: int
@@ -142,5 +148,15 @@ class Summary:
     failures: tuple[Failure, ...]
 
     def __len__(self) -> int:
-        """How many photos were given to it."""
+        """How many images were given to it."""
         return self.encoded + len(self.failures)
+
+
+def precision(model: FashionModel) -> str:
+    """What a model computes in: "float32", "bfloat16", "float32 by openvino int8" …
+
+    Embeddings of one fingerprint but of two precisions differ, down to a cosine of about 0.98; so shards and galleries
+    hold one precision only.
+    """
+    dtype = str(model.dtype).removeprefix("torch.")
+    return dtype if model.backend == "torch" else f"{dtype} by {model.backend}"

@@ -1,4 +1,4 @@
-"""What both engines promise, by number: exact filtered search, an index that finds, writes all or none."""
+"""What both stores promise, by number: exact filtered search, an index that finds, writes all or none."""
 
 from contextlib import closing
 
@@ -15,70 +15,70 @@ NUMBER = 4_000
 
 
 @pytest.fixture(params=ENGINES)
-def engine(request, tmp_path):
+def store(request, tmp_path):
     with closing(ENGINES[request.param].open(empty_gallery(request.param, tmp_path))) as opened:
         assert opened.count() == 0
         yield opened
 
 
-def recall(engine, vectors, queries, where=None, mask=None):
+def recall(store, vectors, queries, where=None, mask=None):
     """Share of the ten nearest by a plain scan that the engine finds too."""
     condition = None if where is None else parse_where(where, FIELDS)
     allowed = np.flatnonzero(np.ones(len(vectors), bool) if mask is None else mask)
     found = 0
     for query in queries:
         wanted = allowed[np.argsort(-(vectors[allowed] @ query), kind="stable")[:10]]
-        got = {int(row.id[1:]) for row in engine.nearest(query, 10, condition)}
+        got = {int(row.id[1:]) for row in store.nearest(query, 10, condition)}
         assert set(got) <= set(allowed.tolist())
         found += len(got & set(wanted.tolist()))
     return found / (10 * len(queries))
 
 
-def test_rows_come_back_as_they_were(engine):
+def test_store_returns_rows_as_they_were_written(store):
     written = rows(clustered(5), stock=[1, None, -3, 2**63 - 1, 0])
-    engine.write(written[:3])
-    engine.write(written[1:])
-    read = engine.read([row.id for row in written] + ["unknown"])
+    store.write(written[:3])
+    store.write(written[1:])
+    read = store.read([row.id for row in written] + ["unknown"])
     assert set(read) == {row.id for row in written}
     for row in written:
         back = read[row.id]
         assert (back.digest, back.photo, back.fields) == (row.digest, row.photo, row.fields)
         assert np.array_equal(back.vector, row.vector)
         assert back.vector.dtype == np.float32
-    assert engine.count() == 5
-    assert engine.remove(["p00000", "p00000", "unknown"]) == 1
-    assert engine.remove([]) == 0
-    assert engine.count() == 4
-    assert len(engine.nearest(written[0].vector, 10, None)) == 4
+    assert store.count() == 5
+    assert store.remove(["p00000", "p00000", "unknown"]) == 1
+    assert store.remove([]) == 0
+    assert store.count() == 4
+    assert len(store.nearest(written[0].vector, 10, None)) == 4
 
 
-def test_settings_survive(engine):
-    again = type(engine).open(engine.uri)
-    assert again.settings == engine.settings == settings()
+def test_store_opened_again_has_its_settings(store):
+    again = type(store).open(store.uri)
+    assert again.settings == store.settings == settings()
     again.close()
     with pytest.raises(GalleryError, match="there is already a gallery at"):
-        type(engine).create(engine.uri, settings())
+        type(store).create(store.uri, settings())
 
 
-def test_recall(engine, monkeypatch):
-    monkeypatch.setattr(lancedb, "_MEMORY", 0)
+def test_index_of_a_large_store_has_recall_of_0_99_and_filters_are_exact(store, monkeypatch):
+    monkeypatch.setattr(lancedb, "MEMORY_BUDGET", 0)
     monkeypatch.setattr(lancedb, "_FEW", 500)
     vectors = clustered(NUMBER)
     queries = np.concatenate([clustered(20, seed=1), clustered(20, seed=2, centers=1)])
     groups = np.random.default_rng(5).integers(0, 1000, NUMBER)
     everything = rows(vectors, stock=groups.tolist())
     for start in range(0, NUMBER, 1000):
-        engine.write(everything[start : start + 1000])
-    engine.optimize()
-    assert engine.indexed()
-    assert engine.count() == NUMBER
-    assert recall(engine, vectors, queries) >= 0.99
-    assert len({row.id for row in engine.nearest(queries[0], 3_000, None)}) == 3_000
+        store.write(everything[start : start + 1000])
+    store.optimize()
+    assert store.indexed()
+    assert store.count() == NUMBER
+    assert recall(store, vectors, queries) >= 0.99
+    assert len({row.id for row in store.nearest(queries[0], 3_000, None)}) == 3_000
     for share in (3, 30, 200, 900):
-        assert recall(engine, vectors, queries, f"stock < {share}", groups < share) == 1.0
+        assert recall(store, vectors, queries, f"stock < {share}", groups < share) == 1.0
 
 
-def test_faulty_settings():
+def test_settings_with_a_fault_are_refused():
     text = settings().to_json()
     for altered, message in (
         (text.replace('"schema_version": 1', '"schema_version": 2'), "must have schema version 1, got 2; upgrade"),
@@ -90,7 +90,7 @@ def test_faulty_settings():
             Settings.from_json(altered, "here")
 
 
-def test_a_collection_that_is_no_gallery():
+def test_milvus_collection_that_is_no_gallery_is_refused():
     address = milvus_address()
     from pymilvus import CollectionSchema, DataType, FieldSchema, MilvusClient
 
@@ -105,10 +105,10 @@ def test_a_collection_that_is_no_gallery():
         ENGINES["milvus"].open(f"{address}/strange")
 
 
-def test_lancedb_tidies_after_many_writes(tmp_path, monkeypatch):
-    monkeypatch.setattr(lancedb, "_TIDY_AFTER", 8)
-    engine = ENGINES["lancedb"].create(str(tmp_path / "g"), settings())
+def test_lance_store_compacts_after_many_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(lancedb, "_COMPACT_AFTER", 8)
+    store = ENGINES["lancedb"].create(str(tmp_path / "g"), settings())
     for row in rows(clustered(40)):
-        engine.write([row])
-    assert engine.count() == 40
-    assert engine._table.stats()["fragment_stats"]["num_fragments"] <= 9
+        store.write([row])
+    assert store.count() == 40
+    assert store._table.stats()["fragment_stats"]["num_fragments"] <= 9

@@ -1,4 +1,4 @@
-"""What a gallery asks of the engine that keeps its rows, and what every engine shares."""
+"""What a gallery asks of the vector store that keeps its rows, and what all stores share."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion_retrieval.errors import FashionRetrievalError, GalleryError
-from fashion_retrieval.gallery.filters import Condition, Scalar
+from fashion_retrieval.gallery.filters import Filter, Scalar
 
 SCHEMA_VERSION = 1
-MOST_ROWS = 16_384
-"""The most rows a search may ask for; Milvus's limit."""
+MAX_ROWS = 16_384
+"""The most rows a search may ask for; a limit of Milvus."""
 TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+RENAMED_FIELDS = {"colour": "color"}
+"""Old names of fields that recognition gives, each with its current name."""
+_OPTIONAL = {"dtype", "revision"}
+"""Settings that galleries of release 0.2 lack."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A photo as the engine keeps it.
+    """An image as the vector store keeps it.
 
     Attributes:
         id: Unique in the gallery.
         vector: L2-normalized (D,) float32.
-        digest: SHA-256 of the photo's content, in hexadecimal.
+        digest: SHA-256 of the image's content, in hexadecimal.
         photo: The path or URI it was added from, or None.
         fields: A value of the field's type, or None, for each field of the gallery.
     """
@@ -41,13 +45,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a gallery remembers of itself, kept inside the engine.
+    """What a gallery remembers of itself, kept inside the vector store.
 
     Attributes:
-        model_id, fingerprint, embedding_dim: Of the model whose embeddings it holds.
-        taxonomy: The vocabulary its photos are recognized with; None where they are not.
+        model_id: The model to load for it: "compact", a Hub repository, or the absolute path of a folder.
+        fingerprint: SHA-256 of the model's encoder.
+        embedding_dim: Width of the embeddings.
+        taxonomy: The vocabulary its images are recognized with; None where they are not.
         fields: The name of the type ("str", "int", "float", "bool") by field, in order.
-        schema_version: Of this layout.
+        dtype: What the embeddings were computed in, as `precision` tells; None in galleries that did not keep it.
+        revision: The commit of the model's repository; None where it has none or was not kept.
+        schema_version: The version of this layout.
     """
 
     model_id: str
@@ -55,6 +63,8 @@ class Settings:
     embedding_dim: int
     taxonomy: dict[str, Any] | None
     fields: dict[str, str]
+    dtype: str | None = None
+    revision: str | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -64,8 +74,13 @@ class Settings:
 
     @property
     def columns(self) -> dict[str, str]:
-        """The engine's column by field: numbered, so that a field may have any name."""
+        """The store's column by field: numbered, so that a field may have any name."""
         return {name: f"f{number}" for number, name in enumerate(self.fields)}
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """The renamed fields of this gallery: the current name by old name."""
+        return RENAMED_FIELDS if self.taxonomy and not RENAMED_FIELDS.keys() & self.fields.keys() else {}
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -73,10 +88,10 @@ class Settings:
 
     @classmethod
     def from_json(cls, text: str | bytes, uri: str) -> Settings:
-        """What `to_json` wrote.
+        """Read what `to_json` wrote, in this release or an earlier one.
 
         Raises:
-            GalleryError: It is none of ours, or of a newer version.
+            GalleryError: The text is of something else, or of a newer version.
         """
         try:
             data = json.loads(text)["fashion_retrieval_gallery"]
@@ -87,12 +102,16 @@ class Settings:
             remedy = "upgrade fashion-retrieval, or build the gallery anew"
             raise GalleryError(f"gallery {uri} must have schema version {SCHEMA_VERSION}, got {version}; {remedy}")
         try:
-            return cls(**{item.name: data[item.name] for item in fields(cls)})
+            known = {item.name: data[item.name] for item in fields(cls) if item.name in data.keys() | _REQUIRED}
         except KeyError as error:
             raise GalleryError(f"gallery {uri} lacks {error} in its settings; build it anew") from error
+        return cls(**_with_american_spelling(known))
 
 
-class Engine(Protocol):
+_REQUIRED = {item.name for item in fields(Settings)} - _OPTIONAL
+
+
+class VectorStore(Protocol):
     """Rows by id, and the nearest of them to a vector. Every call sees all that was written through this object."""
 
     name: str
@@ -104,33 +123,33 @@ class Engine(Protocol):
         ...
 
     def read(self, ids: Collection[str]) -> dict[str, Row]:
-        """The rows of these ids that are there."""
+        """The rows of these ids, as far as they exist."""
         ...
 
-    def nearest(self, query: NDArray[np.float32], limit: int, where: Condition | None) -> list[Row]:
-        """The rows nearest by cosine, in no order: exact with a filter or without an index.
+    def nearest(self, query: NDArray[np.float32], limit: int, where: Filter | None) -> list[Row]:
+        """The nearest rows by cosine, in no order: exact with a filter or without an index.
 
         Args:
             query: L2-normalized (D,) float32.
-            limit: From 1 to `MOST_ROWS`.
-            where: Which rows count.
+            limit: From 1 to `MAX_ROWS`.
+            where: Which rows count; None is all.
         """
         ...
 
     def remove(self, ids: Collection[str]) -> int:
-        """Remove these rows; returns how many were there."""
+        """Remove these rows; returns how many existed."""
         ...
 
     def count(self) -> int:
         """How many rows there are."""
         ...
 
-    def settle(self) -> None:
-        """Wait, after much writing, until searches are as exact as they will be."""
+    def wait_until_indexed(self) -> None:
+        """Wait, after much writing, until the index covers all written rows."""
         ...
 
     def optimize(self) -> None:
-        """Tidy up, and build or refresh the indices that the size asks for."""
+        """Compact the data, and build or refresh the indices that the size asks for."""
         ...
 
     def indexed(self) -> bool:
@@ -138,34 +157,45 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         ...
 
 
 @contextmanager
-def telling(uri: str, doing: str) -> Iterator[None]:
-    """Any error of an engine's library becomes a `GalleryError` of one line."""
+def translate_errors(uri: str, done: str) -> Iterator[None]:
+    """Turn any error of a store's library into a `GalleryError` of one line; `done` is what could not be done."""
     try:
         yield
     except (FashionRetrievalError, KeyboardInterrupt):
         raise
-    except Exception as error:  # the libraries behind raise nearly anything
+    except Exception as error:  # the libraries raise nearly anything
         reason = " ".join(str(getattr(error, "message", error)).split())[:200] or type(error).__name__
-        raise GalleryError(f"gallery {uri} could not be {doing}: {reason}; check that it is reachable") from error
+        raise GalleryError(f"gallery {uri} could not be {done}: {reason}; check that it is reachable") from error
 
 
-def missing(uri: str) -> GalleryError:
-    """The error for a gallery that is not there."""
+def not_found(uri: str) -> GalleryError:
+    """The error for a gallery that does not exist."""
     return GalleryError(f"there is no gallery at {uri}; make one with Gallery.create, or check the path")
 
 
-def in_the_way(uri: str) -> GalleryError:
-    """The error for a gallery that is there already."""
+def already_exists(uri: str) -> GalleryError:
+    """The error for a gallery that exists already."""
     return GalleryError(f"there is already a gallery at {uri}; open it with Gallery.open, or pass exist_ok=True")
 
 
 def batches(ids: Collection[str], size: int = 1_000) -> Iterator[list[str]]:
-    """The ids, distinct, in lists of at most `size`."""
+    """The distinct ids, in lists of at most `size`."""
     distinct = list(dict.fromkeys(ids))
     for start in range(0, len(distinct), size):
         yield distinct[start : start + size]
+
+
+def _with_american_spelling(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of release 0.2 with the field "color" and the placeholder {color}; the columns stay as they are."""
+    taxonomy, types = settings["taxonomy"], settings["fields"]
+    if not taxonomy or "colour" not in types or "color" in types:
+        return settings
+    types = {RENAMED_FIELDS.get(name, name): kind for name, kind in types.items()}
+    category = taxonomy["category"]
+    category = category | {"template": [text.replace("{colour}", "{color}") for text in category["template"]]}
+    return settings | {"fields": types, "taxonomy": taxonomy | {"category": category}}

@@ -1,4 +1,4 @@
-"""The embedded engine: LanceDB, in a folder or an object store."""
+"""The embedded vector store: LanceDB, in a folder or an object store."""
 
 from __future__ import annotations
 
@@ -13,35 +13,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion_retrieval.errors import GalleryError
-from fashion_retrieval.gallery.engines.base import Row, Settings, batches, in_the_way, missing, telling
-from fashion_retrieval.gallery.engines.memory import Held
-from fashion_retrieval.gallery.filters import Comparison, Condition, Scalar, like_pieces
+from fashion_retrieval.gallery.engines.base import Row, Settings, already_exists, batches, not_found, translate_errors
+from fashion_retrieval.gallery.engines.memory import BYTES_PER_NUMBER, Snapshot
+from fashion_retrieval.gallery.filters import Filter, Operator, Scalar, like_pieces
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from lancedb.db import DBConnection
     from lancedb.table import Table
 
+MEMORY_BUDGET = 5 << 29
+"""Bytes of memory that the vectors of one open gallery may take: 2.5 GiB, a million of 512 numbers.
+
+A larger gallery is searched by LanceDB on disk. Assign another number before a gallery is searched for the first time.
+"""
 _TABLE = "photos"
 _SETTINGS = b"fashion_retrieval"
-_BYTES = 5
-"""What a number of a vector takes in memory: as float32, and as an 8-bit code."""
-_MEMORY = 5 << 29
-"""The most bytes for the vectors of a gallery that is held in memory: a million of 512 numbers."""
 _FEW = 4_096
-"""Rows of a larger gallery that a filter may leave to be scored here; for more, LanceDB scans."""
-_MANY = 20_000
+"""Up to this many rows that a filter leaves of a larger gallery are scored here; more are scanned by LanceDB."""
+_INDEX_IDS_FROM = 20_000
 """Rows from which on ids are looked up through an index."""
-_TIDY_AFTER = 256
-_KEEP = timedelta(hours=1)
+_COMPACT_AFTER = 256
+"""Writes after which small files are merged."""
+_KEEP_VERSIONS = timedelta(hours=1)
 _PARTITIONS, _CANDIDATES, _REFINE = 20, 1_024, 4
 """Partitions a search looks into, candidates in each, and how many times `limit` are scored with full vectors."""
 
 
-class LanceEngine:
+class LanceStore:
     """One table whose every write is a new version: a reader, or a crash, never sees half of one.
 
-    A table that fits is searched in memory, at its version now; in a larger one, LanceDB searches.
+    A table within `MEMORY_BUDGET` is searched in memory, at its current version; in a larger one, LanceDB searches.
     """
 
     name = "lancedb"
@@ -51,69 +53,73 @@ class LanceEngine:
         self._table: Any = table  # its type stubs know less than it does
         self._writes = 0
         self._lock = Lock()
-        self._traced: tuple[int, list[str]] | None = None
+        self._change_token: tuple[int, list[str]] | None = None
         self._version: int | None = None
-        self._held: Held | None = None
-        with telling(uri, "opened"):
+        self._snapshot: Snapshot | None = None
+        with translate_errors(uri, "opened"):
             kept = (table.schema.metadata or {}).get(_SETTINGS, b"")
         self.settings = Settings.from_json(kept, uri)
         self._schema = _schema(self.settings)
 
     @classmethod
     def exists(cls, uri: str) -> bool:
-        """Whether there is a gallery, or other data in its place."""
+        """Whether there is a table.
+
+        Raises:
+            GalleryError: There is other data in its place.
+        """
         return _open(uri) is not None
 
     @classmethod
-    def create(cls, uri: str, settings: Settings) -> LanceEngine:
-        """A new table.
+    def create(cls, uri: str, settings: Settings) -> LanceStore:
+        """Make a new table.
 
         Raises:
-            GalleryError: One is there already, or the place can't be written.
+            GalleryError: There is one already, or the place can't be written.
         """
         try:
-            with telling(uri, "created"):
+            with translate_errors(uri, "created"):
                 return cls(uri, _connect(uri).create_table(_TABLE, schema=_schema(settings)))
         except GalleryError as error:
-            raise (in_the_way(uri) if "already exists" in str(error) else error) from error
+            raise (already_exists(uri) if "already exists" in str(error) else error) from error
 
     @classmethod
-    def open(cls, uri: str) -> LanceEngine:
-        """The table that is there.
+    def open(cls, uri: str, *, load: bool = True) -> LanceStore:
+        """Open the table; it is read when it is first searched, whatever `load` says.
 
         Raises:
-            GalleryError: None is there, or it is no gallery.
+            GalleryError: There is no table, or it is no gallery.
         """
         table = _open(uri)
         if table is None:
-            raise missing(uri)
+            raise not_found(uri)
         return cls(uri, table)
 
     def write(self, rows: Sequence[Row]) -> None:
-        """See `Engine`."""
-        with telling(self.uri, "written"):
+        """See `VectorStore`."""
+        with translate_errors(self.uri, "written"):
             merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
             merge.execute(self._to_arrow(rows))
             self._writes += 1
-            # Tidying rewrites small files; a share of the gallery at a time keeps the whole effort linear.
-            if self._writes >= _TIDY_AFTER and self._writes * len(rows) * 4 > self.count():
-                self._tidy()
+            # Compacting rewrites small files; waiting for a quarter of the gallery keeps the whole effort linear.
+            if self._writes >= _COMPACT_AFTER and self._writes * len(rows) * 4 > self.count():
+                self._compact()
 
     def read(self, ids: Collection[str]) -> dict[str, Row]:
-        """See `Engine`."""
+        """See `VectorStore`."""
         found: dict[str, Row] = {}
-        with telling(self.uri, "read"):
+        with translate_errors(self.uri, "read"):
             for some in batches(ids):
                 query = self._table.search().where(_any_of("id", some)).limit(len(some))
                 found |= {row.id: row for row in self._from_arrow(query.to_arrow())}
         return found
 
-    def nearest(self, query: NDArray[np.float32], limit: int, where: Condition | None) -> list[Row]:
-        """See `Engine`."""
-        with telling(self.uri, "searched"):
-            held = self._in_memory()
-            if held:
-                return self._from_arrow(*held.nearest(query, limit, where, self.settings.columns))
+    def nearest(self, query: NDArray[np.float32], limit: int, where: Filter | None) -> list[Row]:
+        """See `VectorStore`."""
+        with translate_errors(self.uri, "searched"):
+            snapshot = self._current_snapshot()
+            if snapshot:
+                return self._from_arrow(*snapshot.nearest(query, limit, where, self.settings.columns))
             builder = self._table.search(query).distance_type("cosine").limit(limit)
             if where is None:
                 candidates = max(_CANDIDATES, limit * _REFINE)
@@ -127,77 +133,78 @@ class LanceEngine:
             return self._from_arrow(builder.where(condition, prefilter=True).bypass_vector_index().to_arrow())
 
     def remove(self, ids: Collection[str]) -> int:
-        """See `Engine`."""
-        with telling(self.uri, "changed"):
+        """See `VectorStore`."""
+        with translate_errors(self.uri, "changed"):
             return sum(self._table.delete(_any_of("id", some)).num_deleted_rows for some in batches(ids))
 
     def count(self) -> int:
-        """See `Engine`."""
-        with telling(self.uri, "read"):
+        """See `VectorStore`."""
+        with translate_errors(self.uri, "read"):
             return int(self._table.count_rows())
 
-    def settle(self) -> None:
-        """See `Engine`."""
+    def wait_until_indexed(self) -> None:
+        """See `VectorStore`."""
 
     def optimize(self) -> None:
-        """See `Engine`."""
+        """See `VectorStore`."""
         from lancedb.index import BTree, HnswSq
 
-        with telling(self.uri, "optimized"):
-            self._tidy()
-            there, count = self._indices(), self.count()
-            if count >= _MANY and "id" not in there:
+        with translate_errors(self.uri, "optimized"):
+            self._compact()
+            existing, count = self._indices(), self.count()
+            if count >= _INDEX_IDS_FROM and "id" not in existing:
                 self._table.create_index("id", config=BTree())
-            if not self._fits(count) and "vector" not in there:
+            if not self._fits(count) and "vector" not in existing:
                 self._table.create_index("vector", config=HnswSq(distance_type="cosine"))
 
     def indexed(self) -> bool:
-        """See `Engine`."""
-        with telling(self.uri, "read"):
+        """See `VectorStore`."""
+        with translate_errors(self.uri, "read"):
             return not self._fits(self.count()) and "vector" in self._indices()
 
     def close(self) -> None:
-        """See `Engine`."""
-        self._traced = self._version = self._held = None
+        """See `VectorStore`."""
+        self._change_token = self._version = self._snapshot = None
 
-    def _in_memory(self) -> Held | None:
-        """The rows as they are now, or None where they are too many."""
+    def _current_snapshot(self) -> Snapshot | None:
+        """The rows at the current version, or None where they exceed the budget."""
         with self._lock:
-            traces = self._traces()
-            if traces is None or traces != self._traced:
-                # A folder made anew has another time. So has one that was changed in certain ways; that does no harm.
-                self._follow(anew=traces is not None and traces[:1] != (self._traced or ())[:1])
-                self._traced = traces
-            return self._held
+            token = self._read_change_token()
+            if token is None or token != self._change_token:
+                # A folder made anew has another time, and so has one after the first removal: all is loaded anew then.
+                same_folder = token is None or (self._change_token is not None and token[0] == self._change_token[0])
+                self._refresh(same_folder=same_folder)
+                self._change_token = token
+            return self._snapshot
 
-    def _traces(self) -> tuple[int, list[str]] | None:
-        """What every write changes in the folder, quicker to look at than LanceDB tells the version; None elsewhere."""
+    def _read_change_token(self) -> tuple[int, list[str]] | None:
+        """What changes in a local folder with every write, quicker to read than LanceDB's version; None elsewhere."""
         if "://" in self.uri:
             return None
         folder = Path(self.uri, f"{_TABLE}.lance")
         return folder.stat().st_mtime_ns, os.listdir(folder / "_versions")  # noqa: PTH208 (makes a Path of each)
 
-    def _follow(self, *, anew: bool) -> None:
+    def _refresh(self, *, same_folder: bool) -> None:
         version = self._table.version
-        if version == self._version and not anew:
+        if version == self._version and same_folder:
             return
         table: Any = _connect(self.uri).open_table(_TABLE)
         table.checkout(version)
         fits = self._fits(table.count_rows())
-        held = self._held.following(table) if self._held and fits and not anew else None
-        self._held, self._version = held, None
-        if held is None and fits:
-            self._held = Held.of(table)
+        snapshot = self._snapshot.refresh(table) if self._snapshot and fits and same_folder else None
+        self._snapshot, self._version = snapshot, None  # gives the old memory back before all is loaded anew
+        if snapshot is None and fits:
+            self._snapshot = Snapshot.load(table)
         self._version = version
 
     def _fits(self, count: int) -> bool:
-        return count * self.settings.embedding_dim * _BYTES <= _MEMORY
+        return count * self.settings.embedding_dim * BYTES_PER_NUMBER <= MEMORY_BUDGET
 
     def _indices(self) -> set[str]:
         return {column for index in self._table.list_indices() for column in index.columns}
 
-    def _tidy(self) -> None:
-        self._table.optimize(cleanup_older_than=_KEEP)
+    def _compact(self) -> None:
+        self._table.optimize(cleanup_older_than=_KEEP_VERSIONS)
         self._writes = 0
 
     def _to_arrow(self, rows: Sequence[Row]) -> pa.Table:
@@ -228,20 +235,23 @@ class LanceEngine:
         return flat.reshape(-1, self.settings.embedding_dim)
 
 
-def render(condition: Condition, columns: dict[str, str]) -> str:
+def render(condition: Filter, columns: dict[str, str]) -> str:
     """The condition in LanceDB's SQL."""
-    if not isinstance(condition, Comparison):
-        return "(" + f" {condition.operator.upper()} ".join(render(part, columns) for part in condition.parts) + ")"
-    column, operator = columns[condition.field], condition.operator
-    if operator in ("null", "not null"):
-        return f"{column} IS {operator.upper()}"
-    if operator in ("in", "not in"):
-        return f"{column} {operator.upper()} ({', '.join(map(_literal, condition.values))})"
-    value = condition.values[0]
-    if operator in ("like", "not like"):
-        pieces = like_pieces(str(value))
-        value = "".join(f"\\{text}" if text in r"\%_" and not wild else text for text, wild in pieces)
-    return f"{column} {operator.upper()} {_literal(value)}"
+
+    def compare(field: str, operator: Operator, values: tuple[Scalar, ...]) -> str:
+        column, words = columns[field], operator.upper()
+        match operator:
+            case "null" | "not null":
+                return f"{column} IS {words}"
+            case "in" | "not in":
+                return f"{column} {words} ({', '.join(map(_literal, values))})"
+            case "like" | "not like":
+                pieces = like_pieces(str(values[0]))
+                pattern = "".join(f"\\{text}" if text in r"\%_" and not wildcard else text for text, wildcard in pieces)
+                return f"{column} {words} {_literal(pattern)}"
+        return f"{column} {words} {_literal(values[0])}"
+
+    return condition.render(compare, lambda operator, parts: f"({f' {operator.upper()} '.join(parts)})")
 
 
 def _any_of(column: str, values: list[str]) -> str:
@@ -275,7 +285,7 @@ def _connect(uri: str) -> DBConnection:
 
 
 def _open(uri: str) -> Table | None:
-    """The table, or None; a folder that holds other things is refused."""
+    """The table, or None; a folder of other things is refused."""
     path = Path(uri)
     if "://" not in uri:
         if not path.exists():
@@ -283,11 +293,11 @@ def _open(uri: str) -> Table | None:
         if not path.is_dir():
             raise GalleryError(f"a gallery must be a folder, got {uri}, a file; choose another path")
     try:
-        with telling(uri, "opened"):
+        with translate_errors(uri, "opened"):
             return _connect(uri).open_table(_TABLE)
     except GalleryError as error:
         if "was not found" not in str(error):
             raise
-    if "://" not in uri and {inside.name for inside in path.iterdir()} - {f"{_TABLE}.lance"}:
+    if "://" not in uri and {entry.name for entry in path.iterdir()} - {f"{_TABLE}.lance"}:
         raise GalleryError(f"folder {uri} is no gallery; give the folder that Gallery.create made, or a new one")
     return None

@@ -1,130 +1,259 @@
-"""A LanceDB table's rows in memory: read once, and from then on only what was written since."""
+"""Exact search in memory: a snapshot of a LanceDB table that reads only what was written since.
+
+A search scores int8 codes of all rows, which leaves few candidates, and decides among these in float32.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fashion_retrieval.gallery.engines.scan import Scan
-from fashion_retrieval.gallery.filters import Comparison, Condition
+from fashion_retrieval.gallery.filters import Filter, Operator, Scalar
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from lancedb.table import Table
 
-_ROW = "_rowid"
-"""LanceDB's number of a row. None is given twice: rows that are written later, or moved, get higher ones."""
+T = TypeVar("T", bound=np.generic)
+
+BYTES_PER_NUMBER = 5
+"""Memory for one number of a vector: 4 bytes of float32 and an int8 code."""
+_ADDRESS = "_rowaddr"
+"""Where LanceDB keeps a row. Rows that are written or moved get higher addresses than all before them, also in tables
+whose row *ids* are stable (LanceDB's option `new_table_enable_stable_row_ids`)."""
 _VECTOR = "vector"
+_MAX_CODE = 127
+_BLOCK = 256
+"""Rows encoded at a time, so that the work stays in the processor's cache."""
+_GROWTH = 1.25
+_FEW = 512
+"""Up to this many rows are scored in float32 at once."""
+_COPY_COST = 5
+"""How many times the time of scoring a row it takes to copy it first."""
+_THREADS_FROM = 1 << 22
+"""Bytes of codes from which on they are shared among threads."""
+_ROUNDING = 1e-5
+"""Upper bound of the error of a float32 score."""
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Snapshot:
     """The rows of a table at one version.
 
     Attributes:
-        facts: All their columns but the vectors, and LanceDB's numbers of them.
-        scan: Their vectors, in the same order; it may already hold those of later versions after them.
-        there: (N,) bool, False for rows that were removed or replaced since they were read.
+        columns: All columns but the vectors, and the address of each row.
+        scan: The vectors, in the same order; rows of later versions may follow them.
+        alive: (N,) bool, False for rows that were removed or replaced after they were read.
     """
 
-    facts: pa.Table
-    scan: Scan
-    there: NDArray[np.bool_]
+    columns: pa.Table
+    scan: ExactScan
+    alive: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, table: Table) -> Held:
-        """All rows of a table, as it is at the version it is checked out at."""
+    def load(cls, table: Table) -> Snapshot:
+        """Read all rows of a table, at the version it is checked out at."""
         import pyarrow as pa
 
-        columns = [field for field in table.schema if field.name != _VECTOR]
-        facts = pa.schema([*columns, pa.field(_ROW, pa.uint64())]).empty_table()
-        scan = Scan(table.schema.field(_VECTOR).type.list_size, table.count_rows())
-        return cls(facts, scan, np.empty(0, np.bool_))._with(table, None)
+        fields = [field for field in table.schema if field.name != _VECTOR]
+        columns = pa.schema([*fields, pa.field(_ADDRESS, pa.uint64())]).empty_table()
+        scan = ExactScan(table.schema.field(_VECTOR).type.list_size, table.count_rows())
+        return cls(columns, scan, np.empty(0, np.bool_))._extended(table, None)
 
-    def following(self, table: Table) -> Held | None:
-        """The rows of a later version, in the same memory; None where it is better read anew.
+    def refresh(self, table: Table) -> Snapshot | None:
+        """The rows of a later version, in the same memory; None where it is better to load them anew.
 
-        Searches of this version may be under way.
+        Searches of this snapshot may go on meanwhile.
         """
-        if not len(self.facts):
+        if not len(self.columns):
             return None
-        known, there = self.facts[_ROW].to_numpy(), self.there
-        after = f"{_ROW} > {known.max()}"
-        kept = table.count_rows() - table.count_rows(after)
-        if np.count_nonzero(there) > kept:
-            now: Any = table.search()
-            there = np.isin(known, now.select([_ROW]).limit(table.count_rows()).to_arrow()[_ROW].to_numpy())
-        if not len(there) / 2 <= np.count_nonzero(there) == kept:
+        known, alive = self.columns[_ADDRESS].to_numpy(), self.alive
+        newer = f"{_ADDRESS} > {known.max()}"
+        kept = table.count_rows() - table.count_rows(newer)
+        if np.count_nonzero(alive) > kept:
+            query: Any = table.search()
+            alive = np.isin(known, query.select([_ADDRESS]).limit(table.count_rows()).to_arrow()[_ADDRESS].to_numpy())
+        if np.count_nonzero(alive) != kept or kept < len(alive) / 2:
             return None
-        return replace(self, there=there)._with(table, after)
+        return replace(self, alive=alive)._extended(table, newer)
 
-    def _with(self, table: Table, condition: str | None) -> Held:
-        """These rows, and after them those of the table for which the condition is true."""
+    def _extended(self, table: Table, condition: str | None) -> Snapshot:
+        """These rows, and after them the rows of the table for which the condition is true."""
         import pyarrow as pa
 
-        names, end, pieces = self.facts.schema.names, len(self.facts), [self.facts]
+        names, end, pieces = self.columns.schema.names, len(self.columns), [self.columns]
         query: Any = table.search()
         if condition:
             query = query.where(condition)
         for batch in query.select([*names, _VECTOR]).limit(max(table.count_rows(), 1)).to_batches():
-            self.scan.put(end, batch[_VECTOR].flatten().to_numpy().reshape(len(batch), -1))
+            self.scan.add(end, batch[_VECTOR].flatten().to_numpy().reshape(len(batch), -1))
             pieces.append(pa.Table.from_batches([batch]).select(names))
             end += len(batch)
-        there = np.concatenate([self.there, np.ones(end - len(self.facts), np.bool_)])
-        return Held(pa.concat_tables(pieces).combine_chunks(), self.scan, there)
+        alive = np.concatenate([self.alive, np.ones(end - len(self.columns), np.bool_)])
+        return Snapshot(pa.concat_tables(pieces).combine_chunks(), self.scan, alive)
 
     def nearest(
-        self, query: NDArray[np.float32], limit: int, where: Condition | None, columns: Mapping[str, str]
+        self, query: NDArray[np.float32], limit: int, where: Filter | None, columns: Mapping[str, str]
     ) -> tuple[pa.Table, NDArray[np.float32]]:
         """The nearest rows by cosine, and their vectors (M, D) float32; exact.
 
         Args:
             query: L2-normalized (D,) float32.
             limit: How many, at least 1.
-            where: Which rows count.
+            where: Which rows count; None is all.
             columns: The column by field.
         """
         import pyarrow as pa
 
-        allowed = self.there if where is None else self.there & matching(where, self.facts, columns)
+        allowed = self.alive if where is None else self.alive & matching(where, self.columns, columns)
         numbers = self.scan.nearest(query, limit, allowed)
         chosen = pa.array(numbers)
-        columns_ = [column.chunk(0) if column.num_chunks == 1 else column for column in self.facts.columns]
-        facts = pa.table([column.take(chosen) for column in columns_], schema=self.facts.schema)
-        return facts, self.scan.rows(numbers)
+        chunks = [column.chunk(0) if column.num_chunks == 1 else column for column in self.columns.columns]
+        rows = pa.table([chunk.take(chosen) for chunk in chunks], schema=self.columns.schema)
+        return rows, self.scan.rows(numbers)
 
 
-def matching(condition: Condition, table: pa.Table, columns: Mapping[str, str]) -> NDArray[np.bool_]:
-    """(N,) bool, for which rows the condition is true."""
-    if not isinstance(condition, Comparison):
-        parts = (matching(part, table, columns) for part in condition.parts)
-        return reduce(np.logical_and if condition.operator == "and" else np.logical_or, parts)
-    found: NDArray[np.bool_] = _compared(condition, table[columns[condition.field]]).to_numpy()
-    return found
-
-
-def _compared(condition: Comparison, column: pa.ChunkedArray) -> pa.ChunkedArray:
+def matching(condition: Filter, table: pa.Table, columns: Mapping[str, str]) -> NDArray[np.bool_]:
+    """(N,) bool: for which rows the condition is true."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    values = pa.array(condition.values, column.type)
-    plain: dict[str, Callable[[], pa.ChunkedArray]] = {
-        "=": lambda: pc.equal(column, values[0]),
-        "!=": lambda: pc.not_equal(column, values[0]),
-        "<": lambda: pc.less(column, values[0]),
-        "<=": lambda: pc.less_equal(column, values[0]),
-        ">": lambda: pc.greater(column, values[0]),
-        ">=": lambda: pc.greater_equal(column, values[0]),
-        "like": lambda: pc.match_like(column, values[0].as_py()),
-        "not like": lambda: pc.invert(pc.match_like(column, values[0].as_py())),
-        "in": lambda: pc.is_in(column, values),
-        "not in": lambda: pc.and_(pc.invert(pc.is_in(column, values)), pc.is_valid(column)),
-        "null": lambda: pc.is_null(column),
-        "not null": lambda: pc.is_valid(column),
+    functions: dict[Operator, Callable[..., pa.ChunkedArray]] = {
+        "=": pc.equal,
+        "!=": pc.not_equal,
+        "<": pc.less,
+        "<=": pc.less_equal,
+        ">": pc.greater,
+        ">=": pc.greater_equal,
+        "like": lambda column, pattern: pc.match_like(column, pattern.as_py()),
+        "not like": lambda column, pattern: pc.invert(pc.match_like(column, pattern.as_py())),
+        "null": pc.is_null,
+        "not null": pc.is_valid,
     }
-    return pc.fill_null(plain[condition.operator](), False)
+
+    def compare(field: str, operator: Operator, values: tuple[Scalar, ...]) -> NDArray[np.bool_]:
+        column = table[columns[field]]
+        wanted = pa.array(values, column.type)
+        if operator == "in":
+            found = pc.is_in(column, wanted)
+        elif operator == "not in":
+            found = pc.and_(pc.invert(pc.is_in(column, wanted)), pc.is_valid(column))
+        else:
+            found = functions[operator](column, *wanted)
+        mask: NDArray[np.bool_] = pc.fill_null(found, False).to_numpy()
+        return mask
+
+    def join(operator: Literal["and", "or"], masks: list[NDArray[np.bool_]]) -> NDArray[np.bool_]:
+        return reduce(np.logical_and if operator == "and" else np.logical_or, masks)
+
+    return condition.render(compare, join)
+
+
+class ExactScan:
+    """L2-normalized rows to be searched by cosine.
+
+    A row v is kept as it is and as a scale s times a code c of whole numbers from -127 to 127; the residual is
+    |v - s c|. With the query coded in the same way, a score by codes is off by at most the two residuals
+    (Cauchy-Schwarz). So all rows that may be among the nearest are known, and only these are scored in float32.
+
+    Args:
+        dim: Width of a row, D.
+        capacity: For how many rows to allot memory.
+    """
+
+    def __init__(self, dim: int, capacity: int = 0) -> None:
+        self._rows = np.empty((capacity, dim), np.float32)
+        self._codes = np.empty((capacity, dim), np.int8)
+        self._scales = np.empty(capacity, np.float32)
+        self._residuals = np.empty(capacity, np.float32)
+
+    def add(self, start: int, rows: NDArray[np.float32]) -> None:
+        """Set (M, D) float32 rows from number `start` on. Searches of the rows before may go on meanwhile."""
+        needed = start + len(rows)
+        if needed > len(self._rows):
+            capacity = int(needed * _GROWTH)
+            self._rows = _grown(self._rows, start, capacity)
+            self._codes = _grown(self._codes, start, capacity)
+            self._scales = _grown(self._scales, start, capacity)
+            self._residuals = _grown(self._residuals, start, capacity)
+        for first in range(0, len(rows), _BLOCK):
+            block = rows[first : first + _BLOCK]
+            place = slice(start + first, start + first + len(block))
+            self._rows[place] = block
+            self._codes[place], self._scales[place], self._residuals[place] = _encoded(block)
+
+    def rows(self, numbers: NDArray[np.intp]) -> NDArray[np.float32]:
+        """(M, D) float32, the rows of these numbers."""
+        return self._rows[numbers]
+
+    def nearest(self, query: NDArray[np.float32], limit: int, allowed: NDArray[np.bool_]) -> NDArray[np.intp]:
+        """The numbers of the rows with the highest scores, best first; fewer than `limit` where fewer are allowed.
+
+        Args:
+            query: L2-normalized (D,) float32.
+            limit: How many, at least 1.
+            allowed: (N,) bool, which of the first N rows count.
+        """
+        possible = int(np.count_nonzero(allowed))
+        limit = min(limit, possible)
+        if possible > max(limit, _FEW):
+            numbers = self._candidates(query, limit, allowed, possible)
+        else:
+            numbers = np.flatnonzero(allowed)
+        best: NDArray[np.intp] = numbers[np.argsort(-(self._rows[numbers] @ query), kind="stable")[:limit]]
+        return best
+
+    def _candidates(
+        self, query: NDArray[np.float32], limit: int, allowed: NDArray[np.bool_], possible: int
+    ) -> NDArray[np.intp]:
+        """The allowed rows, `possible` in number, that may be among the nearest."""
+        code, scale, residual = _encoded(query[np.newaxis])
+        count = len(allowed)
+        chosen = slice(0, count) if possible == count else np.flatnonzero(allowed)
+        if possible < count / _COPY_COST:
+            scores = _products(code, self._codes[chosen])
+        else:
+            scores = _products(code, self._codes[:count])[chosen]
+        scores = scores * (self._scales[chosen] * scale)
+        residuals = self._residuals[chosen]
+        error = float(residual[0]) + _ROUNDING
+        max_error = error + float(residuals.max()) * (1 + error)
+        near = np.flatnonzero(scores >= _highest(scores, limit) - 2 * max_error)
+        scores, errors = scores[near], error + residuals[near] * (1 + error)
+        near = near[scores + errors >= _highest(scores - errors, limit)]
+        return near if isinstance(chosen, slice) else chosen[near]
+
+
+def _highest(scores: NDArray[np.float32], rank: int) -> float:
+    """The score of this rank, counted from 1."""
+    return float(np.partition(scores, len(scores) - rank)[len(scores) - rank])
+
+
+def _products(code: NDArray[np.int8], codes: NDArray[np.int8]) -> NDArray[np.float32]:
+    """(N,) float32, the products of a (1, D) int8 code with (N, D) int8 codes."""
+    import simsimd
+    import torch
+
+    threads = torch.get_num_threads() if codes.size > _THREADS_FROM else 1
+    products = simsimd.cdist(code, codes, "dot", out_dtype="float32", threads=threads)
+    return np.asarray(products, np.float32).reshape(-1)
+
+
+def _encoded(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:
+    """Codes (N, D) int8, their scales (N,) float32 and the residuals (N,) float32."""
+    scales = np.maximum(rows.max(axis=1), -rows.min(axis=1)) / _MAX_CODE
+    scales[scales == 0] = 1
+    codes = np.rint(rows / scales[:, np.newaxis])
+    rest = rows - codes * scales[:, np.newaxis]
+    return codes.astype(np.int8), scales, np.sqrt(np.einsum("nd,nd->n", rest, rest))
+
+
+def _grown(array: NDArray[T], kept: int, capacity: int) -> NDArray[T]:
+    grown = np.empty((capacity, *array.shape[1:]), array.dtype)
+    grown[:kept] = array[:kept]
+    return grown

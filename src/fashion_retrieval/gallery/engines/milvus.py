@@ -1,12 +1,12 @@
-"""The distributed engine: a Milvus server, 2.3 or newer, through pymilvus."""
+"""The distributed vector store: a Milvus server, 2.3 or newer, through pymilvus."""
 
 from __future__ import annotations
 
 import json
-import logging
 import re
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -14,117 +14,118 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion_retrieval.errors import GalleryError, InputError, MissingExtraError, UnsupportedError
-from fashion_retrieval.gallery.engines.base import Row, Settings, batches, in_the_way, missing, telling
-from fashion_retrieval.gallery.filters import Comparison, Condition, Scalar, like_prefix
+from fashion_retrieval.gallery.engines.base import Row, Settings, already_exists, batches, not_found, translate_errors
+from fashion_retrieval.gallery.filters import Filter, Operator, Scalar, like_prefix
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
 _COLLECTION = "photos"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
-_LONGEST_ID, _LONGEST_TEXT = 4_096, 65_535
+_MAX_ID, _MAX_TEXT = 4_096, 65_535
 _TIMEOUT = 10.0
 _PATIENCE = 600.0
+"""Seconds without progress of the index after which waiting for it ends."""
 _SMALL = 1_024
 """Rows below which a segment gets no index: it is scanned, which is exact."""
 _LISTS = 1_024
 _PROBED = 384
-"""Of the lists, for a search without a filter; with one, all of them are scanned, which is exact."""
+"""How many of the lists a search without a filter looks into; with one it scans them all, which is exact."""
 _DELETIONS = 1
-_LAST = "\U0010ffff"
+_LAST_CODE_POINT = "\U0010ffff"
 
 
-class MilvusEngine:
-    """One collection. Milvus before 2.5 knows no null: a second column of each field says whether it is set."""
+class MilvusStore:
+    """One collection. Milvus before 2.5 knows no null: a second column of each field says whether it is set.
+
+    Args:
+        uri: The collection's URI without a password.
+        client: A connection, which this object closes.
+        collection: The collection's name.
+        load: Build the index where it is missing and load the collection; without this, the store tells its settings,
+            its count and whether it is indexed, and changes nothing on the server.
+    """
 
     name = "milvus"
 
-    def __init__(self, uri: str, client: MilvusClient, collection: str) -> None:
+    def __init__(self, uri: str, client: MilvusClient, collection: str, *, load: bool = True) -> None:
         self.uri = uri
         self._client = client
         self._collection = collection
         self._written = 0
-        with telling(uri, "opened"):
-            described = client.describe_collection(collection)["description"]
-            self.settings = Settings.from_json(described, uri)
-            # A creation that was interrupted may have left the collection without these two; both may be repeated.
-            if "vector" not in client.list_indexes(collection):
-                index = client.prepare_index_params()
-                sizes = {"nlist": _LISTS}
-                index.add_index("vector", index_type="IVF_FLAT", metric_type="COSINE", params=sizes)
-                client.create_index(collection, index)
-            client.load_collection(collection)
-        self.count()
+        with _closed_on_error(client):
+            with translate_errors(uri, "opened"):
+                described = client.describe_collection(collection)["description"]
+                self.settings = Settings.from_json(described, uri)
+            if load:
+                self._load()
 
     @classmethod
     def exists(cls, uri: str) -> bool:
         """Whether there is a collection of this name."""
         shown, client, collection = _connect(uri)
-        with telling(shown, "looked up"):
-            try:
-                return bool(client.has_collection(collection))
-            finally:
-                client.close()
+        with closing(client), translate_errors(shown, "looked up"):
+            return bool(client.has_collection(collection))
 
     @classmethod
-    def create(cls, uri: str, settings: Settings) -> MilvusEngine:
-        """A new collection.
+    def create(cls, uri: str, settings: Settings) -> MilvusStore:
+        """Make a new collection.
 
         Raises:
-            GalleryError: One is there already, or the server does not answer.
+            GalleryError: There is one already, or the server does not answer.
         """
         from pymilvus import CollectionSchema, DataType, FieldSchema
 
         shown, client, collection = _connect(uri)
         types = {int: DataType.INT64, float: DataType.DOUBLE, bool: DataType.BOOL}
         fields = [
-            FieldSchema("id", DataType.VARCHAR, is_primary=True, max_length=_LONGEST_ID),
+            FieldSchema("id", DataType.VARCHAR, is_primary=True, max_length=_MAX_ID),
             FieldSchema("vector", DataType.FLOAT_VECTOR, dim=settings.embedding_dim),
             FieldSchema("digest", DataType.VARCHAR, max_length=64),
-            FieldSchema("photo", DataType.VARCHAR, max_length=_LONGEST_ID),
+            FieldSchema("photo", DataType.VARCHAR, max_length=_MAX_ID),
         ]
         for name, column in settings.columns.items():
             kind = settings.types[name]
-            text = {"dtype": DataType.VARCHAR, "max_length": _LONGEST_TEXT}
+            text = {"dtype": DataType.VARCHAR, "max_length": _MAX_TEXT}
             fields.append(FieldSchema(column, **(text if kind is str else {"dtype": types[kind]})))
             fields.append(FieldSchema(f"{column}_set", DataType.BOOL))
-        with telling(shown, "created"):
+        with _closed_on_error(client), translate_errors(shown, "created"):
             if client.has_collection(collection):
-                raise in_the_way(shown)
+                raise already_exists(shown)
             schema = CollectionSchema(fields, description=settings.to_json())
             client.create_collection(collection, schema=schema, num_shards=1, consistency_level="Session")
         return cls(shown, client, collection)
 
     @classmethod
-    def open(cls, uri: str) -> MilvusEngine:
-        """The collection that is there.
+    def open(cls, uri: str, *, load: bool = True) -> MilvusStore:
+        """Open the collection; `load` as in the constructor.
 
         Raises:
-            GalleryError: None is there, it is no gallery, or the server does not answer.
+            GalleryError: There is no collection, it is no gallery, or the server does not answer.
         """
         shown, client, collection = _connect(uri)
-        with telling(shown, "looked up"):
+        with _closed_on_error(client), translate_errors(shown, "looked up"):
             if not client.has_collection(collection):
-                raise missing(shown)
-        return cls(shown, client, collection)
+                raise not_found(shown)
+        return cls(shown, client, collection, load=load)
 
     def write(self, rows: Sequence[Row]) -> None:
-        """See `Engine`."""
-        with telling(self.uri, "written"):
+        """See `VectorStore`."""
+        with translate_errors(self.uri, "written"):
             self._client.upsert(self._collection, [self._to_entity(row) for row in rows])
             self._written += len(rows)
 
     def read(self, ids: Collection[str]) -> dict[str, Row]:
-        """See `Engine`."""
+        """See `VectorStore`."""
         entities = (entity for some in batches(ids) for entity in self._query(_any_of(some), ["*"]))
         return {entity["id"]: self._from_entity(entity) for entity in entities}
 
-    def nearest(self, query: NDArray[np.float32], limit: int, where: Condition | None) -> list[Row]:
-        """See `Engine`."""
+    def nearest(self, query: NDArray[np.float32], limit: int, where: Filter | None) -> list[Row]:
+        """See `VectorStore`."""
         condition = "" if where is None else render(where, self.settings.columns)
         # With ensure_topk_full, a filtered scan ends after as many rows as the filter leaves, wherever these are.
         effort = {"nprobe": _PROBED if where is None else _LISTS, "ensure_topk_full": False}
-        with telling(self.uri, "searched"):
+        with translate_errors(self.uri, "searched"):
             hits = self._client.search(
                 self._collection,
                 [query],
@@ -137,30 +138,33 @@ class MilvusEngine:
             return [self._from_entity(hit["entity"]) for hit in hits[0]]
 
     def remove(self, ids: Collection[str]) -> int:
-        """See `Engine`."""
+        """See `VectorStore`."""
         removed = 0
         for some in batches(ids):
             found = [entity["id"] for entity in self._query(_any_of(some), ["id"])]
             if found:
-                with telling(self.uri, "changed"):
+                with translate_errors(self.uri, "changed"):
                     self._client.delete(self._collection, ids=found)
             removed += len(found)
         return removed
 
     def count(self) -> int:
-        """See `Engine`."""
-        return int(self._query("", ["count(*)"])[0]["count(*)"])
+        """See `VectorStore`. Of a collection that is not loaded, the server's estimate."""
+        if self._is_loaded():
+            return int(self._query("", ["count(*)"])[0]["count(*)"])
+        with translate_errors(self.uri, "read"):
+            return int(self._client.get_collection_stats(self._collection)["row_count"])
 
-    def settle(self) -> None:
-        """See `Engine`. Rows outside an indexed segment are searched through a coarse stand-in of the server's."""
-        with telling(self.uri, "optimized"):
+    def wait_until_indexed(self) -> None:
+        """See `VectorStore`. Until then the server searches newer rows through a coarser index of its own."""
+        with translate_errors(self.uri, "optimized"):
             stored = sum(segment.num_rows for segment in self._segments("persistent"))
             if max(self._written, self.count() - stored) >= _SMALL or not self._served():
                 self.optimize()
 
     def optimize(self) -> None:
-        """See `Engine`."""
-        with telling(self.uri, "optimized"):
+        """See `VectorStore`."""
+        with translate_errors(self.uri, "optimized"):
             self._client.flush(self._collection)
             self._written = 0
             seen, since = None, time.monotonic()
@@ -175,17 +179,36 @@ class MilvusEngine:
                 time.sleep(0.1)
 
     def indexed(self) -> bool:
-        """See `Engine`."""
-        with telling(self.uri, "read"):
+        """See `VectorStore`."""
+        if not self._is_loaded():
+            return False
+        with translate_errors(self.uri, "read"):
             return any(segment.num_rows >= _SMALL for segment in self._segments("loaded"))
 
     def close(self) -> None:
-        """See `Engine`."""
+        """See `VectorStore`."""
         self._client.close()
+
+    def _load(self) -> None:
+        with translate_errors(self.uri, "opened"):
+            # A creation that was interrupted may have left the collection without these two; both may be repeated.
+            if "vector" not in self._client.list_indexes(self._collection):
+                index = self._client.prepare_index_params()
+                sizes = {"nlist": _LISTS}
+                index.add_index("vector", index_type="IVF_FLAT", metric_type="COSINE", params=sizes)
+                self._client.create_index(self._collection, index)
+            self._client.load_collection(self._collection)
+        self.count()
+
+    def _is_loaded(self) -> bool:
+        from pymilvus.client.types import LoadState
+
+        with translate_errors(self.uri, "read"):
+            return bool(self._client.get_load_state(self._collection)["state"] == LoadState.Loaded)
 
     def _segments(self, which: Literal["loaded", "persistent"]) -> list[Any]:
         listed = getattr(self._client, f"list_{which}_segments")(self._collection)
-        # With replicas a segment is listed once each; one of level 0 holds deletions.
+        # With replicas a segment is listed several times; one of level 0 holds deletions.
         return list({segment.segment_id: segment for segment in listed if segment.level != _DELETIONS}.values())
 
     def _served(self) -> bool:
@@ -195,7 +218,7 @@ class MilvusEngine:
         return outside < _SMALL and all(one.index_name or one.num_rows < _SMALL for one in loaded)
 
     def _query(self, condition: str, outputs: list[str]) -> list[dict[str, Any]]:
-        with telling(self.uri, "read"):
+        with translate_errors(self.uri, "read"):
             return list(
                 self._client.query(
                     self._collection, filter=condition, output_fields=outputs, consistency_level="Strong"
@@ -217,47 +240,59 @@ class MilvusEngine:
         return Row(entity["id"], vector, entity["digest"], entity["photo"] or None, fields)
 
 
-def render(condition: Condition, columns: dict[str, str]) -> str:
+@contextmanager
+def _closed_on_error(client: MilvusClient) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        client.close()
+        raise
+
+
+def render(condition: Filter, columns: dict[str, str]) -> str:
     """The condition as a Milvus expression.
 
     Raises:
         UnsupportedError: LIKE with a wildcard that is not at the end.
     """
-    if not isinstance(condition, Comparison):
-        return _joined([render(part, columns) for part in condition.parts], condition.operator)
-    column, operator = columns[condition.field], condition.operator
-    if operator in ("null", "not null"):
-        return f"({column}_set == {'false' if operator == 'null' else 'true'})"
-    if operator in ("in", "not in"):
-        plain = f"{column} {operator} [{', '.join(map(_literal, condition.values))}]"
-    elif operator in ("like", "not like"):
-        plain = _starts(column, str(condition.values[0]), operator == "like")
-    else:
-        plain = f"{column} {'==' if operator == '=' else operator} {_literal(condition.values[0])}"
-    return f"({column}_set == true and {plain})"
+
+    def compare(field: str, operator: Operator, values: tuple[Scalar, ...]) -> str:
+        column = columns[field]
+        match operator:
+            case "null" | "not null":
+                return f"({column}_set == {'false' if operator == 'null' else 'true'})"
+            case "in" | "not in":
+                plain = f"{column} {operator} [{', '.join(map(_literal, values))}]"
+            case "like" | "not like":
+                plain = _prefix_range(column, str(values[0]), operator == "like")
+            case _:
+                plain = f"{column} {'==' if operator == '=' else operator} {_literal(values[0])}"
+        return f"({column}_set == true and {plain})"
+
+    return condition.render(compare, _joined)
 
 
-def _joined(parts: list[str], operator: str) -> str:
+def _joined(operator: str, parts: list[str]) -> str:
     # A balanced tree: the server reads a chain as one level a part, and takes no more than about a hundred levels.
     if len(parts) == 1:
         return parts[0]
     middle = len(parts) // 2
-    return f"({_joined(parts[:middle], operator)} {operator} {_joined(parts[middle:], operator)})"
+    return f"({_joined(operator, parts[:middle])} {operator} {_joined(operator, parts[middle:])})"
 
 
-def _starts(column: str, pattern: str, wanted: bool) -> str:
-    """A prefix as a range, as texts are ordered by code point: it ends before the prefix with its last one raised."""
+def _prefix_range(column: str, pattern: str, matching: bool) -> str:
+    """LIKE 'prefix%' as a range: from the prefix to the prefix with its last code point raised by one."""
     prefix = like_prefix(pattern)
     if prefix is None:
         raise UnsupportedError(f"Milvus takes LIKE with % at the end only, as in 'long%', got {pattern!r}; use IN")
-    stem = prefix.rstrip(_LAST)
+    stem = prefix.rstrip(_LAST_CODE_POINT)
     if not stem:
-        return f"({column} {'>=' if wanted else '<'} {_literal(prefix)})"
-    following = ord(stem[-1]) + 1
-    after = _literal(stem[:-1] + chr(0xE000 if following == 0xD800 else following))
-    if wanted:
-        return f"({column} >= {_literal(prefix)} and {column} < {after})"
-    return f"({column} < {_literal(prefix)} or {column} >= {after})"
+        return f"({column} {'>=' if matching else '<'} {_literal(prefix)})"
+    raised = ord(stem[-1]) + 1
+    end = _literal(stem[:-1] + chr(0xE000 if raised == 0xD800 else raised))  # after the surrogates
+    if matching:
+        return f"({column} >= {_literal(prefix)} and {column} < {end})"
+    return f"({column} < {_literal(prefix)} or {column} >= {end})"
 
 
 def _any_of(ids: list[str]) -> str:
@@ -269,7 +304,7 @@ def _literal(value: Scalar) -> str:
 
 
 def _connect(uri: str) -> tuple[str, MilvusClient, str]:
-    """The URI without its password, the client and the collection that `http://user:password@host:port/name` names."""
+    """The URI without its password, a client and the collection's name, for `http://user:password@host:port/name`."""
     try:
         from pymilvus import MilvusClient
     except ImportError as error:
@@ -285,8 +320,6 @@ def _connect(uri: str) -> tuple[str, MilvusClient, str]:
         raise InputError(f"a Milvus URI must be {expected}, got {host}/{collection}")
     shown = f"{host}/{collection}"
     token = ":".join(filter(None, (parts.username, parts.password)))
-    # pymilvus logs a traceback of every error that it also raises.
-    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
     try:
         return shown, MilvusClient(uri=host, token=token, timeout=_TIMEOUT), collection
     except Exception as error:  # pymilvus and gRPC raise several kinds

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fashion_retrieval.gallery.engines.scan import Scan
+from fashion_retrieval.gallery.engines import memory
+from fashion_retrieval.gallery.engines.memory import ExactScan
 from tests.support.galleries import clustered
 
 
@@ -12,9 +13,9 @@ def unit(points):
 
 
 def scan_of(rows, pieces=3):
-    scan, start = Scan(rows.shape[1]), 0
+    scan, start = ExactScan(rows.shape[1]), 0
     for piece in np.array_split(rows, pieces):
-        scan.put(start, piece)
+        scan.add(start, piece)
         start += len(piece)
     return scan
 
@@ -35,7 +36,7 @@ def kinds():
 
 
 @pytest.mark.parametrize("kind", kinds())
-def test_the_nearest_are_those_of_a_plain_scan(kind):
+def test_exact_scan_gives_the_rows_of_a_plain_scan(kind):
     rows = unit(kinds()[kind])
     scan, generator = scan_of(rows), np.random.default_rng(1)
     queries = np.concatenate([rows[:5], unit(generator.normal(size=(5, rows.shape[1])))])
@@ -55,7 +56,7 @@ def test_the_nearest_are_those_of_a_plain_scan(kind):
     assert np.array_equal(scan.rows(np.array([5_999, 0])), rows[[-1, 0]])
 
 
-def test_few_rows_are_scored_in_float32(monkeypatch):
+def test_exact_scan_scores_few_rows_in_float32(monkeypatch):
     rows = unit(np.random.default_rng(2).normal(size=(20_000, 256)))
     scan, query = scan_of(rows), unit(np.random.default_rng(3).normal(size=256))
     for step in (1, 2, 7):
@@ -63,11 +64,11 @@ def test_few_rows_are_scored_in_float32(monkeypatch):
         candidates = scan._candidates(query, 11, allowed, np.count_nonzero(allowed))
         assert set(plain(rows, query, 11, allowed)) <= set(candidates)
         assert len(candidates) < 200
-        monkeypatch.setattr(scan, "_WORTH_THREADS", 0)
+        monkeypatch.setattr(memory, "_THREADS_FROM", 0)
         assert np.array_equal(scan._candidates(query, 11, allowed, np.count_nonzero(allowed)), candidates)
 
 
-def test_fewer_rows_than_asked_for():
+def test_exact_scan_with_fewer_rows_than_asked_for_gives_them_all():
     rows = clustered(4)
     scan = scan_of(rows)
     assert len(scan.nearest(rows[0], 10, np.zeros(4, bool))) == 0
@@ -76,18 +77,18 @@ def test_fewer_rows_than_asked_for():
     assert scan.nearest(rows[2], 1, np.ones(4, bool)).tolist() == [2]
 
 
-def test_rows_put_in_later_do_not_disturb():
+def test_exact_scan_ignores_rows_added_later():
     rows = clustered(3_000)
     scan, before, query = scan_of(rows[:2_000]), np.ones(2_000, bool), rows[2_500]
     expected = plain(rows[:2_000], query, 20, before)
-    scan.put(2_000, clustered(1_000, seed=5))
+    scan.add(2_000, clustered(1_000, seed=5))
     assert np.array_equal(scan.nearest(query, 20, before), expected)
-    scan.put(2_000, rows[2_000:])
+    scan.add(2_000, rows[2_000:])
     assert np.array_equal(scan.nearest(query, 20, before), expected)
     assert scan.nearest(query, 1, np.ones(3_000, bool)).tolist() == [2_500]
 
 
-def test_a_zero_row_is_no_trouble():
+def test_exact_scan_takes_a_row_of_zeros():
     rows = np.concatenate([np.zeros((1, 16), np.float32), clustered(1_000)])
     assert np.array_equal(
         scan_of(rows).nearest(rows[3], 5, np.ones(1_001, bool)), plain(rows, rows[3], 5, rows[:, 0] < 2)

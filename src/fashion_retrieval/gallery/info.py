@@ -1,0 +1,76 @@
+"""What a gallery tells of itself, and of what was added to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fashion_retrieval.gallery.engines.base import VectorStore
+from fashion_retrieval.results import Failure
+from fashion_retrieval.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True, slots=True)
+class AddReport:
+    """What became of the images given to `Gallery.add`.
+
+    Attributes:
+        added: How many are new in the gallery.
+        updated: How many replaced one of other content, path or metadata.
+        unchanged: How many the gallery held already; they were not encoded again.
+        failures: The images that can't be read; what the gallery held of them stays.
+    """
+
+    added: int
+    updated: int
+    unchanged: int
+    failures: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryInfo:
+    """What a gallery is.
+
+    Attributes:
+        uri: Where it is, without a password.
+        engine: "lancedb" or "milvus".
+        model_id: The model to load for it; a folder by its absolute path.
+        fingerprint: SHA-256 of that model's encoder.
+        embedding_dim: Width of the embeddings.
+        count: How many images it holds.
+        fields: The type ("str", "int", "float", "bool") by field.
+        taxonomy: Name of the vocabulary images are recognized with, or None where they are not.
+        indexed: Whether searches without a filter use an approximate index.
+        dtype: What the embeddings were computed in, such as "float32", "bfloat16" or "float32 by openvino int8"; None
+            in galleries of release 0.2, which did not keep it.
+        revision: The commit of the model's Hub repository; None for other models.
+    """
+
+    uri: str
+    engine: str
+    model_id: str
+    fingerprint: str
+    embedding_dim: int
+    count: int
+    fields: dict[str, str]
+    taxonomy: str | None
+    indexed: bool
+    dtype: str | None = None
+    revision: str | None = None
+
+
+def read_info(store: VectorStore) -> GalleryInfo:
+    """What a vector store tells of its gallery."""
+    kept = store.settings
+    return GalleryInfo(
+        uri=store.uri,
+        engine=store.name,
+        model_id=kept.model_id,
+        fingerprint=kept.fingerprint,
+        embedding_dim=kept.embedding_dim,
+        count=store.count(),
+        fields=dict(kept.fields),
+        taxonomy=Taxonomy.load(kept.taxonomy).name if kept.taxonomy else None,
+        indexed=store.indexed(),
+        dtype=kept.dtype,
+        revision=kept.revision,
+    )
