@@ -73,7 +73,7 @@ class _Fields(dict[str, Scalar | None]):
     """Values by field, which the old name of a recognized field finds too."""
 
     def __missing__(self, name: str) -> Scalar | None:
-        new = RENAMED_FIELDS.get(name)
+        new = RENAMED_FIELDS.get(name, name)
         if new not in self:
             raise KeyError(name)
         warn_renamed(f"the field {name!r}", repr(new))
