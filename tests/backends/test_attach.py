@@ -1,46 +1,25 @@
-"""Backends: programs against torch, what `backend=` takes, and exported models that can't be used."""
+"""`backend=`: which export is taken, in which dtype, and which exports are refused."""
 
 import json
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from fashion_retrieval import FashionModel, checkpoint
+from fashion_retrieval import FashionModel
 from fashion_retrieval._utils import optional
-from fashion_retrieval.backends import attach, trace
-from fashion_retrieval.backends.attach import describe, open_graphs, runtime_of
-from fashion_retrieval.backends.compiled import CompiledComposer, CompiledEncoder
+from fashion_retrieval.backends import runtimes
+from fashion_retrieval.backends.attach import describe, digest_of, open_graphs
+from fashion_retrieval.backends.compiled import CompiledEncoder
+from fashion_retrieval.backends.runtimes import resolve_backend_dtype
 from fashion_retrieval.checkpoint import export_manifest
-from fashion_retrieval.errors import ConfigError, InputError, MissingExtraError, UnsupportedError, WeightsError
-from tests.support.exported_models import BACKENDS, model_folder, write_graphs
-from tests.support.tiny import altered, contents, drawn_photo, tiny_folder
+from fashion_retrieval.errors import ConfigError, InputError, MissingExtraError, WeightsError
+from tests.support.exported_models import BACKENDS
+from tests.support.tiny import contents, drawn_photo
 
 TEXTS = ["in red", "with long sleeves and a collar, please", "shorter"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return model_folder(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def bundle(folder):
-    return checkpoint.load(folder)
-
-
-@pytest.fixture(scope="module")
-def converted(bundle, tmp_path_factory):
-    """Backend -> folder with the model's graphs."""
-    folders = {backend: tmp_path_factory.mktemp(backend) for backend in BACKENDS}
-    for backend, folder in folders.items():
-        write_graphs(bundle, backend, folder)
-    return folders
 
 
 @pytest.fixture
@@ -57,47 +36,8 @@ def exported(bundle, folder, converted, tmp_path):
     return write
 
 
-@pytest.fixture(scope="module")
-def pixels(bundle):
-    return torch.stack([bundle.encoder.preprocess(drawn_photo(seed=seed)) for seed in range(3)])
-
-
-@pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_programs_give_what_torch_gives(converted, bundle, pixels, backend, count):
-    compiled = open_graphs(bundle, converted[backend], backend, "float32")
-    encoder, tokens = bundle.encoder, bundle.encoder.tokenize(TEXTS[:count])
-    near = {"atol": 5e-6, "rtol": 2e-5}
-    with torch.inference_mode():
-        for method, given in (("encode_image", pixels), ("image_tokens", pixels), ("encode_text", tokens)):
-            given = given[:count]
-            torch.testing.assert_close(
-                getattr(compiled.encoder, method)(given), getattr(encoder, method)(given), **near
-            )
-        text, images = encoder.text_tokens(tokens), encoder.image_tokens(pixels[:count])
-        torch.testing.assert_close(compiled.encoder.text_tokens(tokens), text, **near)
-        for weight in (0.5, 0.9):
-            expected = bundle.composer(images, *text, text_weight=weight)
-            torch.testing.assert_close(compiled.composer(images, *text, text_weight=weight), expected, **near)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_threads_may_share_a_program(converted, bundle, pixels, backend):
-    encoder = open_graphs(bundle, converted[backend], backend, "float32").encoder
-    with ThreadPoolExecutor(4) as pool:
-        rows = list(pool.map(encoder.encode_image, [pixels] * 24))
-    assert all(torch.equal(row, rows[0]) for row in rows)
-
-
-def test_bfloat16_is_a_hint(converted, bundle, pixels):
-    with torch.inference_mode():
-        expected = bundle.encoder.encode_image(pixels)
-        got = open_graphs(bundle, converted["openvino"], "openvino", "bfloat16").encoder.encode_image(pixels)
-    assert (expected * got).sum(1).min() > 0.9999
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_an_exported_model_stands_in_for_torch(exported, folder, backend, tmp_path):
+def test_from_pretrained_with_an_export_equals_torch(exported, folder, backend, tmp_path):
     plain = FashionModel.from_pretrained(folder, dtype="float32")
     model = FashionModel.from_pretrained(exported(backend), device="cpu")
     assert isinstance(model.encoder, CompiledEncoder)
@@ -116,7 +56,7 @@ def test_an_exported_model_stands_in_for_torch(exported, folder, backend, tmp_pa
     assert saved == contents(plain.save_pretrained(tmp_path / "plain", card_id="a/b"))
 
 
-def test_auto_takes_what_kept_its_parity(exported, monkeypatch):
+def test_auto_takes_the_export_that_passed_and_is_installed(exported, monkeypatch):
     folder = exported("onnx", default=False)
     assert not isinstance(FashionModel.from_pretrained(folder, device="cpu").encoder, CompiledEncoder)
     assert isinstance(FashionModel.from_pretrained(folder, device="cpu", backend="onnx").encoder, CompiledEncoder)
@@ -136,8 +76,8 @@ def test_auto_takes_what_kept_its_parity(exported, monkeypatch):
         ("bf16", "openvino", "float32", "float32"),
     ],
 )
-def test_types(precision, backend, dtype, expected):
-    assert attach.resolve(backend, precision, dtype) == expected
+def test_resolve_backend_dtype(precision, backend, dtype, expected):
+    assert resolve_backend_dtype(backend, precision, dtype) == expected
 
 
 @pytest.mark.parametrize(
@@ -149,15 +89,15 @@ def test_types(precision, backend, dtype, expected):
         ("onnx", "float32", "int8", False),
     ],
 )
-def test_preprocessing_is_exact_in_float32(converted, bundle, backend, dtype, precision, exact):
+def test_open_graphs_in_float32_has_exact_preprocessing(converted, bundle, backend, dtype, precision, exact):
     opened = open_graphs(bundle, converted[backend], backend, dtype, precision)
     assert opened.encoder.preprocessing == replace(bundle.encoder.preprocessing, exact=exact)
 
 
-def test_auto_type_is_the_precision_that_was_measured(monkeypatch):
-    monkeypatch.setattr(attach, "resolve_dtype", lambda dtype, device: torch.bfloat16)
-    assert attach.resolve("openvino", "bf16", "auto") == "bfloat16"
-    assert attach.resolve("openvino", "int8", "auto") == "bfloat16"
+def test_resolve_backend_dtype_auto_is_the_measured_precision(monkeypatch):
+    monkeypatch.setattr(runtimes, "resolve_dtype", lambda dtype, device: torch.bfloat16)
+    assert resolve_backend_dtype("openvino", "bf16", "auto") == "bfloat16"
+    assert resolve_backend_dtype("openvino", "int8", "auto") == "bfloat16"
 
 
 @pytest.mark.parametrize(
@@ -168,12 +108,12 @@ def test_auto_type_is_the_precision_that_was_measured(monkeypatch):
         ({"backend": "openvino", "dtype": "float16"}, "computes in 'float32' or 'bfloat16', got dtype 'float16'"),
     ],
 )
-def test_what_a_backend_does_not_have(folder, options, message):
+def test_from_pretrained_refuses_what_a_backend_does_not_have(folder, options, message):
     with pytest.raises(InputError, match=message):
         FashionModel.from_pretrained(folder, **options)
 
 
-def test_other_devices(folder, monkeypatch):
+def test_from_pretrained_on_a_gpu_refuses_cpu_backends(folder, monkeypatch):
     for module in ("model", "backends.attach"):
         monkeypatch.setattr(f"fashion_retrieval.{module}.resolve_device", lambda device: torch.device("cuda"))
     with pytest.raises(InputError, match="backend 'onnx' computes on the CPU, got device 'cuda'; use device='cpu'"):
@@ -181,13 +121,14 @@ def test_other_devices(folder, monkeypatch):
 
 
 @pytest.mark.parametrize("part", ["encoder", "composer"])
-def test_an_export_of_another_model_is_refused(exported, part):
+def test_export_of_another_model_is_refused_by_name_and_ignored_by_auto(exported, part):
     folder = exported(**{part: "0" * 64})
     with pytest.raises(WeightsError, match=rf"exported from another {part} \(0{{12}}…\) than the one beside it \("):
-        FashionModel.from_pretrained(folder, device="cpu")
+        FashionModel.from_pretrained(folder, device="cpu", backend="openvino")
+    assert FashionModel.from_pretrained(folder, device="cpu").backend == "torch"
 
 
-def test_damaged_exports_are_refused(exported):
+def test_from_pretrained_refuses_damaged_exports(exported):
     folder = exported()
     graph = folder / "openvino" / "text.bin"
     graph.write_bytes(graph.read_bytes()[:-1])
@@ -198,7 +139,7 @@ def test_damaged_exports_are_refused(exported):
         FashionModel.from_pretrained(folder, device="cpu")
 
 
-def test_faults_of_an_export_file_come_together(exported):
+def test_export_file_with_faults_names_them_all(exported):
     path = exported() / "openvino" / "export.json"
     good = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(good | {"precision": "int4", "sha256": {"../x": "0" * 64}, "odd": 1}), encoding="utf-8")
@@ -216,7 +157,7 @@ def test_faults_of_an_export_file_come_together(exported):
 
 
 @pytest.mark.parametrize(("backend", "package"), [("openvino", "openvino"), ("onnx", "onnxruntime")])
-def test_a_missing_extra(exported, monkeypatch, backend, package):
+def test_from_pretrained_without_the_runtime_names_the_extra(exported, monkeypatch, backend, package):
     def fail(name):
         raise ModuleNotFoundError(f"No module named {name!r}")
 
@@ -226,129 +167,19 @@ def test_a_missing_extra(exported, monkeypatch, backend, package):
         FashionModel.from_pretrained(folder, device="cpu", backend=backend)
 
 
-class Convolutions(nn.Module):
-    """A small CNN whose first map is as wide as the photo."""
-
-    def __init__(self):
-        super().__init__()
-        self.fine = nn.Conv2d(3, 8, 3, padding=1)
-        self.coarse = nn.Conv2d(8, 16, 8, stride=8)
-
-    def forward(self, *inputs):
-        return self.coarse(self.fine(*inputs).clamp(0, 6)).mean((2, 3))
-
-
-@pytest.fixture(scope="module")
-def cnn():
-    """A CNN, its graph, and photos for it."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network, photos = Convolutions().eval(), torch.randn(6, 3, 32, 32)
-    part = trace._Part(network, lambda module, pixels: module(pixels))
-    return network, trace._record("image", part, {"pixels": (-1, 3, 32, 32)}, ("pooled",)), photos
-
-
-def test_fine_maps_stay_float32(cnn, tmp_path):
-    runtime_of("openvino").convert(cnn[1], tmp_path / "image.xml")
-    text = (tmp_path / "image.xml").read_text(encoding="utf-8")
-    marked = [layer for layer in text.split("<layer ")[1:] if 'name="precise"' in layer]
-    assert any('type="Convolution"' in layer for layer in marked)
-    assert text.count('type="Convolution"') == 2
-    assert sum('type="Convolution"' in layer for layer in marked) == 1
-    assert all(">32<" in layer for layer in marked)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_int8_of_a_cnn(cnn, tmp_path, backend):
-    network, graph, photos = cnn
-    runtime = runtime_of(backend)
-    path = tmp_path / f"image{runtime.SUFFIX}"
-    runtime.convert(graph, path)
-    runtime.quantize(path, [{"pixels": photo[None].numpy()} for photo in photos], attends=False)
-    got = runtime.Program(path, dtype="float32", threads=1)("pooled", pixels=photos.numpy())
-    expected = network(photos).detach().numpy()
-    error = np.abs(got - expected).max() / np.abs(expected).max()
-    assert 1e-5 < error < 0.1
-    assert {file.stem for file in tmp_path.iterdir()} == {"image"}
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_int8_of_a_transformer(converted, bundle, pixels, tmp_path, backend):
-    runtime = runtime_of(backend)
-    for file in converted[backend].glob("image.*"):
-        shutil.copy(file, tmp_path)
-    path = tmp_path / f"image{runtime.SUFFIX}"
-    runtime.quantize(path, [{"pixels": photo[None].numpy()} for photo in pixels], attends=True)
-    got = runtime.Program(path, dtype="float32", threads=1)("pooled", pixels=pixels.numpy())
-    with torch.inference_mode():
-        expected = bundle.encoder.image_tokens(pixels)[:, 0].numpy()
-    error = np.abs(got - expected).max() / np.abs(expected).max()
-    assert 1e-5 < error < 0.1
-
-
-@pytest.mark.parametrize("threads", [2, 3])
-def test_a_batch_computed_side_by_side_is_in_order(converted, cnn, bundle, pixels, tmp_path, threads):
-    runtime, (network, graph, photos) = runtime_of("openvino"), cnn
-    runtime.convert(graph, tmp_path / "image.xml")
-    program = runtime.Program(tmp_path / "image.xml", dtype="float32", threads=threads)
-    for count in range(1, 7):
-        got = program("pooled", pixels=photos[:count].numpy())
-        np.testing.assert_allclose(got, network(photos[:count]).detach().numpy(), atol=1e-5)
-    assert set(program._together) == set(program._streams) == {"pooled"}
-    composer = open_graphs(bundle, converted["openvino"], "openvino", "float32").composer
-    with torch.inference_mode():
-        images = bundle.encoder.image_tokens(pixels).repeat(5, 1, 1)
-        text = [given.repeat(5, *[1] * (given.ndim - 1)) for given in bundle.encoder.text_tokens(
-            bundle.encoder.tokenize(TEXTS)
-        )]  # fmt: skip
-        for weight in (0.2, 0.8):
-            expected = bundle.composer(images, *text, text_weight=weight)
-            torch.testing.assert_close(composer(images, *text, text_weight=weight), expected, atol=5e-6, rtol=2e-5)
-
-
-def test_a_model_without_token_features_converted_on_loading(tmp_path):
-    config = altered(
-        vision_cfg={"layers": 1, "attentional_pool": True, "attn_pooler_queries": 4, "attn_pooler_heads": 2},
-        text_cfg={"layers": 1, "width": 8, "no_causal_mask": True, "pool_type": "last", "context_length": 9},
-        custom_text=True,
-    )
-    plain = checkpoint.load(tiny_folder(tmp_path, config))
-    compiled = FashionModel.from_pretrained(tmp_path, backend="openvino").encoder
-    photo, tokens = plain.encoder.preprocess(drawn_photo())[None], plain.encoder.tokenize(TEXTS)
-    with torch.inference_mode():
-        torch.testing.assert_close(compiled.encode_image(photo), plain.encoder.encode_image(photo), atol=5e-6, rtol=0)
-        torch.testing.assert_close(compiled.encode_text(tokens), plain.encoder.encode_text(tokens), atol=5e-6, rtol=0)
-        with pytest.raises(UnsupportedError, match="token features"):
-            compiled.image_tokens(photo)
-        with pytest.raises(UnsupportedError, match="token features"):
-            compiled.text_tokens(tokens)
-
-
-def test_what_can_not_be_recorded(bundle):
-    part = trace._Part(bundle.encoder, lambda encoder, pixels: pixels if pixels.sum() > 0 else -pixels)
-    with pytest.raises(
-        UnsupportedError, match=r"the image part can't be recorded by torch\.export \(.+\); use backend="
-    ):
-        trace._record("image", part, {"pixels": (-1, 3, 32, 32)}, ("pooled",))
-
-
-def test_a_compiled_model_shares_its_weights(converted, bundle):
-    compiled = open_graphs(bundle, converted["onnx"], "onnx", "float32")
-    assert isinstance(compiled.composer, CompiledComposer)
-    for ours, theirs in ((compiled.encoder, bundle.encoder), (compiled.composer, bundle.composer)):
-        assert all(a is b for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
-    assert not list(Path(converted["onnx"]).glob("*.data"))
-
-
-def test_what_a_runtime_can_not_convert(bundle, monkeypatch, tmp_path):
-    def fail(graph, path):
-        raise RuntimeError("no rule\nfor aten::odd")
-
-    monkeypatch.setattr(
-        attach, "trace", lambda encoder, composer: [trace.Graph(name="image", program=None, inputs={}, outputs=())]
-    )
-    monkeypatch.setattr(runtime_of("onnx"), "convert", fail)
-    with pytest.raises(
-        UnsupportedError, match=r"the image part can't be converted to onnx \(no rule\); use backend='torch'"
-    ):
-        attach.convert(bundle, "onnx", tmp_path)
+def test_export_file_of_release_0_1_loads(bundle, exported):
+    folder = exported()
+    path = folder / "openvino" / "export.json"
+    written = {
+        "backend": "openvino",
+        "composer": digest_of(bundle.composer),
+        "default": True,
+        "encoder": bundle.encoder.fingerprint,
+        "parity": {"image_cosine_mean": 1.0, "photos": 16.0, "precision": 0.8, "precision_torch": 0.8},
+        "precision": "int8",
+        "schema_version": 1,
+        "sha256": json.loads(path.read_text(encoding="utf-8"))["sha256"],
+        "versions": {"torch": "2.14.1"},
+    }
+    path.write_text(json.dumps(written, indent=2, sort_keys=True), encoding="utf-8")
+    assert FashionModel.from_pretrained(folder, device="cpu").backend == "openvino int8"

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -12,8 +11,6 @@ from fashion_retrieval.backends.compiled import CompiledEncoder
 from fashion_retrieval.checkpoint.export_manifest import Export
 from fashion_retrieval.cli.app import app
 from fashion_retrieval.export import export as exporting
-from fashion_retrieval.export import parity
-from fashion_retrieval.export.parity import keeps
 from tests.support.exported_models import model_folder, write_graphs
 from tests.support.tiny import contents, drawn_photo, tiny_folder
 
@@ -151,35 +148,9 @@ def test_nothing_is_left_of_an_export_that_fails(export, model, photos, tmp_path
     ],
 )
 def test_missing_extras(export, photos, tmp_path, monkeypatch, to, precision, package, extra):
-    def find(name, real=optional.import_module):
-        if name == package:
-            raise ModuleNotFoundError(f"No module named {name!r}")
-        return real(name)
-
-    monkeypatch.setattr(optional, "import_module", find)
+    found = optional.find_spec
+    monkeypatch.setattr(optional, "find_spec", lambda name: None if name == package else found(name))
     done = export("--to", to, "--precision", precision, "--calibrate", photos, "--out", tmp_path / "out")
     reason = f"{package} is needed and can't be imported (No module named '{package}')"
     assert done.stderr == f"error: {reason}; run: pip install 'fashion-retrieval[{extra}]'\n"
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("precision", "figures", "kept"),
-    [
-        ("int8", {"precision_torch": 0.8, "precision": 0.791, "image_cosine_mean": 0.98}, True),
-        ("int8", {"precision_torch": 0.8, "precision": 0.789, "image_cosine_mean": 0.99999}, False),
-        ("int8", {"image_cosine_mean": 1.0}, False),
-        ("bf16", {"image_cosine_mean": 0.99991, "text_cosine_mean": 0.9999}, True),
-        ("bf16", {"image_cosine_mean": 0.99991, "text_cosine_mean": 0.99989}, False),
-    ],
-)
-def test_what_keeps_parity(precision, figures, kept):
-    assert keeps(precision, figures) is kept
-
-
-def test_recall():
-    angles = np.radians(np.arange(12))
-    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    # All others but the furthest are among the ten nearest: for six rows that is the only "b", for five an "a".
-    assert parity._recall(rows, ["a"] * 11 + ["b"]) == pytest.approx((6 * 1.0 + 5 * 0.9) / 11)
-    assert parity._recall(rows[:4], ["a", "b", "a", "b"]) == 1.0

@@ -1,20 +1,19 @@
-"""A tiny model with a composer, and its graphs for both runtimes: recorded and converted once a session."""
+"""A tiny model with a composer, and its graphs for both runtimes: traced and converted once a session."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import pytest
 import torch
 from torch import nn
 
 from fashion_retrieval import checkpoint
-from fashion_retrieval.backends import attach
+from fashion_retrieval.backends.runtimes import runtime_of
 from fashion_retrieval.backends.trace import Graph, trace
-from fashion_retrieval.checkpoint.folder import Bundle
 from fashion_retrieval.config import ComposerConfig, ModelConfig
 from fashion_retrieval.models.composer import Composer
 from tests.support.tiny import altered, tiny_folder
@@ -37,25 +36,23 @@ def model_folder(folder: Path) -> Path:
     return folder
 
 
-def write_graphs(bundle: Bundle, backend: str, folder: Path) -> None:
-    """What `convert` writes for the model."""
+def write_graphs(source: Path, backend: str, out: Path) -> None:
+    """Write what `convert` writes for the model, without its child process."""
     for name, content in _files(backend).items():
-        (folder / name).write_bytes(content)
+        (out / name).write_bytes(content)
 
 
 @cache
 def _graphs() -> list[Graph]:
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
         bundle = checkpoint.load(model_folder(Path(folder)))
-    return trace(bundle.encoder, bundle.composer)
+        return trace(bundle.encoder, bundle.composer)
 
 
 @cache
 def _files(backend: str) -> dict[str, bytes]:
-    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        bundle = checkpoint.load(model_folder(Path(folder, "model")))
-        patch.setattr(attach, "trace", lambda encoder, composer: _graphs())
-        converted = Path(folder, backend)
-        converted.mkdir()
-        attach.convert(bundle, backend, converted)
-        return {path.name: path.read_bytes() for path in converted.iterdir()}
+    runtime = runtime_of(backend)
+    with TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
+        for graph in _graphs():
+            runtime.convert(graph, Path(folder, f"{graph.name}{runtime.SUFFIX}"))
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}

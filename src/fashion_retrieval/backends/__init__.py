@@ -1,1 +1,1 @@
-"""Encoders computed by other runtimes than torch."""
+"""Models computed by OpenVINO or ONNX Runtime instead of torch."""

@@ -1,8 +1,7 @@
-"""An encoder and a composer that another runtime computes, with the surface of those that torch computes."""
+"""An encoder and a composer that another runtime computes, with the interface of those that torch computes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -31,20 +30,20 @@ class Program(Protocol):
 
 
 class CompiledEncoder(Encoder):
-    """An encoder whose towers are programs; tokenizer, weights and fingerprint are its source's.
+    """An encoder whose towers are programs.
 
-    So is its preprocessing, which is exact where it is asked for.
+    Tokenizer, weights, fingerprint and preprocessing are those of its source; `exact` sets the preprocessing's option.
     """
 
     def __init__(self, source: Encoder, *, backend: str, image: Program, text: Program, exact: bool) -> None:
-        _share(source, self)
+        _share_state(source, self)
         self.preprocessing = replace(source.preprocessing, exact=exact)
         self.backend = backend
         self._image = image
         self._text = text
 
     def for_inference(self, device: torch.device, dtype: torch.dtype) -> Encoder:
-        """This one: its runtime has seen to it."""
+        """Return itself: the runtime has placed and typed the weights already."""
         return self
 
     def encode_image(self, pixels: Tensor) -> Tensor:
@@ -67,7 +66,7 @@ class CompiledEncoder(Encoder):
         return _run(self._image, "states", pixels=pixels)
 
     def text_tokens(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """(b, s) int64 -> (b, s, d) float32 and (b,) int64, each text's length.
+        """(b, s) int64 -> (b, s, d) float32 and (b,) int64, the length of each text.
 
         Raises:
             UnsupportedError: The tower has no token features.
@@ -76,10 +75,10 @@ class CompiledEncoder(Encoder):
 
 
 class CompiledComposer(Composer):
-    """A composer that is a program; its weights are its source's."""
+    """A composer that is a program; its weights are those of its source."""
 
     def __init__(self, source: Composer, program: Program) -> None:
-        _share(source, self)
+        _share_state(source, self)
         self._program = program
 
     def forward(self, image: Tensor, text: Tensor, lengths: Tensor, *, text_weight: float = 0.5) -> Tensor:
@@ -88,8 +87,8 @@ class CompiledComposer(Composer):
         return _run(self._program, "query", image=image, text=text, lengths=lengths, weight=weight)
 
 
-def _share(source: nn.Module, module: nn.Module) -> None:
-    """Give a module all that its source has, weights too, without copying or initializing them."""
+def _share_state(source: nn.Module, module: nn.Module) -> None:
+    """Give a module all attributes of its source, weights included, without copying or initializing them."""
     nn.Module.__init__(module)
     vars(module).update(vars(source))
 
@@ -99,7 +98,7 @@ def _run(program: Program, output: str, **inputs: Tensor) -> Tensor:
         raise UnsupportedError(
             "token features need a vision transformer or a CNN, and a CLIP text tower; use another model"
         )
-    arrays: Mapping[str, NDArray[Any]] = {
+    arrays = {
         name: (value.float() if value.is_floating_point() else value).contiguous().numpy()
         for name, value in inputs.items()
     }

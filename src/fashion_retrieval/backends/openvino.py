@@ -14,33 +14,37 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from fashion_retrieval._utils.optional import imported, quiet
+from fashion_retrieval._utils.optional import check_installed, imported
 
 if TYPE_CHECKING:
     from fashion_retrieval.backends.trace import Graph
 
 EXTRA = "openvino"
 PACKAGES = ("openvino",)
-QUANTISERS = ("nncf",)
+QUANTIZERS = ("nncf",)
 SUFFIX = ".xml"
-_SEVERAL, _FEW = 8, 2
-"""Items that a stream computes at a time, and of a CNN, whose wide maps then stay in the processor's cache."""
-_FINE = 4
-"""Maps of at least this part of the photo's width stay float32 under bfloat16: most of a CNN's error arises there."""
+_ITEMS_PER_STREAM, _ITEMS_PER_STREAM_CNN = 8, 2
+"""A stream computes a CNN's items two at a time, so that their wide maps stay in the processor's cache."""
+_HIGH_RESOLUTION = 4
+"""Maps of at least 1/4 of the image's width stay float32 under bfloat16: most of a CNN's error arises there."""
 
 
-def require(*, quantize: bool) -> None:
-    """Raise MissingExtraError unless what converts, and for int8 what quantizes, is installed."""
-    imported("openvino", EXTRA)
-    if quantize:
-        imported("nncf", "quantize")
+def check_converter() -> None:
+    """Raise MissingExtraError unless what converts is installed."""
+    check_installed("openvino", EXTRA)
+
+
+def check_quantizer() -> None:
+    """Raise MissingExtraError unless what quantizes is installed."""
+    check_converter()
+    check_installed("nncf", "quantize")
 
 
 class Program:
-    """One graph on the CPU; what leads to an output is compiled when that output is first asked for.
+    """One graph on the CPU; the operations behind an output are compiled when that output is first asked for.
 
-    Few items are computed by all threads together. Many are cut into parts, which streams of few threads compute side
-    by side, so that none waits for another after each operation. Either way is compiled once it is needed.
+    All threads compute a small batch together. A large batch is cut into parts, which streams of few threads compute in
+    parallel, so that no thread waits for the others after each operation. Each mode is compiled when it is needed.
     """
 
     def __init__(self, path: Path, *, dtype: str, threads: int) -> None:
@@ -48,8 +52,8 @@ class Program:
 
         Args:
             path: An .xml file with its .bin beside it.
-            dtype: "float32" or "bfloat16": what float products are computed in; int8 parts stay int8.
-            threads: Of one call.
+            dtype: "float32" or "bfloat16" for the parts in float; parts in int8 stay int8.
+            threads: How many one call uses.
         """
         self._openvino = imported("openvino", EXTRA)
         self._core = self._openvino.Core()
@@ -59,10 +63,11 @@ class Program:
             "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[dtype],
             "INFERENCE_NUM_THREADS": threads,
         }
-        self._part = _FEW if _convolutions(self._model) > 1 else _SEVERAL
+        convolutional = _count_convolutions(self._model) > 1
+        self._part = _ITEMS_PER_STREAM_CNN if convolutional else _ITEMS_PER_STREAM
         self._together: dict[str, Any] = {}
         self._streams: dict[str, Any] = {}
-        self._lock = Lock()  # neither way takes a second call while one runs
+        self._lock = Lock()  # neither mode takes a second call while one runs
 
     @property
     def outputs(self) -> set[str]:
@@ -70,7 +75,7 @@ class Program:
         return {output.get_any_name() for output in self._model.outputs}
 
     def __call__(self, output: str, **inputs: NDArray[Any]) -> NDArray[np.float32]:
-        """Inputs by name, arrays with the items of a batch along their first axis or single numbers -> one output."""
+        """Inputs by name, scalars or arrays with the batch along their first axis -> one output."""
         items = max(len(value) for value in inputs.values() if value.ndim)
         with self._lock:
             if items < max(2, self._threads):
@@ -80,27 +85,27 @@ class Program:
                 return result
             if output not in self._streams:
                 self._streams[output] = self._openvino.AsyncInferQueue(self._compile(output, "THROUGHPUT"))
-            return self._side_by_side(self._streams[output], items, inputs)
+            return self._in_parallel(self._streams[output], items, inputs)
 
     def _compile(self, output: str, hint: str) -> Any:  # noqa: ANN401  # openvino.CompiledModel
         part = self._openvino.Model([self._model.output(output)], self._model.get_parameters())
         return self._core.compile_model(part, "CPU", self._options | {"PERFORMANCE_HINT": hint})
 
-    def _side_by_side(
+    def _in_parallel(
         self,
         streams: Any,  # noqa: ANN401  # openvino.AsyncInferQueue
         items: int,
         inputs: dict[str, NDArray[Any]],
     ) -> NDArray[np.float32]:
         number = min(items, math.ceil(items / (self._part * len(streams))) * len(streams))
-        cuts = [round(place * items / number) for place in range(number + 1)]
+        edges = [round(place * items / number) for place in range(number + 1)]
         results: list[Any] = [None] * number
 
         def keep(request: Any, place: int) -> None:  # noqa: ANN401  # openvino.InferRequest
             results[place] = request.get_output_tensor(0).data.copy()
 
         streams.set_callback(keep)
-        for place, (start, end) in enumerate(pairwise(cuts)):
+        for place, (start, end) in enumerate(pairwise(edges)):
             part = {name: value[start:end] if value.ndim else value for name, value in inputs.items()}
             streams.start_async(part, place)
         streams.wait_all()
@@ -108,10 +113,9 @@ class Program:
 
 
 def convert(graph: Graph, path: Path) -> None:
-    """Write a graph as float32, with marks on what stays float32 in a `Program` of bfloat16 (`_FINE`)."""
+    """Write a graph as float32, and mark what stays float32 in a `Program` of bfloat16 (`_HIGH_RESOLUTION`)."""
     openvino = imported("openvino", EXTRA)
-    with quiet():
-        model = openvino.convert_model(graph.program)
+    model = openvino.convert_model(graph.program)
     for port, name in zip(model.inputs, graph.inputs, strict=True):
         port.get_tensor().set_names({name})
     for port, name in zip(model.outputs, graph.outputs, strict=True):
@@ -119,59 +123,57 @@ def convert(graph: Graph, path: Path) -> None:
     model.reshape({name: openvino.PartialShape(list(shape)) for name, shape in graph.inputs.items()})
     openvino.save_model(model, path, compress_to_fp16=False)
     if graph.name == "image":
-        _keep_precise(path, _fine_maps(model, graph.inputs["pixels"][-1]))
+        _keep_float32(path, _high_resolution_layers(model, graph.inputs["pixels"][-1]))
 
 
-def quantize(path: Path, samples: Sequence[dict[str, NDArray[Any]]], *, attends: bool) -> None:
-    """Replace a graph by its int8 copy: weights, and activations with the widest ranges seen on samples.
+def quantize(path: Path, samples: Sequence[dict[str, NDArray[Any]]], *, convolutional: bool) -> None:
+    """Replace a graph by its int8 copy; activations get the widest ranges seen on the samples.
 
-    All 8 bits of the weights are used, which CPUs with VNNI multiply without overflow.
+    Weights use all 8 bits. CPUs with VNNI multiply them exactly; on others sums of two products may saturate.
 
     Args:
         path: An .xml file.
         samples: Inputs by name, each a batch of one.
-        attends: Whether the graph has attention, whose products need ranges of their own.
+        convolutional: False for a transformer, whose attention needs ranges of its own.
     """
     openvino, nncf = imported("openvino", EXTRA), imported("nncf", "quantize")
     ranges = import_module("nncf.quantization.range_estimator").RangeEstimatorParametersSet.MINMAX
     advanced = nncf.AdvancedQuantizationParameters(
         overflow_fix=nncf.OverflowFix.DISABLE, activations_range_estimator_params=ranges
     )
-    kind = nncf.ModelType.TRANSFORMER if attends else None
     target = path.with_name(f"quantized{path.suffix}")
-    with quiet():
-        model = nncf.quantize(
-            openvino.Core().read_model(path),
-            nncf.Dataset(samples),
-            model_type=kind,
-            subset_size=len(samples),
-            advanced_parameters=advanced,
-        )
-        openvino.save_model(model, target, compress_to_fp16=False)
-    del model  # it reads the old file
+    model = nncf.quantize(
+        openvino.Core().read_model(path),
+        nncf.Dataset(samples),
+        model_type=None if convolutional else nncf.ModelType.TRANSFORMER,
+        subset_size=len(samples),
+        advanced_parameters=advanced,
+    )
+    openvino.save_model(model, target, compress_to_fp16=False)
+    del model  # it maps the old file, which is replaced now
     for suffix in (".xml", ".bin"):
         target.with_suffix(suffix).replace(path.with_suffix(suffix))
 
 
-def _convolutions(model: Any) -> int:  # noqa: ANN401  # openvino.Model
+def _count_convolutions(model: Any) -> int:  # noqa: ANN401  # openvino.Model
     return sum("Convolution" in operation.get_type_name() for operation in model.get_ops())
 
 
-def _fine_maps(model: Any, width: int) -> set[str]:  # noqa: ANN401  # openvino.Model
-    """Names of the operations whose result is a map of at least a `_FINE`-th of the photo's width."""
+def _high_resolution_layers(model: Any, width: int) -> set[str]:  # noqa: ANN401  # openvino.Model
+    """Names of the operations whose result is a map of at least 1/`_HIGH_RESOLUTION` of the image's width."""
     names = set()
     for operation in model.get_ordered_ops():
         shapes = [output.get_partial_shape() for output in operation.outputs()]
-        sizes = [shape[3] for shape in shapes if shape.rank.is_static and len(shape) == 4]
+        widths = [shape[3] for shape in shapes if shape.rank.is_static and len(shape) == 4]
         if operation.get_type_name() != "Constant" and any(
-            size.is_static and size.get_length() * _FINE >= width for size in sizes
+            size.is_static and size.get_length() * _HIGH_RESOLUTION >= width for size in widths
         ):
             names.add(operation.get_friendly_name())
     return names
 
 
-def _keep_precise(path: Path, names: set[str]) -> None:
-    """Mark operations of an .xml file as to be computed in float32; there is no such mark in the Python interface."""
+def _keep_float32(path: Path, names: set[str]) -> None:
+    """Mark operations of an .xml file to be computed in float32; OpenVINO's Python interface has no such mark."""
     tree = ElementTree.parse(path)
     for layer in tree.iter("layer"):
         if layer.get("name") in names:

@@ -1,4 +1,4 @@
-"""The parts of a model that another runtime computes, traced with free batch size and text length."""
+"""Trace the parts of a model that another runtime computes, with dynamic batch size and text length."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from fashion_retrieval._utils.optional import quiet
 from fashion_retrieval.errors import UnsupportedError
 from fashion_retrieval.models.composer import Composer
 from fashion_retrieval.models.encoder import Encoder
 
-FREE = -1
+DYNAMIC = -1
 Shapes = dict[str, tuple[int, ...]]
-"""Of the inputs by name, in the order of the arguments; a size that may vary is `FREE`."""
+"""Input name -> shape, in the order of the arguments; a size that may vary is `DYNAMIC`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +25,9 @@ class Graph:
 
     Attributes:
         name: "image", "text" or "composer".
-        program: What torch.export recorded; float32, on the CPU.
-        inputs: What it takes.
-        outputs: Names of the results, in order.
+        program: The traced module; float32, on the CPU.
+        inputs: Shapes of its inputs.
+        outputs: Names of its results, in order.
     """
 
     name: str
@@ -38,35 +37,40 @@ class Graph:
 
 
 def trace(encoder: Encoder, composer: Composer | None) -> list[Graph]:
-    """Record the image tower, the text tower and, where there is one, the composer; all on the CPU, in eval mode.
+    """Trace the image tower, the text tower and, if there is one, the composer; all on the CPU, in eval mode.
 
-    The image tower gives the pooled embedding and, where it has token features, these too. A text tower that reads
-    causally takes any length and gives its tokens; another one takes a full context and gives the pooled embedding.
+    The image tower returns the pooled embedding and its token features, if it has any. A causal text tower takes any
+    length and returns token features; another one takes a full context and returns the pooled embedding.
 
     Raises:
-        UnsupportedError: A part that torch.export can't record.
+        UnsupportedError: torch.export can't trace a part.
     """
-    pixels: Shapes = {"pixels": (FREE, 3, *encoder.image_size)}
-    words = encoder.tokenize(["a"])
-    cells = _size(lambda: encoder.image_tokens(torch.zeros(1, 3, *encoder.image_size)))
-    if cells:
-        graphs = [_record("image", _Part(encoder, _image_tokens), pixels, ("pooled", "states"))]
+    pixels: Shapes = {"pixels": (DYNAMIC, 3, *encoder.image_size)}
+    tokens = encoder.tokenize(["a"])
+    image_tokens = _token_count(lambda: encoder.image_tokens(torch.zeros(1, 3, *encoder.image_size)))
+    if image_tokens:
+        graphs = [_trace_part("image", _Part(encoder, _image_tokens), pixels, ("pooled", "states"))]
     else:
-        graphs = [_record("image", _Part(encoder.clip, _pooled_image), pixels, ("pooled",))]
-    if _size(lambda: encoder.text_tokens(words)[0]):
-        graphs.append(_record("text", _Part(encoder, _text_tokens), {"tokens": (FREE, FREE)}, ("states",)))
+        graphs = [_trace_part("image", _Part(encoder.clip, _pooled_image), pixels, ("pooled",))]
+    if _token_count(lambda: encoder.text_tokens(tokens)[0]):
+        graphs.append(_trace_part("text", _Part(encoder, _text_tokens), {"tokens": (DYNAMIC, DYNAMIC)}, ("states",)))
     else:
-        context: Shapes = {"tokens": (FREE, words.shape[1])}
-        graphs.append(_record("text", _Part(encoder.clip, _pooled_text), context, ("pooled",)))
+        context: Shapes = {"tokens": (DYNAMIC, tokens.shape[1])}
+        graphs.append(_trace_part("text", _Part(encoder.clip, _pooled_text), context, ("pooled",)))
     if composer is not None:
         width = encoder.embedding_dim
-        inputs: Shapes = {"image": (FREE, cells, width), "text": (FREE, FREE, width), "lengths": (FREE,), "weight": ()}
-        graphs.append(_record("composer", _Part(composer, _query), inputs, ("query",)))
+        inputs: Shapes = {
+            "image": (DYNAMIC, image_tokens, width),
+            "text": (DYNAMIC, DYNAMIC, width),
+            "lengths": (DYNAMIC,),
+            "weight": (),
+        }
+        graphs.append(_trace_part("composer", _Part(composer, _query), inputs, ("query",)))
     return graphs
 
 
-def _size(tokens: Callable[[], Tensor]) -> int:
-    """How many tokens a tower gives, 0 for one without token features."""
+def _token_count(tokens: Callable[[], Tensor]) -> int:
+    """Number of tokens a tower returns, 0 for one without token features."""
     try:
         with torch.no_grad():
             return tokens().shape[1]
@@ -75,7 +79,7 @@ def _size(tokens: Callable[[], Tensor]) -> int:
 
 
 class _Part(nn.Module):
-    """A function of a module, as a module."""
+    """A function of a module as a module, as torch.export needs it."""
 
     def __init__(self, module: nn.Module, compute: Callable[..., Any]) -> None:
         super().__init__()
@@ -110,23 +114,23 @@ def _query(composer: Composer, image: Tensor, text: Tensor, lengths: Tensor, wei
     return query
 
 
-def _record(name: str, part: _Part, inputs: Shapes, outputs: tuple[str, ...]) -> Graph:
-    free = [{axis: Dim.DYNAMIC for axis, size in enumerate(shape) if size == FREE} for shape in inputs.values()]
+def _trace_part(name: str, part: _Part, inputs: Shapes, outputs: tuple[str, ...]) -> Graph:
+    dynamic = [{axis: Dim.DYNAMIC for axis, size in enumerate(shape) if size == DYNAMIC} for shape in inputs.values()]
     try:
-        with torch.no_grad(), quiet():
+        with torch.no_grad():
             examples = tuple(_example(*item) for item in inputs.items())
-            program = torch.export.export(part.eval(), examples, dynamic_shapes=(tuple(free),))
+            program = torch.export.export(part.eval(), examples, dynamic_shapes=(tuple(dynamic),))
     except Exception as error:  # torch.export raises nearly anything
         reason = str(error).strip().partition("\n")[0]
         raise UnsupportedError(
-            f"the {name} part can't be recorded by torch.export ({reason}); use backend='torch'"
+            f"the {name} part can't be traced by torch.export ({reason}); use backend='torch'"
         ) from error
     return Graph(name=name, program=program, inputs=inputs, outputs=outputs)
 
 
 def _example(name: str, shape: tuple[int, ...]) -> Tensor:
-    """Zeros for an input; a free batch is 2 and a free length 5, for a size of 1 would be taken for fixed."""
-    sizes = [(2, 5)[axis] if size == FREE else size for axis, size in enumerate(shape)]
+    """Zeros for an input; torch.export takes a size of 1 for fixed, so a dynamic batch is 2 and a dynamic length 5."""
+    sizes = [(2, 5)[axis] if size == DYNAMIC else size for axis, size in enumerate(shape)]
     if name == "lengths":
         return torch.full(sizes, 5)
     return torch.zeros(sizes, dtype=torch.int64 if name == "tokens" else torch.float32)

@@ -16,7 +16,7 @@ from fashion_retrieval.errors import InputError
 
 if TYPE_CHECKING:
     from fashion_retrieval.checkpoint.export_manifest import Export
-    from fashion_retrieval.export.parity import Labeled
+    from fashion_retrieval.export.accuracy import Labeled
 
 
 @guarded
@@ -34,7 +34,7 @@ def export(
     revision: Revision = None,
     as_json: AsJson = False,
 ) -> None:
-    """Export a model for another runtime, and tell how near it comes to torch in float32."""
+    """Export a model for another runtime, and measure its accuracy against torch in float32."""
     from fashion_retrieval import download_model
     from fashion_retrieval.export.export import check_request, export_model
 
@@ -60,7 +60,7 @@ def export(
 
 def _read_labeled(folder: Path) -> Labeled:
     """A folder with a subfolder of photos for each category."""
-    from fashion_retrieval.export.parity import Labeled
+    from fashion_retrieval.export.accuracy import Labeled
 
     if not folder.is_dir():
         raise InputError(f"--labeled must be a folder with a subfolder for each category, found none at {folder}")
@@ -74,17 +74,20 @@ def _read_labeled(folder: Path) -> Labeled:
 
 
 def _show(exported: Export) -> None:
-    figures = exported.parity
+    from fashion_retrieval.export.accuracy import failed_criterion
+
+    metrics = exported.parity
     table = Table("", "torch float32", f"{exported.backend} {exported.precision}")
     for name, words in (("image", "images"), ("text", "texts"), ("query", "composed queries")):
-        if f"{name}_cosine_min" in figures:
-            least, mean = figures[f"{name}_cosine_min"], figures[f"{name}_cosine_mean"]
+        if f"{name}_cosine_min" in metrics:
+            least, mean = metrics[f"{name}_cosine_min"], metrics[f"{name}_cosine_mean"]
             table.add_row(f"{words}, cosine: mean (least)", "1", f"{mean:.6f} ({least:.6f})")
     for name, words in (("precision", "category, precision"), ("recall_at_10", "same category, recall@10")):
-        if name in figures:
-            table.add_row(words, f"{figures[f'{name}_torch']:.4f}", f"{figures[name]:.4f}")
-    speed, ratio = figures["images_per_second"], figures["speed_ratio"]
-    table.add_row("photos a second", f"{figures['images_per_second_torch']:.1f}", f"{speed:.1f} ({ratio:.2f}x)")
+        if name in metrics:
+            table.add_row(words, f"{metrics[f'{name}_torch']:.4f}", f"{metrics[name]:.4f}")
+    speed, ratio = metrics["images_per_second"], metrics["speed_ratio"]
+    table.add_row("photos a second", f"{metrics['images_per_second_torch']:.1f}", f"{speed:.1f} ({ratio:.2f}x)")
     Console().print(table)
-    chosen = "takes it" if exported.default else f"takes torch; ask for it with backend={exported.backend!r}"
+    reason = failed_criterion(exported.precision, metrics)
+    chosen = f"takes torch ({reason}); ask for it with backend={exported.backend!r}" if reason else "takes it"
     typer.echo(f"backend='auto' {chosen}")

@@ -1,1 +1,1 @@
-"""Model folders with graphs for other runtimes."""
+"""Export of models for other runtimes."""

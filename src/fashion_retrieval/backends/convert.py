@@ -1,0 +1,111 @@
+"""Graphs of a model for another runtime, made in a child process.
+
+torch.export, the converters and the quantizers print, log, and replace warning filters and even builtins of the process
+they run in, and keep about half a gigabyte of memory when they are done. In a child process none of this reaches the
+host or its other threads. The price is the child's start: it imports torch and reads the model once more.
+
+The child is `python -m fashion_retrieval.backends.convert TASK BACKEND ARGUMENT…`; what it prints is only shown in an
+error.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from fashion_retrieval import errors
+from fashion_retrieval.backends.runtimes import runtime_of
+from fashion_retrieval.errors import FashionRetrievalError, UnsupportedError
+
+_MARK = "fashion_retrieval refused: "
+"""Begins the line by which the child hands an error of ours to its parent."""
+
+
+def convert(source: Path, backend: str, out: Path) -> None:
+    """Write the graphs of a model folder, in float32, into an existing folder.
+
+    Raises:
+        MissingExtraError: The runtime or its converter is not installed.
+        UnsupportedError: A part of the model can't be converted.
+    """
+    runtime_of(backend).check_converter()
+    _run_child("convert", backend, source, out)
+
+
+def quantize(backend: str, graph: Path, samples: Path, *, convolutional: bool) -> None:
+    """Replace an image graph by its int8 copy.
+
+    Args:
+        backend: "openvino" or "onnx".
+        graph: A file that `convert` wrote.
+        samples: An .npy file of pixels, (N, 3, h, w) float32, from which the ranges of activations are taken.
+        convolutional: Whether the tower is a CNN; otherwise it has attention, which is quantized differently.
+
+    Raises:
+        MissingExtraError: The quantizer is not installed.
+        UnsupportedError: The graph can't be quantized.
+    """
+    runtime_of(backend).check_quantizer()
+    _run_child("quantize", backend, graph, samples, "cnn" if convolutional else "transformer")
+
+
+def _run_child(task: str, backend: str, *arguments: Path | str) -> None:
+    command = [sys.executable, "-W", "ignore", "-m", __name__, task, backend, *map(str, arguments)]
+    search_path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+    done = subprocess.run(
+        command,
+        env=os.environ | {"PYTHONPATH": search_path},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode == 0:
+        return
+    lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+    for line in lines:
+        if line.startswith(_MARK):
+            name, _, message = line.removeprefix(_MARK).partition(": ")
+            raise getattr(errors, name)(message)
+    raise UnsupportedError(f"the model can't be converted to {backend} ({lines[-1]}); use backend='torch'")
+
+
+def _convert(backend: str, source: str, out: str) -> None:
+    from fashion_retrieval.backends.trace import trace
+    from fashion_retrieval.checkpoint.folder import load
+
+    runtime, bundle = runtime_of(backend), load(Path(source))
+    for graph in trace(bundle.encoder, bundle.composer):
+        try:
+            runtime.convert(graph, Path(out, f"{graph.name}{runtime.SUFFIX}"))
+        except Exception as error:  # converters raise types of their own
+            reason = str(error).strip().partition("\n")[0]
+            raise UnsupportedError(
+                f"the {graph.name} part can't be converted to {backend} ({reason}); use backend='torch'"
+            ) from error
+
+
+def _quantize(backend: str, graph: str, samples: str, architecture: str) -> None:
+    import numpy as np
+
+    inputs = [{"pixels": pixels[None]} for pixels in np.load(samples)]
+    runtime_of(backend).quantize(Path(graph), inputs, convolutional=architecture == "cnn")
+
+
+def main() -> None:
+    """The child: do one task, and exit with status 1 and a marked line after an error of ours."""
+    task, backend, *arguments = sys.argv[1:]
+    tasks: dict[str, Callable[..., None]] = {"convert": _convert, "quantize": _quantize}
+    try:
+        tasks[task](backend, *arguments)
+    except FashionRetrievalError as error:
+        print(f"{_MARK}{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

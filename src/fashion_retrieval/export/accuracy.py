@@ -1,0 +1,168 @@
+"""Accuracy and speed of an exported model against torch in float32: cosines, and metrics on labeled images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fashion_retrieval.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from fashion_retrieval.model import FashionModel
+
+TEXTS = (
+    "a photo of red dress",
+    "a photo of striped button-down shirt",
+    "a black leather jacket with a zip",
+    "blue jeans",
+    "a floral maxi skirt with pleats",
+    "wide-legged linen trousers, high at the waist",
+    "a knitted turtleneck sweater",
+    "white sneakers",
+)
+MODIFICATION_TEXTS = ("in black", "with long sleeves and a collar", "shorter and striped", "the same in denim")
+LEAST_LABELED, LEAST_CATEGORIES = 200, 5
+"""Fewer labeled images or categories say too little about precision."""
+MOST_PRECISION_LOST, MOST_PRECISION_LOST_HIGH = 0.01, 0.02
+"""The measured loss, and the upper end of its interval."""
+LEAST_COSINE = 0.9999
+_ONE_SIDED_95 = 1.645
+_ROUNDS, _BATCH_SIZE = 5, 32
+
+
+@dataclass(frozen=True, slots=True)
+class Labeled:
+    """Images with one label each.
+
+    Attributes:
+        photos: Files.
+        labels: The label of each file.
+    """
+
+    photos: list[Path]
+    labels: list[str]
+
+
+def measure(
+    torch_model: FashionModel,
+    exported: FashionModel,
+    photos: Sequence[Path | Image.Image],
+    labeled: Labeled | None,
+) -> dict[str, float]:
+    """Compare an exported model with the same model in torch.
+
+    Args:
+        torch_model: The model, computed by torch in float32.
+        exported: The same model, exported.
+        photos: Images for cosines and speed, used if there are no labeled ones.
+        labeled: Images for all metrics.
+
+    Returns:
+        Metrics by name; names that end in "_torch" are of the torch model.
+
+        - photos, and with labels categories: how many.
+        - image_, text_ and query_cosine_min and _mean: between both models' embeddings of the same image, text
+          (`TEXTS`) or image with a modification text (only with a composer).
+        - precision: fraction of labeled images whose own label is the nearest of all labels. A label that is a category
+          of the taxonomy is written as "a photo of" with the taxonomy's phrase.
+        - precision_lost_high: upper end of the one-sided 95% interval of the lost precision, from paired images.
+        - recall_at_10: an image's own label among its ten nearest images, relative to the most that ten can hold; the
+          mean over the labeled images.
+        - images_per_second, speed_ratio: from files to embeddings; medians of rounds in which the two models alternate.
+          The ratio is the median of the rounds' ratios.
+    """
+    images = labeled.photos if labeled else list(photos)
+    models = (torch_model, exported)
+    pairs = [(model.encode(images=images), model.encode(texts=TEXTS)) for model in models]
+    metrics = {"photos": float(len(images))}
+    for name, expected, got in zip(("image", "text"), *pairs, strict=True):
+        metrics |= _cosines(name, expected, got)
+    if torch_model.config.composer is not None:
+        some = images[:_BATCH_SIZE]
+        texts = [MODIFICATION_TEXTS[index % len(MODIFICATION_TEXTS)] for index in range(len(some))]
+        metrics |= _cosines("query", *(model.compose(some, texts) for model in models))
+    if labeled is not None:
+        metrics["categories"] = float(len(set(labeled.labels)))
+        correct = [_correct(model, rows, labeled.labels) for model, (rows, _) in zip(models, pairs, strict=True)]
+        for suffix, hits, (rows, _) in zip(("_torch", ""), correct, pairs, strict=True):
+            metrics[f"precision{suffix}"] = float(hits.mean())
+            metrics[f"recall_at_10{suffix}"] = _recall_at_10(rows, labeled.labels)
+        lost = correct[0].astype(np.float64) - correct[1]
+        metrics["precision_lost_high"] = float(lost.mean() + _ONE_SIDED_95 * lost.std() / sqrt(len(lost)))
+    return metrics | _speed(torch_model, exported, images[:_BATCH_SIZE])
+
+
+def failed_criterion(precision: str, metrics: Mapping[str, float]) -> str | None:
+    """Why an exported model may not stand in for torch, or None if it passes the accuracy check.
+
+    At least `LEAST_LABELED` labeled images of `LEAST_CATEGORIES` categories decide: of the precision at most
+    `MOST_PRECISION_LOST` may be lost, and the upper end of the interval of the loss may be `MOST_PRECISION_LOST_HIGH`.
+    With fewer, int8 does not pass, and the mean cosines of other precisions must reach `LEAST_COSINE`.
+    """
+    count, categories = (int(metrics[name]) if "precision" in metrics else 0 for name in ("photos", "categories"))
+    if count >= LEAST_LABELED and categories >= LEAST_CATEGORIES:
+        lost, high = metrics["precision_torch"] - metrics["precision"], metrics["precision_lost_high"]
+        if lost <= MOST_PRECISION_LOST and high <= MOST_PRECISION_LOST_HIGH:
+            return None
+        most = f"at most {MOST_PRECISION_LOST} (at most {MOST_PRECISION_LOST_HIGH})"
+        return f"precision lost must be {most}, got {lost:.4f} (at most {high:.4f})"
+    if precision == "int8":
+        expected = f"{LEAST_LABELED} labeled photos of {LEAST_CATEGORIES} categories"
+        return f"int8 needs at least {expected}, got {count} of {categories}"
+    cosine = min(metrics[name] for name in metrics if name.endswith("_mean"))
+    return None if cosine >= LEAST_COSINE else f"mean cosines must be at least {LEAST_COSINE}, got {cosine:.6f}"
+
+
+def _cosines(name: str, expected: NDArray[np.float32], got: NDArray[np.float32]) -> dict[str, float]:
+    cosines = (expected.astype(np.float64) * got).sum(axis=1)
+    return {f"{name}_cosine_min": float(cosines.min()), f"{name}_cosine_mean": float(cosines.mean())}
+
+
+def _correct(model: FashionModel, images: NDArray[np.float32], labels: Sequence[str]) -> NDArray[np.bool_]:
+    """For each image, whether its own label is the nearest."""
+    names = sorted(set(labels))
+    phrases = {value.name: value.phrases[0] for value in Taxonomy.load(model.config.taxonomy).category.values}
+    texts = model.encode(texts=[f"a photo of {phrases.get(name, name.replace('_', ' '))}" for name in names])
+    correct: NDArray[np.bool_] = np.array(names)[(images @ texts.T).argmax(axis=1)] == np.array(labels)
+    return correct
+
+
+def _recall_at_10(images: NDArray[np.float32], labels: Sequence[str]) -> float:
+    names = np.array(labels)
+    scores = images @ images.T
+    np.fill_diagonal(scores, -np.inf)
+    nearest = np.argsort(-scores, axis=1)[:, : min(10, len(labels) - 1)]
+    recalls = []
+    for label, found in zip(names, nearest, strict=True):
+        possible = min(10, int((names == label).sum()) - 1)
+        if possible:
+            recalls.append((names[found] == label).sum() / possible)
+    return float(np.mean(recalls)) if recalls else 0.0
+
+
+def _speed(torch_model: FashionModel, exported: FashionModel, photos: Sequence[Path | Image.Image]) -> dict[str, float]:
+    times = []
+    for round_ in range(_ROUNDS + 1):
+        row = []
+        for model in (torch_model, exported):
+            start = perf_counter()
+            model.encode(images=photos)
+            row.append(perf_counter() - start)
+        if round_:
+            times.append(row)
+    before, after = (median(column) for column in zip(*times, strict=True))
+    return {
+        "images_per_second_torch": len(photos) / before,
+        "images_per_second": len(photos) / after,
+        "speed_ratio": median(first / second for first, second in times),
+    }

@@ -1,0 +1,143 @@
+"""Programs of both runtimes: their results against torch, int8, and which layers stay float32."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fashion_retrieval.backends import trace
+from fashion_retrieval.backends.attach import open_graphs
+from fashion_retrieval.backends.compiled import CompiledComposer
+from fashion_retrieval.backends.runtimes import runtime_of
+from tests.support.exported_models import BACKENDS
+
+TEXTS = ["in red", "with long sleeves and a collar, please", "shorter"]
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+"""Converters and quantizers warn; the package runs them in a child process."""
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_program_in_float32_equals_torch(converted, bundle, pixels, backend, count):
+    compiled = open_graphs(bundle, converted[backend], backend, "float32")
+    encoder, tokens = bundle.encoder, bundle.encoder.tokenize(TEXTS[:count])
+    near = {"atol": 5e-6, "rtol": 2e-5}
+    with torch.inference_mode():
+        for method, given in (("encode_image", pixels), ("image_tokens", pixels), ("encode_text", tokens)):
+            given = given[:count]
+            torch.testing.assert_close(
+                getattr(compiled.encoder, method)(given), getattr(encoder, method)(given), **near
+            )
+        text, images = encoder.text_tokens(tokens), encoder.image_tokens(pixels[:count])
+        torch.testing.assert_close(compiled.encoder.text_tokens(tokens), text, **near)
+        for weight in (0.5, 0.9):
+            expected = bundle.composer(images, *text, text_weight=weight)
+            torch.testing.assert_close(compiled.composer(images, *text, text_weight=weight), expected, **near)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_program_shared_by_threads_gives_equal_rows(converted, bundle, pixels, backend):
+    encoder = open_graphs(bundle, converted[backend], backend, "float32").encoder
+    with ThreadPoolExecutor(4) as pool:
+        rows = list(pool.map(encoder.encode_image, [pixels] * 24))
+    assert all(torch.equal(row, rows[0]) for row in rows)
+
+
+def test_openvino_program_in_bfloat16_keeps_cosines(converted, bundle, pixels):
+    with torch.inference_mode():
+        expected = bundle.encoder.encode_image(pixels)
+        got = open_graphs(bundle, converted["openvino"], "openvino", "bfloat16").encoder.encode_image(pixels)
+    assert (expected * got).sum(1).min() > 0.9999
+
+
+class Convolutions(nn.Module):
+    """A small CNN whose first map is as wide as the photo."""
+
+    def __init__(self):
+        super().__init__()
+        self.fine = nn.Conv2d(3, 8, 3, padding=1)
+        self.coarse = nn.Conv2d(8, 16, 8, stride=8)
+
+    def forward(self, *inputs):
+        return self.coarse(self.fine(*inputs).clamp(0, 6)).mean((2, 3))
+
+
+@pytest.fixture(scope="module")
+def cnn():
+    """A CNN, its graph, and photos for it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network, photos = Convolutions().eval(), torch.randn(6, 3, 32, 32)
+    part = trace._Part(network, lambda module, pixels: module(pixels))
+    return network, trace._trace_part("image", part, {"pixels": (-1, 3, 32, 32)}, ("pooled",)), photos
+
+
+def test_openvino_convert_marks_high_resolution_layers_as_float32(cnn, tmp_path):
+    runtime_of("openvino").convert(cnn[1], tmp_path / "image.xml")
+    text = (tmp_path / "image.xml").read_text(encoding="utf-8")
+    marked = [layer for layer in text.split("<layer ")[1:] if 'name="precise"' in layer]
+    assert any('type="Convolution"' in layer for layer in marked)
+    assert text.count('type="Convolution"') == 2
+    assert sum('type="Convolution"' in layer for layer in marked) == 1
+    assert all(">32<" in layer for layer in marked)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_quantize_of_a_cnn_stays_close_to_float32(cnn, tmp_path, backend):
+    network, graph, photos = cnn
+    runtime = runtime_of(backend)
+    path = tmp_path / f"image{runtime.SUFFIX}"
+    runtime.convert(graph, path)
+    runtime.quantize(path, [{"pixels": photo[None].numpy()} for photo in photos], convolutional=True)
+    got = runtime.Program(path, dtype="float32", threads=1)("pooled", pixels=photos.numpy())
+    expected = network(photos).detach().numpy()
+    error = np.abs(got - expected).max() / np.abs(expected).max()
+    assert 1e-5 < error < 0.1
+    assert {file.stem for file in tmp_path.iterdir()} == {"image"}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_quantize_of_a_transformer_stays_close_to_float32(converted, bundle, pixels, tmp_path, backend):
+    runtime = runtime_of(backend)
+    for file in converted[backend].glob("image.*"):
+        shutil.copy(file, tmp_path)
+    path = tmp_path / f"image{runtime.SUFFIX}"
+    runtime.quantize(path, [{"pixels": photo[None].numpy()} for photo in pixels], convolutional=False)
+    got = runtime.Program(path, dtype="float32", threads=1)("pooled", pixels=pixels.numpy())
+    with torch.inference_mode():
+        expected = bundle.encoder.image_tokens(pixels)[:, 0].numpy()
+    error = np.abs(got - expected).max() / np.abs(expected).max()
+    assert 1e-5 < error < 0.1
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_openvino_program_with_a_large_batch_keeps_its_order(converted, cnn, bundle, pixels, tmp_path, threads):
+    runtime, (network, graph, photos) = runtime_of("openvino"), cnn
+    runtime.convert(graph, tmp_path / "image.xml")
+    program = runtime.Program(tmp_path / "image.xml", dtype="float32", threads=threads)
+    for count in range(1, 7):
+        got = program("pooled", pixels=photos[:count].numpy())
+        np.testing.assert_allclose(got, network(photos[:count]).detach().numpy(), atol=1e-5)
+    assert set(program._together) == set(program._streams) == {"pooled"}
+    composer = open_graphs(bundle, converted["openvino"], "openvino", "float32").composer
+    with torch.inference_mode():
+        images = bundle.encoder.image_tokens(pixels).repeat(5, 1, 1)
+        text = [given.repeat(5, *[1] * (given.ndim - 1)) for given in bundle.encoder.text_tokens(
+            bundle.encoder.tokenize(TEXTS)
+        )]  # fmt: skip
+        for weight in (0.2, 0.8):
+            expected = bundle.composer(images, *text, text_weight=weight)
+            torch.testing.assert_close(composer(images, *text, text_weight=weight), expected, atol=5e-6, rtol=2e-5)
+
+
+def test_compiled_model_shares_the_weights_of_its_source(converted, bundle):
+    compiled = open_graphs(bundle, converted["onnx"], "onnx", "float32")
+    assert isinstance(compiled.composer, CompiledComposer)
+    for ours, theirs in ((compiled.encoder, bundle.encoder), (compiled.composer, bundle.composer)):
+        assert all(a is b for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+    assert not list(Path(converted["onnx"]).glob("*.data"))
