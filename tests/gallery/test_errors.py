@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import lancedb
 import numpy as np
@@ -14,6 +15,7 @@ from fashion_retrieval.errors import GalleryError, ImageError, InputError, Missi
 from fashion_retrieval.gallery.engines.base import Settings
 from fashion_retrieval.gallery.engines.lancedb import LanceStore
 from fashion_retrieval.gallery.gallery import AddReport, Gallery
+from fashion_retrieval.gallery.refinement import Refinement
 from fashion_retrieval.model import FashionModel
 from tests.support.galleries import milvus_address
 from tests.support.tiny import drawn_photo, tiny_folder
@@ -90,6 +92,54 @@ def test_another_model(folder, gallery):
     other = FashionModel.from_pretrained(tiny_folder(folder / "other", seed=1), device="cpu")
     for call in (Gallery.open, lambda uri, model: Gallery.create(uri, model, fields=FIELDS, exist_ok=True)):
         refused(GalleryError, "load that model, or build a new gallery", call, folder / "gallery", other)
+
+
+def test_gallery_of_another_precision_can_be_searched_and_not_added_to(tmp_path, folder, model):
+    uri = tmp_path / "g"
+    half = FashionModel.from_pretrained(folder / "model", device="cpu", dtype="bfloat16")
+    with Gallery.create(uri, model, fields=FIELDS) as gallery:
+        gallery.add([PHOTO], ["a"])
+        assert Gallery.peek(uri).dtype == gallery.info.dtype == "float32"
+    with Gallery.open(uri, half) as gallery:
+        assert gallery.search(half.encode(images=PHOTO))[0].id == "a"
+        message = "embeddings computed in float32, got a model that computes in bfloat16; load the model with "
+        refused(GalleryError, message + "dtype='float32', backend='torch', or build", gallery.add, [PHOTO], ["b"])
+    place = str(tmp_path / "mixed")
+    settings = replace(gallery_settings(uri), dtype="float32 by openvino int8")
+    LanceStore.create(place, settings)
+    with Gallery.open(place, model) as gallery:
+        refused(GalleryError, "dtype='float32', backend='openvino', or", gallery.add, [PHOTO], ["b"])
+    LanceStore.create(str(tmp_path / "unknown"), replace(settings, dtype=None))
+    with Gallery.open(tmp_path / "unknown", half) as gallery:
+        assert gallery.add([PHOTO], ["b"]).added == 1
+
+
+def gallery_settings(uri):
+    return LanceStore.open(str(uri)).settings
+
+
+def test_gallery_remembers_the_revision_and_the_absolute_folder_of_its_model(tmp_path, folder, model, monkeypatch):
+    monkeypatch.chdir(folder)
+    local = FashionModel.from_pretrained("model", device="cpu", dtype="float32")
+    Gallery.create(tmp_path / "local", local).close()
+    assert (Gallery.peek(tmp_path / "local").model_id, local.revision) == (str(folder / "model"), None)
+    monkeypatch.setattr(model, "revision", "0123abc")
+    monkeypatch.setattr(model, "model_id", "org/name")
+    Gallery.create(tmp_path / "hub", model).close()
+    asked = []
+
+    def load(model_id, **options):
+        asked.append((model_id, options["revision"], options["dtype"], options["backend"]))
+        return model
+
+    monkeypatch.setattr(FashionModel, "from_pretrained", load)
+    for options in ({}, {"revision": "main"}, {"model_id": "org/copy", "dtype": "float32", "backend": "torch"}):
+        Refinement.open(tmp_path / "hub", **options).gallery.close()
+    assert asked == [
+        ("org/name", "0123abc", "auto", "auto"),
+        ("org/name", "main", "auto", "auto"),
+        ("org/copy", None, "float32", "torch"),
+    ]
 
 
 def test_other_settings(folder, model, gallery):

@@ -286,6 +286,7 @@ def test_a_model_pushed_and_loaded_again_is_the_same(server, model, tmp_path):
     )
     photo = drawn_photo()
     assert again.fingerprint == model.fingerprint
+    assert (again.revision, model.revision) == (upload.url.rsplit("/", 1)[1], None)
     assert np.array_equal(again.compose(photo, "in red"), model.compose(photo, "in red"))
     assert again.save_pretrained(tmp_path / "again")
     assert contents(tmp_path / "again") == head(server)

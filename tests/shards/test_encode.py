@@ -342,6 +342,12 @@ def test_galleries_refuse(desk, tmp_path):
         pytest.raises(GalleryError, match=r"of model .+, shards .+ of"),
     ):
         gallery.add_shards(shards)
+    half = type(tiny_model()).from_pretrained(desk / "model", device="cpu", dtype="bfloat16")
+    with (
+        Gallery.create(tmp_path / "g4", half) as gallery,
+        pytest.raises(GalleryError, match=r"computed in bfloat16, shards .+ in float32; encode them with the"),
+    ):
+        gallery.add_shards(shards)
     with (
         Gallery.create(tmp_path / "g2", tiny_model(), recognize=True) as gallery,
         pytest.raises(GalleryError, match="recognizes its photos, and shards hold embeddings alone"),
