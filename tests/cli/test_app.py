@@ -16,7 +16,7 @@ from fashion_retrieval.cli import encode
 from fashion_retrieval.cli.app import app
 from fashion_retrieval.cli.photos import find_photos
 from fashion_retrieval.errors import ImageError, InputError, ModelNotFoundError
-from fashion_retrieval.results import Attribute, Color, Score
+from fashion_retrieval.results import Attribute, Color, Encoded, Score
 from tests.support.tiny import drawn_photo, photo_folder
 
 
@@ -51,10 +51,18 @@ class DrawnModel:
                     raise
                 yield Failure(index, Path(image).name, error)
 
-    def encode(self, *, images=None, texts=None, batch_size=32, progress=False):
-        self.calls.append({"batch_size": batch_size, "count": len(images or texts)})
-        sizes = [self._size(image)[0] for image in images] if images else [len(text) for text in texts]
-        return np.array(sizes, dtype=np.float32)[:, None] * np.ones(4, dtype=np.float32)
+    def encode(self, *, texts, batch_size=32, progress=False):
+        return np.array([[len(text)] * 4 for text in texts], dtype=np.float32)
+
+    def encode_iter(self, images, *, batch_size, on_error):
+        self.calls.append({"batch_size": batch_size})
+        for index, image in enumerate(images):
+            try:
+                yield Encoded(index, np.full(4, self._size(image)[0], dtype=np.float32), None)
+            except ImageError as error:
+                if on_error == "raise":
+                    raise
+                yield Encoded(index, Failure(index, Path(image).name, error), None)
 
     def _size(self, path):
         try:
@@ -250,7 +258,7 @@ def test_encode_npy(cli, photos, tmp_path):
     assert embeddings.tolist() == [[48.0] * 4] * 4
     ids = (tmp_path / "x.ids.txt").read_text(encoding="utf-8").splitlines()
     assert ids == [str(photo) for photo in find_photos([str(photos)])[0]]
-    assert [call["count"] for call in DrawnModel.calls[1:]] == [3, 1]
+    assert DrawnModel.calls[1:] == [{"batch_size": 3}]
 
 
 def test_encode_skips(cli, photos, tmp_path):

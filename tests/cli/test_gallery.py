@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from fashion_retrieval import FashionModel
 from fashion_retrieval.cli.app import app
-from fashion_retrieval.cli.gallery import name_photos
+from fashion_retrieval.cli.photos import name_photos
 from fashion_retrieval.errors import InputError
 from tests.support.paths import ROOT
 from tests.support.tiny import drawn_photo, tiny_folder
@@ -114,8 +114,8 @@ def test_ids(tmp_path, monkeypatch):
         (["**/*.png"], ["x/a.png", "x/inner/b.png", "y.png"]),
         (["x/inner/b.png", "x", "missing.png"], ["b.png", "a.png", "missing.png"]),
     ):
-        photos, troubles = name_photos(arguments)
-        assert (list(photos), troubles) == (ids, [])
+        photos, failures = name_photos(arguments)
+        assert (list(photos), failures) == (ids, [])
     assert list(name_photos(["x"], "summer/")[0]) == ["summer/a.png", "summer/inner/b.png"]
     shutil.copytree("x", "z")
     with pytest.raises(InputError, match=r"id 'a\.png' must stand for one photo, got x/a\.png and z/a\.png; give the"):

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fashion_retrieval.cli.output import CardFolder, identifier, write_atomically
-from fashion_retrieval.cli.photos import find_photos
+from fashion_retrieval.cli.output import CardFolder
+from fashion_retrieval.cli.photos import find_photos, identifier
 from tests.support.tiny import drawn_photo, photo_folder
 
 
@@ -17,12 +17,12 @@ def photos(tmp_path):
 
 
 def test_find_photos(photos):
-    found, troubles = find_photos([str(photos), str(photos / "a.png"), "missing.jpg"])
+    found, failures = find_photos([str(photos), str(photos / "a.png"), "missing.jpg"])
     assert [str(p) for p in found] == [
         *(str(photos / name) for name in ("a.png", "b.JPG", "inner/a.webp", "nothing.png")),
         "missing.jpg",
     ]
-    assert troubles == []
+    assert failures == []
 
 
 def test_find_photos_of_a_pattern(photos):
@@ -35,10 +35,10 @@ def test_find_photos_of_a_pattern(photos):
 def test_find_photos_tells_what_holds_none(photos):
     (photos / "empty").mkdir()
     arguments = [str(photos / "*.bmp"), str(photos / "empty"), "x" * 5000]
-    found, troubles = find_photos(arguments)
+    found, failures = find_photos(arguments, "skip")
     assert found == []
-    assert [name for name, _ in troubles] == arguments
-    messages = [str(error) for _, error in troubles]
+    assert [name for name, _ in failures] == arguments
+    messages = [str(error) for _, error in failures]
     assert messages[0] == f"no file matches '{photos / '*.bmp'}'; check the pattern"
     assert messages[1].startswith(f"folder {photos / 'empty'} holds no photo")
     assert "File name too long" in messages[2]
@@ -57,20 +57,6 @@ def test_cards(photos, tmp_path):
     assert sorted(p.name for p in folder.folder.iterdir()) == sorted(names)
     with Image.open(folder.folder / "a.png") as saved:
         assert saved.size == (20, 10)
-
-
-def test_write_atomically_leaves_nothing_behind(tmp_path):
-    target = tmp_path / "x.png"
-    target.write_bytes(b"old")
-
-    def fail(file):
-        file.write(b"half")
-        raise RuntimeError("disk")
-
-    with pytest.raises(RuntimeError, match="disk"):
-        write_atomically(target, fail)
-    assert [p.name for p in tmp_path.iterdir()] == ["x.png"]
-    assert target.read_bytes() == b"old"
 
 
 def test_identifier_is_one_line_of_text():

@@ -72,10 +72,16 @@ def progress_bar(
 
 
 def tracked(
-    items: Iterable[T], description: str, total: int | None, *, shown: bool, unit: str = "images"
+    items: Iterable[T],
+    description: str,
+    total: int | None,
+    *,
+    shown: bool,
+    unit: str = "images",
+    transient: bool = False,
 ) -> Iterator[T]:
     """Pass the items on under a `progress_bar`."""
-    with progress_bar(description, total, shown=shown, unit=unit) as advance:
+    with progress_bar(description, total, shown=shown, unit=unit, transient=transient) as advance:
         for item in items:
             yield item
             advance()

@@ -19,20 +19,16 @@ from rich.text import Text
 from fashion_retrieval.cli.encode import encode
 from fashion_retrieval.cli.export import export
 from fashion_retrieval.cli.gallery import index, search
-from fashion_retrieval.cli.options import AsJson, Device, Dtype, ModelId, Revision, guarded, load_model
+from fashion_retrieval.cli.options import AsJson, Commands, Device, Dtype, ModelId, Revision, load_model
 from fashion_retrieval.cli.recognize import recognize
 from fashion_retrieval.cli.refine import refine
 
 PROG = "fashion-retrieval"
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 models = typer.Typer(help="List, download and describe models.", no_args_is_help=True)
-app.command()(recognize)
-app.command()(encode)
-app.command()(export)
-app.command()(index)
-app.command()(search)
-app.command()(refine)
+for command in (recognize, encode, export, index, search, refine):
+    app.command()(command)
 app.add_typer(models, name="models")
 
 
@@ -54,7 +50,6 @@ def root(
 
 
 @models.command("list")
-@guarded
 def list_(as_json: AsJson = False) -> None:
     """Name models known to work."""
     from dataclasses import asdict
@@ -72,7 +67,6 @@ def list_(as_json: AsJson = False) -> None:
 
 
 @models.command()
-@guarded
 def download(model_id: ModelId, revision: Revision = None) -> None:
     """Put a model into the cache, and print its folder."""
     from fashion_retrieval import download_model
@@ -81,13 +75,12 @@ def download(model_id: ModelId, revision: Revision = None) -> None:
 
 
 @models.command()
-@guarded
 def info(model_id: ModelId, revision: Revision = None, as_json: AsJson = False) -> None:
     """Load a model and tell what it is: files, sizes, license, training data, measured figures."""
     from fashion_retrieval import download_model
 
     folder = download_model(model_id, revision=revision)
-    model = load_model(model_id, "cpu", "float32", revision)
+    model = load_model(model_id, device="cpu", dtype="float32", revision=revision)
     config = model.config.to_dict()
     if isinstance(config.get("taxonomy"), Mapping):
         config["taxonomy"] = config["taxonomy"].get("name", "custom")
@@ -98,7 +91,6 @@ def info(model_id: ModelId, revision: Revision = None, as_json: AsJson = False) 
 
 
 @app.command()
-@guarded
 def doctor(device: Device = "auto", dtype: Dtype = "auto", as_json: AsJson = False) -> None:
     """Check the installation: versions, device, caches, the embedded model, and a timed self-test."""
     from fashion_retrieval import doctor as examine

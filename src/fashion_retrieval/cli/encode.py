@@ -1,12 +1,12 @@
-"""`fashion-retrieval encode`."""
+"""`fashion-retrieval encode`: embeddings in a file, or in a folder of shards."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -17,27 +17,31 @@ from fashion_retrieval.cli.options import (
     Dtype,
     Model,
     OnError,
-    guarded,
     load_model,
-    refuse,
+    progress,
     report_failures,
-    watched,
+    usage_error,
 )
-from fashion_retrieval.cli.output import identifier, write_embeddings
-from fashion_retrieval.cli.photos import Trouble, find_photos
-from fashion_retrieval.cli.shards import Engine, Format, ShardSize, Workers, to_shards
-from fashion_retrieval.errors import ImageError, InputError, MissingExtraError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from fashion_retrieval import FashionModel
+from fashion_retrieval.cli.output import write_embeddings
+from fashion_retrieval.cli.photos import find_photos, identifier, photo_sources
+from fashion_retrieval.errors import InputError, MissingExtraError
 
 OUTPUTS = (".npy", ".parquet")
+_SHOWN = 20
+"""Failures of shards named on the terminal; all are in a file."""
+
+Engine = Annotated[
+    Literal["local", "ray"] | None, typer.Option(help="For shards: this process (local, the default) or a Ray cluster.")
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="For --engine ray: how many models; by default one a GPU, or one for 4 CPUs.")
+]
+ShardSize = Annotated[int | None, typer.Option(min=1, help="For shards: photos in each; by default 10,000.")]
+Format = Annotated[
+    Literal["parquet", "lance"] | None, typer.Option("--format", help="For shards: parquet (the default) or lance.")
+]
 
 
-@guarded
 def encode(
     out: Annotated[str, typer.Option(metavar="FILE|FOLDER", help="FILE: .npy (ids go beside it) or .parquet.")],
     paths: Annotated[list[str] | None, typer.Argument(help="Files, folders, patterns; for shards also lists.")] = None,
@@ -62,20 +66,20 @@ def encode(
     Its photos may be named by lists (.txt, .csv, .parquet) and lie in an object store (s3://bucket/photos).
     """
     if bool(paths) == bool(texts):
-        refuse("give either photos or --texts FILE")
-    given = {"engine": engine, "workers": workers, "shard_size": shard_size, "format": format_}
-    given = {name: value for name, value in given.items() if value is not None}
+        usage_error("give either photos or --texts FILE")
+    options = {"engine": engine, "workers": workers, "shard_size": shard_size, "format": format_}
+    options = {name: value for name, value in options.items() if value is not None}
     loading = {"device": device, "dtype": dtype, "backend": backend}
     if Path(out).suffix in OUTPUTS:
-        if given:
-            refuse(f"--{next(iter(given)).replace('_', '-')} goes with --out FOLDER, got the file {out!r}")
+        if options:
+            usage_error(f"--{next(iter(options)).replace('_', '-')} goes with --out FOLDER, got the file {out!r}")
         _to_file(paths or (), texts, Path(out), model, loading, batch_size, on_error)
         return
     if texts:
-        refuse(f"--texts goes with --out FILE, {' or '.join(OUTPUTS)}, got {out!r}")
+        usage_error(f"--texts goes with --out FILE, {' or '.join(OUTPUTS)}, got {out!r}")
     if Path(out).suffix and not (out.endswith("/") or Path(out).is_dir()):
-        refuse(f"--out must end in {' or '.join(OUTPUTS)}, or be a folder, got {out!r}; a new folder may end in /")
-    to_shards(paths or (), out, model=model, loading=loading, batch_size=batch_size, on_error=on_error, **given)
+        usage_error(f"--out must end in {' or '.join(OUTPUTS)}, or be a folder, got {out!r}; a new folder may end in /")
+    _to_shards(paths or (), out, model=model, loading=loading, batch_size=batch_size, on_error=on_error, **options)
 
 
 def _to_file(
@@ -85,52 +89,46 @@ def _to_file(
     model: str,
     loading: Mapping[str, str],
     batch_size: int,
-    on_error: str,
+    on_error: Literal["raise", "skip"],
 ) -> None:
     if not out.parent.is_dir():
         raise InputError(f"--out must lie in an existing folder, got {out}; create {out.parent} first")
     if out.suffix == ".parquet" and find_spec("pyarrow") is None:
         raise MissingExtraError("a .parquet file needs pyarrow; pip install 'fashion-retrieval[parquet]'")
-    photos, troubles = find_photos(paths)
-    if troubles and on_error == "raise":
-        raise troubles[0][1]
-    lines = _read_lines(texts) if texts else []
+    from fashion_retrieval import Failure
+
+    photos, failures = find_photos(paths, on_error)
+    ids = _read_lines(texts) if texts else []
     fashion = load_model(model, **loading)
     if texts:
-        ids = lines
-        rows = list(fashion.encode(texts=lines, batch_size=batch_size, progress=sys.stderr.isatty()))
+        rows = list(fashion.encode(texts=ids, batch_size=batch_size, progress=sys.stderr.isatty()))
     else:
-        batches = _encode_photos(fashion, photos, batch_size, troubles if on_error == "skip" else None)
-        encoded = list(watched(batches, len(photos), streaming=False))
-        ids, rows = [identifier(photo) for photo, _ in encoded], [row for _, row in encoded]
+        rows = []
+        encoded = fashion.encode_iter(photos, batch_size=batch_size, on_error=on_error)
+        for photo, one in zip(photos, progress(encoded, len(photos)), strict=True):
+            if isinstance(one.embedding, Failure):
+                failures.append((str(photo), one.embedding.error))
+            else:
+                ids.append(identifier(photo))
+                rows.append(one.embedding)
     if ids:
         write_embeddings(out, ids, rows)
         typer.echo(f"{len(ids)} embeddings of {fashion.embedding_dim} numbers in {out}", err=True)
-    report_failures(troubles)
+    report_failures(failures)
 
 
-def _encode_photos(
-    model: FashionModel, photos: list[Path], batch_size: int, troubles: list[Trouble] | None
-) -> Iterator[tuple[Path, NDArray[np.float32]]]:
-    """Photo by photo its embedding, (D,); one that can't be read is skipped where there is a list for troubles."""
-    for start in range(0, len(photos), batch_size):
-        batch = photos[start : start + batch_size]
-        try:
-            yield from zip(batch, model.encode(images=batch, batch_size=batch_size), strict=True)
-        except ImageError:
-            if troubles is None:
-                raise
-            yield from _encode_each(model, batch, troubles)
+def _to_shards(paths: Sequence[str], out: str, **options: Any) -> None:  # noqa: ANN401
+    """Encode into a folder of shards and report the counts; exit status 1 if any photo failed."""
+    from fashion_retrieval.shards import encode_shards
 
-
-def _encode_each(
-    model: FashionModel, photos: list[Path], troubles: list[Trouble]
-) -> Iterator[tuple[Path, NDArray[np.float32]]]:
-    for photo in photos:
-        try:
-            yield photo, model.encode(images=[photo])[0]
-        except ImageError as error:
-            troubles.append((str(photo), error))
+    report = encode_shards(photo_sources(paths), out, progress=sys.stderr.isatty(), **options)
+    counts = f"{report.encoded} embeddings of {report.embedding_dim} numbers in {report.folder}"
+    typer.echo(f"{counts}, {report.shards} shards, {report.kept} of them there before", err=True)
+    if report.failures:
+        typer.echo(f"{len(report.failures)} failed, all listed in failures.jsonl:", err=True)
+        for failure in report.failures[:_SHOWN]:
+            typer.echo(f"  {failure.source}: {failure.error}", err=True)
+        raise typer.Exit(1)
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fashion_retrieval.cli.options import AsJson, ModelId, Revision, guarded
+from fashion_retrieval.cli.options import AsJson, ModelId, Revision
 from fashion_retrieval.cli.photos import find_photos
 from fashion_retrieval.errors import InputError
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from fashion_retrieval.export.accuracy import Labeled
 
 
-@guarded
 def export(
     model_id: ModelId,
     to: Annotated[str, typer.Option("--to", help="openvino or onnx.")],
@@ -39,9 +38,7 @@ def export(
     from fashion_retrieval.export.export import check_request, export_model
 
     check_request(to, precision, calibrated=bool(calibrate))
-    photos, troubles = find_photos(calibrate or ())
-    if troubles:
-        raise troubles[0][1]
+    photos, _ = find_photos(calibrate or ())
     exported = export_model(
         download_model(model_id, revision=revision),
         out,
@@ -64,7 +61,7 @@ def _read_labeled(folder: Path) -> Labeled:
 
     if not folder.is_dir():
         raise InputError(f"--labeled must be a folder with a subfolder for each category, found none at {folder}")
-    found = {inner.name: find_photos([str(inner)])[0] for inner in sorted(folder.iterdir()) if inner.is_dir()}
+    found = {inner.name: find_photos([str(inner)], "skip")[0] for inner in sorted(folder.iterdir()) if inner.is_dir()}
     filled = {name: photos for name, photos in found.items() if photos}
     if len(filled) < 2:
         expected = "a subfolder of photos for each of at least two categories"

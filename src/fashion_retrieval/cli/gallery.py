@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
-from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,13 +19,13 @@ from fashion_retrieval.cli.options import (
     Model,
     OnError,
     Paths,
-    guarded,
+    Revision,
     load_model,
-    refuse,
     report_failures,
+    usage_error,
 )
-from fashion_retrieval.cli.output import PICTURES, identifier, match_table, write_picture
-from fashion_retrieval.cli.photos import Trouble, find_photos
+from fashion_retrieval.cli.output import PICTURES, match_table, write_picture
+from fashion_retrieval.cli.photos import name_photos
 from fashion_retrieval.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,7 +37,6 @@ Where = Annotated[str | None, typer.Option(metavar="FILTER", help="\"category = 
 TopK = Annotated[int, typer.Option("--top-k", min=1, help="How many results.")]
 
 
-@guarded
 def index(
     paths: Paths,
     gallery: GalleryUri,
@@ -49,6 +46,7 @@ def index(
     taxonomy: Annotated[str | None, typer.Option(help="default, deepfashion, or a YAML or JSON file.")] = None,
     prefix: Annotated[str, typer.Option(help="Put before every id.")] = "",
     model: Model = "compact",
+    revision: Revision = None,
     batch_size: BatchSize = 1_024,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -61,21 +59,18 @@ def index(
     """
     from fashion_retrieval import Gallery
 
-    photos, troubles = name_photos(paths, prefix)
-    if troubles and on_error == "raise":
-        raise troubles[0][1]
+    photos, failures = name_photos(paths, prefix, on_error)
     place = str(Path(model).absolute()) if Path(model).is_dir() else model
-    fashion = load_model(place, device, dtype, backend=backend)
+    fashion = load_model(place, device=device, dtype=dtype, backend=backend, revision=revision)
     with Gallery.create(gallery, fashion, recognize=recognize, taxonomy=taxonomy, exist_ok=True) as store:
         files = [photo.absolute() for photo in photos.values()]
         report = store.add(files, list(photos), batch_size=batch_size, on_error=on_error, progress=sys.stderr.isatty())
         store.optimize()
     counts = f"{report.added} added, {report.updated} updated, {report.unchanged} unchanged"
-    typer.echo(f"{counts}, {len(report.failures) + len(troubles)} failed")
-    report_failures([*troubles, *((str(files[failure.index]), failure.error) for failure in report.failures)])
+    typer.echo(f"{counts}, {len(report.failures) + len(failures)} failed")
+    report_failures([*failures, *((str(files[failure.index]), failure.error) for failure in report.failures)])
 
 
-@guarded
 def search(
     gallery: GalleryUri,
     text: Annotated[str | None, typer.Option(help="What it looks like; with a photo, what to change.")] = None,
@@ -88,26 +83,28 @@ def search(
     as_json: Annotated[bool, typer.Option("--json", help="JSON Lines: one object per result.")] = False,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the board as a picture.")] = None,
     model: GalleryModel = None,
+    revision: Revision = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    backend: Backend = "auto",
 ) -> None:
     """Find photos of a gallery by a text, a photo, or a photo and what to change about it."""
     from fashion_retrieval import Refinement
 
     start = id_ if image is None else image
     if text is None and start is None:
-        refuse("give --text, --image or --id")
+        usage_error("give --text, --image or --id")
     if image is not None and id_ is not None:
-        refuse("--image and --id exclude each other")
+        usage_error("--image and --id exclude each other")
     if text is not None and not text.strip():
-        refuse("--text must not be empty")
+        usage_error("--text must not be empty")
     if text_weight is not None and (text is None or start is None):
-        refuse("--text-weight goes with --text and a photo")
+        usage_error("--text-weight goes with --text and a photo")
     if save and save.suffix.lower() not in PICTURES:
-        refuse(f"--save must end in {', '.join(PICTURES)}, got {save.name!r}")
+        usage_error(f"--save must end in {', '.join(PICTURES)}, got {save.name!r}")
     if save:
         check_picture(save)
-    turns = Refinement.open(gallery, model, device=device, dtype=dtype)
+    turns = Refinement.open(gallery, model, revision=revision, device=device, dtype=dtype, backend=backend)
     with turns.gallery:
         reference = turns.gallery.get(id_) if id_ is not None else image
         matches = turns.ask(text, reference, top_k=top_k, where=where, exclude=exclude or (), text_weight=text_weight)
@@ -133,38 +130,3 @@ def check_picture(path: Path) -> None:
         raise InputError(f"a board's name must end in {', '.join(PICTURES)}, got {path.name!r}")
     if not path.absolute().parent.is_dir():
         raise InputError(f"a board must lie in an existing folder, got {path}; create {path.parent} first")
-
-
-def name_photos(arguments: Sequence[str], prefix: str = "") -> tuple[dict[str, Path], list[Trouble]]:
-    """Photos by id, in order, and the arguments that hold none.
-
-    The id is the path below the folder given, or below the fixed part of a pattern; of a file, its name.
-
-    Raises:
-        InputError: Two photos would have the same id.
-    """
-    ids: dict[Path, str] = {}
-    troubles: list[Trouble] = []
-    for argument in arguments:
-        found, lost = find_photos([argument])
-        troubles += lost
-        base = _base(Path(argument))
-        for photo in found:
-            ids.setdefault(photo, prefix + identifier(photo.relative_to(base)).replace(os.sep, "/"))
-    photos: dict[str, Path] = {}
-    for photo, name in ids.items():
-        if name in photos:
-            remedy = "give the folder above both, or one after the other with --prefix"
-            raise InputError(f"id {name!r} must stand for one photo, got {photos[name]} and {photo}; {remedy}")
-        photos[name] = photo
-    return photos, troubles
-
-
-def _base(path: Path) -> Path:
-    """The folder that ids are counted from."""
-    if path.is_dir():
-        return path
-    if path.exists() or not has_magic(str(path)):
-        return path.parent
-    fixed = next(place for place, part in enumerate(path.parts) if has_magic(part))
-    return Path(*path.parts[:fixed])

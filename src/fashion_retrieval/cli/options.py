@@ -1,24 +1,26 @@
-"""What the commands share: options, one-line errors, progress."""
+"""What the commands share: options, errors in one line, progress."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, ParamSpec, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typer.core import TyperGroup
 
-from fashion_retrieval.cli.photos import Trouble
+from fashion_retrieval._utils.deprecation import renaming
+from fashion_retrieval._utils.one_line import EXPECTED, one_line
+from fashion_retrieval._utils.progress import tracked
 from fashion_retrieval.errors import FashionRetrievalError
 
 if TYPE_CHECKING:
     from fashion_retrieval import FashionModel
 
 Item = TypeVar("Item")
-Given = ParamSpec("Given")
+Failed = tuple[str, FashionRetrievalError]
+"""An argument or photo, and why it can't be used."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Photos at a time.")]
@@ -31,57 +33,70 @@ OnError = Annotated[Literal["raise", "skip"], typer.Option("--on-error", help="A
 Paths = Annotated[list[str], typer.Argument(help="Files, folders (searched to the bottom) or glob patterns.")]
 Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of the Hub repository.")]
 
-
-def guarded(command: Callable[Given, None]) -> Callable[Given, None]:
-    """Turn expected errors into one line on stderr and an exit status."""
-
-    @wraps(command)
-    def run(*args: Given.args, **kwargs: Given.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except FashionRetrievalError as error:
-            fail(str(error))
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None
-
-    return run
+_RENAMED = {"--labelled": "--labeled", "--recognise": "--recognize", "--no-recognise": "--no-recognize"}
+"""Options under their old names, which --help does not show."""
 
 
-def fail(message: str) -> NoReturn:
-    """Print one line on stderr; exit status 1."""
-    typer.echo(f"error: {message}", err=True)
-    raise typer.Exit(1)
+class Commands(TyperGroup):
+    """The commands: expected errors become one line, and options keep their old names."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  # typer has click's types as a private copy
+        """Run a command."""
+        with handle_errors():
+            return super().invoke(ctx)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401
+        """Find a command; its arguments come back under their new names."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command, [_renamed(argument) for argument in rest]
 
 
-def refuse(message: str) -> NoReturn:
+@contextmanager
+def handle_errors() -> Iterator[None]:
+    """Turn expected errors into one line on stderr and an exit status: 1, or 130 after an interrupt."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except EXPECTED as error:
+        typer.echo(f"error: {one_line(error)}", err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def usage_error(message: str) -> NoReturn:
     """Wrong usage: the usage and one line on stderr; exit status 2."""
     raise typer.BadParameter(message)
 
 
-def report_failures(troubles: list[Trouble]) -> None:
+def report_failures(failures: Sequence[Failed]) -> None:
     """List what was skipped on stderr; exit status 1 if there is anything to list."""
-    if troubles:
-        typer.echo(f"{len(troubles)} failed:", err=True)
-        for source, error in troubles:
+    if failures:
+        typer.echo(f"{len(failures)} failed:", err=True)
+        for source, error in failures:
             typer.echo(f"  {source}: {error}", err=True)
         raise typer.Exit(1)
 
 
-def load_model(model: str, device: str, dtype: str, revision: str | None = None, backend: str = "auto") -> FashionModel:
+def load_model(
+    model: str, *, device: str, dtype: str, backend: str = "auto", revision: str | None = None
+) -> FashionModel:
     """`FashionModel.from_pretrained`, imported here because it brings torch."""
     from fashion_retrieval import FashionModel
 
     return FashionModel.from_pretrained(model, revision=revision, device=device, dtype=dtype, backend=backend)
 
 
-def watched(items: Iterable[Item], total: int, *, streaming: bool) -> Iterator[Item]:
+def progress(items: Iterable[Item], total: int, *, streaming: bool = False) -> Iterator[Item]:
     """Pass the items on under a progress bar on stderr, where that is a terminal which the output does not share."""
-    columns = (TextColumn("photos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    hidden = not sys.stderr.isatty() or (streaming and sys.stdout.isatty())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, redirect_stdout=False, disable=hidden) as progress:
-        yield from progress.track(items, total=total)
+    shown = sys.stderr.isatty() and not (streaming and sys.stdout.isatty())
+    return tracked(items, "photos", total, shown=shown, transient=True)
+
+
+def _renamed(argument: str) -> str:
+    name, equals, value = argument.partition("=")
+    if name not in _RENAMED:
+        return argument
+    typer.echo(f"warning: {renaming(name, _RENAMED[name])}", err=True)
+    return _RENAMED[name] + equals + value

@@ -6,13 +6,15 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from fashion_retrieval._utils.files import write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,8 +114,7 @@ class CardFolder:
     def save(self, photo: Path, recognition: Recognition) -> Path:
         """`dress.jpg` -> `dress.png`; a second `dress` becomes `dress-2.png`."""
         target = self.folder / self._name(photo)
-        card = recognition.draw()
-        write_atomically(target, lambda file: card.save(file, format="PNG"))
+        write_picture(target, recognition.draw())
         return target
 
     def _name(self, photo: Path) -> str:
@@ -142,18 +143,8 @@ def match_table(matches: Sequence[Match]) -> Table:
 
 def write_picture(target: Path, picture: Image.Image) -> None:
     """Save as PNG, JPEG or WebP, by the name's ending."""
-    write_atomically(target, lambda file: picture.save(file, format=PICTURES[target.suffix.lower()], quality=92))
-
-
-def write_atomically(target: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write beside the target and move into place, so that no reader ever sees half a file."""
-    part = target.with_name(f".{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            write(file)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    with write_atomically(target) as part:
+        picture.save(part, format=PICTURES[target.suffix.lower()], quality=92)
 
 
 def write_embeddings(target: Path, ids: Sequence[str], rows: Sequence[NDArray[np.float32]]) -> None:
@@ -165,21 +156,17 @@ def write_embeddings(target: Path, ids: Sequence[str], rows: Sequence[NDArray[np
 
     embeddings = np.stack(rows)
     if target.suffix == ".npy":
-        lines = "".join(f"{name}\n" for name in ids).encode()
-        write_atomically(target.with_suffix(".ids.txt"), lambda file: file.write(lines))
-        write_atomically(target, lambda file: np.save(file, embeddings))
+        with write_atomically(target.with_suffix(".ids.txt")) as part:
+            part.write_bytes("".join(f"{name}\n" for name in ids).encode())
+        with write_atomically(target) as part:
+            np.save(part, embeddings)
         return
     import pyarrow
     from pyarrow import parquet
 
     column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(embeddings.ravel()), embeddings.shape[1])
-    table = pyarrow.table({"id": pyarrow.array(ids, pyarrow.string()), "embedding": column})
-    write_atomically(target, lambda file: parquet.write_table(table, file))
-
-
-def identifier(photo: Path) -> str:
-    """The path as one line of valid UTF-8."""
-    return os.fsencode(photo).decode("utf-8", "backslashreplace").replace("\n", "\\n").replace("\r", "\\r")
+    with write_atomically(target) as part:
+        parquet.write_table(pyarrow.table({"id": pyarrow.array(ids, pyarrow.string()), "embedding": column}), part)
 
 
 def _cells(garment: Garment) -> tuple[Text, ...]:

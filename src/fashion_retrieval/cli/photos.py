@@ -1,38 +1,86 @@
-"""The CLI's arguments: which photos are meant, and which boxes."""
+"""Arguments that name photos, and boxes in them."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from glob import glob, has_magic
 from pathlib import Path
 
-import typer
-
-from fashion_retrieval.errors import FashionRetrievalError, ImageError
+from fashion_retrieval.cli.options import Failed, usage_error
+from fashion_retrieval.errors import ImageError, InputError
 from fashion_retrieval.images.folder import photos_below, why_empty
 
-Trouble = tuple[str, FashionRetrievalError]
 
-
-def find_photos(arguments: Sequence[str]) -> tuple[list[Path], list[Trouble]]:
-    """Files, folders (searched to the bottom) and glob patterns -> photos, and the arguments that hold none.
+def find_photos(arguments: Sequence[str], on_error: str = "raise") -> tuple[list[Path], list[Failed]]:
+    """Files, folders (with all folders in them) and glob patterns -> photos, and the arguments that hold none.
 
     The order is that of the arguments, sorted within a folder or pattern; a photo named twice comes once.
-    A file that doesn't exist stays in the list: reading it tells what is wrong.
+    A file that doesn't exist stays in the list: the error comes when it is read.
+
+    Raises:
+        ImageError: An argument holds no photo and `on_error` is "raise".
     """
     photos: dict[Path, None] = {}
-    troubles: list[Trouble] = []
+    failures: list[Failed] = []
     for argument in arguments:
         try:
             found = list(_expand(argument))
-        except OSError as error:
-            troubles.append((argument, ImageError(f"{argument} can't be looked up ({error.strerror}); check the path")))
-            continue
+            error = None if found else ImageError(_why_empty(argument))
+        except OSError as problem:
+            found, error = [], ImageError(f"{argument} can't be looked up ({problem.strerror}); check the path")
         photos.update(dict.fromkeys(found))
-        if not found:
-            troubles.append((argument, ImageError(_why_empty(argument))))
-    return list(photos), troubles
+        if error:
+            if on_error == "raise":
+                raise error
+            failures.append((argument, error))
+    return list(photos), failures
+
+
+def name_photos(
+    arguments: Sequence[str], prefix: str = "", on_error: str = "raise"
+) -> tuple[dict[str, Path], list[Failed]]:
+    """Photos by id, in order, and the arguments that hold none.
+
+    The id is the path below the folder given, or below the fixed part of a pattern; the id of a file is its name.
+
+    Raises:
+        ImageError: As in `find_photos`.
+        InputError: Two photos would have the same id.
+    """
+    ids: dict[Path, str] = {}
+    failures: list[Failed] = []
+    for argument in arguments:
+        found, failed = find_photos([argument], on_error)
+        failures += failed
+        base = _base(Path(argument))
+        for photo in found:
+            ids.setdefault(photo, prefix + identifier(photo.relative_to(base)).replace(os.sep, "/"))
+    photos: dict[str, Path] = {}
+    for photo, name in ids.items():
+        if name in photos:
+            remedy = "give the folder above both, or one after the other with --prefix"
+            raise InputError(f"id {name!r} must stand for one photo, got {photos[name]} and {photo}; {remedy}")
+        photos[name] = photo
+    return photos, failures
+
+
+def photo_sources(arguments: Sequence[str]) -> list[str]:
+    """What `encode_shards` takes: URIs, folders, lists and files as they are, and the matches of patterns.
+
+    Raises:
+        ImageError: A pattern matches no photo.
+    """
+    plain = [
+        one for argument in arguments for one in ([argument] if _is_plain(argument) else find_photos([argument])[0])
+    ]
+    return [str(one) for one in plain]
+
+
+def identifier(photo: Path) -> str:
+    """The path as one line of valid UTF-8."""
+    return os.fsencode(photo).decode("utf-8", "backslashreplace").replace("\n", "\\n").replace("\r", "\\r")
 
 
 def parse_box(text: str) -> tuple[float, float, float, float]:
@@ -40,9 +88,9 @@ def parse_box(text: str) -> tuple[float, float, float, float]:
     try:
         x1, y1, x2, y2 = (float(part) for part in text.split(","))
     except ValueError:
-        raise typer.BadParameter(f"expected four numbers x1,y1,x2,y2 in pixels, got {text!r}") from None
+        usage_error(f"expected four numbers x1,y1,x2,y2 in pixels, got {text!r}")
     if not all(map(math.isfinite, (x1, y1, x2, y2))):
-        raise typer.BadParameter(f"expected four finite numbers x1,y1,x2,y2, got {text!r}")
+        usage_error(f"expected four finite numbers x1,y1,x2,y2, got {text!r}")
     return x1, y1, x2, y2
 
 
@@ -50,14 +98,26 @@ def _expand(argument: str) -> Iterator[Path]:
     path = Path(argument)
     if path.is_dir():
         yield from photos_below(path)
-    elif has_magic(argument) and not path.exists():
+    elif _is_plain(argument):
+        yield path
+    else:
         for match in sorted(map(Path, glob(argument, recursive=True))):  # noqa: PTH207
             yield from photos_below(match) if match.is_dir() else (match,)
-    else:
-        yield path
+
+
+def _is_plain(argument: str) -> bool:
+    return "://" in argument or not has_magic(argument) or Path(argument).exists()
 
 
 def _why_empty(argument: str) -> str:
-    if Path(argument).is_dir():
-        return why_empty(argument)
-    return f"no file matches {argument!r}; check the pattern"
+    return why_empty(argument) if Path(argument).is_dir() else f"no file matches {argument!r}; check the pattern"
+
+
+def _base(path: Path) -> Path:
+    """The folder that ids are counted from."""
+    if path.is_dir():
+        return path
+    if path.exists() or not has_magic(str(path)):
+        return path.parent
+    fixed = next(place for place, part in enumerate(path.parts) if has_magic(part))
+    return Path(*path.parts[:fixed])

@@ -13,23 +13,22 @@ from fashion_retrieval.cli.options import (
     BatchSize,
     Device,
     Dtype,
+    Failed,
     Model,
     OnError,
     Paths,
-    guarded,
     load_model,
-    refuse,
+    progress,
     report_failures,
-    watched,
+    usage_error,
 )
 from fashion_retrieval.cli.output import CardFolder, CsvReport, JsonReport, Report, TableReport
-from fashion_retrieval.cli.photos import Trouble, find_photos, parse_box
+from fashion_retrieval.cli.photos import find_photos, parse_box
 
 if TYPE_CHECKING:
     from fashion_retrieval import Failure, Recognition
 
 
-@guarded
 def recognize(
     paths: Paths,
     model: Model = "compact",
@@ -52,28 +51,26 @@ def recognize(
 ) -> None:
     """Tell what garments are in photos."""
     if as_json and as_csv:
-        refuse("--json and --csv exclude each other")
+        usage_error("--json and --csv exclude each other")
     if masks and not as_json:
-        refuse("--masks goes with --json")
+        usage_error("--masks goes with --json")
     boxes = [parse_box(text) for text in box or ()]
-    photos, troubles = find_photos(paths)
+    photos, failures = find_photos(paths, on_error)
     if boxes and len(photos) != 1:
-        refuse(f"--box is for a single photo, got {len(photos)}")
-    if troubles and on_error == "raise":
-        raise troubles[0][1]
+        usage_error(f"--box is for a single photo, got {len(photos)}")
     options: dict[str, Any] = {"segmenter": None if no_segmenter else "auto", "taxonomy": taxonomy, "top_k": top_k}
     if max_pixels:
         options["max_pixels"] = max_pixels
     cards = CardFolder(save) if save else None
     report: Report = JsonReport(masks=masks) if as_json else CsvReport() if as_csv else TableReport()
-    fashion = load_model(model, device, dtype, backend=backend)
+    fashion = load_model(model, device=device, dtype=dtype, backend=backend)
     results: Iterator[Recognition | Failure]
     if boxes:
         results = iter([fashion.recognize(photos[0], boxes=boxes, **options)])
     else:
         results = fashion.recognize_many(photos, batch_size=batch_size, on_error=on_error, **options)
-    _write(photos, watched(results, len(photos), streaming=as_json or as_csv), report, cards, troubles)
-    report_failures(troubles)
+    _write(photos, progress(results, len(photos), streaming=as_json or as_csv), report, cards, failures)
+    report_failures(failures)
 
 
 def _write(
@@ -81,15 +78,15 @@ def _write(
     results: Iterator[Recognition | Failure],
     report: Report,
     cards: CardFolder | None,
-    troubles: list[Trouble],
+    failures: list[Failed],
 ) -> None:
-    """Report each recognition, with its card; a failure joins the troubles. What was reported is shown in any case."""
+    """Report each recognition, with its card; a failure joins the failures. What was reported is shown in any case."""
     from fashion_retrieval import Failure
 
     try:
         for photo, result in zip(photos, results, strict=True):
             if isinstance(result, Failure):
-                troubles.append((str(photo), result.error))
+                failures.append((str(photo), result.error))
                 continue
             report.add(photo, result)
             if cards:

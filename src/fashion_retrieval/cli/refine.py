@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fashion_retrieval._utils.one_line import EXPECTED, one_line
 from fashion_retrieval.cli.gallery import GalleryModel, GalleryUri, TopK, Where, check_picture, show_matches
-from fashion_retrieval.cli.options import Device, Dtype, guarded, refuse
+from fashion_retrieval.cli.options import Backend, Device, Dtype, Revision, usage_error
 from fashion_retrieval.cli.output import write_picture
-from fashion_retrieval.errors import FashionRetrievalError, InputError
+from fashion_retrieval.errors import InputError
 from fashion_retrieval.images.folder import SUFFIXES
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 HELP = "Type a wish, or the number of a result to go on from it; undo, board FILE, photo FILE, help, quit."
 
 
-@guarded
 def refine(
     gallery: GalleryUri,
     image: Annotated[Path | None, typer.Option(metavar="PHOTO", help="A photo to start from.")] = None,
@@ -30,15 +30,17 @@ def refine(
     where: Where = None,
     top_k: TopK = 10,
     model: GalleryModel = None,
+    revision: Revision = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    backend: Backend = "auto",
 ) -> None:
     """Search in several turns: a wish, a picked result, the next wish. Reads lines from a terminal or a pipe."""
     from fashion_retrieval import Refinement
 
     if image is not None and id_ is not None:
-        refuse("--image and --id exclude each other")
-    turns = Refinement.open(gallery, model, device=device, dtype=dtype)
+        usage_error("--image and --id exclude each other")
+    turns = Refinement.open(gallery, model, revision=revision, device=device, dtype=dtype, backend=backend)
     with turns.gallery:
         reference = turns.gallery.get(id_) if id_ is not None else image
         session = _Session(turns, reference, top_k, where)
@@ -66,9 +68,9 @@ class _Session:
         while (line := _read()) is not None:
             try:
                 self.obey(line)
-            except (FashionRetrievalError, OSError) as error:
+            except EXPECTED as error:
                 self.failed = True
-                typer.echo(f"error: {error}", err=True)
+                typer.echo(f"error: {one_line(error)}", err=True)
 
     def obey(self, line: str) -> None:
         """Do what one line says."""

@@ -30,7 +30,9 @@ def test_a_recipe_with_faults(main: Callable[[Path], None], tmp_path: Path, caps
     assert [*tmp_path.iterdir()] == [config]
 
 
-def test_report_and_fit_colors_without_their_files_exit_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_and_fit_colors_without_their_files_exit_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit, match="1"):
         report.main(tmp_path / "figures.json")
     assert capsys.readouterr().err == f"error: {tmp_path}/figures.json is missing\n"
