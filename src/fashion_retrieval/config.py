@@ -1,17 +1,21 @@
-"""The configuration beside a model's weights: `fashion_retrieval.json`.
+"""The configuration beside a model's weights: `fashion_retrieval.json`, and the names of the files that it describes.
 
-What the encoder is stands in `open_clip_config.json`, as open_clip reads it; this file holds the rest.
+The encoder is described by `open_clip_config.json`, as open_clip reads it; this file holds the rest.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self, TypeGuard, TypeVar
+from typing import Annotated, Any, Self
 
+from pydantic import AfterValidator, Field, with_config
+from pydantic_core import PydanticCustomError
+
+from fashion_retrieval._utils.deprecation import with_color_placeholder
+from fashion_retrieval._utils.validation import STRICT, validate
 from fashion_retrieval.errors import ConfigError
 
 SCHEMA_VERSION = 1
@@ -24,25 +28,46 @@ WEIGHTS_DTYPES = ("float32", "float16")
 VARIANTS = ("sum", "only_text", "only_image", "add", "agcn")
 
 
+def one_of(names: Sequence[str]) -> Any:  # noqa: ANN401  # as pydantic has it
+    """For `Annotated`: a text that is one of these names."""
+    return Field(pattern=f"^({'|'.join(names)})$", description=f"one of {', '.join(names)}")
+
+
+Text = Annotated[str, Field(pattern=r"\S", description="a text that is not empty")]
+Positive = Annotated[float, Field(gt=0, description="a number above 0")]
+Count = Annotated[int, Field(gt=0, description="a whole number above 0")]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="64 lower-case hex digits")]
+FileName = Annotated[str, Field(pattern=r"^[^/\\:]*[^/\\:.][^/\\:]*$")]
+"""Of a file beside the configuration: no path."""
+
+
+def _check_interval(interval: tuple[float, float] | None) -> tuple[float, float] | None:
+    if interval and interval[0] > interval[1]:
+        raise PydanticCustomError("interval", "Input should be [low, high], low not above high")
+    return interval
+
+
+@with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmenterConfig:
     """What the embedded garment segmenter is.
 
     Attributes:
-        architecture: The name its module is built by.
+        architecture: timm's name of its backbone.
         image_size: Height and width of its input, in pixels.
-        classes: Kinds of garment it tells apart, in the order of its outputs.
+        classes: Class labels, in the order of its outputs.
         mean: Per channel (RGB), subtracted from pixels in [0, 1].
-        std: Per channel (RGB), divided by.
+        std: Per channel (RGB), pixels are divided by it.
     """
 
-    architecture: str
-    image_size: tuple[int, int]
-    classes: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    architecture: Text
+    image_size: Annotated[tuple[Count, Count], Field(description="[height, width] in pixels, whole numbers above 0")]
+    classes: Annotated[tuple[Text, ...], Field(min_length=1, description="a list of at least one text")]
+    mean: Annotated[tuple[float, float, float], Field(description="3 numbers")]
+    std: Annotated[tuple[Positive, Positive, Positive], Field(description="3 numbers above 0")]
 
 
+@with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComposerConfig:
     """What the composer is.
@@ -50,49 +75,59 @@ class ComposerConfig:
     Attributes:
         embedding_dim: Width of the encoder's embeddings.
         variant: "agcn", or an ablation: "sum" (no network), "only_text", "only_image", "add" (both, not gated).
-        width: Of its tokens.
-        depth: Blocks in each branch.
-        heads: Of each attention; they divide the width.
+        width: Width of the composer's tokens.
+        depth: Number of blocks in each branch.
+        heads: Number of heads of each attention; it divides the width.
         hidden: Width inside the feed-forward layers.
-        dropout: In training, in [0, 1).
-        encoder: Fingerprint of the encoder it was trained on; it works with no other.
+        dropout: Probability of dropout in training, in [0, 1).
+        encoder: Fingerprint of the encoder that the composer was trained on; it works with no other.
     """
 
-    embedding_dim: int
-    variant: str = "agcn"
-    width: int = 512
-    depth: int = 6
-    heads: int = 8
-    hidden: int = 2048
-    dropout: float = 0.1
-    encoder: str
+    embedding_dim: Count
+    variant: Annotated[str, one_of(VARIANTS)] = "agcn"
+    width: Count = 512
+    depth: Count = 6
+    heads: Count = 8
+    hidden: Count = 2048
+    dropout: Annotated[float, Field(ge=0, lt=1, description="a number from 0 to below 1")] = 0.1
+    encoder: Digest
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ConfigError(f"'composer.heads' must divide the width, {self.width}, got {self.heads}")
 
 
+@with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
     """One measured figure.
 
     Attributes:
-        value: A share in [0, 1] or another number.
+        value: A fraction in [0, 1] or another number.
         interval: Low and high end of its 95% bootstrap interval, where it was computed.
-        metric: What it is: "accuracy", "macro-F1", "recall@10" ...
+        metric: Name of the metric: "accuracy", "macro-F1", "recall@10" ...
         task: What was asked of the model, in the Hub's words where it has one: "zero-shot-image-classification" ...
         data: What it was measured on.
     """
 
-    value: float
-    interval: tuple[float, float] | None = None
+    value: Annotated[float, Field(description="a finite number")]
+    interval: Annotated[
+        tuple[float, float] | None,
+        AfterValidator(_check_interval),
+        Field(description="[low, high], low not above high, or null"),
+    ] = None
     metric: str = ""
     task: str = ""
     data: str = ""
 
 
+@with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """Everything about a published model that open_clip's own file does not say.
 
     Attributes:
-        schema_version: Of this file; a newer one than `SCHEMA_VERSION` is refused.
+        schema_version: Version of the file's format; one above `SCHEMA_VERSION` is refused.
         name: What the model calls itself.
         weights_dtype: The type its weights are stored in, "float32" or "float16"; they are always loaded as float32.
         taxonomy: The name of a shipped taxonomy, or a whole one as a dict.
@@ -106,22 +141,30 @@ class ModelConfig:
         sha256: File name -> hex digest of each other file of the folder, checked on loading.
     """
 
-    schema_version: int = SCHEMA_VERSION
-    name: str
-    weights_dtype: str = "float32"
-    taxonomy: str | dict[str, Any] = "default"
-    calibration: dict[str, float] = field(default_factory=dict)
-    thresholds: dict[str, float] = field(default_factory=dict)
+    schema_version: Annotated[int, Field(ge=1, description="a whole number from 1")] = SCHEMA_VERSION
+    name: Text
+    weights_dtype: Annotated[str, one_of(WEIGHTS_DTYPES)] = "float32"
+    taxonomy: Annotated[
+        Text | dict[str, Any], Field(description="the name of a shipped taxonomy or a whole taxonomy")
+    ] = "default"
+    calibration: Annotated[dict[Text, Positive], Field(description="a factor above 0 for each group")] = field(
+        default_factory=dict
+    )
+    thresholds: Annotated[
+        dict[Text, Annotated[float, Field(ge=0, le=1)]], Field(description="a probability from 0 to 1 for each group")
+    ] = field(default_factory=dict)
     segmenter: SegmenterConfig | None = None
     composer: ComposerConfig | None = None
-    license: str = "unknown"
-    training_data: tuple[str, ...] = ()
-    figures: dict[str, Figure] = field(default_factory=dict)
-    sha256: dict[str, str] = field(default_factory=dict)
+    license: Text = "unknown"
+    training_data: Annotated[tuple[Text, ...], Field(description="a list of texts")] = ()
+    figures: dict[Text, Figure] = field(default_factory=dict)
+    sha256: Annotated[dict[FileName, Digest], Field(description="64 lower-case hex digits for each file name")] = field(
+        default_factory=dict
+    )
 
     @classmethod
     def from_dict(cls, data: object, where: str) -> Self:
-        """Read the parsed JSON of a configuration.
+        """Read the parsed JSON of a configuration, also one that an earlier release wrote.
 
         Args:
             data: What `to_dict` gives.
@@ -133,27 +176,20 @@ class ModelConfig:
         if not isinstance(data, Mapping):
             raise ConfigError(f"{where} must hold a JSON object, got {type(data).__name__}")
         version = data.get("schema_version")
-        if _is_int(version) and version > SCHEMA_VERSION:
+        if isinstance(version, int) and version > SCHEMA_VERSION:
             raise ConfigError(
                 f"{where} has schema_version {version}, this release reads up to {SCHEMA_VERSION}; "
                 "upgrade with: pip install -U fashion-retrieval"
             )
-        faults = ["'schema_version' is missing"] if version is None else []
-        arguments = _read(cls, _MODEL_RULES, data, "", faults)
-        if isinstance(arguments.get("segmenter"), Mapping):
-            arguments["segmenter"] = _read_part(
-                SegmenterConfig, _SEGMENTER_RULES, arguments["segmenter"], "segmenter", faults
-            )
-        if isinstance(arguments.get("composer"), Mapping):
-            arguments["composer"] = _read_part(
-                ComposerConfig, _COMPOSER_RULES, arguments["composer"], "composer", faults
-            )
-            _check_composer(arguments["composer"], faults)
-        if isinstance(arguments.get("figures"), Mapping):
-            arguments["figures"] = _read_figures(arguments["figures"], faults)
-        if faults:
-            raise ConfigError(f"{where} has {len(faults)} fault(s): {'; '.join(faults)}")
-        return cls(**arguments)
+        given = {**data, "schema_version": version}
+        if "licence" in given and "license" not in given:
+            given["license"] = given.pop("licence")
+        if isinstance(given.get("taxonomy"), Mapping):
+            given["taxonomy"] = with_color_placeholder(given["taxonomy"])
+        if isinstance(given.get("figures"), Mapping):
+            figures = given["figures"].items()
+            given["figures"] = {key: one if isinstance(one, Mapping) else {"value": one} for key, one in figures}
+        return validate(cls, given, where, ConfigError)
 
     def to_dict(self) -> dict[str, Any]:
         """The dict that `from_dict` reads back to an equal configuration; keys sorted but for the taxonomy's own."""
@@ -165,168 +201,7 @@ class ModelConfig:
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-Part = TypeVar("Part", SegmenterConfig, ComposerConfig, Figure)
-
-
-class _Rule(NamedTuple):
-    """What a value must be: in words, as a test, and what it becomes."""
-
-    expected: str
-    accepts: Callable[[Any], bool]
-    convert: Callable[[Any], Any]
-
-
-def _read(
-    kind: type[Any], rules: Mapping[str, _Rule], data: Mapping[str, Any], prefix: str, faults: list[str]
-) -> dict[str, Any]:
-    unknown = sorted(str(key) for key in data if key not in rules)
-    if unknown:
-        faults.append(f"unknown keys {', '.join(prefix + key for key in unknown)} (known: {', '.join(sorted(rules))})")
-    required = {f.name for f in dataclasses.fields(kind) if _has_no_default(f)}
-    faults.extend(f"'{prefix}{key}' is missing" for key in sorted(required - data.keys()))
-    arguments = {}
-    for key, rule in rules.items():
-        if key not in data:
-            continue
-        if rule.accepts(data[key]):
-            arguments[key] = rule.convert(data[key])
-        else:
-            faults.append(f"'{prefix}{key}' must be {rule.expected}, got {data[key]!r:.80}")
-    return arguments
-
-
-def _read_part(
-    kind: type[Part], rules: Mapping[str, _Rule], data: Mapping[str, Any], name: str, faults: list[str]
-) -> Part | None:
-    before = len(faults)
-    arguments = _read(kind, rules, data, f"{name}.", faults)
-    return kind(**arguments) if len(faults) == before else None
-
-
-def _read_figures(data: Mapping[str, Any], faults: list[str]) -> dict[str, Figure | None]:
-    return {
-        name: _read_part(
-            Figure, _FIGURE_RULES, given if isinstance(given, Mapping) else {"value": given}, f"figures.{name}", faults
-        )
-        for name, given in data.items()
-    }
-
-
-def _check_composer(composer: ComposerConfig | None, faults: list[str]) -> None:
-    if composer is not None and composer.width % composer.heads:
-        faults.append(f"'composer.heads' must divide the width, {composer.width}, got {composer.heads}")
-
-
-def _has_no_default(f: dataclasses.Field[Any]) -> bool:
-    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-
-
 def _plain(value: object) -> object:
     if isinstance(value, dict):
         return {key: _plain(value[key]) for key in sorted(value)}
     return list(value) if isinstance(value, tuple) else value
-
-
-def _is_int(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def _is_digest(value: object) -> bool:
-    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
-
-
-def _is_file_name(value: str) -> bool:
-    return value not in ("", ".", "..") and not set(value) & set("/\\:")
-
-
-def _list_of(accepts: Callable[[Any], bool], length: int | None = None) -> Callable[[Any], bool]:
-    def check(value: object) -> bool:
-        return isinstance(value, list | tuple) and length in (None, len(value)) and all(map(accepts, value))
-
-    return check
-
-
-def _map_of(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    def check(value: object) -> bool:
-        return isinstance(value, Mapping) and all(map(_is_text, value)) and all(map(accepts, value.values()))
-
-    return check
-
-
-def _floats(values: Mapping[str, float]) -> dict[str, float]:
-    return {key: float(value) for key, value in values.items()}
-
-
-def _positive(value: object) -> bool:
-    return _is_number(value) and value > 0
-
-
-_MODEL_RULES = {
-    "schema_version": _Rule("a whole number from 1", lambda v: _is_int(v) and v >= 1, int),
-    "name": _Rule("a text", _is_text, str),
-    "weights_dtype": _Rule(f"one of {', '.join(WEIGHTS_DTYPES)}", lambda v: v in WEIGHTS_DTYPES, str),
-    "taxonomy": _Rule(
-        "the name of a shipped taxonomy or a whole taxonomy", lambda v: _is_text(v) or isinstance(v, dict), lambda v: v
-    ),
-    "calibration": _Rule("a factor above 0 for each group", _map_of(_positive), _floats),
-    "thresholds": _Rule(
-        "a probability from 0 to 1 for each group", _map_of(lambda v: _is_number(v) and 0 <= v <= 1), _floats
-    ),
-    "segmenter": _Rule("an object or null", lambda v: v is None or isinstance(v, Mapping), lambda v: v),
-    "composer": _Rule("an object or null", lambda v: v is None or isinstance(v, Mapping), lambda v: v),
-    "license": _Rule("a text", _is_text, str),
-    "training_data": _Rule("a list of texts", _list_of(_is_text), tuple),
-    "figures": _Rule(
-        "a finite number or an object for each name",
-        _map_of(lambda v: _is_number(v) or isinstance(v, Mapping)),
-        lambda v: v,
-    ),
-    "sha256": _Rule(
-        "64 lower-case hex digits for each file name",
-        lambda v: _map_of(_is_digest)(v) and all(map(_is_file_name, v)),
-        dict,
-    ),
-}
-
-_SEGMENTER_RULES = {
-    "architecture": _Rule("a text", _is_text, str),
-    "image_size": _Rule(
-        "[height, width] in pixels, whole numbers above 0", _list_of(lambda v: _is_int(v) and v > 0, 2), tuple
-    ),
-    "classes": _Rule("a list of at least one text", lambda v: _list_of(_is_text)(v) and len(v) > 0, tuple),
-    "mean": _Rule("3 numbers", _list_of(_is_number, 3), lambda v: tuple(map(float, v))),
-    "std": _Rule("3 numbers above 0", _list_of(_positive, 3), lambda v: tuple(map(float, v))),
-}
-
-_WORDS = _Rule("a text", lambda v: isinstance(v, str), str)
-_FIGURE_RULES = {
-    "value": _Rule("a finite number", _is_number, float),
-    "interval": _Rule(
-        "[low, high], low not above high, or null",
-        lambda v: v is None or (_list_of(_is_number, 2)(v) and v[0] <= v[1]),
-        lambda v: v and (float(v[0]), float(v[1])),
-    ),
-    "metric": _WORDS,
-    "task": _WORDS,
-    "data": _WORDS,
-}
-
-_COUNT = _Rule("a whole number above 0", lambda v: _is_int(v) and v > 0, int)
-_COMPOSER_RULES = {
-    "embedding_dim": _COUNT,
-    "variant": _Rule(f"one of {', '.join(VARIANTS)}", lambda v: v in VARIANTS, str),
-    "width": _COUNT,
-    "depth": _COUNT,
-    "heads": _COUNT,
-    "hidden": _COUNT,
-    "dropout": _Rule("a number from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1, float),
-    "encoder": _Rule("64 lower-case hex digits", _is_digest, str),
-}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from importlib import import_module
 from types import ModuleType
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 REMOVED_IN = "0.3"
 
@@ -30,6 +30,21 @@ def warn_renamed(old: str, new: str, *, stacklevel: int = 3) -> None:
 def renaming(old: str, new: str) -> str:
     """The message of `warn_renamed`."""
     return f"{old} is now {new}; the old name goes in release {REMOVED_IN}"
+
+
+def with_color_placeholder(taxonomy: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A taxonomy's dict whose category prompts say `{color}` where an earlier release said `{colour}`.
+
+    Returns:
+        The dict that was given, where it has no old placeholder.
+    """
+    category = taxonomy.get("category")
+    if not isinstance(category, Mapping) or "{colour}" not in str(category.get("template")):
+        return taxonomy
+    template = category["template"]
+    texts = [template] if isinstance(template, str) else template
+    new = [text.replace("{colour}", "{color}") if isinstance(text, str) else text for text in texts]
+    return {**taxonomy, "category": {**category, "template": new[0] if isinstance(template, str) else new}}
 
 
 def accept_old_keywords(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:

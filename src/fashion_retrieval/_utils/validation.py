@@ -48,7 +48,10 @@ def validate(kind: type[T], data: Mapping[str, object], where: str, error: type[
         error: One line that lists every fault with its key, what was expected and what came.
     """
     faults: list[str] = []
-    given = _as_json(data, (), faults)
+    try:
+        given = _as_json(data, (), faults)
+    except TypeError as problem:
+        raise error(f"{where} has 1 fault(s): {problem}") from None
     adapter: TypeAdapter[T] = _adapter(kind)  # type: ignore[arg-type]  # a class is hashable
     try:
         result = adapter.validate_json(json.dumps(given))
@@ -65,14 +68,20 @@ def _adapter(kind: Any) -> Any:  # noqa: ANN401  # a cached function can't be ge
 
 
 def _as_json(value: object, location: Location, faults: list[str]) -> Any:  # noqa: ANN401  # whatever JSON has
-    """A copy for `json.dumps`; a value that JSON does not have becomes a mapping, which no field of numbers accepts."""
+    """A copy for `json.dumps`; keys that are no texts are left out and added to the faults.
+
+    Raises:
+        TypeError: A value that JSON does not have.
+    """
     if isinstance(value, Mapping):
         owner = f"of '{_key(location)}' " if location else ""
         faults += [f"key {key!r} {owner}must be a text, quote it" for key in value if not isinstance(key, str)]
         return {key: _as_json(item, (*location, key), faults) for key, item in value.items() if isinstance(key, str)}
     if isinstance(value, list | tuple):
         return [_as_json(item, (*location, place), faults) for place, item in enumerate(value)]
-    return value if isinstance(value, str | int | float | None) else {"not JSON": repr(value)}
+    if isinstance(value, str | int | float | None):
+        return value
+    raise TypeError(f"'{_key(location)}' must be a text, a number, a list or a mapping, got {value!r:.80}")
 
 
 def _faults(schema: dict[str, Any], problem: ValidationError, given: object) -> list[str]:
@@ -128,8 +137,9 @@ def _node(schema: dict[str, Any], location: Location) -> dict[str, Any]:
     node = schema
     for step in location:
         owner = _target(schema, node)
-        part = owner.get("properties", {}).get(step) or owner.get("additionalProperties") or owner.get("items")
-        node = part if isinstance(part, dict) else {}
+        others = [*owner.get("patternProperties", {}).values(), owner.get("additionalProperties"), owner.get("items")]
+        parts = [owner.get("properties", {}).get(step), *others]
+        node = next((part for part in parts if isinstance(part, dict)), {})
     return node
 
 
