@@ -9,12 +9,14 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, with_config
 from pydantic_core import PydanticCustomError
 
 from fashion_retrieval._utils.deprecation import with_color_placeholder
+from fashion_retrieval._utils.files import read_object
 from fashion_retrieval._utils.validation import STRICT, validate
 from fashion_retrieval.errors import ConfigError
 
@@ -24,6 +26,8 @@ ENCODER_CONFIG_NAME = "open_clip_config.json"
 ENCODER_WEIGHTS_NAME = "open_clip_model.safetensors"
 SEGMENTER_WEIGHTS_NAME = "segmenter.safetensors"
 COMPOSER_WEIGHTS_NAME = "composer.safetensors"
+REMEDY = "download the model again, or save it again if it is yours"
+"""For files of a model folder that are missing, cut off or altered."""
 WEIGHTS_DTYPES = ("float32", "float16")
 VARIANTS = ("sum", "only_text", "only_image", "add", "agcn")
 
@@ -190,6 +194,16 @@ class ModelConfig:
             figures = given["figures"].items()
             given["figures"] = {key: one if isinstance(one, Mapping) else {"value": one} for key, one in figures}
         return validate(cls, given, where, ConfigError)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """The configuration of a model folder; None where it has none, as plain open_clip folders.
+
+        Raises:
+            ConfigError: The file is not JSON, or `from_dict` refuses what it holds.
+        """
+        path = folder / CONFIG_NAME
+        return cls.from_dict(read_object(path, remedy=REMEDY), str(path)) if path.is_file() else None
 
     def to_dict(self) -> dict[str, Any]:
         """The dict that `from_dict` reads back to an equal configuration; keys sorted but for the taxonomy's own."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -68,10 +67,9 @@ def check_files(folder: Path) -> None:
     Raises:
         WeightsError: A file is missing or altered.
     """
-    path = folder / CONFIG_NAME
-    config = ModelConfig.from_dict(json.loads(path.read_text(encoding="utf-8")), str(path))
+    config = ModelConfig.read(folder)
     remedy = "reinstall it: pip install --force-reinstall fashion-retrieval"
-    verify_digests(folder, config.sha256, remedy=remedy)
+    verify_digests(folder, config.sha256 if config else {CONFIG_NAME: ""}, remedy=remedy)
 
 
 def _tried(check: Callable[[], dict[str, Any]], problems: list[str]) -> dict[str, Any]:

@@ -1,15 +1,36 @@
-"""Files: their digests, and writing them whole."""
+"""Files: reading JSON, digests, and writing them whole."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
-from fashion_retrieval.errors import WeightsError
+from fashion_retrieval.errors import ConfigError, WeightsError
+
+
+def read_object(path: Path, *, remedy: str) -> dict[str, Any]:
+    """The JSON object that a file holds.
+
+    Args:
+        path: The file.
+        remedy: What to do about a file with a fault: the end of the error's line.
+
+    Raises:
+        ConfigError: It is not JSON, or another kind of value.
+    """
+    try:
+        data = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid JSON ({error}); {remedy}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold a JSON object, got {type(data).__name__}; {remedy}")
+    return data
 
 
 def sha256(path: Path) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Self
 
-from fashion_retrieval._utils.files import verify_digests
+from pydantic import Field, with_config
+
+from fashion_retrieval._utils.files import read_object, verify_digests, write_atomically
+from fashion_retrieval._utils.validation import STRICT, validate
+from fashion_retrieval.config import Digest, FileName, one_of
 from fashion_retrieval.errors import ConfigError
 
 NAME = "export.json"
@@ -19,8 +21,10 @@ RUNTIMES = ("openvino", "onnx")
 _COMPUTE = {"openvino": "openvino", "onnx": "onnxruntime"}
 PRECISIONS = ("fp32", "bf16", "int8")
 _SCHEMA_VERSION = 1
+_REMEDY = "export the model again"
 
 
+@with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
     """An exported model.
@@ -28,21 +32,21 @@ class Export:
     Attributes:
         backend: One of `RUNTIMES`.
         precision: One of `PRECISIONS`: float32; bfloat16 where the CPU has it; the image tower's products in int8.
-        default: Whether `backend="auto"` may take it for the model: it kept its parity.
+        default: Whether `backend="auto"` may take it: it passed the accuracy check.
         encoder: Fingerprint of the encoder that it was made from.
-        composer: SHA-256 of the composer's weights, or None.
+        composer: SHA-256 of the weights of the composer that it was made from; None for a model without one.
         sha256: File name -> hex digest of each graph's files.
         versions: Package -> version it was made with.
-        parity: Measured figures by name (see `fashion_retrieval.export.parity`).
+        parity: Measured metrics by name (see `fashion_retrieval.export`).
     """
 
     schema_version: int = _SCHEMA_VERSION
-    backend: str
-    precision: str
+    backend: Annotated[str, one_of(RUNTIMES)]
+    precision: Annotated[str, one_of(PRECISIONS)]
     default: bool = False
-    encoder: str
-    composer: str | None
-    sha256: dict[str, str]
+    encoder: Digest
+    composer: Annotated[Digest | None, Field(description="64 lower-case hex digits or null")]
+    sha256: Annotated[dict[FileName, Digest], Field(min_length=1, description="a sha256 for each file name")]
     versions: dict[str, str] = field(default_factory=dict)
     parity: dict[str, float] = field(default_factory=dict)
 
@@ -56,27 +60,19 @@ class Export:
         path = folder / NAME
         if not path.is_file():
             return None
-        try:
-            data = json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{path} is not valid JSON ({error}); export the model again") from error
-        if not isinstance(data, dict):
-            raise ConfigError(f"{path} must hold a JSON object, got {type(data).__name__}; export the model again")
+        data = read_object(path, remedy=_REMEDY)
         if (version := data.get("schema_version")) != _SCHEMA_VERSION:
-            raise ConfigError(
-                f"{path} has schema_version {version!r}, expected {_SCHEMA_VERSION}; export the model again"
-            )
-        faults = [f"{name!r} must be {rule}, got {data.get(name)!r:.80}" for name, rule, ok in _checks(data) if not ok]
-        if unknown := sorted(data.keys() - {f.name for f in dataclasses.fields(cls)}):
-            faults.append(f"unknown keys {', '.join(unknown)}")
-        if faults:
-            raise ConfigError(f"{path} has {len(faults)} fault(s): {'; '.join(faults)}; export the model again")
-        return cls(**data)
+            raise ConfigError(f"{path} has schema_version {version!r}, expected {_SCHEMA_VERSION}; {_REMEDY}")
+        try:
+            return validate(cls, data, str(path), ConfigError)
+        except ConfigError as error:
+            raise ConfigError(f"{error}; {_REMEDY}") from None
 
     def write(self, folder: Path) -> None:
         """Write it beside the graphs."""
         text = json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True, allow_nan=False) + "\n"
-        (folder / NAME).write_text(text, encoding="utf-8")
+        with write_atomically(folder / NAME) as path:
+            path.write_text(text, encoding="utf-8")
 
     def verify(self, folder: Path) -> None:
         """Compare the graphs' files with their digests.
@@ -84,15 +80,15 @@ class Export:
         Raises:
             WeightsError: A file is missing, cut off or altered.
         """
-        verify_digests(folder, self.sha256, remedy="export the model again")
+        verify_digests(folder, self.sha256, remedy=_REMEDY)
 
 
 def choose(folder: Path, backend: str) -> str | None:
     """The backend whose exported model is taken in a model's folder, None for none.
 
     Args:
-        folder: The model's; of exported models it may hold no more than each one's export.json.
-        backend: Its name or, for the first that kept its parity and whose runtime is installed, "auto".
+        folder: The model's folder; the graphs themselves need not be there yet.
+        backend: Its name, or "auto": the first that passed the accuracy check and whose runtime is installed.
 
     Raises:
         ConfigError: An export.json with faults.
@@ -102,35 +98,3 @@ def choose(folder: Path, backend: str) -> str | None:
         if exported and (backend != "auto" or (exported.default and find_spec(_COMPUTE[name]))):
             return name
     return None
-
-
-def _checks(data: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
-    """Key, what its value must be, whether it is."""
-    composer, digests = data.get("composer"), data.get("sha256")
-    return [
-        ("backend", f"one of {', '.join(RUNTIMES)}", data.get("backend") in RUNTIMES),
-        ("precision", f"one of {', '.join(PRECISIONS)}", data.get("precision") in PRECISIONS),
-        ("default", "true or false", isinstance(data.get("default"), bool)),
-        ("encoder", "a sha256", _is_digest(data.get("encoder"))),
-        ("composer", "a sha256 or null", composer is None or _is_digest(composer)),
-        ("sha256", "a sha256 for each file name", bool(digests) and _maps(digests, _is_digest)),
-        ("versions", "a text for each package", _maps(data.get("versions"), lambda v: isinstance(v, str))),
-        ("parity", "a finite number for each name", _maps(data.get("parity"), _is_number)),
-    ]
-
-
-def _maps(value: object, accepts: Callable[[object], bool]) -> bool:
-    """Whether it maps file-like names to accepted values."""
-    return isinstance(value, dict) and all(map(_is_name, value)) and all(map(accepts, value.values()))
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and value not in ("", ".", "..") and not set(value) & set("/\\:")
-
-
-def _is_digest(value: object) -> bool:
-    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -13,12 +12,11 @@ from fashion_retrieval.checkpoint.export_manifest import NAME as EXPORT_NAME
 from fashion_retrieval.checkpoint.export_manifest import RUNTIMES, Export
 from fashion_retrieval.config import (
     COMPOSER_WEIGHTS_NAME,
-    CONFIG_NAME,
     ENCODER_WEIGHTS_NAME,
     SEGMENTER_WEIGHTS_NAME,
     ModelConfig,
 )
-from fashion_retrieval.errors import ConfigError, InputError
+from fashion_retrieval.errors import InputError
 
 TRANSFORMERS_WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
 LAYOUTS = (
@@ -83,7 +81,8 @@ def published_files(folder: Path) -> tuple[UploadFile, ...]:
         raise InputError(f"{folder} holds no {ENCODER_WEIGHTS_NAME}; expected a folder written by save_pretrained")
     found = tuple(_upload_file(folder, name) for name in matching(names, (*TEXTS, "*.safetensors")))
     read = {file.name: file.sha256 for file in found}
-    verify_digests(folder, _expected_digests(folder / CONFIG_NAME), remedy="save the model again", known=read)
+    config = ModelConfig.read(folder)
+    verify_digests(folder, config.sha256 if config else {}, remedy="save the model again", known=read)
     return found + tuple(_upload_file(folder, name) for name in _exported(folder))
 
 
@@ -98,13 +97,3 @@ def _upload_file(folder: Path, name: str) -> UploadFile:
     size = (folder / name).stat().st_size
     large = size > _LARGE_BYTES or bool(matching([name], _LARGE_NAMES))
     return UploadFile(name, size, sha256(folder / name), lfs=large)
-
-
-def _expected_digests(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        return {}
-    try:
-        data = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ConfigError(f"{path} is not valid JSON ({error}); save the model again") from error
-    return ModelConfig.from_dict(data, str(path)).sha256

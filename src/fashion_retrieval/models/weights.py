@@ -1,0 +1,99 @@
+"""Weights of a module: building it without drawing them, reading a file, filling it strictly, their digest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from fashion_retrieval.errors import WeightsError
+
+_RANDOM = {Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_}
+
+
+class NoRandomWeights(TorchFunctionMode):
+    """A context in which modules are built without drawing their weights: a file's are to take their place.
+
+    What is not drawn at random, as masks and fixed embeddings, is as always.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:  # noqa: ANN401  # whatever torch gives
+        given = kwargs or {}
+        if func in _RANDOM:
+            return given["tensor"] if "tensor" in given else args[0]
+        return func(*args, **given)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, mapped into memory.
+
+    Raises:
+        WeightsError: The file is missing or damaged.
+    """
+    try:
+        state: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path} is truncated, corrupt or missing ({error}); download it again") from error
+    return state
+
+
+def fill(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    path: Path,
+    *,
+    expected: str = "the architecture that its configuration describes",
+    remedy: str = "use the weights that belong to it",
+) -> None:
+    """Make the tensors of a file a module's own, each in the module's type.
+
+    Args:
+        module: Built with `NoRandomWeights`, or any other.
+        state: Name -> tensor.
+        path: The file, named in the error.
+        expected: What the file should hold, for the error.
+        remedy: What to do about a file of something else.
+
+    Raises:
+        WeightsError: A tensor is missing, is not the module's, or has another shape or kind of number.
+    """
+    own = module.state_dict()
+    differing = [
+        f"{name} {_signature(state[name])} instead of {_signature(own[name])}"
+        for name in own.keys() & state.keys()
+        if _signature(own[name]) != _signature(state[name])
+    ]
+    lists = {"missing": own.keys() - state.keys(), "unexpected": state.keys() - own.keys(), "different": differing}
+    faults = [f"{label}: {_first_few(names)}" for label, names in lists.items() if names]
+    if faults:
+        raise WeightsError(f"{path} must hold {expected}, it does not ({'; '.join(faults)}); {remedy}")
+    taken = {name: state[name].to(tensor.dtype).contiguous() for name, tensor in own.items()}
+    module.load_state_dict(taken, strict=True, assign=True)
+
+
+def weights_digest(module: nn.Module, prefix: bytes = b"") -> str:
+    """SHA-256 of a module's weights, their names, and a prefix."""
+    digest = hashlib.sha256(prefix)
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _signature(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)}{'' if tensor.is_floating_point() else ' of whole numbers'}"
+
+
+def _first_few(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
+    return ", ".join(ordered[:3]) + more
