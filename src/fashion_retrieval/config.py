@@ -26,8 +26,6 @@ ENCODER_CONFIG_NAME = "open_clip_config.json"
 ENCODER_WEIGHTS_NAME = "open_clip_model.safetensors"
 SEGMENTER_WEIGHTS_NAME = "segmenter.safetensors"
 COMPOSER_WEIGHTS_NAME = "composer.safetensors"
-REMEDY = "download the model again, or save it again if it is yours"
-"""For files of a model folder that are missing, cut off or altered."""
 WEIGHTS_DTYPES = ("float32", "float16")
 VARIANTS = ("sum", "only_text", "only_image", "add", "agcn")
 
@@ -203,7 +201,9 @@ class ModelConfig:
             ConfigError: The file is not JSON, or `from_dict` refuses what it holds.
         """
         path = folder / CONFIG_NAME
-        return cls.from_dict(read_object(path, remedy=REMEDY), str(path)) if path.is_file() else None
+        if not path.is_file():
+            return None
+        return cls.from_dict(read_object(path, remedy="download the model again"), str(path))
 
     def to_dict(self) -> dict[str, Any]:
         """The dict that `from_dict` reads back to an equal configuration; keys sorted but for the taxonomy's own."""

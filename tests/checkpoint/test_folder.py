@@ -18,9 +18,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fashion_retrieval import checkpoint
+from fashion_retrieval._utils import files
+from fashion_retrieval._utils.files import sha256
+from fashion_retrieval.checkpoint.export_manifest import Export
 from fashion_retrieval.checkpoint.folder import Bundle
-from fashion_retrieval.config import ModelConfig, SegmenterConfig
+from fashion_retrieval.checkpoint.layout import published_files
+from fashion_retrieval.config import ComposerConfig, ModelConfig, SegmenterConfig
 from fashion_retrieval.errors import ConfigError, InputError, MissingExtraError, WeightsError
+from fashion_retrieval.models.composer import Composer
 from fashion_retrieval.models.encoder import build_encoder
 from tests.support.tiny import TINY_CONFIG, altered, contents, drawn_photo, saved_folder, tiny_clip, tiny_folder
 
@@ -319,3 +324,62 @@ def test_older_spellings_of_open_clip_weights(tmp_path: Path) -> None:
     save_file(old | {"logit_scale": new["logit_scale"].reshape(1)}, folder / WEIGHTS)
     state = checkpoint.load(folder).encoder.clip.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in new.items())
+
+
+def test_load_segmenter_reads_nothing_but_the_segmenter(tmp_path: Path, plain: Path, stub_segmenter: type[Any]) -> None:
+    config = ModelConfig(name="tiny", segmenter=SEGMENTER)
+    segmenter = stub_segmenter(SEGMENTER)
+    folder = tmp_path / "one"
+    checkpoint.save(replace(checkpoint.load(plain), segmenter=segmenter, config=config), folder)
+    (folder / WEIGHTS).unlink()
+    found: Any = checkpoint.load_segmenter(folder)
+    assert torch.equal(found.conv.weight, segmenter.conv.weight)
+    (folder / "segmenter.safetensors").write_bytes(b"x")
+    with pytest.raises(WeightsError, match=r"segmenter\.safetensors was altered or cut off"):
+        checkpoint.load_segmenter(folder)
+    assert checkpoint.load_segmenter(plain) is None
+
+
+def exported_from(encoder: str, folder: Path, name: str) -> None:
+    (folder / name).mkdir(parents=True)
+    Export(backend=name, precision="fp32", default=True, encoder=encoder, composer=None, sha256={"a": "0" * 64}).write(
+        folder / name
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_save_keeps_an_export_of_the_same_weights_and_removes_one_of_others(
+    tmp_path: Path, plain: Path, dtype: str
+) -> None:
+    bundle = replace(checkpoint.load(plain), config=ModelConfig(name="tiny", weights_dtype=dtype))
+    checkpoint.save(bundle, tmp_path / "one")
+    stored = checkpoint.load(tmp_path / "one").encoder.fingerprint
+    assert bundle.encoder.stored_fingerprint(getattr(torch, dtype)) == stored
+    exported_from(stored, tmp_path / "one", "openvino")
+    exported_from("0" * 64, tmp_path / "one", "onnx")
+    (tmp_path / "one" / "notes").mkdir()
+    checkpoint.save(bundle, tmp_path / "one")
+    assert sorted(path.name for path in (tmp_path / "one").iterdir() if path.is_dir()) == ["notes", "openvino"]
+    checkpoint.save(checkpoint.load(tiny_folder(tmp_path / "other", seed=7)), tmp_path / "one")
+    assert sorted(path.name for path in (tmp_path / "one").iterdir() if path.is_dir()) == ["notes"]
+
+
+def test_load_hashes_each_file_once(tmp_path: Path, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = checkpoint.load(plain).encoder
+    shape = ComposerConfig(embedding_dim=16, width=16, depth=1, heads=2, hidden=16, encoder=encoder.fingerprint)
+    bundle = Bundle(encoder=encoder, composer=Composer(shape), config=ModelConfig(name="tiny", composer=shape))
+    checkpoint.save(bundle, tmp_path / "one")
+    hashed: list[str] = []
+    monkeypatch.setattr(files, "sha256", lambda path: hashed.append(path.name) or sha256(path))
+    checkpoint.load(tmp_path / "one")
+    assert sorted(hashed) == ["composer.safetensors", "open_clip_config.json"]
+    altered_weights = load_file(tmp_path / "one" / WEIGHTS)
+    altered_weights["visual.proj"][0, 0] += 1
+    save_file(altered_weights, tmp_path / "one" / WEIGHTS)
+    with pytest.raises(WeightsError, match=r"open_clip_model\.safetensors was altered or cut off"):
+        checkpoint.load(tmp_path / "one")
+
+
+def test_save_after_a_kill_leaves_no_hidden_file_to_publish(ours: Path) -> None:
+    (ours / ".0123.partial.safetensors").write_bytes(b"half")
+    assert {file.name for file in published_files(ours)} == {WEIGHTS, "open_clip_config.json", "fashion_retrieval.json"}

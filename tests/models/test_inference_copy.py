@@ -12,7 +12,8 @@ from torch import nn
 
 from fashion_retrieval import checkpoint
 from fashion_retrieval.models.encoder import Encoder
-from fashion_retrieval.models.inference_copy import NoRandomWeights, for_inference, is_convolutional, rounded
+from fashion_retrieval.models.inference_copy import for_inference, is_convolutional, rounded
+from fashion_retrieval.models.weights import NoRandomWeights
 from tests.support.tiny import altered, drawn_photo, tiny_folder
 
 CPU, BF16 = torch.device("cpu"), torch.bfloat16

@@ -16,18 +16,18 @@ import dataclasses
 import json
 import shlex
 import shutil
-import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import Tensor
 
-from fashion_retrieval._utils.files import sha256, verify_digests
+from fashion_retrieval._utils.files import read_object, sha256, verify_digests, write_atomically
+from fashion_retrieval.checkpoint.export_manifest import RUNTIMES, Export
 from fashion_retrieval.checkpoint.transformers_clip import open_clip_config, open_clip_weights
 from fashion_retrieval.config import (
     COMPOSER_WEIGHTS_NAME,
@@ -39,7 +39,7 @@ from fashion_retrieval.config import (
 )
 from fashion_retrieval.errors import ConfigError, InputError, ModelNotFoundError, WeightsError
 from fashion_retrieval.models.encoder import Encoder, build_encoder, upgrade_weights
-from fashion_retrieval.models.inference_copy import NoRandomWeights
+from fashion_retrieval.models.weights import NoRandomWeights, fill, read_weights, weights_digest
 
 if TYPE_CHECKING:
     from fashion_retrieval.models.composer import Composer
@@ -57,6 +57,7 @@ _TOKENIZER_FILES = (
     "vocab.json",
     "vocab.txt",
 )
+_REMEDY = "download the model again"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -65,10 +66,10 @@ class Bundle:
     """What a model folder holds.
 
     Attributes:
-        encoder: On the CPU, float32, in eval mode.
-        segmenter: The same, or None for a model without one.
-        composer: The same.
-        config: None when the folder is not in this package's format.
+        encoder: The encoder, on the CPU, float32, in eval mode.
+        segmenter: The garment segmenter, on the CPU, float32, in eval mode; None for a model without one.
+        composer: The composer, on the CPU, float32, in eval mode; None for a model without one.
+        config: The configuration; None when the folder is not in this package's format.
         tokenizer_files: File name -> content, for an encoder whose tokenizer is not CLIP's own.
     """
 
@@ -85,7 +86,7 @@ def load(folder: Path) -> Bundle:
     Weights in float32 stay in their file, mapped into memory: replace it, as `save` does, but don't write into it.
 
     Args:
-        folder: A local folder; see `fashion_retrieval.hub` for the way from a model id to one.
+        folder: A local folder; `fashion_retrieval.hub.resolve` gives one for a model id.
 
     Raises:
         ModelNotFoundError: No such folder, or no model in it.
@@ -94,12 +95,11 @@ def load(folder: Path) -> Bundle:
         MissingExtraError: The tokenizer needs transformers.
         UnsupportedError: A model that is not a plain dual encoder.
     """
-    if not folder.is_dir():
-        raise ModelNotFoundError(f"expected a model folder, found none at {folder}; check the path or the model id")
-    config = None
-    if (folder / CONFIG_NAME).is_file():
-        config = ModelConfig.from_dict(_read_json(folder / CONFIG_NAME), str(folder / CONFIG_NAME))
-        verify_digests(folder, config.sha256, remedy="download the model again")
+    config = _read_config(folder)
+    digests = dict(config.sha256) if config else {}
+    if config and config.composer:
+        digests.pop(ENCODER_WEIGHTS_NAME, None)  # the composer's fingerprint of the encoder covers them
+    verify_digests(folder, digests, remedy=_REMEDY)
     encoder = _load_encoder(folder)
     return Bundle(
         encoder=encoder,
@@ -110,11 +110,28 @@ def load(folder: Path) -> Bundle:
     )
 
 
+def load_segmenter(folder: Path) -> GarmentSegmenter | None:
+    """Load the segmenter of a model folder and nothing else; None for a model without one.
+
+    Raises:
+        ModelNotFoundError: No such folder.
+        ConfigError: A configuration file with a fault, or of a newer release.
+        WeightsError: Weights that are truncated, altered or of another architecture.
+    """
+    config = _read_config(folder)
+    if config is None:
+        return None
+    digests = {name: digest for name, digest in config.sha256.items() if name == SEGMENTER_WEIGHTS_NAME}
+    verify_digests(folder, digests, remedy=_REMEDY)
+    return _load_segmenter(folder, config)
+
+
 def save(bundle: Bundle, folder: Path) -> ModelConfig:
     """Write a model folder that `load` and plain open_clip read; equal bundles give the same bytes.
 
-    All files are written beside the folder first and moved into it one by one, last the configuration with their
-    sha256, so that an interrupted save is noticed on loading. Other files of the folder stay.
+    Each file is written under another name first, then all are moved to their places, the configuration with their
+    sha256 last, so that an interrupted save is noticed on loading. An exported model of other weights in the folder is
+    removed; other files stay.
 
     Args:
         bundle: One without a config gets a default one, named after the folder.
@@ -136,48 +153,78 @@ def save(bundle: Bundle, folder: Path) -> ModelConfig:
     for name in ("segmenter", "composer"):
         if (getattr(config, name) is None) != (getattr(bundle, name) is None):
             raise ConfigError(f"the config must describe a {name} if and only if the model has one; set config.{name}")
-    staging = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
-    staging.mkdir(parents=True)
-    try:
-        _write_files(bundle, config, staging)
-        names = sorted(path.name for path in staging.iterdir())
-        digests = {name: sha256(staging / name) for name in names}
-        config = dataclasses.replace(config, sha256=digests)
-        (staging / CONFIG_NAME).write_bytes(config.to_json().encode())
-        folder.mkdir(exist_ok=True)
-        mode = (staging / CONFIG_NAME).stat().st_mode  # safetensors writes files that only their owner may read
-        for name in [*names, CONFIG_NAME]:
-            (staging / name).chmod(mode)
-            (staging / name).replace(folder / name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    for name, part in ((SEGMENTER_WEIGHTS_NAME, bundle.segmenter), (COMPOSER_WEIGHTS_NAME, bundle.composer)):
-        if part is None:
-            (folder / name).unlink(missing_ok=True)
+    weights = _stored_weights(bundle, config.weights_dtype)
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:  # what is entered last is moved first
+
+        def staged(name: str) -> Path:
+            return stack.enter_context(write_atomically(folder / name))
+
+        config_path = staged(CONFIG_NAME)
+        config_path.touch()
+        paths = {name: staged(name) for name in [*weights, ENCODER_CONFIG_NAME, *bundle.tokenizer_files]}
+        for name, state in weights.items():
+            save_file(state, paths[name], metadata={"format": "pt"})
+            paths[name].chmod(config_path.stat().st_mode)  # safetensors writes files that only their owner may read
+        architecture = json.dumps(bundle.encoder.config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        paths[ENCODER_CONFIG_NAME].write_bytes(architecture.encode())
+        for name, content in bundle.tokenizer_files.items():
+            paths[name].write_bytes(content)
+        config = dataclasses.replace(config, sha256={name: sha256(paths[name]) for name in sorted(paths)})
+        config_path.write_bytes(config.to_json().encode())
+        for name in stale_exports(folder, bundle, config.weights_dtype):
+            shutil.rmtree(folder / name)
+    for name in {SEGMENTER_WEIGHTS_NAME, COMPOSER_WEIGHTS_NAME} - weights.keys():
+        (folder / name).unlink(missing_ok=True)
     return config
 
 
-def _write_files(bundle: Bundle, config: ModelConfig, folder: Path) -> None:
-    _write_weights(bundle.encoder.clip, folder / ENCODER_WEIGHTS_NAME, config.weights_dtype)
-    if bundle.segmenter is not None:
-        _write_weights(bundle.segmenter, folder / SEGMENTER_WEIGHTS_NAME, config.weights_dtype)
-    if bundle.composer is not None:
-        _write_weights(bundle.composer, folder / COMPOSER_WEIGHTS_NAME, config.weights_dtype)
-    architecture = json.dumps(bundle.encoder.config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    (folder / ENCODER_CONFIG_NAME).write_bytes(architecture.encode())
-    for name, content in bundle.tokenizer_files.items():
-        (folder / name).write_bytes(content)
+def stale_exports(folder: Path, bundle: Bundle, weights_dtype: str) -> list[str]:
+    """Names of the exported models in a folder that were not made from a model's weights, as a type stores them."""
+    dtype, stale = getattr(torch, weights_dtype), []
+    for name in RUNTIMES:
+        try:
+            exported = Export.read(folder / name)
+        except ConfigError:
+            stale.append(name)
+            continue
+        if exported is None:
+            continue
+        composer = weights_digest(bundle.composer, stored_as=dtype) if bundle.composer else None
+        if (exported.encoder, exported.composer) != (bundle.encoder.stored_fingerprint(dtype), composer):
+            stale.append(name)
+    return stale
 
 
-def _write_weights(module: nn.Module, path: Path, dtype_name: str) -> None:
-    dtype = getattr(torch, dtype_name)
-    state = {}
-    for name, tensor in sorted(module.state_dict().items()):
-        stored = tensor.detach().cpu().to(dtype) if tensor.is_floating_point() else tensor.cpu()
-        if not bool(torch.isfinite(stored).all()):
-            raise WeightsError(f"{name} must be finite in {dtype_name}, it is not; train again or save as float32")
-        state[name] = stored.contiguous()
-    save_file(state, path, metadata={"format": "pt"})
+def _stored_weights(bundle: Bundle, weights_dtype: str) -> dict[str, dict[str, Tensor]]:
+    """File name -> tensors as the file holds them.
+
+    Raises:
+        WeightsError: A weight is not finite in that type.
+    """
+    parts = {
+        ENCODER_WEIGHTS_NAME: bundle.encoder.clip,
+        SEGMENTER_WEIGHTS_NAME: bundle.segmenter,
+        COMPOSER_WEIGHTS_NAME: bundle.composer,
+    }
+    dtype = getattr(torch, weights_dtype)
+    files: dict[str, dict[str, Tensor]] = {}
+    for file, module in parts.items():
+        if module is None:
+            continue
+        files[file] = {}
+        for name, tensor in sorted(module.state_dict().items()):
+            stored = tensor.detach().cpu().to(dtype) if tensor.is_floating_point() else tensor.cpu()
+            if not bool(torch.isfinite(stored).all()):
+                raise WeightsError(f"{name} must be finite in {weights_dtype}; train again or save as float32")
+            files[file][name] = stored.contiguous()
+    return files
+
+
+def _read_config(folder: Path) -> ModelConfig | None:
+    if not folder.is_dir():
+        raise ModelNotFoundError(f"expected a model folder, found none at {folder}; check the path or the model id")
+    return ModelConfig.read(folder)
 
 
 def _load_encoder(folder: Path) -> Encoder:
@@ -186,14 +233,14 @@ def _load_encoder(folder: Path) -> Encoder:
     transformers_weights = folder / "model.safetensors"
     if architecture.is_file() and weights.is_file():
         with NoRandomWeights():
-            encoder = build_encoder(_read_object(architecture), folder)
-        state = upgrade_weights(encoder.clip, _read_weights(weights))
-        _fill(encoder.clip, state, weights)
+            encoder = build_encoder(read_object(architecture, remedy=_REMEDY), folder)
+        state = upgrade_weights(encoder.clip, read_weights(weights))
+        fill(encoder.clip, state, weights)
     elif (folder / "config.json").is_file() and transformers_weights.is_file():
-        source = _read_object(folder / "config.json")
+        source = read_object(folder / "config.json", remedy=_REMEDY)
         with NoRandomWeights():
             encoder = build_encoder(open_clip_config(source, _read_preprocessor(folder), str(folder)), folder)
-        _fill(encoder.clip, open_clip_weights(_read_weights(transformers_weights)), transformers_weights)
+        fill(encoder.clip, open_clip_weights(read_weights(transformers_weights)), transformers_weights)
     else:
         raise _nothing_to_load(folder)
     return encoder.eval()
@@ -206,7 +253,8 @@ def _load_segmenter(folder: Path, config: ModelConfig) -> GarmentSegmenter | Non
 
     with NoRandomWeights():
         segmenter = GarmentSegmenter(config.segmenter)
-    _fill(segmenter, _read_weights(folder / SEGMENTER_WEIGHTS_NAME), folder / SEGMENTER_WEIGHTS_NAME)
+    path = folder / SEGMENTER_WEIGHTS_NAME
+    fill(segmenter, read_weights(path), path)
     return segmenter.eval()
 
 
@@ -217,13 +265,15 @@ def _load_composer(folder: Path, config: ModelConfig, encoder: Encoder) -> Compo
 
     trained_on = config.composer.encoder
     if trained_on != encoder.fingerprint:
+        verify_digests(folder, config.sha256, remedy=_REMEDY)
         raise WeightsError(
             f"the composer in {folder} was trained on another encoder ({trained_on[:12]}…) than the one beside it "
             f"({encoder.fingerprint[:12]}…); use the two that belong together, or train it again"
         )
     with NoRandomWeights():
         composer = Composer(config.composer)
-    _fill(composer, _read_weights(folder / COMPOSER_WEIGHTS_NAME), folder / COMPOSER_WEIGHTS_NAME)
+    path = folder / COMPOSER_WEIGHTS_NAME
+    fill(composer, read_weights(path), path)
     return composer.eval()
 
 
@@ -242,63 +292,12 @@ def _nothing_to_load(folder: Path) -> Exception:
     return WeightsError(f"expected {expected} in {folder}, found {found}; download the model again")
 
 
-def _fill(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Make the tensors of a file a module's own, as float32; one too many, missing or of another shape is an error."""
-    own = module.state_dict()
-    differing = [name for name in own.keys() & state.keys() if _signature(own[name]) != _signature(state[name])]
-    lists = {
-        "missing": own.keys() - state.keys(),
-        "unexpected": state.keys() - own.keys(),
-        "of another shape or type": differing,
-    }
-    faults = [f"{label}: {_first_few(names)}" for label, names in lists.items() if names]
-    if faults:
-        raise WeightsError(
-            f"{path} is a file for another architecture than its configuration describes ({'; '.join(faults)}); "
-            "use the weights that belong to it"
-        )
-    taken = {name: state[name].to(tensor.dtype).contiguous() for name, tensor in own.items()}
-    module.load_state_dict(taken, strict=True, assign=True)
-
-
-def _signature(tensor: Tensor) -> tuple[torch.Size, bool]:
-    return tensor.shape, tensor.is_floating_point()
-
-
-def _first_few(names: Iterable[str]) -> str:
-    ordered = sorted(names)
-    more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
-    return ", ".join(ordered[:3]) + more
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        state: dict[str, Tensor] = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is truncated, corrupt or missing ({error}); download the model again") from error
-    return state
-
-
-def _read_json(path: Path) -> object:
-    try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid JSON ({error}); download the model again") from error
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    data = _read_json(path)
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path} must hold a JSON object, got {type(data).__name__}; download the model again")
-    return data
-
-
 def _read_preprocessor(folder: Path) -> dict[str, Any] | None:
     """CLIP's image preprocessing: in a file of its own, or inside transformers 5's processor_config.json."""
     if (folder / "preprocessor_config.json").is_file():
-        return _read_object(folder / "preprocessor_config.json")
+        return read_object(folder / "preprocessor_config.json", remedy=_REMEDY)
     if (folder / "processor_config.json").is_file():
-        return _read_object(folder / "processor_config.json").get("image_processor")
+        return read_object(folder / "processor_config.json", remedy=_REMEDY).get("image_processor")
     return None
 
 

@@ -51,8 +51,9 @@ class UploadFile:
 
 
 def file_names(folder: Path) -> set[str]:
-    """Names of the files in a folder, none where there is no such folder."""
-    return {path.name for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
+    """Names of the files in a folder that are not hidden, none where there is no such folder."""
+    files = (path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else ()
+    return {path.name for path in files if not path.name.startswith(".")}
 
 
 def layout_of(names: Collection[str]) -> tuple[str, ...] | None:

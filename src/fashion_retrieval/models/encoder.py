@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +27,7 @@ from fashion_retrieval.images.inputs import ImageInput
 from fashion_retrieval.images.load import load_pixels
 from fashion_retrieval.images.preprocess import RGB, Preprocessing
 from fashion_retrieval.models.inference_copy import for_inference, is_convolutional
+from fashion_retrieval.models.weights import weights_digest
 
 _CONVOLVED = 8
 """Photos that go through a convolutional tower at a time: what its layers pass on stays in the processor's cache."""
@@ -94,11 +94,12 @@ class Encoder(nn.Module):
         """SHA-256 of weights, architecture and preprocessing: equal fingerprints give equal embeddings."""
         if self._source is not None:
             return self._source.fingerprint
-        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
-        for name, value in sorted(self.clip.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-        return digest.hexdigest()
+        return self.stored_fingerprint(torch.float32)
+
+    def stored_fingerprint(self, dtype: torch.dtype) -> str:
+        """The fingerprint of this encoder once its weights were stored in a type and loaded again."""
+        architecture = json.dumps(self.config, sort_keys=True).encode()
+        return weights_digest(self.clip, architecture, stored_as=dtype)
 
     def preprocess(self, image: RGB) -> Tensor:
         """RGB photo or part of one -> (3, h, w) float32, normalized as the image tower expects."""

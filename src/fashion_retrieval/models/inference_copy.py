@@ -5,35 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from timm.models._efficientnet_blocks import ConvBnAct, DepthwiseSeparableConv, InvertedResidual
 from timm.models.efficientnet import EfficientNet, EfficientNetFeatures
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch.overrides import TorchFunctionMode
 
-_RANDOM = {Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_}
 Module = TypeVar("Module", bound=nn.Module)
 
 _IN_ORDER = (nn.Sequential, ConvBnAct, DepthwiseSeparableConv, InvertedResidual, EfficientNet, EfficientNetFeatures)
 """Modules that run a convolution and the batch norm listed after it one after the other, with nothing in between."""
-
-
-class NoRandomWeights(TorchFunctionMode):
-    """A context in which modules are built without drawing their weights: a file's are to take their place.
-
-    What is not drawn at random, as masks and fixed embeddings, is as always.
-    """
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:  # noqa: ANN401  # whatever torch gives
-        given = kwargs or {}
-        if func in _RANDOM:
-            return given["tensor"] if "tensor" in given else args[0]
-        return func(*args, **given)
 
 
 def for_inference(module: Module, device: torch.device, dtype: torch.dtype) -> Module:

@@ -51,7 +51,7 @@ def fill(
     state: Mapping[str, Tensor],
     path: Path,
     *,
-    expected: str = "the architecture that its configuration describes",
+    expected: str = "its configuration describes",
     remedy: str = "use the weights that belong to it",
 ) -> None:
     """Make the tensors of a file a module's own, each in the module's type.
@@ -60,7 +60,7 @@ def fill(
         module: Built with `NoRandomWeights`, or any other.
         state: Name -> tensor.
         path: The file, named in the error.
-        expected: What the file should hold, for the error.
+        expected: Which architecture it should be, for the error.
         remedy: What to do about a file of something else.
 
     Raises:
@@ -72,20 +72,27 @@ def fill(
         for name in own.keys() & state.keys()
         if _signature(own[name]) != _signature(state[name])
     ]
-    lists = {"missing": own.keys() - state.keys(), "unexpected": state.keys() - own.keys(), "different": differing}
+    lists = {
+        "missing": own.keys() - state.keys(),
+        "unexpected": state.keys() - own.keys(),
+        "of another shape or type": differing,
+    }
     faults = [f"{label}: {_first_few(names)}" for label, names in lists.items() if names]
     if faults:
-        raise WeightsError(f"{path} must hold {expected}, it does not ({'; '.join(faults)}); {remedy}")
+        raise WeightsError(f"{path} is a file for another architecture than {expected} ({'; '.join(faults)}); {remedy}")
     taken = {name: state[name].to(tensor.dtype).contiguous() for name, tensor in own.items()}
     module.load_state_dict(taken, strict=True, assign=True)
 
 
-def weights_digest(module: nn.Module, prefix: bytes = b"") -> str:
-    """SHA-256 of a module's weights, their names, and a prefix."""
+def weights_digest(module: nn.Module, prefix: bytes = b"", *, stored_as: torch.dtype = torch.float32) -> str:
+    """SHA-256 of a prefix and a float32 module's weights with their names, as they are read from a file of a type."""
     digest = hashlib.sha256(prefix)
     for name, value in sorted(module.state_dict().items()):
+        stored = value.detach().cpu()
+        if stored.is_floating_point():
+            stored = stored.to(stored_as).to(value.dtype)
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        digest.update(stored.contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
