@@ -144,7 +144,8 @@ def test_export_file_with_faults_names_them_all(exported):
     good = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(good | {"precision": "int4", "sha256": {"../x": "0" * 64}, "odd": 1}), encoding="utf-8")
     with pytest.raises(
-        ConfigError, match=r"has 3 fault\(s\): 'precision' must be one of .*; 'sha256' .*; unknown keys odd"
+        ConfigError,
+        match=r"has 3 fault\(s\): unknown keys odd .*; 'precision' must be one of .*; 'sha256' .*; export the",
     ):
         FashionModel.from_pretrained(path.parents[1], device="cpu")
     path.write_text(json.dumps(good | {"schema_version": 2}), encoding="utf-8")
