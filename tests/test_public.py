@@ -1,12 +1,17 @@
 """What a user may rely on, and what importing it costs."""
 
+import pkgutil
 import subprocess
 import sys
+from importlib import import_module
 from importlib.metadata import version
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 import fashion_retrieval
+from fashion_retrieval.cli.app import app
 
 NAMES = [
     "Failure",
@@ -25,6 +30,38 @@ NAMES = [
     "download_model",
     "list_models",
 ]
+MODULES = {
+    "checkpoint": "Bundle load save",
+    "cli": "main",
+    "config": "ComposerConfig ModelConfig SegmenterConfig",
+    "errors": "ConfigError FashionRetrievalError GalleryError HubError ImageError InputError MissingExtraError "
+    "ModelNotFoundError ShardError TaxonomyError UnsupportedError WeightsError",
+    "gallery": "AddReport Gallery GalleryInfo Refinement Turn",
+    "hub": "EMBEDDED ModelInfo Upload check_repo_id list_models push resolve",
+    "model": "FashionModel",
+    "models.composer": "Composer",
+    "models.encoder": "Encoder build_encoder",
+    "models.sam": "SegmentAnythingSegmenter load_sam",
+    "models.segmenter": "GarmentSegmenter",
+    "results": "Attribute Box Color Encoded Failure Garment Mask Match Recognition Reference Region Scalar Score "
+    "Segmenter Status",
+    "shards": "ShardReport encode_shards",
+    "taxonomy": "Group SHIPPED Taxonomy Value",
+}
+COMMON = "--model --device --dtype --backend"
+OPTIONS = {
+    "recognize": f"{COMMON} --taxonomy --box --no-segmenter --top-k --json --csv --masks --save --max-pixels "
+    "--batch-size --on-error",
+    "encode": f"{COMMON} --out --texts --batch-size --on-error --engine --workers --shard-size --format",
+    "export": "--to --out --precision --calibrate --labeled --revision --json",
+    "index": f"{COMMON} --revision --recognize --no-recognize --taxonomy --prefix --batch-size --on-error",
+    "search": f"{COMMON} --revision --text --image --id --where --top-k --exclude --text-weight --json --save",
+    "refine": f"{COMMON} --revision --image --id --where --top-k",
+    "doctor": "--device --dtype --json",
+    "models list": "--json",
+    "models download": "--revision",
+    "models info": "--revision --json",
+}
 HEAVY = "{'torch', 'open_clip', 'segment_anything', 'torchvision', 'transformers', 'huggingface_hub', 'numpy'}"
 
 
@@ -32,7 +69,7 @@ def run(code, *arguments):
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
 
 
-def test_public_names():
+def test_public_names_are_listed():
     assert fashion_retrieval.__all__ == NAMES
 
 
@@ -44,13 +81,59 @@ def test_every_public_name_is_there_and_documented(name):
     assert getattr(fashion_retrieval, name) is value
 
 
+def test_no_submodule_hides_a_public_name():
+    assert not set(NAMES) & {module.name for module in pkgutil.iter_modules(fashion_retrieval.__path__)}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_public_module_has_its_names(module):
+    found = import_module(f"fashion_retrieval.{module}")
+    assert [name for name in MODULES[module].split() if not hasattr(found, name)] == []
+
+
 def test_version_has_one_source():
     assert fashion_retrieval.__version__ == version("fashion-retrieval")
 
 
-def test_unknown_name():
+def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'fashion_retrieval' has no attribute 'Garmet'"):
         fashion_retrieval.Garmet  # noqa: B018
+
+
+def test_the_old_module_refine_works_and_warns():
+    import fashion_retrieval.refine as old
+
+    from fashion_retrieval.gallery import Turn
+
+    with pytest.warns(DeprecationWarning, match="refine.Turn is now fashion_retrieval.gallery.Turn; the old name goes"):
+        assert old.Turn is Turn
+    with pytest.raises(AttributeError, match="no attribute 'Turns'"):
+        old.Turns  # noqa: B018
+
+
+def test_every_command_has_its_options():
+    commands = typer.main.get_command(app).commands
+    commands |= {f"models {name}": command for name, command in commands.pop("models").commands.items()}
+    found = {
+        name: {option for item in command.params for option in (*item.opts, *item.secondary_opts) if option[0] == "-"}
+        for name, command in commands.items()
+    }
+    assert found == {name: set(options.split()) for name, options in OPTIONS.items()}
+
+
+@pytest.mark.parametrize(
+    ("command", "old", "new"),
+    [
+        ("index", "--recognise", "--recognize"),
+        ("index", "--no-recognise", "--no-recognize"),
+        ("export", "--labelled=photos", "--labeled"),
+    ],
+)
+def test_an_old_option_works_with_a_warning(command, old, new):
+    done = CliRunner().invoke(app, [command, old, "--help"])
+    name = old.split("=")[0]
+    assert (done.exit_code, done.stderr) == (0, f"warning: {name} is now {new}; the old name goes in release 0.3\n")
+    assert name not in done.stdout
 
 
 def test_import_is_light():

@@ -6,6 +6,7 @@ Names are loaded on first use, so that importing the package costs nothing: torc
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from fashion_retrieval._utils.deprecation import alias_module
 from fashion_retrieval._utils.lazy import lazy_names
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ __getattr__ = lazy_names(
         "list_models": "hub:list_models",
     },
 )
+
+refine = alias_module(f"{__name__}.refine", {"Refinement": "gallery:Refinement", "Turn": "gallery:Turn"})
 
 
 def __dir__() -> list[str]:

@@ -77,22 +77,21 @@ def renamed_attribute(old: str, new: str) -> property:
     return property(read, doc=f"Deprecated: `{new}`.")
 
 
-def alias_module(old: str, home: Callable[[str], tuple[str, str]]) -> ModuleType:
-    """Register a module under its old path: each name is looked up in its new home, with a warning.
+def alias_module(old: str, homes: Mapping[str, str]) -> ModuleType:
+    """Register a module under its old path, with names that are imported from their new homes, each with a warning.
 
     Args:
         old: The dotted path.
-        home: A name of the old module -> its new module and name.
+        homes: "module:name" within `fashion_retrieval` by the name in the old module.
     """
     alias = ModuleType(old, "Deprecated: its names have moved.")
 
     def look_up(name: str) -> object:
-        if name.startswith("__"):
+        if name not in homes:
             raise AttributeError(f"module {old!r} has no attribute {name!r}")
-        module, new = home(name)
-        value = getattr(import_module(module), new)
-        warn_renamed(f"{old}.{name}", f"{module}.{new}")
-        return value
+        module, _, attribute = homes[name].partition(":")
+        warn_renamed(f"{old}.{name}", f"fashion_retrieval.{module}.{attribute}")
+        return getattr(import_module(f"fashion_retrieval.{module}"), attribute)
 
     alias.__dict__["__getattr__"] = look_up
     return sys.modules.setdefault(old, alias)
