@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -81,7 +82,7 @@ def test_shards_hold_every_photo_once(desk, made):
     assert sorted(path.name for path in folder.iterdir()) == ["failures.jsonl", "manifest.json", *names]
 
 
-def test_failures_are_told(desk, made):
+def test_shards_list_failures(desk, made):
     folder, report = made
     (failure,) = report.failures
     assert (failure.index, failure.source) == (BAD, str(paths(desk)[BAD]))
@@ -91,7 +92,7 @@ def test_failures_are_told(desk, made):
     assert "07.png' is not a photo in a known format" in line["error"]
 
 
-def test_manifest(desk, made):
+def test_manifest_names_model_and_plan(desk, made):
     content = json.loads((made[0] / "manifest.json").read_text(encoding="utf-8"))
     expected = {"fingerprint": tiny_model().fingerprint, "embedding_dim": DIM, "photos": NUMBER, "shards": 5}
     expected["dtype"] = "float32"
@@ -131,7 +132,7 @@ def _remove(path):
     path.rmdir() if path.is_dir() else path.unlink()
 
 
-def test_other_settings_are_refused(desk, tmp_path):
+def test_encode_shards_with_other_settings_is_refused(desk, tmp_path):
     photos, folder = paths(desk)[:4], tmp_path / "shards"
     encode(desk, folder, photos)
     other = tiny_folder(tmp_path / "other", seed=1)
@@ -155,7 +156,7 @@ def test_other_settings_are_refused(desk, tmp_path):
     assert encode(desk, folder, photos).kept == 1
 
 
-def test_a_worker_with_another_model_is_refused(desk, tmp_path):
+def test_worker_with_another_model_is_refused(desk, tmp_path):
     """As on a machine of a cluster with other files, or another processor."""
     shard, loading = Shard(0, 0, ("a",), (str(paths(desk)[0]),)), {"device": "cpu", "dtype": "float32"}
     worker = ShardWorker(str(desk / "model"), loading, out=str(tmp_path), base="", batch_size=1, skip=False)
@@ -168,14 +169,14 @@ def test_a_worker_with_another_model_is_refused(desk, tmp_path):
     assert worker.encode(shard, plan) == Summary(0, 1, ())
 
 
-def test_a_folder_of_other_things_is_refused(desk):
+def test_encode_shards_into_a_folder_of_other_things_is_refused(desk):
     with pytest.raises(ShardError, match=r"photos holds no shards but '00.png'; give a new or an empty folder"):
         encode(desk, desk / "photos", paths(desk)[:2])
     with pytest.raises(ShardError, match=r"can't be used .+; check the address and your access"):
         encode(desk, desk / "list.txt" / "shards", paths(desk)[:2])
 
 
-def test_a_bad_photo_stops(desk, tmp_path):
+def test_encode_shards_stops_at_a_bad_photo(desk, tmp_path):
     with pytest.raises(ImageError, match=r"photo '07.png' is not a photo"):
         encode(desk, tmp_path / "x")
     assert sorted(path.name for path in (tmp_path / "x").iterdir()) == ["manifest.json", "shard-000000.parquet"]
@@ -183,7 +184,7 @@ def test_a_bad_photo_stops(desk, tmp_path):
     assert (report.kept, report.encoded) == (1, NUMBER - 1)
 
 
-def test_a_shard_without_a_photo(desk, tmp_path):
+def test_shard_whose_photos_all_failed_is_empty(desk, tmp_path):
     (tmp_path / "bad.txt").write_text(f"missing.jpg\n{tmp_path}\n", encoding="utf-8")
     report = encode(desk, tmp_path / "x", [tmp_path / "bad.txt", paths(desk)[0]], shard_size=2, on_error="skip")
     assert [len(table) for table in tables(tmp_path / "x")] == [0, 1]
@@ -206,7 +207,7 @@ def test_a_shard_without_a_photo(desk, tmp_path):
         ({"on_error": "ignore", "batch_size": True}, "on_error must be .+; batch_size must be .+ got True"),
     ],
 )
-def test_wrong_arguments(desk, tmp_path, options, message):
+def test_encode_shards_refuses_wrong_arguments(desk, tmp_path, options, message):
     with pytest.raises(InputError, match=f"^{message}$"):
         encode(desk, tmp_path / "x", **options)
     assert not (tmp_path / "x").exists()
@@ -214,10 +215,10 @@ def test_wrong_arguments(desk, tmp_path, options, message):
 
 def listed(*sources):
     photos = PhotoList(list(map(str, sources)), 2)
-    return [photo for shard in photos.shards(photos.survey()) for photo in zip(shard.ids, shard.uris, strict=True)]
+    return [photo for shard in photos.shards(photos.scan()) for photo in zip(shard.ids, shard.uris, strict=True)]
 
 
-def test_lists(desk, tmp_path):
+def test_photo_list_reads_text_csv_parquet_and_folders(desk, tmp_path):
     (tmp_path / "a.txt").write_text("é 1.jpg\r\n\ns3://b/2.jpg", encoding="utf-8")
     (tmp_path / "b.csv").write_text('uri,id\n"x,y.jpg",3\n/z.jpg,4\n', encoding="utf-8")
     parquet.write_table(pa.table({"n": [1, 2], "path": ["5.jpg", "6.jpg"]}), tmp_path / "c.parquet")
@@ -247,38 +248,40 @@ def test_lists(desk, tmp_path):
         ("x.csv", 'uri\n"a.jpg\n', "must be CSV with a header"),
     ],
 )
-def test_lists_with_a_fault(tmp_path, name, content, message):
+def test_photo_list_with_a_fault_is_refused(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError) as caught:
         listed(tmp_path / name)
     assert message in str(caught.value)
 
 
-def test_folders_without_a_photo(tmp_path):
+def test_photo_list_of_a_folder_without_a_photo_is_refused(tmp_path):
     for folder in (tmp_path, tmp_path.as_uri()):
         with pytest.raises(InputError, match=rf"folder {folder} holds no photo; expected files ending in .avif .bmp"):
             listed("x.jpg", folder)
 
 
-@pytest.mark.parametrize("name", ["no.txt", "no.csv", "no.parquet", "file:///no/x.txt", "ftp://x/y.txt", "http://x/"])
-def test_lists_that_are_not_there(tmp_path, name):
+@pytest.mark.parametrize(
+    "name", ["no.txt", "no.csv", "no.parquet", "file:///no/x.txt", "memory://no/x.txt", "s4://x/y.txt", "s4://x/"]
+)
+def test_photo_list_that_does_not_exist_is_refused(tmp_path, name):
     with pytest.raises(ShardError, match="can't be used"):
         listed(name if "://" in name else tmp_path / name)
 
 
-def test_a_list_that_changes_is_noticed(tmp_path):
+def test_photo_list_that_changes_is_noticed(tmp_path):
     (tmp_path / "x.txt").write_text("a\nb\nc\n")
     photos = PhotoList([str(tmp_path / "x.txt")], 2)
-    survey = photos.survey()
+    scan = photos.scan()
     for changed, kept in (("a\nb\nd\n", 1), ("a\nb\n", 1), ("a\nb\nc\nd\n", 1), ("z\n", 0)):
         (tmp_path / "x.txt").write_text(changed)
-        shards = photos.shards(survey)
+        shards = photos.shards(scan)
         assert [next(shards).ids for _ in range(kept)] == [("a", "b")] * kept
         with pytest.raises(ShardError, match="changed while it was encoded"):
             next(shards)
 
 
-def test_addresses(desk, tmp_path, monkeypatch):
+def test_encode_shards_takes_file_uris_and_relative_paths(desk, tmp_path, monkeypatch):
     """By file:// in and out, with a blank in the name; and the same from another working folder, by relative paths."""
     odd = tmp_path / "a b"
     odd.mkdir()
@@ -292,7 +295,7 @@ def test_addresses(desk, tmp_path, monkeypatch):
     assert tables("relative")[0]["id"].to_pylist() == ["0 1.png"]
 
 
-def test_an_object_store(desk, tmp_path, monkeypatch):
+def test_encode_shards_from_and_to_an_object_store(desk, tmp_path, monkeypatch):
     """Photos, list and shards in one; a shard is written in one go, and what was there is not written again."""
     with serving() as (objects, environment):
         for name, value in environment.items():
@@ -317,6 +320,19 @@ def test_an_object_store(desk, tmp_path, monkeypatch):
             assert (match.photo, round(match.score, 5)) == (f"s3://{keys[2]}", 1)
 
 
+def test_encode_shards_into_a_store_of_fsspec_reads_and_writes_there(desk):
+    store = fsspec.filesystem("memory")
+    for place, photo in enumerate(paths(desk)[:3]):
+        store.pipe_file(f"/shop/photos/{place} é+%20.png", photo.read_bytes())
+    made = encode(desk, "memory://shop/shards/", "memory://shop/photos", shard_size=2)
+    assert (made.encoded, made.kept, made.folder) == (3, 0, "memory://shop/shards")
+    assert encode(desk, "memory://shop/shards", "memory://shop/photos", shard_size=2).kept == 2
+    whole = pa.concat_tables(tables("memory://shop/shards"))
+    assert whole["uri"].to_pylist() == [f"memory://shop/photos/{place} é+%20.png" for place in range(3)]
+    assert np.abs(vectors(whole) - tiny_model().encode(images=paths(desk)[:3])).max() < 1e-6
+    store.rm("/shop", recursive=True)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_shards_load_into_a_gallery(engine, made, desk):
     folder, report = made
@@ -333,7 +349,7 @@ def test_shards_load_into_a_gallery(engine, made, desk):
         assert gallery.add_shards(folder).unchanged == len(gallery) == len(good)
 
 
-def test_galleries_refuse(desk, tmp_path):
+def test_gallery_refuses_shards_that_do_not_fit(desk, tmp_path):
     shards = tmp_path / "shards"
     encode(desk, shards, paths(desk)[:2], shard_size=1)
     other = type(tiny_model()).from_pretrained(tiny_folder(tmp_path / "other", seed=1), device="cpu")
@@ -371,7 +387,7 @@ def cli(*arguments):
     return CliRunner().invoke(app, ["encode", *map(str, arguments)])
 
 
-def test_command(desk, tmp_path):
+def test_encode_command_writes_shards(desk, tmp_path):
     options = ("--model", desk / "model", "--device", "cpu", "--dtype", "float32")
     more = ("--shard-size", 10, "--format", "lance", "--on-error", "skip")
     done = cli(desk / "photos" / "*.png", "--out", tmp_path / "x", *options, *more)
@@ -396,13 +412,13 @@ def test_command(desk, tmp_path):
         (("--out", "x", "--format", "csv"), "format"),
     ],
 )
-def test_command_wrong_usage(options, message, monkeypatch):
+def test_encode_command_refuses_wrong_usage(options, message, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     done = cli("a.jpg", *options)
     assert (done.exit_code, message in done.stderr) == (2, True)
 
 
-def test_command_texts_go_to_files(tmp_path):
+def test_encode_command_refuses_texts_into_shards(tmp_path):
     done = cli("--texts", tmp_path / "t.txt", "--out", tmp_path / "x")
     assert (done.exit_code, "--texts goes with --out FILE" in done.stderr) == (2, True)
     assert not Path(tmp_path / "x").exists()

@@ -45,7 +45,7 @@ def shards(number):
     return [Shard(index, 10 * index, ("a",), ("b",)) for index in range(number)]
 
 
-def test_what_workers_raise(address, monkeypatch):
+def test_ray_pool_raises_what_its_workers_raise(address, monkeypatch):
     class Doomed:
         """Shard 1 kills it, shard 4 holds a bad photo."""
 
@@ -71,7 +71,7 @@ def test_what_workers_raise(address, monkeypatch):
     assert ray.is_initialized()
 
 
-def test_workers_and_driver_are_killed(address, tmp_path):
+def test_ray_run_resumes_after_worker_and_driver_are_killed(address, tmp_path):
     model, photos, out = tiny_folder(tmp_path / "model"), tmp_path / "photos", tmp_path / "shards"
     photos.mkdir()
     paths = [photos / f"{index:02}.png" for index in range(NUMBER)]
@@ -126,17 +126,17 @@ def test_workers_and_driver_are_killed(address, tmp_path):
         ([], None, (1, 1, 0)),
     ],
 )
-def test_a_cluster_is_divided(nodes, workers, expected):
+def test_divide_gives_workers_their_resources(nodes, workers, expected):
     assert ray_pool.divide(nodes, workers, gpus=True) == expected
 
 
-def test_gpus_are_left_alone():
+def test_divide_without_gpus_leaves_them_alone():
     assert ray_pool.divide([{"CPU": 8.0, "GPU": 1.0}], None, gpus=False) == (2, 4, 0)
 
 
-def test_without_ray(monkeypatch, tmp_path):
+def test_encode_shards_without_ray_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingExtraError, match=r"^engine 'ray' needs Ray; pip install 'fashion-retrieval\[ray\]'$"):
+    with pytest.raises(MissingExtraError, match=r"^engine 'ray' needs Ray; pip install 'fashion-retrieval\[bulk\]'$"):
         encode_shards("photo.jpg", tmp_path / "shards", engine="ray")
 
 

@@ -1,4 +1,4 @@
-"""Embeddings of many photos in a folder of shards."""
+"""Embeddings of many images in a folder of shards."""
 
 from fashion_retrieval.shards.encode import ShardReport, encode_shards
 

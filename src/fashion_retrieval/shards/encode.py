@@ -1,4 +1,4 @@
-"""Embeddings of more photos than one file or one machine holds: shards, by one process or by a Ray cluster."""
+"""Embeddings of more images than one file or one machine holds: shards, by one process or by a Ray cluster."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from fashion_retrieval.shards.worker import ShardWorker
 if TYPE_CHECKING:
     from fashion_retrieval.shards.ray_pool import RayPool
 
-Engine = Literal["local", "ray"]
+Executor = Literal["local", "ray"]
 OnError = Literal["raise", "skip"]
 
-_LOOKED_AT = 16
-"""Shards whose summary is read at a time."""
+_SUMMARIES = 16
+"""Summaries of shards read at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +34,13 @@ class ShardReport:
     """What `encode_shards` made.
 
     Attributes:
-        folder: Where the shards are.
-        photos: How many the list names.
+        folder: The folder of the shards.
+        photos: How many images the list names.
         encoded: How many of them are in the shards.
         embedding_dim: Width of the embeddings.
         shards: How many shards there are.
-        kept: Those that were there before, and were not encoded again.
-        failures: The photos that can't be read, with their place in the list; `failures.jsonl` lists them too.
+        kept: How many shards existed before and were not encoded again.
+        failures: The images that can't be read, with their place in the list; `failures.jsonl` lists them too.
     """
 
     folder: str
@@ -58,7 +58,7 @@ def encode_shards(
     *,
     model: str | Path = "compact",
     loading: Mapping[str, Any] | None = None,
-    engine: Engine = "local",
+    engine: Executor = "local",
     workers: int | None = None,
     shard_size: int = 10_000,
     format: Format = "parquet",
@@ -66,39 +66,39 @@ def encode_shards(
     on_error: OnError = "raise",
     progress: bool = False,
 ) -> ShardReport:
-    """Encode photos into a folder of shards. The same call after an interruption goes on, with either engine.
+    """Encode images into a folder of shards. After an interruption, the same call continues, with either engine.
 
     A shard has the columns `id`, `uri`, `digest` (SHA-256 of the file) and `embedding` ((D,) float32, L2-normalized);
-    `manifest.json` tells the model and the plan. A shard appears whole or not at all, and holds the same photos
-    whichever worker encoded it, how often ever.
+    `manifest.json` keeps the model and the plan. A shard appears whole or not at all, and holds the same images
+    whichever worker encodes it.
 
     Args:
-        photos: Photos, folders and lists, each a path or a URI ("s3://bucket/photos", "gs://…", "file:///…"). A list
-            ends in .txt (one photo a line), .csv or .parquet (a column "uri" or "path" and, if the id is to be another
-            than that, "id").
+        photos: Images, folders and lists, each a path or a URI ("s3://bucket/photos", "gs://…", "file:///…", or of
+            another store that fsspec reaches). A list ends in .txt (one image a line), .csv or .parquet (a column "uri"
+            or "path" and, if the id is to be another than that, "id").
         folder: Where the shards go, a path or a URI: new, empty, or with shards of the same settings. With Ray, a
             place that every machine reaches.
-        model: What `FashionModel.from_pretrained` takes.
-        loading: Its further arguments by name: revision, device, dtype …
+        model: The model, as `FashionModel.from_pretrained` takes it.
+        loading: Further arguments of `FashionModel.from_pretrained` by name: revision, device, dtype …
         engine: "local" is this process; "ray" is the cluster of RAY_ADDRESS or of `ray start`, or else this machine.
-        workers: For "ray", how many, each with a model and a GPU or CPUs of its own; None is one for each GPU or, where
-            there is none, for every four CPUs.
-        shard_size: Photos a shard.
+        workers: For "ray", the number of workers, each with a model and a GPU or CPUs of its own; None is one for each
+            GPU or, where there is none, for every four CPUs.
+        shard_size: Images in a shard.
         format: "parquet" files or "lance" tables.
-        batch_size: How many go through the model at a time.
-        on_error: "raise" stops at a photo that can't be read and raises its error; "skip" lists it and goes on. Shards
-            that are complete stay in either case.
+        batch_size: How many images go through the model at a time.
+        on_error: "raise" stops at an image that can't be read and raises its error; "skip" lists it and continues.
+            Shards that are complete stay in either case.
         progress: Show a bar on stderr.
 
     Raises:
-        InputError: An argument or the list can't be used, or without "skip" a photo.
-        ShardError: The folder holds other shards or other things, or can't be reached; or workers died again and again.
+        InputError: An argument or the list can't be used, or without "skip" an image.
+        ShardError: The folder holds other shards or other things, or can't be reached; or too many workers died.
         MissingExtraError: Ray is not installed.
     """
     _check(engine, workers, shard_size, format, batch_size, on_error)
     place = Folder(str(folder))
     listed = PhotoList([str(one) for one in ([photos] if isinstance(photos, str | Path) else photos)], shard_size)
-    survey = listed.survey()
+    scan = listed.scan()
     model = Path(model).absolute() if Path(model).is_dir() else model
     loading = dict(loading or {})
     worker = ShardWorker(
@@ -108,18 +108,18 @@ def encode_shards(
         identity = pool.identity()
         manifest = Manifest(
             **asdict(identity),
-            photos=survey.photos,
-            photos_digest=survey.digest,
+            photos=scan.photos,
+            photos_digest=scan.digest,
             shard_size=shard_size,
             format=format,
         )
         manifest.init_or_resume(place)
         done = _complete(place, manifest)
         kept = len(done)
-        left = survey.photos - sum(len(summary) for summary in done.values())
+        left = scan.photos - sum(len(summary) for summary in done.values())
         failures = [failure for summary in done.values() for failure in summary.failures]
         with progress_bar("encoding", left, shown=progress) as advance:
-            missing = (shard for shard in listed.shards(survey) if shard.index not in done)
+            missing = (shard for shard in listed.shards(scan) if shard.index not in done)
             for summary in pool.encode_all(missing, manifest):
                 done[summary.index] = summary
                 failures += summary.failures
@@ -129,11 +129,11 @@ def encode_shards(
     place.write(FAILURES, "".join(lines).encode())
     place.tidy()
     encoded = sum(summary.encoded for summary in done.values())
-    return ShardReport(place.uri, survey.photos, encoded, manifest.embedding_dim, len(done), kept, tuple(failures))
+    return ShardReport(place.uri, scan.photos, encoded, manifest.embedding_dim, len(done), kept, tuple(failures))
 
 
 def _pool(
-    worker: ShardWorker, engine: Engine, workers: int | None, *, gpus: bool
+    worker: ShardWorker, engine: Executor, workers: int | None, *, gpus: bool
 ) -> AbstractContextManager[ShardWorker | RayPool]:
     if engine == "local":
         return nullcontext(worker)
@@ -143,17 +143,17 @@ def _pool(
 
 
 def _complete(folder: Folder, manifest: Manifest) -> dict[int, Summary]:
-    """The shards that are there, by index."""
+    """The summaries of the complete shards, by index."""
     names = set(folder.names())
-    there = [index for index in range(manifest.shards) if manifest.name(index) in names]
-    with ThreadPoolExecutor(_LOOKED_AT) as pool:
-        summaries = pool.map(lambda index: read_summary(folder, manifest, index), there)
+    existing = [index for index in range(manifest.shards) if manifest.name(index) in names]
+    with ThreadPoolExecutor(_SUMMARIES) as pool:
+        summaries = pool.map(lambda index: read_summary(folder, manifest, index), existing)
         return {summary.index: summary for summary in summaries if summary is not None}
 
 
 def _check(engine: str, workers: int | None, shard_size: int, format: str, batch_size: int, on_error: str) -> None:
-    """Every fault of the arguments at once."""
-    choices = {"engine": (engine, Engine), "format": (format, Format), "on_error": (on_error, OnError)}
+    """Refuse wrong arguments, with all faults in one message."""
+    choices = {"engine": (engine, Executor), "format": (format, Format), "on_error": (on_error, OnError)}
     faults = [
         f"{name} must be {' or '.join(map(repr, get_args(kind)))}, got {value!r}"
         for name, (value, kind) in choices.items()

@@ -1,4 +1,4 @@
-"""Shards as files: Parquet, or Lance tables. A shard is there whole, with what became of its photos, or not at all."""
+"""Shards as Parquet files or Lance tables. A shard exists whole, with the summary of its images, or not at all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fashion_retrieval.errors import ImageError, ShardError
 from fashion_retrieval.results import Failure
-from fashion_retrieval.shards.filesystem import Folder, reaching
+from fashion_retrieval.shards.filesystem import Folder, translate_errors
 from fashion_retrieval.shards.manifest import Manifest, Summary
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ def write_shard(
     """Write a shard, or replace it.
 
     Args:
-        folder: Where the shards are.
-        manifest: Of all shards.
-        summary: Kept inside the shard.
-        photos: Id, URI and SHA-256 of the file for each photo.
+        folder: The folder of the shards.
+        manifest: The plan of all shards.
+        summary: What became of this shard's images; kept inside it.
+        photos: Id, URI and SHA-256 of the file for each image.
         embeddings: (N, D) float32, L2-normalized.
     """
     import pyarrow as pa
@@ -60,24 +60,24 @@ def read_shard(folder: Folder, manifest: Manifest, index: int) -> pa.Table:
     from pyarrow import parquet
 
     name = manifest.name(index)
-    if manifest.format == "lance":
-        with reaching(f"{folder.uri}/{name}"):
+    with translate_errors(f"{folder.uri}/{name}"):
+        if manifest.format == "lance":
             return _open_lance(folder, name).to_arrow()
-    with reaching(f"{folder.uri}/{name}"):
-        return parquet.read_table(folder.path(name), filesystem=folder.filesystem)
+        with folder.filesystem.open(folder.path(name)) as stream:
+            return parquet.read_table(stream)
 
 
 def read_summary(folder: Folder, manifest: Manifest, index: int) -> Summary | None:
-    """What became of a shard's photos; None where it is damaged or of another plan."""
+    """The summary of a shard; None where the shard is damaged or of another plan."""
     from pyarrow import parquet
 
     name = manifest.name(index)
     try:
-        with reaching(f"{folder.uri}/{name}"):
+        with translate_errors(f"{folder.uri}/{name}"):
             if manifest.format == "lance":
                 table = _open_lance(folder, name)
                 return _from_json(table.schema.metadata or {}, manifest, index, table.count_rows())
-            with parquet.ParquetFile(folder.path(name), filesystem=folder.filesystem) as file:
+            with folder.filesystem.open(folder.path(name)) as stream, parquet.ParquetFile(stream) as file:
                 return _from_json(file.schema_arrow.metadata or {}, manifest, index, file.metadata.num_rows)
     except ShardError:
         return None
@@ -95,8 +95,8 @@ def _parquet(table: pa.Table) -> bytes:
 def _write_lance(folder: Folder, name: str, table: pa.Table) -> None:
     import lancedb
 
-    folder.remove(name)  # what a killed writer left has no version, and Lance warns of it
-    with reaching(f"{folder.uri}/{name}"):
+    folder.remove(name)  # a killed writer leaves no version, and Lance warns of that
+    with translate_errors(f"{folder.uri}/{name}"):
         lancedb.connect(folder.uri).create_table(name.removesuffix(".lance"), table)
 
 
@@ -113,10 +113,10 @@ def _to_json(manifest: Manifest, summary: Summary) -> str:
 
 def _from_json(metadata: dict[bytes, bytes], manifest: Manifest, index: int, encoded: int) -> Summary | None:
     try:
-        told = json.loads(metadata[_METADATA])
-        if (Manifest(**told["manifest"]), told["index"]) != (manifest, index):
+        kept = json.loads(metadata[_METADATA])
+        if (Manifest(**kept["manifest"]), kept["index"]) != (manifest, index):
             return None
-        failures = tuple(Failure(place, uri, ImageError(reason)) for place, uri, reason in told["failures"])
+        failures = tuple(Failure(place, uri, ImageError(reason)) for place, uri, reason in kept["failures"])
     except (ValueError, KeyError, TypeError):
         return None
     return Summary(index, encoded, failures)

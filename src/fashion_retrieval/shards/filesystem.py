@@ -1,4 +1,4 @@
-"""Files by path or URI: on a disk of this machine, or in an object store through pyarrow."""
+"""Files by path or URI: on a disk of this machine, or in any store that pyarrow or fsspec reaches."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
-from uuid import uuid4
 
+from fashion_retrieval._utils.files import write_atomically
 from fashion_retrieval.errors import FashionRetrievalError, ImageError, ShardError
 
 if TYPE_CHECKING:
-    from pyarrow import NativeFile
-    from pyarrow.fs import FileSystem
+    from fsspec import AbstractFileSystem
 
-_PART = ".part"
+_ARROW = frozenset({"abfs", "abfss", "gs", "gcs", "hdfs", "s3", "viewfs"})
+"""Stores that pyarrow reaches by itself; the others are fsspec's, each with a package of its own."""
 
 
 class Folder:
     """A folder whose files appear whole or not at all.
+
+    Attributes:
+        filesystem: The file system that `path` belongs to.
+        uri: The absolute path of a local folder, or the URI.
 
     Args:
         uri: A path, or a URI such as "s3://bucket/shards".
@@ -29,7 +33,7 @@ class Folder:
 
     def __init__(self, uri: str) -> None:
         self.filesystem, path = locate(uri)
-        self._local = self.filesystem.type_name == "local"
+        self._local = self.filesystem.protocol == ("file", "local")
         self._path = str(Path(path).absolute()) if self._local else path
         self.uri = self._path if self._local else uri.rstrip("/")
 
@@ -38,95 +42,90 @@ class Folder:
         return f"{self._path}/{name}"
 
     def names(self) -> list[str]:
-        """What is in it, sorted; nothing where there is no folder."""
-        from pyarrow.fs import FileSelector
-
-        with reaching(self.uri):
-            inside = self.filesystem.get_file_info(FileSelector(self._path, allow_not_found=True))
-            return sorted(info.base_name for info in inside)
+        """The names of the files and folders inside, sorted; none where the folder does not exist."""
+        with translate_errors(self.uri):
+            try:
+                found = self.filesystem.ls(self._path, detail=False)
+            except FileNotFoundError:
+                return []
+            return sorted(name.rstrip("/").rpartition("/")[2] for name in found)
 
     def read(self, name: str) -> bytes:
         """The content of a file."""
-        with reaching(f"{self.uri}/{name}"), self.filesystem.open_input_stream(self.path(name)) as stream:
-            return bytes(stream.read())
+        with translate_errors(f"{self.uri}/{name}"):
+            return bytes(self.filesystem.cat_file(self.path(name)))
 
     def write(self, name: str, content: bytes) -> None:
-        """Put a file there, or replace it; the folder is made where it is missing."""
-        with reaching(f"{self.uri}/{name}"):
-            # A store has no folders and shows an object when its last byte is there; a disk shows every byte.
-            part = self.path(f".{uuid4().hex}{_PART}" if self._local else name)
-            if self._local:
-                self.filesystem.create_dir(self._path)
-            with self.filesystem.open_output_stream(part) as stream:
-                stream.write(content)
-            if self._local:
-                self.filesystem.move(part, self.path(name))
+        """Write or replace a file; the folder is made where it is missing."""
+        path = self.path(name)
+        with translate_errors(f"{self.uri}/{name}"):
+            if not self._local:  # a store shows an object when its last byte has arrived
+                self.filesystem.pipe_file(path, content)
+                return
+            Path(self._path).mkdir(parents=True, exist_ok=True)
+            with write_atomically(Path(path)) as partial:
+                partial.write_bytes(content)
 
     def remove(self, name: str) -> None:
-        """Remove a folder inside, if it is there."""
-        from pyarrow.fs import FileType
-
-        with reaching(f"{self.uri}/{name}"):
-            if self.filesystem.get_file_info(self.path(name)).type == FileType.Directory:
-                self.filesystem.delete_dir(self.path(name))
+        """Remove a folder inside, if it exists."""
+        with translate_errors(f"{self.uri}/{name}"):
+            if self.filesystem.isdir(self.path(name)):
+                self.filesystem.rm(self.path(name), recursive=True)
 
     def tidy(self) -> None:
-        """Remove what a writer that was killed left half-written."""
+        """Remove the partial files of writers that were killed."""
         for name in self.names():
-            if name.startswith(".") and name.endswith(_PART):
-                with reaching(f"{self.uri}/{name}"):
-                    self.filesystem.delete_file(self.path(name))
+            if name.startswith(".") and ".part" in name:
+                with translate_errors(f"{self.uri}/{name}"):
+                    self.filesystem.rm_file(self.path(name))
 
 
-def locate(uri: str) -> tuple[FileSystem, str]:
+def locate(uri: str) -> tuple[AbstractFileSystem, str]:
     """The file system of a path or URI, and the path in it.
 
     Raises:
-        ShardError: The store is of no kind that pyarrow knows, or does not answer.
+        ShardError: The kind of store is unknown, its package is missing, or it does not answer.
     """
+    from fsspec.core import url_to_fs
+    from fsspec.implementations.local import LocalFileSystem
+
     scheme, separator, rest = uri.partition("://")
     if not separator or scheme == "file":
-        return _filesystem("file:///")[0], unquote(rest) if separator else uri
-    store, _, key = rest.partition("/")
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")  # else pyarrow asks Amazon for it
-    with reaching(uri):
-        filesystem, root = _filesystem(
-            f"{scheme}://{store}/" + (f"?region={region}" if scheme == "s3" and region else "")
-        )
+        return LocalFileSystem(), unquote(rest) if separator else uri
+    with translate_errors(uri):
+        if scheme not in _ARROW:
+            filesystem, path = url_to_fs(uri)
+            return filesystem, path.rstrip("/")
+        store, _, key = rest.partition("/")
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")  # else pyarrow asks Amazon for it
+        query = f"?region={region}" if scheme == "s3" and region else ""
+        filesystem, root = _arrow_filesystem(f"{scheme}://{store}/{query}")
     return filesystem, f"{root.rstrip('/')}/{key}".rstrip("/")
 
 
-def open_file(uri: str) -> NativeFile:
-    """A file to be read from its beginning; what is compressed by its name (.gz, .zst) is read uncompressed."""
-    filesystem, path = locate(uri)
-    with reaching(uri):
-        return filesystem.open_input_stream(path)
-
-
 def read_photo(uri: str) -> bytes:
-    """The bytes of a photo's file.
+    """The bytes of an image file.
 
     Raises:
-        ImageError: It isn't there or can't be read.
+        ImageError: The file does not exist or can't be read.
     """
     try:
         if "://" not in uri:
             return Path(uri).read_bytes()
         filesystem, path = locate(uri)
-        with filesystem.open_input_stream(path, compression=None) as stream:
-            return bytes(stream.read())
-    except (OSError, ValueError, ShardError) as error:
+        return bytes(filesystem.cat_file(path))
+    except Exception as error:  # file systems raise nearly anything
         raise ImageError(f"photo {uri:.200} can't be read ({_reason(error)}); check path and access") from error
 
 
 @contextmanager
-def reaching(uri: str) -> Iterator[None]:
-    """Any error of a file system becomes a `ShardError` of one line."""
+def translate_errors(uri: str) -> Iterator[None]:
+    """Turn any error of a file system into a `ShardError` of one line."""
     try:
         yield
     except FashionRetrievalError:
         raise
-    except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's own are among these
+    except Exception as error:  # file systems raise nearly anything
         raise ShardError(f"{uri:.200} can't be used ({_reason(error)}); check the address and your access") from error
 
 
@@ -135,7 +134,9 @@ def _reason(error: Exception) -> str:
 
 
 @cache
-def _filesystem(root: str) -> tuple[FileSystem, str]:
-    from pyarrow.fs import FileSystem, LocalFileSystem
+def _arrow_filesystem(root: str) -> tuple[AbstractFileSystem, str]:
+    from fsspec.implementations.arrow import ArrowFSWrapper
+    from pyarrow.fs import FileSystem
 
-    return (LocalFileSystem(), "/") if root.startswith("file:") else FileSystem.from_uri(root)
+    filesystem, path = FileSystem.from_uri(root)
+    return ArrowFSWrapper(filesystem, skip_instance_cache=True), path

@@ -1,10 +1,9 @@
-"""Lists of photos: folders, and text, CSV or Parquet files that name photos by path or URI."""
+"""Lists of images: folders, and text, CSV or Parquet files that name images by path or URI."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
-import io
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,21 +14,21 @@ from typing import Any, TextIO
 
 from fashion_retrieval.errors import InputError, ShardError
 from fashion_retrieval.images.folder import SUFFIXES, photos_below, why_empty
-from fashion_retrieval.shards.filesystem import locate, open_file, reaching
+from fashion_retrieval.shards.filesystem import locate, translate_errors
 from fashion_retrieval.shards.manifest import Shard
 
 Photo = tuple[str, str]
-"""A photo's id and its path or URI."""
+"""An image's id and its path or URI."""
 
-_PLACES = ("uri", "path")
+_URI_COLUMNS = ("uri", "path")
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
-    """What a list holds, found by reading it once.
+class ListScan:
+    """What reading a list once has found.
 
     Attributes:
-        photos: How many.
+        photos: How many images the list names.
         digest: SHA-256 of all ids and URIs, in order.
         shards: The digest of each shard.
     """
@@ -40,24 +39,24 @@ class Survey:
 
 
 class PhotoList:
-    """Photos in a fixed order, cut into shards; read as they are needed, whatever their number.
+    """Images in a fixed order, cut into shards; read as they are needed, whatever their number.
 
     Args:
-        sources: Photos, folders (searched to the bottom, sorted) and lists, by path or URI. A list ends in .txt (one
-            photo a line), .csv or .parquet (a column "uri" or "path", and "id" where the id is another).
-        shard_size: Photos a shard.
+        sources: Images, folders (with all folders below, sorted) and lists, by path or URI. A list ends in .txt (one
+            image a line), .csv or .parquet (a column "uri" or "path", and "id" where the id is another).
+        shard_size: Images in a shard.
     """
 
     def __init__(self, sources: Sequence[str], shard_size: int) -> None:
         self.sources = sources
         self.shard_size = shard_size
 
-    def survey(self) -> Survey:
-        """Read all of it once.
+    def scan(self) -> ListScan:
+        """Read the whole list once.
 
         Raises:
-            InputError: It names no photo, one twice, or what can't be an id; or a list can't be read as one.
-            ShardError: A list or folder isn't there.
+            InputError: It names no image, one twice, or what can't be an id; or a list is malformed.
+            ShardError: A list or folder does not exist.
         """
         from fashion_retrieval._utils.checks import check_id
 
@@ -71,26 +70,26 @@ class PhotoList:
         if not hashes:
             raise InputError(f"expected at least one photo, got none in {', '.join(self.sources):.200}")
         self._check_distinct(hashes)
-        return Survey(len(hashes), whole.hexdigest(), tuple(shards))
+        return ListScan(len(hashes), whole.hexdigest(), tuple(shards))
 
-    def shards(self, survey: Survey) -> Iterator[Shard]:
+    def shards(self, scan: ListScan) -> Iterator[Shard]:
         """The shards, in order.
 
         Raises:
-            ShardError: The list is no longer what it was in the survey.
+            ShardError: The list is no longer what it was in the scan.
         """
         number = 0
         for number, shard in enumerate(self._cut(), start=1):
-            if survey.shards[shard.index : number] != (shard.digest,):
+            if scan.shards[shard.index : number] != (shard.digest,):
                 break
             yield shard
         else:
-            if number == len(survey.shards):
+            if number == len(scan.shards):
                 return
         raise ShardError(f"the list of photos changed while it was encoded, at photo {number * self.shard_size}")
 
     def _cut(self) -> Iterator[Shard]:
-        photos = (photo for source in self.sources for photo in _photos_of(source))
+        photos = (photo for source in self.sources for photo in _read_source(source))
         index = 0
         while some := list(islice(photos, self.shard_size)):
             ids, uris = zip(*some, strict=True)
@@ -111,7 +110,7 @@ class PhotoList:
             seen.add(id)
 
 
-def _photos_of(source: str) -> Iterator[Photo]:
+def _read_source(source: str) -> Iterator[Photo]:
     suffix, remote = Path(source).suffix.lower(), "://" in source
     if suffix in _READERS:
         yield from _READERS[suffix](source)
@@ -125,11 +124,9 @@ def _photos_of(source: str) -> Iterator[Photo]:
 
 
 def _uris_below(folder: str) -> list[str]:
-    from pyarrow.fs import FileSelector
-
     filesystem, path = locate(folder)
-    with reaching(folder):
-        found = [info.path for info in filesystem.get_file_info(FileSelector(path, recursive=True)) if info.is_file]
+    with translate_errors(folder):
+        found = filesystem.find(path)
     return sorted(folder + name.removeprefix(path) for name in found if Path(name).suffix.lower() in SUFFIXES)
 
 
@@ -150,15 +147,15 @@ def _read_parquet(source: str) -> Iterator[Photo]:
     from pyarrow import parquet
 
     filesystem, path = locate(source)
-    with reaching(source), parquet.ParquetFile(path, filesystem=filesystem) as file:
+    with translate_errors(source), filesystem.open(path) as stream, parquet.ParquetFile(stream) as file:
         names = file.schema_arrow.names
-        wanted = [name for name in ("id", *_PLACES) if name in names]
+        wanted = [name for name in ("id", *_URI_COLUMNS) if name in names]
         rows = (row for batch in file.iter_batches(columns=wanted) for row in batch.to_pylist())
         yield from _rows(source, names, rows)
 
 
 def _rows(source: str, names: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> Iterator[Photo]:
-    column = next((name for name in _PLACES if name in names), None)
+    column = next((name for name in _URI_COLUMNS if name in names), None)
     if column is None:
         raise InputError(f"list {source} must have a column 'uri' or 'path', got {', '.join(names)!r:.100}")
     for number, row in enumerate(rows):
@@ -170,7 +167,8 @@ def _rows(source: str, names: Iterable[str], rows: Iterable[Mapping[str, Any]]) 
 
 @contextmanager
 def _text(source: str) -> Iterator[TextIO]:
-    with reaching(source), open_file(source) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as stream:
+    filesystem, path = locate(source)
+    with translate_errors(source), filesystem.open(path, "r", encoding="utf-8-sig", newline="") as stream:
         try:
             yield stream
         except UnicodeDecodeError as error:

@@ -1,14 +1,13 @@
 """Shards encoded by workers on a Ray cluster, each with a model of its own.
 
-Actors are used, not Ray Data's datasets: a shard of the plan is the unit that is retried, named and resumed, and its
-writer must be the worker, while a dataset cuts and names its output by its own tasks.
+The workers are actors, not Ray Data's datasets: a shard of the plan is the unit that is named, retried and resumed, and
+a worker writes it, while a dataset cuts and names its output by its own tasks.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
@@ -20,22 +19,22 @@ if TYPE_CHECKING:
     from fashion_retrieval.shards.worker import Identity, ShardWorker
 
 _CPUS = 4
-"""Of a worker without a GPU, where the number of workers is not given."""
+"""CPUs of a worker without a GPU, where the number of workers is not given."""
 _RETRIES = 3
-"""Of a shard whose worker died."""
+"""How often a shard is tried again after its worker died."""
 _SKIP, _NOISE = "RAY_DEDUP_LOGS_SKIP_REGEX", r"A worker died or was killed while|Task _Actor\.\w+ failed"
-"""Which of Ray's lines about workers never reach the terminal, even without its log."""
-_MOST_LOST = 3
-"""Shards given up, each after its retries, before the run ends."""
+"""Lines of Ray about workers that its own setting keeps off the terminal."""
+_MAX_LOST = 3
+"""After more than this many shards were given up, each after its retries, the run ends."""
 
 
 class RayPool:
     """Workers on the cluster that Ray finds (RAY_ADDRESS, `ray start` on this machine) or else starts here.
 
-    A context manager: on leaving it the workers end, and the cluster if it was started here.
+    A context manager: at its end the workers end, and the cluster if it was started here.
 
     Args:
-        worker: What each worker does; sent to it.
+        worker: The worker, of which a copy is sent to each machine.
         workers: How many; None is one for each GPU or, where there is none, for every four CPUs.
         gpus: Whether workers get a GPU, where there are any.
     """
@@ -65,7 +64,7 @@ class RayPool:
             self._ray.shutdown()
 
     def identity(self) -> Identity:
-        """Which model the workers have, as the first that is ready tells.
+        """The model of the workers, from the first that is ready.
 
         Raises:
             FashionRetrievalError: The model can't be loaded, or no worker can start.
@@ -74,20 +73,20 @@ class RayPool:
         try:
             return cast("Identity", self._ray.get(ready[0]))
         except self._ray.exceptions.RayError as error:
-            raise _ours(error, "no worker could start") from error
+            raise _to_ours(error, "no worker could start") from error
 
     def encode_all(self, shards: Iterable[Shard], manifest: Manifest) -> Iterator[Summary]:
-        """Encode the shards, in the order in which they are done.
+        """Encode the shards; yields their summaries as they are completed.
 
-        A worker that dies is started again, and so is its shard. Whatever goes wrong, what is being encoded is
-        finished before it is told.
+        A worker that dies is started again, and so is its shard. After an error, the shards at work are completed
+        before it is raised.
 
         Raises:
-            FashionRetrievalError: Of a photo that is not to be skipped; or shards were given up.
+            FashionRetrievalError: An image that is not to be skipped can't be read, or shards were given up.
         """
         coming, ended = iter(shards), False
-        # A worker gets one shard at a time, so that only that one is lost with it, and none before its model is loaded:
-        # one that has no place on the cluster yet is not waited for.
+        # A worker gets one shard at a time, so that only that one is lost with it, and the first one when its model is
+        # loaded, so that no shard waits for a worker without a place on the cluster.
         starting = {actor.identity.remote(): actor for actor in self._actors}
         at_work: dict[Any, tuple[Any, Shard]] = {}
         faults: dict[int, FashionRetrievalError] = {}
@@ -98,9 +97,9 @@ class RayPool:
                 result = self._ray.get(reference)
             except self._ray.exceptions.RayError as error:
                 place = shard.index if shard else -1
-                faults[place] = _ours(error, f"shard {place} was given up" if shard else "a worker could not start")
+                faults[place] = _to_ours(error, f"shard {place} was given up" if shard else "a worker could not start")
                 died = not isinstance(error, self._ray.exceptions.RayTaskError)
-                ended = ended or not (died and shard) or len(faults) > _MOST_LOST
+                ended = ended or not (died and shard) or len(faults) > _MAX_LOST
                 if not ended:
                     starting[actor.identity.remote()] = actor
                 continue
@@ -114,17 +113,14 @@ class RayPool:
             raise faults[min(faults)]
 
     def _start(self) -> None:
-        with warnings.catch_warnings(action="ignore"):
-            try:
-                self._ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
-            except (ConnectionError, RuntimeError, OSError) as error:
-                raise ShardError(
-                    f"no Ray cluster can be reached or started ({_line(error)}); see RAY_ADDRESS"
-                ) from error
+        try:
+            self._ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
+        except (ConnectionError, RuntimeError, OSError) as error:
+            raise ShardError(f"no Ray cluster can be reached or started ({_line(error)}); see RAY_ADDRESS") from error
 
 
 class _Actor:
-    """A worker as Ray runs it."""
+    """A worker, as Ray runs it."""
 
     def __init__(self, worker: ShardWorker) -> None:
         self.worker = worker
@@ -142,7 +138,7 @@ def _import_ray() -> ModuleType:
     try:
         import ray
     except ImportError as error:
-        raise MissingExtraError("engine 'ray' needs Ray; pip install 'fashion-retrieval[ray]'") from error
+        raise MissingExtraError("engine 'ray' needs Ray; pip install 'fashion-retrieval[bulk]'") from error
     finally:
         if before is None:
             del os.environ[_SKIP]
@@ -154,7 +150,7 @@ def divide(nodes: Sequence[Mapping[str, float]], workers: int | None, *, gpus: b
 
     Args:
         nodes: The resources of each machine, "CPU" and "GPU".
-        workers: How many are wanted.
+        workers: The number of workers; None derives it from the resources.
         gpus: Whether they get a GPU, where there are any.
     """
     with_gpus = [node for node in nodes if node.get("GPU")] if gpus else []
@@ -164,8 +160,8 @@ def divide(nodes: Sequence[Mapping[str, float]], workers: int | None, *, gpus: b
     return number, max(1, min(sum(cpus) // number, *cpus)), int(found > 0)
 
 
-def _ours(error: Exception, what: str) -> FashionRetrievalError:
-    """The error a worker raised, if it is one of ours, or one that tells what Ray says."""
+def _to_ours(error: Exception, what: str) -> FashionRetrievalError:
+    """The error that a worker raised, if it is one of ours, else a `ShardError` with what Ray says."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, FashionRetrievalError):
         return cause
