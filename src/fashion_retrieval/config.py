@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, with_config
-from pydantic_core import PydanticCustomError
 
 from fashion_retrieval._utils.deprecation import with_color_placeholder
 from fashion_retrieval._utils.files import read_object
-from fashion_retrieval._utils.validation import STRICT, validate
+from fashion_retrieval._utils.validation import STRICT, Text, one_of, requirement, validate
 from fashion_retrieval.errors import ConfigError
 
 SCHEMA_VERSION = 1
@@ -29,23 +28,16 @@ COMPOSER_WEIGHTS_NAME = "composer.safetensors"
 WEIGHTS_DTYPES = ("float32", "float16")
 VARIANTS = ("sum", "only_text", "only_image", "add", "agcn")
 
-
-def one_of(names: Sequence[str]) -> Any:  # noqa: ANN401  # as pydantic has it
-    """For `Annotated`: a text that is one of these names."""
-    return Field(pattern=f"^({'|'.join(names)})$", description=f"one of {', '.join(names)}")
-
-
-Text = Annotated[str, Field(pattern=r"\S", description="a text that is not empty")]
 Positive = Annotated[float, Field(gt=0, description="a number above 0")]
+Probability = Annotated[float, Field(ge=0, le=1, description="a probability from 0 to 1")]
 Count = Annotated[int, Field(gt=0, description="a whole number above 0")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="64 lower-case hex digits")]
-FileName = Annotated[str, Field(pattern=r"^[^/\\:]*[^/\\:.][^/\\:]*$")]
-"""Of a file beside the configuration: no path."""
+FileName = Annotated[str, Field(pattern=r"^[^/\\:]*[^/\\:.][^/\\:]*$", description="the name of a file, no path")]
 
 
-def _check_interval(interval: tuple[float, float] | None) -> tuple[float, float] | None:
+def _ordered(interval: tuple[float, float] | None) -> tuple[float, float] | None:
     if interval and interval[0] > interval[1]:
-        raise PydanticCustomError("interval", "Input should be [low, high], low not above high")
+        raise requirement("be [low, high], low not above high")
     return interval
 
 
@@ -114,9 +106,7 @@ class Figure:
 
     value: Annotated[float, Field(description="a finite number")]
     interval: Annotated[
-        tuple[float, float] | None,
-        AfterValidator(_check_interval),
-        Field(description="[low, high], low not above high, or null"),
+        tuple[float, float] | None, AfterValidator(_ordered), Field(description="[low, high] or null")
     ] = None
     metric: str = ""
     task: str = ""
@@ -149,20 +139,14 @@ class ModelConfig:
     taxonomy: Annotated[
         Text | dict[str, Any], Field(description="the name of a shipped taxonomy or a whole taxonomy")
     ] = "default"
-    calibration: Annotated[dict[Text, Positive], Field(description="a factor above 0 for each group")] = field(
-        default_factory=dict
-    )
-    thresholds: Annotated[
-        dict[Text, Annotated[float, Field(ge=0, le=1)]], Field(description="a probability from 0 to 1 for each group")
-    ] = field(default_factory=dict)
+    calibration: dict[Text, Positive] = field(default_factory=dict)
+    thresholds: dict[Text, Probability] = field(default_factory=dict)
     segmenter: SegmenterConfig | None = None
     composer: ComposerConfig | None = None
     license: Text = "unknown"
     training_data: Annotated[tuple[Text, ...], Field(description="a list of texts")] = ()
     figures: dict[Text, Figure] = field(default_factory=dict)
-    sha256: Annotated[dict[FileName, Digest], Field(description="64 lower-case hex digits for each file name")] = field(
-        default_factory=dict
-    )
+    sha256: dict[FileName, Digest] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, data: object, where: str) -> Self:

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from string import Formatter
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, with_config
 
+from fashion_retrieval._utils.deprecation import warn_renamed, with_color_placeholder
+from fashion_retrieval._utils.validation import STRICT, Text, one_of, requirement, validate
 from fashion_retrieval.errors import TaxonomyError
 
 SHIPPED = ("default", "deepfashion")
@@ -93,7 +96,7 @@ class Taxonomy:
         if isinstance(source, Taxonomy):
             return source
         if isinstance(source, Mapping):
-            return _parse(source, "the given dict")
+            return _parse(_renamed(source), "the given dict")
         if isinstance(source, str) and source in SHIPPED:
             return _shipped(source)
         expected = f"one of {', '.join(SHIPPED)}, or a YAML or JSON file"
@@ -104,7 +107,7 @@ class Taxonomy:
             text = path.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:  # a null byte in the path and bytes that aren't UTF-8 are ValueErrors
             raise TaxonomyError(f"taxonomy {str(source)!r} can't be read ({error}); expected {expected}") from error
-        return _parse(_decode(text, path), str(path))
+        return _parse(_renamed(_decode(text, path)), str(path))
 
     def to_dict(self) -> dict[str, Any]:
         """The dict that `load` reads back to an equal taxonomy."""
@@ -161,88 +164,111 @@ def _decode(text: str, path: Path) -> Mapping[str, Any]:
     return data
 
 
+def _renamed(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    new = with_color_placeholder(data)
+    if new is not data:
+        warn_renamed("{colour} in a taxonomy's prompts", "{color}", stacklevel=4)
+    return new
+
+
+def _listed(data: object) -> object:
+    return (data,) if isinstance(data, str) else tuple(data) if isinstance(data, list) else data
+
+
+def _named(data: object) -> object:
+    """Values in any form -> name -> the keys of `_ValueFile`."""
+    if isinstance(data, Mapping):
+        return {name: value if isinstance(value, Mapping) else {"phrases": value} for name, value in data.items()}
+    if not isinstance(data, list) or not all(isinstance(name, str) for name in data):
+        return data
+    if len(set(data)) < len(data):
+        raise requirement("name each value once")
+    return {name: {} for name in data}
+
+
+def _template(needed: str, other: str) -> AfterValidator:
+    def check(template: str) -> str:
+        try:
+            fields = {field for _, field, *_ in Formatter().parse(template) if field is not None}
+            template.format(**{needed: "", other: ""})
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+            fields = {""}
+        if not fields <= {needed, other}:
+            raise requirement(f"use only {{{needed}}} and {{{other}}}")
+        if needed not in fields:
+            raise requirement(f"contain {{{needed}}}")
+        return template
+
+    return AfterValidator(check)
+
+
+def _known(name: str, info: ValidationInfo) -> str:
+    if name not in (info.context or ()):
+        raise requirement("be a kind or a category")
+    return name
+
+
+_TEXTS = (BeforeValidator(_listed), Field(min_length=1, description="a text or a list of texts"))
+_VALUES = (BeforeValidator(_named), Field(min_length=2, description="a list or a mapping of at least two values"))
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ValueFile:
+    """A value as a file describes it."""
+
+    phrases: Annotated[tuple[Text, ...], *_TEXTS] = ()
+    kind: Annotated[str, one_of(KINDS)] | None = None
+    absent: bool = False
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _GroupFile:
+    """A group as a file describes it."""
+
+    template: Annotated[tuple[Annotated[Text, _template("attribute", "category")], ...], *_TEXTS] = (
+        "a photo of {attribute} {category}",
+    )
+    values: Annotated[dict[Text, _ValueFile], *_VALUES]
+    applies_to: Annotated[tuple[Annotated[Text, AfterValidator(_known)], ...], *_TEXTS] | None = None
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CategoryFile(_GroupFile):
+    """The category group as a file describes it: its prompts have a color."""
+
+    template: Annotated[tuple[Annotated[Text, _template("category", "color")], ...], *_TEXTS] = (
+        "a photo of {color} {category}",
+    )
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _TaxonomyFile:
+    """What a file holds."""
+
+    name: Annotated[str, BeforeValidator(str)] = "custom"
+    category: _CategoryFile
+    attributes: dict[Text, _GroupFile] = field(default_factory=dict)
+
+
 def _parse(data: Mapping[str, Any], where: str) -> Taxonomy:
-    faults: list[str] = []
-    _reject_unknown(data, {"name", "category", "attributes"}, "the top level", faults)
-    category = _parse_group("category", data.get("category"), {"color", "category"}, faults)
-    raw = data.get("attributes", {})
-    if not isinstance(raw, Mapping):
-        faults.append(f"'attributes' must map group names to groups, got {type(raw).__name__}")
-        raw = {}
-    attributes = tuple(_parse_group(str(n), g, {"attribute", "category"}, faults) for n, g in raw.items())
-    known = set(KINDS) | {value.name for value in category.values}
-    for group in attributes:
-        strangers = sorted((group.applies_to or frozenset()) - known)
-        if strangers:
-            faults.append(f"{group.name}.applies_to names {', '.join(strangers)}: neither a kind nor a category")
-    if faults:
-        raise TaxonomyError(f"taxonomy {where} has {len(faults)} fault(s): {'; '.join(faults)}")
-    return Taxonomy(str(data.get("name", "custom")), category, attributes)
+    category = data.get("category")
+    values = category.get("values") if isinstance(category, Mapping) else None
+    known = {*KINDS, *map(str, values if isinstance(values, list | Mapping) else ())}
+    file = validate(_TaxonomyFile, data, f"taxonomy {where}", TaxonomyError, context=known)
+    attributes = tuple(_group(name, group) for name, group in file.attributes.items())
+    return Taxonomy(file.name, _group("category", file.category), attributes)
 
 
-def _parse_group(name: str, data: object, placeholders: set[str], faults: list[str]) -> Group:
-    if not isinstance(data, Mapping):
-        faults.append(f"'{name}' must be a mapping with 'template' and 'values', got {type(data).__name__}")
-        return Group(name, (), ())
-    _reject_unknown(data, {"template", "values", "applies_to"}, f"'{name}'", faults)
-    default = "a photo of {color} {category}" if name == "category" else "a photo of {attribute} {category}"
-    templates = _strings(data.get("template", default), f"{name}.template", faults)
-    needed = "category" if name == "category" else "attribute"
-    for template in templates:
-        _check_template(template, name, needed, placeholders, faults)
-    raw = data.get("values")
-    if isinstance(raw, Sequence) and not isinstance(raw, str):
-        items = _strings(raw, f"{name}.values", faults) if raw else ()
-        faults += [f"{name}.values names {item} twice" for item, count in Counter(items).items() if count > 1]
-        raw = {item: {} for item in items} if items else None
-    if not isinstance(raw, Mapping) or len(raw) < 2:
-        faults.append(f"{name}.values must name at least two values")
-        raw = {}
-    faults += [f"{name}.values: {key!r} must be a text; quote it" for key in raw if not isinstance(key, str)]
-    values = tuple(_parse_value(str(key), item, f"{name}.{key}", faults) for key, item in raw.items())
-    applies = data.get("applies_to")
-    kinds = None if applies is None else frozenset(_strings(applies, f"{name}.applies_to", faults))
-    return Group(name, templates, values, kinds)
-
-
-def _parse_value(name: str, data: object, where: str, faults: list[str]) -> Value:
-    if not isinstance(data, Mapping):
-        return Value(name, _strings(data, where, faults))
-    _reject_unknown(data, {"phrases", "kind", "absent"}, where, faults)
-    kind = data.get("kind")
-    if kind is not None and kind not in KINDS:
-        faults.append(f"{where}.kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    absent = data.get("absent", False)
-    if not isinstance(absent, bool):
-        faults.append(f"{where}.absent must be true or false, got {absent!r}")
-    phrases = _strings(data.get("phrases", name.replace("_", " ")), f"{where}.phrases", faults)
-    return Value(name, phrases, kind, bool(absent))
-
-
-def _check_template(template: str, name: str, needed: str, allowed: set[str], faults: list[str]) -> None:
-    try:
-        fields = {field for _, field, *_ in Formatter().parse(template) if field is not None}
-        template.format(**dict.fromkeys(allowed, ""))
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
-        fields = {""}
-    if not fields <= allowed:
-        faults.append(f"{name}.template {template!r} may use only {', '.join('{' + p + '}' for p in sorted(allowed))}")
-    elif needed not in fields:
-        faults.append(f"{name}.template {template!r} must contain {{{needed}}}")
-
-
-def _strings(data: object, where: str, faults: list[str]) -> tuple[str, ...]:
-    items = [data] if isinstance(data, str) else data
-    if isinstance(items, Sequence) and items and all(isinstance(item, str) and item.strip() for item in items):
-        return tuple(items)
-    faults.append(f"{where} must be a text or a list of texts, got {data!r}")
-    return ()
-
-
-def _reject_unknown(data: Mapping[str, Any], known: set[str], where: str, faults: list[str]) -> None:
-    unknown = sorted(str(key) for key in data if key not in known)
-    if unknown:
-        faults.append(f"{where} has unknown keys {', '.join(unknown)} (known: {', '.join(sorted(known))})")
+def _group(name: str, file: _GroupFile) -> Group:
+    values = tuple(
+        Value(key, value.phrases or (key.replace("_", " "),), value.kind, value.absent)
+        for key, value in file.values.items()
+    )
+    return Group(name, file.template, values, None if file.applies_to is None else frozenset(file.applies_to))
 
 
 def _group_to_dict(group: Group) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 
 from fashion_retrieval.errors import FashionRetrievalError
 
@@ -33,16 +34,38 @@ _MISSING = ("missing", "missing_argument", "missing_keyword_only_argument")
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
-def validate(kind: type[T], data: Mapping[str, object], where: str, error: type[FashionRetrievalError]) -> T:
+Text = Annotated[str, Field(pattern=r"\S", description="a text that is not empty")]
+
+
+def one_of(names: Sequence[str]) -> Any:  # noqa: ANN401  # as pydantic has it
+    """For `Annotated`: a text that is one of these names."""
+    return Field(pattern=f"^({'|'.join(names)})$", description=f"one of {', '.join(names)}")
+
+
+def requirement(words: str) -> PydanticCustomError:
+    """The error that a field's own validator raises: the value must … these words."""
+    return PydanticCustomError("requirement", "{words}", {"words": words})
+
+
+def validate(
+    kind: type[T],
+    data: Mapping[str, object],
+    where: str,
+    error: type[FashionRetrievalError],
+    *,
+    context: object = None,
+) -> T:
     """Build a dataclass from the parsed JSON, TOML or YAML of a file.
 
     Args:
         kind: A dataclass with `STRICT` as its pydantic configuration; a list fits a field of tuples. The
-            `pydantic.Field(description=...)` of a field says what its value must be in the error's words. A
-            `ValueError` of a validator or of `__post_init__` is a whole message: it names the key itself.
+            `pydantic.Field(description=...)` of a field says what its value must be in the error's words. A validator
+            of a field raises `requirement(...)`. A `ValueError`, as of `__post_init__`, is a whole message: it names
+            the key itself.
         data: Keys and values; numbers, texts, lists and mappings as JSON has them.
         where: The file, named in the error.
         error: What to raise.
+        context: What validators find in `info.context`.
 
     Raises:
         error: One line that lists every fault with its key, what was expected and what came.
@@ -54,7 +77,7 @@ def validate(kind: type[T], data: Mapping[str, object], where: str, error: type[
         raise error(f"{where} has 1 fault(s): {problem}") from None
     adapter: TypeAdapter[T] = _adapter(kind)  # type: ignore[arg-type]  # a class is hashable
     try:
-        result = adapter.validate_json(json.dumps(given))
+        result = adapter.validate_json(json.dumps(given), context=context)
     except ValidationError as problem:
         faults += _faults(adapter.json_schema(ref_template="{model}"), problem, given)
     if faults:
@@ -100,17 +123,29 @@ def _faults(schema: dict[str, Any], problem: ValidationError, given: object) -> 
 def _fault(schema: dict[str, Any], problem: str, location: Location, message: str, given: object) -> str:
     if problem == "value_error":
         return message.removeprefix("Value error, ")
-    missing = problem in _MISSING
-    described = _EXPECTED.get(problem)
-    for end in range(1, len(location) + (not missing)):
-        if words := _node(schema, location[:end]).get("description"):
-            location, described, missing = location[:end], words, False
-            break
-    if missing:
+    if location[-1] == "[key]":
+        *owner, key, _ = location
+        rule = _node(schema, tuple(owner)).get("propertyNames", {}).get("description", message)
+        return f"key {key!r} of '{_key(tuple(owner))}' must be {rule}"
+    if problem in _MISSING and isinstance(location[-1], str):
         return f"'{_key(location)}' is missing"
+    expected = message if problem == "requirement" else message.rpartition(" should ")[2]
+    expected = f"be {_EXPECTED[problem]}" if problem in _EXPECTED else expected.replace(" after validation", "")
+    for place in (location, location[:-1]) if problem != "requirement" else ():
+        if words := _described(schema, place):
+            location, expected = place, f"be {words}"
+            break
     location, value = _reached(given, location)
-    expected = f"be {described}" if described else message.partition(" should ")[2].replace(" after validation", "")
-    return f"'{_key(location)}' must {expected or f'be right: {message}'}, got {value!r:.80}"
+    return f"'{_key(location)}' must {expected}, got {value!r:.80}"
+
+
+def _reached(value: Any, location: Location) -> tuple[Location, object]:  # noqa: ANN401  # whatever JSON has
+    """The value at a location and its place; pydantic's locations may end with the name of a type."""
+    for place, step in enumerate(location):
+        if not ((isinstance(value, dict) and step in value) or (isinstance(value, list) and isinstance(step, int))):
+            return location[:place], value
+        value = value[step]
+    return location, value
 
 
 def _unknown_keys(schema: dict[str, Any], owner: Location, keys: list[str]) -> str:
@@ -122,16 +157,6 @@ def _unknown_keys(schema: dict[str, Any], owner: Location, keys: list[str]) -> s
     return f"unknown keys {', '.join(named)} (known: {', '.join(known)})"
 
 
-def _reached(value: Any, location: Location) -> tuple[Location, object]:  # noqa: ANN401  # whatever JSON has
-    """The value at a location and its place; pydantic's locations may end with the name of a type."""
-    for place, step in enumerate(location):
-        try:
-            value = value[step]
-        except (KeyError, TypeError):
-            return location[:place], value
-    return location, value
-
-
 def _node(schema: dict[str, Any], location: Location) -> dict[str, Any]:
     """What a JSON schema says of the value at a location; nothing where it says nothing."""
     node = schema
@@ -141,6 +166,12 @@ def _node(schema: dict[str, Any], location: Location) -> dict[str, Any]:
         parts = [owner.get("properties", {}).get(step), *others]
         node = next((part for part in parts if isinstance(part, dict)), {})
     return node
+
+
+def _described(schema: dict[str, Any], location: Location) -> str | None:
+    """The description of a field."""
+    node = _node(schema, location) if location else {}
+    return next((one["description"] for one in (node, *node.get("anyOf", ())) if "description" in one), None)
 
 
 def _target(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:

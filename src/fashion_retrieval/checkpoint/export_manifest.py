@@ -12,8 +12,8 @@ from typing import Annotated, Self
 from pydantic import Field, with_config
 
 from fashion_retrieval._utils.files import read_object, verify_digests, write_atomically
-from fashion_retrieval._utils.validation import STRICT, validate
-from fashion_retrieval.config import Digest, FileName, one_of
+from fashion_retrieval._utils.validation import STRICT, one_of, validate
+from fashion_retrieval.config import Digest, FileName
 from fashion_retrieval.errors import ConfigError
 
 NAME = "export.json"
