@@ -142,7 +142,8 @@ def _fault(schema: dict[str, Any], problem: str, location: Location, message: st
 def _reached(value: Any, location: Location) -> tuple[Location, object]:  # noqa: ANN401  # whatever JSON has
     """The value at a location and its place; pydantic's locations may end with the name of a type."""
     for place, step in enumerate(location):
-        if not ((isinstance(value, dict) and step in value) or (isinstance(value, list) and isinstance(step, int))):
+        inside = step in value if isinstance(value, dict) else isinstance(value, list) and isinstance(step, int)
+        if not inside:
             return location[:place], value
         value = value[step]
     return location, value

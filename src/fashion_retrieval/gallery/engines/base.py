@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fashion_retrieval._utils.deprecation import with_color_placeholder
 from fashion_retrieval.errors import FashionRetrievalError, GalleryError
 from fashion_retrieval.gallery.filters import Filter, Scalar
 
@@ -196,6 +197,4 @@ def _with_american_spelling(settings: dict[str, Any]) -> dict[str, Any]:
     if not taxonomy or "colour" not in types or "color" in types:
         return settings
     types = {RENAMED_FIELDS.get(name, name): kind for name, kind in types.items()}
-    category = taxonomy["category"]
-    category = category | {"template": [text.replace("{colour}", "{color}") for text in category["template"]]}
-    return settings | {"fields": types, "taxonomy": taxonomy | {"category": category}}
+    return settings | {"fields": types, "taxonomy": with_color_placeholder(taxonomy)}
