@@ -49,7 +49,7 @@ def refused(kind, message, call, *arguments, **options):
     assert type(caught.value) is kind
 
 
-def test_places(tmp_path, folder, model, gallery):
+def test_gallery_at_a_wrong_place_is_refused(tmp_path, folder, model, gallery):
     refused(GalleryError, "there is no gallery at", Gallery.open, tmp_path / "nothing", model)
     assert not (tmp_path / "nothing").exists()
     refused(GalleryError, "there is already a gallery at", Gallery.create, folder / "gallery", model)
@@ -66,13 +66,13 @@ def test_places(tmp_path, folder, model, gallery):
         assert len(whole) == 0
 
 
-def test_another_table(tmp_path, model):
+def test_gallery_in_a_table_of_something_else_is_refused(tmp_path, model):
     schema = pa.schema([pa.field("id", pa.string())])
     lancedb.connect(tmp_path / "other").create_table("photos", schema=schema)
     refused(GalleryError, "holds data that is no gallery", Gallery.open, tmp_path / "other", model)
 
 
-def test_damaged(tmp_path, model):
+def test_search_of_a_damaged_gallery_is_refused(tmp_path, model):
     with Gallery.create(tmp_path / "g", model) as gallery:
         gallery.add([PHOTO], ["a"])
     for path in (tmp_path / "g" / "photos.lance" / "data").iterdir():
@@ -81,14 +81,14 @@ def test_damaged(tmp_path, model):
         refused(GalleryError, "could not be searched", gallery.search, model.encode(texts="a dress"))
 
 
-def test_newer_version(tmp_path, model):
+def test_gallery_of_a_newer_version_is_refused(tmp_path, model):
     settings = Settings(model.model_id, model.fingerprint, model.embedding_dim, None, {}, schema_version=2)
     with pytest.raises(GalleryError, match="must have schema version 1, got 2; upgrade"):
         LanceStore.create(str(tmp_path / "g"), settings)
     refused(GalleryError, "must have schema version 1, got 2", Gallery.open, tmp_path / "g", model)
 
 
-def test_another_model(folder, gallery):
+def test_gallery_of_another_model_is_refused(folder, gallery):
     other = FashionModel.from_pretrained(tiny_folder(folder / "other", seed=1), device="cpu")
     for call in (Gallery.open, lambda uri, model: Gallery.create(uri, model, fields=FIELDS, exist_ok=True)):
         refused(GalleryError, "load that model, or build a new gallery", call, folder / "gallery", other)
@@ -142,7 +142,7 @@ def test_gallery_remembers_the_revision_and_the_absolute_folder_of_its_model(tmp
     ]
 
 
-def test_other_settings(folder, model, gallery):
+def test_create_over_other_settings_is_refused(folder, model, gallery):
     uri = folder / "gallery"
     refused(GalleryError, "other fields", Gallery.create, uri, model, fields={"price": int}, exist_ok=True)
     refused(GalleryError, "other fields", Gallery.create, uri, model, recognize=True, exist_ok=True)
@@ -173,11 +173,11 @@ def test_other_settings(folder, model, gallery):
         ("a red dress", "a query must be"),
     ],
 )
-def test_queries(gallery, query, message):
+def test_search_refuses_a_wrong_query(gallery, query, message):
     refused(InputError, message, gallery.search, query)
 
 
-def test_searches(gallery):
+def test_search_get_and_delete_refuse_wrong_arguments(gallery):
     query = np.ones(16, np.float32)
     refused(InputError, "top_k must be a whole number from 1 to", gallery.search, query, 0)
     refused(InputError, "top_k must be a whole number from 1 to", gallery.search, query, 2.5)
@@ -243,12 +243,12 @@ def test_searches(gallery):
         ([PHOTO], {"ids": ["b"], "on_error": "ignore"}, "on_error must be 'raise' or 'skip'"),
     ],
 )
-def test_adding(gallery, images, options, message):
+def test_add_refuses_wrong_arguments(gallery, images, options, message):
     refused(InputError, message, gallery.add, images, **options)
     assert len(gallery) == 1
 
 
-def test_adding_what_is_no_photo(gallery, tmp_path):
+def test_add_refuses_what_is_no_image(gallery, tmp_path):
     refused(ImageError, "images[0]: photo 'https://x/a.jpg' is a URL", gallery.add, ["https://x/a.jpg"])
     refused(ImageError, "is a folder", gallery.add, [tmp_path])
     refused(InputError, "images[0]: a photo array must be uint8", gallery.add, [np.zeros((4, 4, 3))], ["b"])
@@ -259,14 +259,14 @@ def test_adding_what_is_no_photo(gallery, tmp_path):
     assert len(gallery) == 1
 
 
-def test_numbers_of_numpy_are_numbers(tmp_path, model):
+def test_add_takes_numbers_of_numpy_as_metadata(tmp_path, model):
     values = {"price": np.float32(1.5), "stock": np.int64(7), "sale": np.bool_(True), "shop": np.str_("x")}
     with Gallery.create(tmp_path / "g", model, fields=FIELDS) as gallery:
         assert gallery.add([PHOTO], ["a"], [values]) == AddReport(1, 0, 0)
         assert gallery.get("a").fields == {"price": 1.5, "stock": 7, "sale": True, "shop": "x"}
 
 
-def test_closed(tmp_path, model):
+def test_closed_gallery_refuses_every_call(tmp_path, model):
     gallery = Gallery.create(tmp_path / "g", model)
     gallery.close()
     gallery.close()
@@ -275,7 +275,7 @@ def test_closed(tmp_path, model):
     assert repr(gallery) == "Gallery(closed)"
 
 
-def test_milvus_addresses(model, monkeypatch):
+def test_milvus_gallery_at_a_wrong_address_is_refused(model, monkeypatch):
     refused(InputError, "the collection of letters, digits and _", Gallery.open, "http://127.0.0.1:1/a/b", model)
     refused(InputError, "must be http://host:port/collection", Gallery.open, "http://127.0.0.1:x/a", model)
     monkeypatch.setattr("fashion_retrieval.gallery.engines.milvus._TIMEOUT", 0.2)
@@ -290,11 +290,11 @@ def test_milvus_addresses(model, monkeypatch):
     refused(MissingExtraError, "pip install 'fashion-retrieval[milvus]'", Gallery.open, "http://127.0.0.1:1/a", model)
 
 
-def test_milvus_without_the_collection(model):
+def test_milvus_gallery_without_its_collection_is_refused(model):
     refused(GalleryError, "/nothing; make one with Gallery.create", Gallery.open, f"{milvus_address()}/nothing", model)
 
 
-def test_import_is_light():
+def test_import_of_gallery_is_light():
     heavy = "{'lancedb', 'pyarrow', 'pymilvus', 'sqlglot', 'torch', 'rich'}"
     code = f"import sys, {gallery_module.__name__}; print(sorted({heavy} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

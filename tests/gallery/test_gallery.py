@@ -73,13 +73,13 @@ def by_hand(vectors, query, ids):
     return sorted(zip(np.round(-scores, 6), ids, strict=True))
 
 
-def test_what_a_gallery_is_can_be_seen_without_its_model(gallery, model):
+def test_peek_gives_the_info_without_the_model(gallery, model):
     info = Gallery.peek(gallery.info.uri)
     assert (info.fingerprint, info.embedding_dim, info.count) == (model.fingerprint, model.embedding_dim, 0)
     assert info == gallery.info
 
 
-def test_search_is_that_of_a_plain_scan(gallery, model, tmp_path):
+def test_search_gives_the_rows_of_a_plain_scan(gallery, model, tmp_path):
     paths = photos(tmp_path / "in", 30)
     metadata = [{"price": index / 2, "category": "ab"[index % 2], "sale": None} for index in range(30)]
     report = gallery.add(paths, named(30), metadata, batch_size=7)
@@ -104,7 +104,7 @@ def test_search_is_that_of_a_plain_scan(gallery, model, tmp_path):
     assert len(gallery.search(query.astype(np.float64).tolist()[0], 100)) == 30
 
 
-def test_equal_scores_are_in_order_of_ids(gallery, model, tmp_path):
+def test_search_orders_equal_scores_by_id(gallery, model, tmp_path):
     path = photos(tmp_path / "in", 2)
     ids = named(36, "q")
     gallery.add([path[0]] * 35 + [path[1]], ids)
@@ -115,7 +115,7 @@ def test_equal_scores_are_in_order_of_ids(gallery, model, tmp_path):
     assert [match.id for match in gallery.search(query, 2, exclude=skipped)] == sorted(ids[:35])[4:6]
 
 
-def test_adding_again(gallery, model, encoded, tmp_path):
+def test_add_again_updates_what_changed(gallery, model, encoded, tmp_path):
     paths = photos(tmp_path / "in", 6)
     ids = named(6)
     gallery.add(paths, ids, [{"category": "a", "price": 1}] * 6)
@@ -143,7 +143,7 @@ def test_adding_again(gallery, model, encoded, tmp_path):
     assert gallery.add(paths, ids) == AddReport(1, 0, 5)
 
 
-def test_photos_are_written_in_few_batches(local, tmp_path, monkeypatch):
+def test_add_writes_in_few_batches(local, tmp_path, monkeypatch):
     engine, lookups, sizes = local._store, [], []
     monkeypatch.setattr("fashion_retrieval.gallery.gallery.GROUP", 4)
     monkeypatch.setattr(engine, "read", lambda ids, read=engine.read: lookups.append(len(ids)) or read(ids))
@@ -158,7 +158,7 @@ def test_photos_are_written_in_few_batches(local, tmp_path, monkeypatch):
     assert sizes == [10, 9, 1, 2]
 
 
-def test_any_kind_of_photo(local, model, encoded):
+def test_add_takes_any_kind_of_image(local, model, encoded):
     image = drawn_photo((24, 32), seed=3)
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
@@ -178,7 +178,7 @@ def test_any_kind_of_photo(local, model, encoded):
     assert [match.score for match in found] == pytest.approx([1] * 5, abs=1e-6)
 
 
-def test_photos_that_cannot_be_read(local, tmp_path):
+def test_add_skips_and_lists_what_cannot_be_read(local, tmp_path):
     paths = photos(tmp_path / "in", 8)
     local.add([paths[5]], ["p5"])
     paths[2].write_bytes(b"no photo")
@@ -193,7 +193,7 @@ def test_photos_that_cannot_be_read(local, tmp_path):
     assert len(local) == 6
 
 
-def test_what_came_before_a_fault_is_kept(gallery, tmp_path):
+def test_add_keeps_what_came_before_a_fault(gallery, tmp_path):
     number = kept = 5
     paths = photos(tmp_path / "in", 8)
     paths[number].write_bytes(b"no photo")
@@ -204,7 +204,7 @@ def test_what_came_before_a_fault_is_kept(gallery, tmp_path):
     assert gallery.add(paths, named(8), batch_size=3) == AddReport(8 - kept, 0, kept)
 
 
-def test_a_source_that_breaks_off(local, tmp_path):
+def test_add_from_a_source_that_breaks_off_keeps_what_came(local, tmp_path):
     paths = photos(tmp_path / "in", 5)
 
     def source():
@@ -220,7 +220,7 @@ def test_a_source_that_breaks_off(local, tmp_path):
         local.add(iter(paths), named(8))
 
 
-def test_info_and_reopening(gallery, model, tmp_path):
+def test_gallery_opened_again_is_the_same(gallery, model, tmp_path):
     gallery.add(photos(tmp_path / "in", 2), named(2))
     info = gallery.info
     assert (info.count, info.embedding_dim, info.fingerprint) == (2, 16, model.fingerprint)
@@ -234,7 +234,7 @@ def test_info_and_reopening(gallery, model, tmp_path):
         assert len(gallery) == 1
 
 
-def test_paths_are_ids(tmp_path, model, encoded, monkeypatch):
+def test_add_without_ids_takes_the_paths(tmp_path, model, encoded, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = [str(path.relative_to(tmp_path)) for path in photos(tmp_path / "in", 3)]
     with Gallery.create(tmp_path / "g", model) as gallery:
@@ -244,14 +244,14 @@ def test_paths_are_ids(tmp_path, model, encoded, monkeypatch):
         assert bool(gallery)
 
 
-def test_a_path_that_comes_twice(local, tmp_path):
+def test_add_refuses_a_path_that_comes_twice(local, tmp_path):
     paths = photos(tmp_path / "in", 2)
     with pytest.raises(InputError, match=r"ids must be distinct, got .*000\.png' twice"):
         local.add(iter([*paths, paths[0]]))
     assert len(local) == 2
 
 
-def test_a_path_that_is_no_utf8(local, tmp_path):
+def test_add_takes_a_path_that_is_not_utf8(local, tmp_path):
     path = tmp_path / os.fsdecode(b"caf\xe9.png")
     drawn_photo((24, 32)).save(path)
     assert local.add([path], ["cafe"]) == AddReport(1, 0, 0)
@@ -260,7 +260,7 @@ def test_a_path_that_is_no_utf8(local, tmp_path):
         local.add([path])
 
 
-def test_an_address_in_place_of_a_folder(tmp_path, model):
+def test_gallery_at_a_file_uri_works(tmp_path, model):
     uri = f"file://{tmp_path}/store/gallery"
     with pytest.raises(GalleryError, match="there is no gallery at file://"):
         Gallery.open(uri, model)
@@ -272,7 +272,7 @@ def test_an_address_in_place_of_a_folder(tmp_path, model):
         Gallery.create(uri, model)
 
 
-def test_recognized_fields(tmp_path):
+def test_add_with_recognize_fills_the_fields(tmp_path):
     compact = FashionModel.from_pretrained(device="cpu")
     paths = sorted(EXAMPLES.glob("*.jpg"))
     assert len(paths) == 2
@@ -296,7 +296,7 @@ def test_recognized_fields(tmp_path):
         assert gallery.info.taxonomy == gallery._taxonomy.name
 
 
-def test_progress_is_on_stderr(tmp_path, model, capfd):
+def test_add_shows_progress_on_stderr(tmp_path, model, capfd):
     paths = photos(tmp_path / "in", 5)
     paths[1].write_bytes(b"no photo")
     with Gallery.create(tmp_path / "g", model) as gallery:

@@ -67,7 +67,7 @@ def turns():
     return Refinement(Model(), Shelf())
 
 
-def test_three_turns(turns):
+def test_ask_in_three_turns_composes_each_query(turns):
     first = turns.ask("red", top_k=3, where="price < 5")
     assert [match.id for match in first] == ["a", "b", "c"]
     second = turns.ask("long sleeves", first[1])
@@ -89,7 +89,7 @@ def test_three_turns(turns):
     assert repr(turns) == "Refinement(3 turns, wishes: red and long sleeves and a collar)"
 
 
-def test_the_history_is_frozen_turns(turns):
+def test_history_holds_frozen_turns(turns):
     first = turns.ask("red")
     turns.ask("blue", first[0], where="x = 1")
     assert turns.history == (
@@ -101,7 +101,7 @@ def test_the_history_is_frozen_turns(turns):
         turns.history[0].wishes = ()
 
 
-def test_the_reference_stays_until_another_is_picked(turns):
+def test_ask_keeps_the_reference_until_another_is_picked(turns):
     photo = drawn_photo()
     turns.ask(reference=photo)
     turns.ask("red")
@@ -116,13 +116,13 @@ def test_the_reference_stays_until_another_is_picked(turns):
     assert turns.history[0].text is None
 
 
-def test_a_photo_of_the_gallery_alone(turns):
+def test_ask_with_an_id_alone_encodes_its_photo(turns):
     found = turns.ask(reference="b")
     assert turns.model.asked == [("image", "b.png")]
     assert [match.id for match in found] == ["a", "c", "d", "e"]
 
 
-def test_a_path_is_a_photo_and_an_id_comes_first(turns, tmp_path, monkeypatch):
+def test_ask_takes_an_id_before_a_path(turns, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a", "photo.png"):
         (tmp_path / name).touch()
@@ -131,7 +131,7 @@ def test_a_path_is_a_photo_and_an_id_comes_first(turns, tmp_path, monkeypatch):
     assert turns.model.asked == [("image", "photo.png"), ("image", "a.png")]
 
 
-def test_undo(turns):
+def test_undo_removes_the_last_turn(turns):
     first = turns.ask("red")
     turns.ask("blue", first[0])
     undone = turns.undo()
@@ -144,7 +144,7 @@ def test_undo(turns):
         turns.undo()
 
 
-def test_the_first_turn_needs_something(turns):
+def test_ask_first_with_nothing_is_refused(turns):
     with pytest.raises(InputError, match="first turn needs a text or a reference photo, got neither"):
         turns.ask()
     assert turns.history == ()
@@ -163,7 +163,7 @@ def test_the_first_turn_needs_something(turns):
         ({"text": "red", "exclude": "abc"}, "exclude must be a collection of ids, got the text 'abc'"),
     ],
 )
-def test_a_turn_that_fails_leaves_no_trace(turns, arguments, message):
+def test_ask_that_fails_leaves_no_trace(turns, arguments, message):
     turns.ask("green", "e")
     before = turns.history
     with pytest.raises(InputError, match=message):
@@ -172,13 +172,13 @@ def test_a_turn_that_fails_leaves_no_trace(turns, arguments, message):
     assert (turns.wishes, turns.picked) == (("green",), ("e",))
 
 
-def test_a_reference_without_a_path(turns):
+def test_ask_with_a_reference_without_a_path_is_refused(turns):
     turns.gallery.rows["a"] = Match("a", 0.5)
     with pytest.raises(InputError, match="'a' was added without a path; give its photo"):
         turns.ask(reference="a")
 
 
-def test_without_a_composer_texts_and_photos_still_work(turns, monkeypatch):
+def test_ask_without_a_composer_works_by_text_or_image_alone(turns, monkeypatch):
     def refuse(*args, **options):
         raise UnsupportedError("no composer")
 
@@ -189,7 +189,7 @@ def test_without_a_composer_texts_and_photos_still_work(turns, monkeypatch):
     assert turns.wishes == ("red",)
 
 
-def test_the_same_wish_twice_is_one(turns):
+def test_ask_with_the_same_text_twice_keeps_it_once(turns):
     turns.ask("Red  dots")
     turns.ask("red dots")
     assert turns.wishes == ("red dots",)
@@ -230,11 +230,11 @@ REMAINING = [
 
 
 @pytest.mark.parametrize(("earlier", "newer", "kept"), REMAINING, ids=lambda value: str(value).replace(" ", "_"))
-def test_what_a_newer_wish_leaves_of_an_earlier_one(earlier, newer, kept):
+def test_vocabulary_remaining_is_what_a_newer_text_leaves(earlier, newer, kept):
     assert Vocabulary(Taxonomy.load("default")).remaining(earlier, newer) == kept
 
 
-def test_wishes_give_way_by_the_words_of_the_taxonomy():
+def test_ask_replaces_texts_by_the_words_of_the_taxonomy():
     heel = {"values": {"flat": "flat heel", "stiletto": "stiletto heel"}}
     taxonomy = {"category": {"values": ["boot", "shoe"]}, "attributes": {"heel": heel}}
     turns = Refinement(Model(), Shelf(), taxonomy=taxonomy)

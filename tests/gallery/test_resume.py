@@ -58,7 +58,7 @@ def children(folder):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_killed_and_run_again(engine, children, folder):
+def test_add_after_a_kill_resumes(engine, children, folder):
     uri, child = empty_gallery(engine, folder), children[engine]
     child.communicate(uri)
     assert child.returncode == -signal.SIGKILL

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
@@ -18,22 +19,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Scalar: TypeAlias = str | float | int | bool
 Operator: TypeAlias = Literal["=", "!=", "<", "<=", ">", ">=", "in", "not in", "like", "not like", "null", "not null"]
-Comparison: TypeAlias = tuple[str, Operator, tuple[Scalar, ...]]
-"""A field, an operator, and its values: several for "in" and "not in", none for "null" and "not null", else one."""
+Values: TypeAlias = tuple[Scalar, ...]
+"""What a field is compared with: several for "in" and "not in", none for "null" and "not null", else one."""
+Compare: TypeAlias = Callable[[str, Operator, Values], T]
+Join: TypeAlias = Callable[[Literal["and", "or"], list[T]], T]
 
 INT64 = 2**63 - 1
 _MAX_LENGTH = 10_000
 _MAX_DEPTH = 12
 _OPERATORS: dict[str, Operator] = {"eq": "=", "neq": "!=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
-_OPPOSITE: dict[Operator, Operator] = {
-    "=": "!=",
-    "<": ">=",
-    ">": "<=",
-    "in": "not in",
-    "like": "not like",
-    "null": "not null",
-}
-_OPPOSITE |= {after: before for before, after in _OPPOSITE.items()}
+_OPPOSITE: dict[Operator, Operator] = {"=": "!=", "<": ">=", ">": "<=", "in": "not in", "like": "not like"}
+_OPPOSITE |= {"null": "not null"} | {after: before for before, after in _OPPOSITE.items()} | {"not null": "null"}
 _EXPECTED = {
     str: "a text in single quotes",
     int: "a whole number of 64 bits",
@@ -51,29 +47,20 @@ class Filter:
     tree: exp.Expr
     fields: Mapping[str, type]
 
-    def render(
-        self,
-        compare: Callable[[str, Operator, tuple[Scalar, ...]], T],
-        join: Callable[[Literal["and", "or"], list[T]], T],
-    ) -> T:
+    def render(self, compare: Compare[T], join: Join[T]) -> T:
         """Translate the condition, the comparisons first.
 
         Negations are moved into the comparisons, so that null is false in each of them, as SQL wants it.
 
         Args:
-            compare: Translates a `Comparison`, which is false where the field is null, unless it asks for null. "like"
-                takes % for any text, _ for one character, and a backslash before a character meant as itself.
+            compare: Translates a field, an operator and its values to a condition that is false where the field is
+                null, unless it asks for null. "like" takes % for any text, _ for one character, and a backslash before
+                a character meant as itself.
             join: Translates "and" or "or" between translated parts.
         """
         return self._render(self.tree, False, compare, join)
 
-    def _render(
-        self,
-        node: exp.Expr,
-        negated: bool,
-        compare: Callable[[str, Operator, tuple[Scalar, ...]], T],
-        join: Callable[[Literal["and", "or"], list[T]], T],
-    ) -> T:
+    def _render(self, node: exp.Expr, negated: bool, compare: Compare[T], join: Join[T]) -> T:
         match node.key:
             case "paren" | "not":
                 return self._render(node.this, negated != (node.key == "not"), compare, join)
@@ -91,7 +78,7 @@ class Filter:
             operator = _OPPOSITE[operator]
         return compare(name, operator, values)
 
-    def _comparison(self, node: exp.Expr) -> Comparison:
+    def _comparison(self, node: exp.Expr) -> tuple[str, Operator, Values]:
         match node.key:
             case "column":
                 name = self._field(node)
@@ -112,7 +99,7 @@ class Filter:
                 return name, operator, (self._value(name, node.expression),)
         raise InputError(f"where can't use {_shortened(node.sql())}; it is made of {_GRAMMAR}")
 
-    def _like(self, name: str, node: exp.Expr) -> Comparison:
+    def _like(self, name: str, node: exp.Expr) -> tuple[str, Operator, Values]:
         if self.fields[name] is not str:
             raise InputError(f"where can't use LIKE on {name!r}, a {self.fields[name].__name__}; it is for texts")
         pattern = str(self._value(name, node))
@@ -168,11 +155,9 @@ def parse_where(where: str, fields: Mapping[str, type], renamed: Mapping[str, st
         if new and column.name not in fields:
             warn_renamed(f"the field {column.name!r}", repr(new), stacklevel=5)
             column.this.set("this", new)
-    condition = Filter(tree, fields)
-    try:
+    condition, depth = Filter(tree, fields), _MAX_DEPTH + 1
+    with suppress(RecursionError):
         depth = condition.render(lambda *_: 0, lambda _, depths: 1 + max(depths))
-    except RecursionError:
-        depth = _MAX_DEPTH + 1
     if depth > _MAX_DEPTH:
         remedy = "use IN for many values"
         raise InputError(f"where {_shortened(where)} must nest AND and OR at most {_MAX_DEPTH} deep; {remedy}")

@@ -1,4 +1,4 @@
-"""Which of the earlier wishes a new one takes back: "red" goes when "blue" comes, "long sleeves" when "sleeveless"."""
+"""Which earlier modification texts a new one contradicts: "blue" replaces "red", "sleeveless" "long sleeves"."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MORE_COLORS = {
     **{"peach": "orange", "rust": "orange", "silver": "gray", "tan": "beige", "teal": "cyan", "turquoise": "cyan"},
     **{"violet": "purple"},
 }
-"""Other words for colors, each with the name of the palette it comes nearest to."""
+"""Other color words, each with the nearest name of the palette."""
 _SHADES = {"dark": "dark", "deep": "dark", "light": "light", "pale": "light", "bright": "bright"}
 _ALONE = frozenset({"dark", "light"})
 _PARTS = frozenset(
@@ -47,13 +47,14 @@ _AN = re.compile(r"\ban(?= [^aeio])", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """What a text says of one group.
+    """What a text says about one group.
 
     Attributes:
         group: "color", "shade", a group of the taxonomy, or "color of stripe" for the color of a part.
         value: The taxonomy's name of the value, or the color with its shade ("dark blue").
         wanted: False after "not", "without", "instead of" and the like.
-        start, end: Its words, counted from 0, with the negation.
+        start: The first word, counted from 0; a negation is included.
+        end: The word after the last.
         part: The word that names the part, or None.
     """
 
@@ -66,17 +67,17 @@ class Mention:
 
     @property
     def name(self) -> str:
-        """The value as recognition would call it: "dark navy" is "blue"."""
+        """The value as recognition calls it: "dark navy" is "blue"."""
         word = self.value.split()[-1]
         return _MORE_COLORS.get(word, word) if self.group == COLOR else self.value
 
 
 class Vocabulary:
-    """The words of attributes and of colors, found in free text whatever their endings.
+    """Finds the words for attributes and colors in free text, whatever their endings.
 
     Args:
-        taxonomy: Whose attribute groups count.
-        categories: Find its categories too. A belt that is wished for does not take a scarf back.
+        taxonomy: The taxonomy of the attribute groups.
+        categories: Find its categories too. Without them, asking for a belt does not cancel a scarf.
     """
 
     def __init__(self, taxonomy: Taxonomy, *, categories: bool = False) -> None:
@@ -91,7 +92,7 @@ class Vocabulary:
         self._colors = {_stem(name): name for name in (*PALETTE, *_MORE_COLORS)}
 
     def mentions(self, text: str) -> list[Mention]:
-        """What a text says, in its order."""
+        """What a text says, in the order of its words."""
         lowered = [word.lower() for word in _WORD.findall(_EXCLAIMED.sub("oh", text))]
         words = [_SPELT.get(word, word) for word in lowered]
         stems = [_stem(word) for word in words]
@@ -101,13 +102,13 @@ class Vocabulary:
         return found
 
     def remaining(self, earlier: str, newer: str) -> str | None:
-        """What still holds of an earlier wish beside a newer one; None when nothing does."""
-        said, wished = self.mentions(earlier), self.mentions(newer)
-        lost = {item.group for item in said if _overtaken(item, wished)}
+        """What is left of an earlier text beside a newer one; None where nothing is."""
+        old, new = self.mentions(earlier), self.mentions(newer)
+        lost = {item.group for item in old if _contradicted(item, new)}
         gone = {
-            word for item in said if item.group in lost for word in range(item.start, (item.part or item.end - 1) + 1)
+            word for item in old if item.group in lost for word in range(item.start, (item.part or item.end - 1) + 1)
         }
-        gone |= {word for item in said if item.part in gone for word in range(item.start, item.end)}
+        gone |= {word for item in old if item.part in gone for word in range(item.start, item.end)}
         return _without(earlier, gone) if gone else earlier
 
     def _at(self, start: int, words: list[str], stems: list[str]) -> Iterable[Mention]:
@@ -149,14 +150,14 @@ def _negated(item: Mention, words: list[str]) -> Mention:
     return item
 
 
-def _overtaken(item: Mention, newer: Iterable[Mention]) -> bool:
-    """Whether newer mentions say what the group shall be, or take this value back."""
+def _contradicted(item: Mention, newer: Iterable[Mention]) -> bool:
+    """Whether newer mentions give the group another value, or negate this one."""
     same = [other for other in newer if other.group == item.group]
     return any(other.wanted or (item.wanted and other.value == item.value) for other in same)
 
 
 def _without(text: str, gone: set[int]) -> str | None:
-    """The text without these words, and without clauses that have nothing left to say."""
+    """The text without these words, and without clauses of which only fillers are left."""
     kept, last = "", 0
     spans = [match.span() for match in _WORD.finditer(text)]
     for place in sorted(gone):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fashion_retrieval.errors import GalleryError
 from fashion_retrieval.gallery.engines.base import Row, Settings, already_exists, batches, not_found, translate_errors
 from fashion_retrieval.gallery.engines.memory import BYTES_PER_NUMBER, Snapshot
-from fashion_retrieval.gallery.filters import Filter, Operator, Scalar, like_pieces
+from fashion_retrieval.gallery.filters import Filter, Operator, Scalar, Values, like_pieces
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -238,7 +238,7 @@ class LanceStore:
 def render(condition: Filter, columns: dict[str, str]) -> str:
     """The condition in LanceDB's SQL."""
 
-    def compare(field: str, operator: Operator, values: tuple[Scalar, ...]) -> str:
+    def compare(field: str, operator: Operator, values: Values) -> str:
         column, words = columns[field], operator.upper()
         match operator:
             case "null" | "not null":

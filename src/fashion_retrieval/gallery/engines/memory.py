@@ -5,21 +5,19 @@ A search scores int8 codes of all rows, which leaves few candidates, and decides
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fashion_retrieval.gallery.filters import Filter, Operator, Scalar
+from fashion_retrieval.gallery.filters import Filter, Operator, Values
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from lancedb.table import Table
-
-T = TypeVar("T", bound=np.generic)
 
 BYTES_PER_NUMBER = 5
 """Memory for one number of a vector: 4 bytes of float32 and an int8 code."""
@@ -123,28 +121,20 @@ def matching(condition: Filter, table: pa.Table, columns: Mapping[str, str]) -> 
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    functions: dict[Operator, Callable[..., pa.ChunkedArray]] = {
-        "=": pc.equal,
-        "!=": pc.not_equal,
-        "<": pc.less,
-        "<=": pc.less_equal,
-        ">": pc.greater,
-        ">=": pc.greater_equal,
-        "like": lambda column, pattern: pc.match_like(column, pattern.as_py()),
-        "not like": lambda column, pattern: pc.invert(pc.match_like(column, pattern.as_py())),
-        "null": pc.is_null,
-        "not null": pc.is_valid,
-    }
+    functions = {"=": pc.equal, "!=": pc.not_equal, "<": pc.less, "<=": pc.less_equal, ">": pc.greater}
+    functions |= {">=": pc.greater_equal, "null": pc.is_null, "not null": pc.is_valid}
 
-    def compare(field: str, operator: Operator, values: tuple[Scalar, ...]) -> NDArray[np.bool_]:
+    def compare(field: str, operator: Operator, values: Values) -> NDArray[np.bool_]:
         column = table[columns[field]]
         wanted = pa.array(values, column.type)
-        if operator == "in":
-            found = pc.is_in(column, wanted)
-        elif operator == "not in":
-            found = pc.and_(pc.invert(pc.is_in(column, wanted)), pc.is_valid(column))
+        if operator.endswith("in"):
+            found = pc.and_(pc.is_in(column, wanted), pc.is_valid(column))
+        elif operator.endswith("like"):
+            found = pc.match_like(column, wanted[0].as_py())
         else:
             found = functions[operator](column, *wanted)
+        if operator in ("not in", "not like"):
+            found = pc.and_(pc.invert(found), pc.is_valid(column))
         mask: NDArray[np.bool_] = pc.fill_null(found, False).to_numpy()
         return mask
 
@@ -176,11 +166,11 @@ class ExactScan:
         """Set (M, D) float32 rows from number `start` on. Searches of the rows before may go on meanwhile."""
         needed = start + len(rows)
         if needed > len(self._rows):
-            capacity = int(needed * _GROWTH)
-            self._rows = _grown(self._rows, start, capacity)
-            self._codes = _grown(self._codes, start, capacity)
-            self._scales = _grown(self._scales, start, capacity)
-            self._residuals = _grown(self._residuals, start, capacity)
+            for name in ("_rows", "_codes", "_scales", "_residuals"):
+                before = getattr(self, name)
+                grown = np.empty((int(needed * _GROWTH), *before.shape[1:]), before.dtype)
+                grown[:start] = before[:start]
+                setattr(self, name, grown)
         for first in range(0, len(rows), _BLOCK):
             block = rows[first : first + _BLOCK]
             place = slice(start + first, start + first + len(block))
@@ -251,9 +241,3 @@ def _encoded(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.fl
     codes = np.rint(rows / scales[:, np.newaxis])
     rest = rows - codes * scales[:, np.newaxis]
     return codes.astype(np.int8), scales, np.sqrt(np.einsum("nd,nd->n", rest, rest))
-
-
-def _grown(array: NDArray[T], kept: int, capacity: int) -> NDArray[T]:
-    grown = np.empty((capacity, *array.shape[1:]), array.dtype)
-    grown[:kept] = array[:kept]
-    return grown

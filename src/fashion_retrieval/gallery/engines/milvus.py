@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fashion_retrieval.errors import GalleryError, InputError, MissingExtraError, UnsupportedError
 from fashion_retrieval.gallery.engines.base import Row, Settings, already_exists, batches, not_found, translate_errors
-from fashion_retrieval.gallery.filters import Filter, Operator, Scalar, like_prefix
+from fashion_retrieval.gallery.filters import Filter, Operator, Scalar, Values, like_prefix
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -256,7 +256,7 @@ def render(condition: Filter, columns: dict[str, str]) -> str:
         UnsupportedError: LIKE with a wildcard that is not at the end.
     """
 
-    def compare(field: str, operator: Operator, values: tuple[Scalar, ...]) -> str:
+    def compare(field: str, operator: Operator, values: Values) -> str:
         column = columns[field]
         match operator:
             case "null" | "not null":
