@@ -28,8 +28,10 @@ INT64 = 2**63 - 1
 _MAX_LENGTH = 10_000
 _MAX_DEPTH = 12
 _OPERATORS: dict[str, Operator] = {"eq": "=", "neq": "!=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
-_OPPOSITE: dict[Operator, Operator] = {"=": "!=", "<": ">=", ">": "<=", "in": "not in", "like": "not like"}
-_OPPOSITE |= {"null": "not null"} | {after: before for before, after in _OPPOSITE.items()} | {"not null": "null"}
+_PAIRS: tuple[tuple[Operator, Operator], ...] = (
+    *(("=", "!="), ("<", ">="), (">", "<="), ("in", "not in"), ("like", "not like"), ("null", "not null")),
+)
+_OPPOSITE = dict(_PAIRS) | {after: before for before, after in _PAIRS}
 _EXPECTED = {
     str: "a text in single quotes",
     int: "a whole number of 64 bits",

@@ -9,6 +9,7 @@ from fashion_retrieval.errors import GalleryError
 from fashion_retrieval.gallery.engines import lancedb
 from fashion_retrieval.gallery.engines.base import Settings
 from fashion_retrieval.gallery.filters import parse_where
+from fashion_retrieval.gallery.gallery import Gallery
 from tests.support.galleries import ENGINES, FIELDS, clustered, empty_gallery, milvus_address, rows, settings
 
 NUMBER = 4_000
@@ -90,7 +91,7 @@ def test_settings_with_a_fault_are_refused():
             Settings.from_json(altered, "here")
 
 
-def test_milvus_collection_that_is_no_gallery_is_refused():
+def test_milvus_collection_that_is_no_gallery_is_refused(monkeypatch):
     address = milvus_address()
     from pymilvus import CollectionSchema, DataType, FieldSchema, MilvusClient
 
@@ -98,11 +99,34 @@ def test_milvus_collection_that_is_no_gallery_is_refused():
         FieldSchema("id", DataType.INT64, is_primary=True),
         FieldSchema("vector", DataType.FLOAT_VECTOR, dim=4),
     ]
-    client = MilvusClient(uri=address)
-    client.create_collection("strange", schema=CollectionSchema(fields))
-    client.close()
+    with closing(MilvusClient(uri=address)) as client:
+        client.create_collection("strange", schema=CollectionSchema(fields))
+    closed, close = [], MilvusClient.close
+    monkeypatch.setattr(MilvusClient, "close", lambda self: closed.append(self) or close(self))
     with pytest.raises(GalleryError, match="/strange holds data that is no gallery; choose another"):
         ENGINES["milvus"].open(f"{address}/strange")
+    with pytest.raises(GalleryError, match=r"there is no gallery at .+/nothing"):
+        ENGINES["milvus"].open(f"{address}/nothing")
+    with pytest.raises(GalleryError, match=r"there is already a gallery at .+/strange"):
+        ENGINES["milvus"].create(f"{address}/strange", settings())
+    assert len(set(closed)) == 3
+
+
+def test_peek_at_a_milvus_gallery_neither_builds_an_index_nor_loads_it(tmp_path):
+    uri = empty_gallery("milvus", tmp_path)
+    from pymilvus import MilvusClient
+    from pymilvus.client.types import LoadState
+
+    with closing(MilvusClient(uri=milvus_address())) as client:
+        client.release_collection("gallery")
+        client.drop_index("gallery", "vector")
+        info = Gallery.peek(uri)
+        assert (info.embedding_dim, info.indexed, info.count >= 0) == (16, False, True)
+        assert client.list_indexes("gallery") == []
+        assert client.get_load_state("gallery")["state"] == LoadState.NotLoad
+        with closing(ENGINES["milvus"].open(uri)) as store:
+            assert store.count() == 0
+        assert client.list_indexes("gallery") == ["vector"]
 
 
 def test_lance_store_compacts_after_many_writes(tmp_path, monkeypatch):

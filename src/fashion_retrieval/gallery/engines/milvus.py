@@ -53,6 +53,7 @@ class MilvusStore:
         self._client = client
         self._collection = collection
         self._written = 0
+        self._loaded = False
         with _closed_on_error(client):
             with translate_errors(uri, "opened"):
                 described = client.describe_collection(collection)["description"]
@@ -198,13 +199,14 @@ class MilvusStore:
                 index.add_index("vector", index_type="IVF_FLAT", metric_type="COSINE", params=sizes)
                 self._client.create_index(self._collection, index)
             self._client.load_collection(self._collection)
+        self._loaded = True
         self.count()
 
     def _is_loaded(self) -> bool:
         from pymilvus.client.types import LoadState
 
         with translate_errors(self.uri, "read"):
-            return bool(self._client.get_load_state(self._collection)["state"] == LoadState.Loaded)
+            return self._loaded or self._client.get_load_state(self._collection)["state"] == LoadState.Loaded
 
     def _segments(self, which: Literal["loaded", "persistent"]) -> list[Any]:
         listed = getattr(self._client, f"list_{which}_segments")(self._collection)
