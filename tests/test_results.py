@@ -94,7 +94,7 @@ def decode(mask):
 
 
 @pytest.mark.parametrize("corner", [False, True])
-def test_masks_become_coco_run_lengths(corner):
+def test_garment_to_dict_has_masks_as_coco_run_lengths(corner):
     mask = disc()
     mask[0, 0] = corner
     data = garment(mask=mask).to_dict(masks=True)["mask"]
@@ -118,7 +118,7 @@ def test_numpy_numbers_become_plain_numbers():
     assert region.score == 1.0
 
 
-def test_equality_is_by_value_masks_included():
+def test_results_are_equal_by_value_masks_included():
     assert recognition() == recognition()
     assert recognition(image=Image.new("RGB", (4, 6))) == recognition()
     assert garment() != garment(mask=~disc())
@@ -190,7 +190,7 @@ def test_invalid_results_are_refused(make, words):
     assert words in str(caught.value)
 
 
-def test_failure():
+def test_failure_to_dict_has_the_message():
     failure = Failure(3, "b.jpg", ImageError("photo 'b.jpg' is empty"))
     assert isinstance(failure.error, FashionRetrievalError)
     assert json.loads(json.dumps(failure.to_dict())) == {

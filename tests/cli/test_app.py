@@ -112,7 +112,7 @@ def photos(tmp_path):
     return photo_folder(tmp_path / "photos")
 
 
-def test_table(cli, photos):
+def test_recognize_shows_a_table(cli, photos):
     done = cli("recognize", photos / "a.png", photos / "nothing.png")
     assert done.exit_code == 0
     assert done.stderr == ""
@@ -125,13 +125,13 @@ def test_table(cli, photos):
     assert "attributes" in done.stdout
 
 
-def test_names_are_not_markup(cli, photos):
+def test_recognize_shows_names_as_they_are(cli, photos):
     odd = photos / "[red]x.png"
     drawn_photo().save(odd)
     assert "[red]x.png" in cli("recognize", odd).stdout
 
 
-def test_json_lines(cli, photos):
+def test_recognize_json_is_a_line_per_photo(cli, photos):
     done = cli("recognize", photos, "--json")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["source"] for line in lines] == [str(photo) for photo in find_photos([str(photos)])[0]]
@@ -140,7 +140,7 @@ def test_json_lines(cli, photos):
     assert "mask" not in lines[0]["garments"][0]
 
 
-def test_json_with_masks(cli, photos):
+def test_recognize_masks_are_run_lengths(cli, photos):
     done = cli("recognize", photos / "a.png", "--json", "--masks")
     mask = json.loads(done.stdout)["garments"][0]["mask"]
     assert mask["size"] == [64, 48]
@@ -148,7 +148,7 @@ def test_json_with_masks(cli, photos):
     assert sum(mask["counts"]) == 48 * 64
 
 
-def test_csv(cli, photos):
+def test_recognize_csv_is_a_row_per_garment(cli, photos):
     rows = list(csv.DictReader(io.StringIO(cli("recognize", photos, "--csv").stdout)))
     assert len(rows) == 3
     assert rows[0] == {
@@ -167,13 +167,13 @@ def test_csv(cli, photos):
     assert cli("recognize", photos / "nothing.png", "--csv").stdout.startswith("photo,garment,category,score")
 
 
-def test_save_is_passed_on(cli, photos, tmp_path, monkeypatch):
+def test_recognize_save_writes_a_card_per_photo(cli, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(Recognition, "draw", lambda self: drawn_photo((30, 10)))
     assert cli("recognize", photos, "--save", tmp_path / "cards").exit_code == 0
     assert sorted(p.name for p in (tmp_path / "cards").iterdir()) == ["a-2.png", "a.png", "b.png", "nothing.png"]
 
 
-def test_options_reach_the_model(cli, photos):
+def test_recognize_options_reach_the_model(cli, photos):
     options = ("--taxonomy", "deepfashion", "--top-k", 5, "--batch-size", 2, "--max-pixels", 9000)
     done = cli("recognize", photos, *options, "--device", "cpu", "--dtype", "float32", "--no-segmenter")
     assert done.exit_code == 0
@@ -182,7 +182,7 @@ def test_options_reach_the_model(cli, photos):
     assert DrawnModel.calls[1] == expected
 
 
-def test_boxes_reach_the_model(cli, photos):
+def test_recognize_boxes_reach_the_model(cli, photos):
     assert cli("recognize", photos / "a.png", "--box", "1,2,3,4", "--box", "-5,0,10.5,9").exit_code == 0
     assert DrawnModel.calls[1]["boxes"] == [(1.0, 2.0, 3.0, 4.0), (-5.0, 0.0, 10.5, 9.0)]
     assert DrawnModel.calls[1]["segmenter"] == "auto"
@@ -201,14 +201,14 @@ def test_boxes_reach_the_model(cli, photos):
         (["--nonsense"], "nonsense"),
     ],
 )
-def test_wrong_usage(cli, photos, options, message):
+def test_recognize_wrong_usage_exits_with_2(cli, photos, options, message):
     done = cli("recognize", photos, *options)
     assert done.exit_code == 2
     assert done.stdout == ""
     assert message in done.stderr
 
 
-def test_bad_photo_stops(cli, photos):
+def test_recognize_stops_at_a_bad_photo(cli, photos):
     (photos / "b.JPG").write_text("not a photo")
     done = cli("recognize", photos, "--json")
     assert done.exit_code == 1
@@ -216,7 +216,7 @@ def test_bad_photo_stops(cli, photos):
     assert done.stderr == f"error: photo {photos / 'b.JPG'} can't be read; send another\n"
 
 
-def test_bad_photo_is_skipped(cli, photos):
+def test_recognize_skips_a_bad_photo_and_lists_it(cli, photos):
     (photos / "b.JPG").write_text("not a photo")
     done = cli("recognize", photos, photos / "*.bmp", "--json", "--on-error", "skip")
     assert done.exit_code == 1
@@ -235,7 +235,7 @@ def test_bad_photo_is_skipped(cli, photos):
         (KeyboardInterrupt(), 130, ""),
     ],
 )
-def test_errors_are_one_line(cli, photos, monkeypatch, error, status, stderr):
+def test_recognize_errors_are_one_line(cli, photos, monkeypatch, error, status, stderr):
     def fail(self, images, **options):
         raise error
 
@@ -244,12 +244,12 @@ def test_errors_are_one_line(cli, photos, monkeypatch, error, status, stderr):
     assert (done.exit_code, done.stderr) == (status, stderr)
 
 
-def test_unknown_model(cli, photos):
+def test_recognize_with_an_unknown_model_exits_with_1(cli, photos):
     done = cli("recognize", photos, "--model", "nope")
     assert (done.exit_code, done.stderr) == (1, "error: no model 'nope'; expected 'compact'\n")
 
 
-def test_encode_npy(cli, photos, tmp_path):
+def test_encode_npy_writes_ids_beside_embeddings(cli, photos, tmp_path):
     done = cli("encode", photos, "--out", tmp_path / "x.npy", "--batch-size", 3)
     assert done.exit_code == 0
     assert done.stderr == f"4 embeddings of 4 numbers in {tmp_path / 'x.npy'}\n"
@@ -261,7 +261,7 @@ def test_encode_npy(cli, photos, tmp_path):
     assert DrawnModel.calls[1:] == [{"batch_size": 3}]
 
 
-def test_encode_skips(cli, photos, tmp_path):
+def test_encode_skips_a_bad_photo_and_lists_it(cli, photos, tmp_path):
     (photos / "b.JPG").write_text("not a photo")
     assert cli("encode", photos, "--out", tmp_path / "x.npy").exit_code == 1
     assert not (tmp_path / "x.npy").exists()
@@ -272,14 +272,14 @@ def test_encode_skips(cli, photos, tmp_path):
     assert str(photos / "b.JPG") not in (tmp_path / "x.ids.txt").read_text(encoding="utf-8")
 
 
-def test_encode_texts(cli, tmp_path):
+def test_encode_texts_takes_lines(cli, tmp_path):
     (tmp_path / "t.txt").write_text("red\n\nlong dress\n", encoding="utf-8")
     assert cli("encode", "--texts", tmp_path / "t.txt", "--out", tmp_path / "t.npy").exit_code == 0
     assert np.load(tmp_path / "t.npy")[:, 0].tolist() == [3.0, 10.0]
     assert (tmp_path / "t.ids.txt").read_text(encoding="utf-8") == "red\nlong dress\n"
 
 
-def test_encode_parquet(cli, photos, tmp_path):
+def test_encode_parquet_has_ids_and_embeddings(cli, photos, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     assert cli("encode", photos, "--out", tmp_path / "x.parquet").exit_code == 0
     table = parquet.read_table(tmp_path / "x.parquet")
@@ -288,14 +288,14 @@ def test_encode_parquet(cli, photos, tmp_path):
     assert table["embedding"].to_pylist() == [[48.0] * 4] * 4
 
 
-def test_encode_without_pyarrow(cli, photos, tmp_path, monkeypatch):
+def test_encode_without_pyarrow_names_the_extra(cli, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(encode, "find_spec", lambda name: None)
     done = cli("encode", photos, "--out", tmp_path / "x.parquet")
     assert done.exit_code == 1
     assert done.stderr == "error: a .parquet file needs pyarrow; pip install 'fashion-retrieval[parquet]'\n"
 
 
-def test_encode_wrong_usage(cli, photos, tmp_path):
+def test_encode_wrong_usage_exits_with_2_and_missing_files_with_1(cli, photos, tmp_path):
     assert cli("encode", "--out", tmp_path / "x.npy").exit_code == 2
     assert cli("encode", photos, "--texts", "t.txt", "--out", tmp_path / "x.npy").exit_code == 2
     assert cli("encode", photos, "--out", tmp_path / "x.csv").exit_code == 2
@@ -305,13 +305,13 @@ def test_encode_wrong_usage(cli, photos, tmp_path):
     assert (done.exit_code, done.stderr) == (1, f"error: {tmp_path / 'no.txt'}: No such file or directory\n")
 
 
-def test_models_list(cli):
+def test_models_list_has_the_embedded_model(cli):
     assert "compact" in cli("models", "list").stdout
     known = json.loads(cli("models", "list", "--json").stdout)
     assert [model["id"] for model in known if model["embedded"]] == ["compact"]
 
 
-def test_models_download(cli, tmp_path):
+def test_models_download_prints_the_folder(cli, tmp_path):
     assert cli("models", "download", tmp_path).stdout == f"{tmp_path}\n"
     done = cli("models", "download", "no such model")
     assert done.exit_code == 1
@@ -320,7 +320,7 @@ def test_models_download(cli, tmp_path):
 
 
 @pytest.mark.parametrize(("problems", "status"), [([], 0), (["WeightsError: altered"], 1)])
-def test_doctor_status(cli, monkeypatch, problems, status):
+def test_doctor_exits_with_1_if_there_are_problems(cli, monkeypatch, problems, status):
     findings = {"version": "1", "packages": {"torch": None}, "problems": problems}
     monkeypatch.setitem(vars(fashion_retrieval), "doctor", lambda device, dtype: findings)
     done = cli("doctor", "--json")

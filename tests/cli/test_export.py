@@ -42,7 +42,7 @@ def export(model, monkeypatch):
     return run
 
 
-def test_float32_with_labeled_photos(export, model, photos, tmp_path):
+def test_export_float32_with_labeled_photos_is_the_default(export, model, photos, tmp_path):
     done = export("--to", "openvino", "--labeled", photos, "--out", tmp_path / "out")
     assert (done.exit_code, done.stderr) == (0, f"openvino fp32 in {tmp_path / 'out'}\n")
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.splitlines() if "│" in line]
@@ -63,7 +63,7 @@ def test_float32_with_labeled_photos(export, model, photos, tmp_path):
     assert isinstance(FashionModel.from_pretrained(tmp_path / "out", device="cpu").encoder, CompiledEncoder)
 
 
-def test_int8_is_offered_only_with_labeled_photos(export, photos, tmp_path):
+def test_export_int8_without_labeled_photos_is_not_the_default(export, photos, tmp_path):
     out = tmp_path / "out"
     done = export("--to", "onnx", "--precision", "int8", "--calibrate", photos, "--out", out, "--json")
     figures = json.loads(done.stdout)
@@ -100,13 +100,13 @@ def test_a_second_export_joins_the_first(export, tmp_path):
          "int8 takes its ranges from photos, got none; give some like those to be encoded"),
     ],
 )  # fmt: skip
-def test_requests_that_are_refused(export, tmp_path, arguments, message):
+def test_export_refuses_what_a_runtime_lacks(export, tmp_path, arguments, message):
     done = export(*arguments, "--out", tmp_path / "out")
     assert (done.exit_code, done.stdout, done.stderr) == (1, "", f"error: {message}\n")
     assert not list(tmp_path.iterdir())
 
 
-def test_folders_that_are_refused(export, photos, tmp_path):
+def test_export_refuses_unfit_folders(export, photos, tmp_path):
     other = tiny_folder(tmp_path / "other", seed=1)
     before = contents(other)
     done = export("--to", "onnx", "--out", other)
@@ -147,7 +147,7 @@ def test_nothing_is_left_of_an_export_that_fails(export, model, photos, tmp_path
         ("onnx", "fp32", "onnxscript", "onnx"),
     ],
 )
-def test_missing_extras(export, photos, tmp_path, monkeypatch, to, precision, package, extra):
+def test_export_without_its_extra_names_it(export, photos, tmp_path, monkeypatch, to, precision, package, extra):
     found = optional.find_spec
     monkeypatch.setattr(optional, "find_spec", lambda name: None if name == package else found(name))
     done = export("--to", to, "--precision", precision, "--calibrate", photos, "--out", tmp_path / "out")

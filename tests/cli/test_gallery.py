@@ -101,7 +101,7 @@ def test_index_recognizes_unless_told_otherwise(shelf, tmp_path):
     assert "price" in done.stderr
 
 
-def test_ids(tmp_path, monkeypatch):
+def test_name_photos_gives_paths_below_the_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("x/inner").mkdir(parents=True)
     for name in ("x/a.png", "x/inner/b.png", "y.png"):
@@ -122,7 +122,7 @@ def test_ids(tmp_path, monkeypatch):
         name_photos(["x", "z"])
 
 
-def test_search_by_text(gallery):
+def test_search_by_text_ranks_by_score(gallery):
     rows = found(command("search", gallery, "--text", "a red dress", "--json"))
     assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5]
     assert sorted(row["id"] for row in rows) == IDS
@@ -133,7 +133,7 @@ def test_search_by_text(gallery):
     assert excluded[0]["id"] == rows[1]["id"]
 
 
-def test_search_by_photo(shelf, gallery):
+def test_search_by_photo_finds_it_first(shelf, gallery):
     rows = found(command("search", gallery, "--image", shelf / "photos" / "c.png", "--json", "--top-k", 2))
     assert (rows[0]["id"], rows[0]["score"]) == ("c.png", pytest.approx(1, abs=1e-5))
     assert len(rows) == 2
@@ -141,7 +141,7 @@ def test_search_by_photo(shelf, gallery):
     assert like == [rows[1] | {"rank": 1}]
 
 
-def test_search_by_photo_and_text(shelf, gallery, composer):
+def test_search_by_photo_and_text_composes(shelf, gallery, composer):
     photo = shelf / "photos" / "b.png"
     by_file = found(command("search", gallery, "--image", photo, "--text", "but red", "--json", "--text-weight", 0.3))
     by_id = found(command("search", gallery, "--id", "b.png", "--text", "but red", "--json"))
@@ -168,7 +168,7 @@ def test_search_saves_the_board(gallery, tmp_path, name, kind):
         assert (board.format, board.width) == (kind, 1596)
 
 
-def test_the_gallery_brings_its_model(shelf, gallery, tmp_path, tiny, monkeypatch):
+def test_search_takes_the_model_of_the_gallery(shelf, gallery, tmp_path, tiny, monkeypatch):
     monkeypatch.chdir(tiny.parent)
     assert (
         command("index", shelf / "photos" / "a.png", tmp_path / "g", "--no-recognize", "--model", "tiny").exit_code == 0
@@ -193,7 +193,7 @@ def test_the_gallery_brings_its_model(shelf, gallery, tmp_path, tiny, monkeypatc
         (["--text", "red", "--top-k", "0"], "top-k"),
     ],
 )
-def test_wrong_usage(gallery, options, message):
+def test_search_wrong_usage_exits_with_2(gallery, options, message):
     done = command("search", gallery, *options)
     assert (done.exit_code, done.stdout) == (2, "")
     assert message in " ".join(done.stderr.replace("│", " ").split())
@@ -210,14 +210,14 @@ def test_wrong_usage(gallery, options, message):
         (["--text", "red", "--model", "nope"], "no model 'nope'"),
     ],
 )
-def test_errors_are_one_line(gallery, options, message):
+def test_search_errors_are_one_line(gallery, options, message):
     done = command("search", gallery, *options)
     assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith("error: ")
     assert message in done.stderr
 
 
-def test_no_gallery(tmp_path):
+def test_search_and_refine_without_a_gallery_exit_with_1(tmp_path):
     for name in ("search", "refine"):
         done = command(name, tmp_path / "none", *(["--text", "red"] if name == "search" else []))
         assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
@@ -252,7 +252,7 @@ def test_refine_in_three_turns(gallery, composer, tmp_path):
         assert picture.format == "PNG"
 
 
-def test_refine_takes_back(gallery, composer):
+def test_refine_undo_takes_back(gallery, composer):
     done = command("refine", gallery, "--top-k", 2, typed="red\n1\nundo\nlong\nundo\nundo\n\nhelp\nblue\n")
     assert done.exit_code == 0
     said = [line for line in done.stdout.splitlines() if not set(line) & set("│┃━─")]

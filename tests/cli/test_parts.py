@@ -16,7 +16,7 @@ def photos(tmp_path):
     return photo_folder(tmp_path / "photos")
 
 
-def test_find_photos(photos):
+def test_find_photos_of_folders_and_files_names_each_once(photos):
     found, failures = find_photos([str(photos), str(photos / "a.png"), "missing.jpg"])
     assert [str(p) for p in found] == [
         *(str(photos / name) for name in ("a.png", "b.JPG", "inner/a.webp", "nothing.png")),
@@ -25,7 +25,7 @@ def test_find_photos(photos):
     assert failures == []
 
 
-def test_find_photos_of_a_pattern(photos):
+def test_find_photos_of_a_pattern_is_sorted(photos):
     assert find_photos([str(photos / "**" / "a.*")])[0] == [photos / "a.png", photos / "inner" / "a.webp"]
     odd = photos / "[1].png"
     drawn_photo().save(odd)
@@ -44,7 +44,7 @@ def test_find_photos_tells_what_holds_none(photos):
     assert "File name too long" in messages[2]
 
 
-def test_cards(photos, tmp_path):
+def test_card_folder_names_never_collide(photos, tmp_path):
     card = drawn_photo((20, 10))
 
     class Drawn:

@@ -22,11 +22,11 @@ def command(*arguments, **options):
     return subprocess.run(call, capture_output=True, text=True, check=False, env=environment, **options)
 
 
-def test_version():
+def test_command_version():
     assert command("--version").stdout == f"{fashion_retrieval.__version__}\n"
 
 
-def test_closed_pipe():
+def test_command_with_a_closed_pipe_exits_silently():
     read, write = os.pipe()
     os.close(read)
     call = [sys.executable, "-m", "fashion_retrieval.cli", "--help"]
@@ -47,7 +47,7 @@ def test_embedded_model_recognizes_the_example(tmp_path):
         assert card.width > 512
 
 
-def test_embedded_model_and_bad_photos(tmp_path):
+def test_embedded_model_skips_bad_photos(tmp_path):
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.jpg").write_text("not a photo")
     (tmp_path / "half.jpg").write_bytes(PHOTO.read_bytes()[:30_000])
@@ -68,7 +68,7 @@ def test_embedded_model_and_bad_photos(tmp_path):
     ]
 
 
-def test_embedded_model_box_and_pixel_limit():
+def test_embedded_model_keeps_to_box_and_pixel_limit():
     done = command("recognize", PHOTO, "--json", "--no-segmenter", "--box", "40,320,500,600")
     assert json.loads(done.stdout)["garments"][0]["box"] == [40.0, 320.0, 500.0, 600.0]
     done = command("recognize", PHOTO, "--max-pixels", "1000")

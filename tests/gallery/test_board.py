@@ -80,13 +80,13 @@ def test_what_was_asked_is_named_even_where_it_did_not_change():
     )
 
 
-def test_a_category_is_asked_for_too():
+def test_comparison_knows_a_category_asked_for():
     comparison = Comparison(DEFAULT, Match("a", 1.0, None, BLUE), "a turtleneck sweater")
     changes = comparison.changes(Match("b", 0.5, None, BLUE | {"category": "turtleneck", "neckline": "turtleneck"}))
     assert changes == (Change("turtleneck sweater", "dress", True),)
 
 
-def test_other_words_for_a_color_count():
+def test_comparison_knows_other_words_for_a_color():
     comparison = Comparison(DEFAULT, Match("a", 1.0, None, RED), "a dark navy one")
     assert comparison.changes(Match("b", 0.5, None, RED | {"color": "blue"})) == (Change("blue", "red", True),)
 
@@ -225,7 +225,7 @@ def test_any_photo_may_be_the_reference(painted, photo):
     assert {"photo.png", "street.png", "blue t-shirt"} <= set(words_of(painted))
 
 
-def test_other_scripts_do_not_crash(painted, photo, tmp_path):
+def test_a_board_in_other_scripts_has_question_marks_or_its_font(painted, photo, tmp_path):
     found = [Match("クール.png", 0.5, photo(), {"category": "服", "color": "赤"})]
     draw_board(found, text="it\u2019s \u201c赤い\u201d \u2013 a long, Größe\u2026")
     assert '"??" - a long, Grosse...' in " ".join(words_of(painted))

@@ -6,9 +6,9 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -28,24 +28,22 @@ PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _LONGEST_STEM = 200
 
 
-class Report(Protocol):
+class Report:
     """Takes one recognition after the other; `close` is called once, also after an error."""
 
     def add(self, photo: Path, recognition: Recognition) -> None:
         """Take the recognition of one photo."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Write what is left."""
 
 
-class TableReport:
+class TableReport(Report):
     """One table for the whole run, at its end."""
 
     def __init__(self) -> None:
-        self.table = Table(highlight=False)
-        for heading in ("photo", "#", "garment", "score", "color", "attributes"):
-            numeric = heading in {"#", "score"}
-            self.table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+        self.table = _table("photo", "#", "garment", "score", "color", "attributes")
 
     def add(self, photo: Path, recognition: Recognition) -> None:
         """One row per garment; the photo is named in the first."""
@@ -61,21 +59,18 @@ class TableReport:
             Console().print(self.table)
 
 
-class JsonReport:
-    """JSON Lines: one object per photo, as soon as it is known."""
+class JsonReport(Report):
+    """JSON Lines: one object per photo, as soon as it is known; `source` is the path as it was found."""
 
     def __init__(self, *, masks: bool) -> None:
         self.masks = masks
 
     def add(self, photo: Path, recognition: Recognition) -> None:
-        """One line; `source` is the path as it was found."""
+        """One line."""
         print(json.dumps(recognition.to_dict(masks=self.masks) | {"source": str(photo)}), flush=True)
 
-    def close(self) -> None:
-        """Nothing is left."""
 
-
-class CsvReport:
+class CsvReport(Report):
     """One row per garment, with a column and a probability per attribute group."""
 
     fixed = ("photo", "garment", "category", "score", "kind", "x1", "y1", "x2", "y2", "area", "color", "hex")
@@ -86,17 +81,15 @@ class CsvReport:
     def add(self, photo: Path, recognition: Recognition) -> None:
         """No row for a photo with nothing in it."""
         for number, garment in enumerate(recognition.garments, start=1):
-            self._row({"photo": str(photo), "garment": number} | _fields(garment), tuple(garment.attributes))
+            writer = self.writer or self._start(garment.attributes)
+            writer.writerow({"photo": str(photo), "garment": number} | _fields(garment))
 
     def close(self) -> None:
-        """The header alone, where no garment came."""
+        """Write the header alone, where no garment came."""
         if self.writer is None:
             self._start(())
 
-    def _row(self, row: dict[str, Any], groups: Sequence[str]) -> None:
-        (self.writer or self._start(groups)).writerow(row)
-
-    def _start(self, groups: Sequence[str]) -> csv.DictWriter[str]:
+    def _start(self, groups: Iterable[str]) -> csv.DictWriter[str]:
         names = [name for group in groups for name in (group, f"{group}_score")]
         self.writer = csv.DictWriter(sys.stdout, [*self.fixed, *names], lineterminator="\n")
         self.writer.writeheader()
@@ -129,13 +122,10 @@ class CardFolder:
 
 def match_table(matches: Sequence[Match]) -> Table:
     """Rank, id and score; category, color and attributes where any match has them."""
-    rows = [(str(rank), match.id, f"{match.score:.3f}", *_told(match)) for rank, match in enumerate(matches, start=1)]
+    rows = [(str(rank), match.id, f"{match.score:.3f}", *_known(match)) for rank, match in enumerate(matches, start=1)]
     headings = ("#", "id", "score", "category", "color", "attributes")
-    table = Table(highlight=False)
     shown = [place for place in range(len(headings)) if place < 3 or any(row[place] for row in rows)]
-    for place in shown:
-        numeric = headings[place] in {"#", "score"}
-        table.add_column(headings[place], justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+    table = _table(*(headings[place] for place in shown))
     for row in rows:
         table.add_row(*(Text(row[place]) for place in shown))
     return table
@@ -169,13 +159,21 @@ def write_embeddings(target: Path, ids: Sequence[str], rows: Sequence[NDArray[np
         parquet.write_table(pyarrow.table({"id": pyarrow.array(ids, pyarrow.string()), "embedding": column}), part)
 
 
+def _table(*headings: str) -> Table:
+    table = Table(highlight=False)
+    for heading in headings:
+        numeric = heading in {"#", "score"}
+        table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+    return table
+
+
 def _cells(garment: Garment) -> tuple[Text, ...]:
     words = [f"{a.label} {a.probability:.2f}" for a in garment.attributes.values() if a.status == "visible"]
     texts = (garment.category.name, f"{garment.category.probability:.2f}", garment.color or "", ", ".join(words))
     return tuple(map(Text, texts))
 
 
-def _told(match: Match) -> tuple[str, str, str]:
+def _known(match: Match) -> tuple[str, str, str]:
     """Category, color, and all other fields in words."""
     category, color = (str(match.fields.get(name) or "") for name in ("category", "color"))
     return category.replace("_", " "), color, ", ".join(match.words)
