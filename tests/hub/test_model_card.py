@@ -97,7 +97,7 @@ def test_the_examples_load_the_model_by_its_id():
     text = render_card(CONFIG)
     assert 'FashionModel.from_pretrained("compact")' in text
     assert 'open_clip.get_tokenizer("local-dir:FOLDER")' in text
-    assert '`download_model("compact")` tells its place' in text
+    assert '`download_model("compact")` gives its path' in text
     text = render_card(CONFIG, model_id="house/model")
     assert 'FashionModel.from_pretrained("house/model")' in text
     assert 'open_clip.get_tokenizer("hf-hub:house/model")' in text

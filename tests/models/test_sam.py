@@ -1,4 +1,4 @@
-"""Regions by Segment Anything, from the user's boxes or a proposer's: equal to those of segment_anything itself."""
+"""Regions by Segment Anything, from the user's boxes or a detector's: equal to those of segment_anything itself."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def reference(sam, photo, box):
     return masks[0], float(quality[0])
 
 
-class Proposer:
+class Detector:
     """A segmenter that always finds the same regions."""
 
     def __init__(self, boxes=BOXES, kind="dress", score=0.7):
@@ -172,35 +172,44 @@ def test_boxes_that_cannot_be(segmenter, photo, boxes, message):
         segmenter.segment(photo, np.array(boxes, dtype=np.float32))
 
 
-def test_a_proposers_boxes_kinds_and_scores_are_kept(sam, photo):
-    proposer = Proposer()
-    regions = SegmentAnythingSegmenter(sam, proposer=proposer, device="cpu").segment(photo)
-    assert proposer.calls == [("RGB", None)]
+def test_a_detectors_boxes_kinds_and_scores_are_kept(sam, photo):
+    detector = Detector()
+    regions = SegmentAnythingSegmenter(sam, detector=detector, device="cpu").segment(photo)
+    assert detector.calls == [("RGB", None)]
     assert [(region.kind, region.score) for region in regions] == [("dress", 0.7)] * 3
     for region, box in zip(regions, BOXES, strict=True):
         assert np.array_equal(region.mask, reference(sam, photo, box)[0])
 
 
-def test_the_users_boxes_go_before_the_proposer(sam, photo):
-    proposer = Proposer()
-    regions = SegmentAnythingSegmenter(sam, proposer=proposer, device="cpu").segment(photo, BOXES[:1])
-    assert proposer.calls == []
+def test_the_users_boxes_go_before_the_detector(sam, photo):
+    detector = Detector()
+    regions = SegmentAnythingSegmenter(sam, detector=detector, device="cpu").segment(photo, BOXES[:1])
+    assert detector.calls == []
     assert [region.kind for region in regions] == [None]
 
 
-def test_where_sam_finds_nothing_the_proposers_region_stands(sam, photo, monkeypatch):
+def test_where_sam_finds_nothing_the_detectors_region_stands(sam, photo, monkeypatch):
     monkeypatch.setattr(sam, "mask_threshold", float("inf"))
-    proposer = Proposer()
-    assert SegmentAnythingSegmenter(sam, proposer=proposer, device="cpu").segment(photo) == proposer.regions
+    detector = Detector()
+    assert SegmentAnythingSegmenter(sam, detector=detector, device="cpu").segment(photo) == detector.regions
 
 
-def test_a_proposer_that_finds_nothing(sam, photo):
-    assert SegmentAnythingSegmenter(sam, proposer=Proposer(boxes=[]), device="cpu").segment(photo) == []
+def test_a_detector_that_finds_nothing(sam, photo):
+    assert SegmentAnythingSegmenter(sam, detector=Detector(boxes=[]), device="cpu").segment(photo) == []
 
 
-def test_neither_boxes_nor_proposer(segmenter, photo):
-    with pytest.raises(InputError, match=r"needs boxes, got none; pass boxes=..., or build it with proposer=..."):
+def test_neither_boxes_nor_detector(segmenter, photo):
+    with pytest.raises(InputError, match=r"needs boxes, got none; pass boxes=..., or build it with detector=..."):
         segmenter.segment(photo)
+
+
+def test_the_old_name_of_the_detector_works_with_a_warning(sam):
+    detector = Detector()
+    with pytest.warns(DeprecationWarning, match="detector="):
+        segmenter = SegmentAnythingSegmenter(sam, proposer=detector, device="cpu")
+    assert segmenter.detector is detector
+    with pytest.warns(DeprecationWarning, match="is now detector"):
+        assert segmenter.proposer is detector
 
 
 def test_the_device_is_resolved(segmenter, sam):

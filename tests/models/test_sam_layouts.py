@@ -117,7 +117,7 @@ def test_the_real_sizes_are_told_apart(monkeypatch, build, parameters):
     """Names and shapes only, without memory behind them: a photo through the real ViT-B takes too long for a test."""
     with torch.device("meta"):
         weights = build().state_dict()
-    monkeypatch.setattr(sam_module, "load_file", lambda path: weights)
+    monkeypatch.setattr(sam_module, "read_weights", lambda path: weights)
     sam = load_sam(Path("sam.safetensors"))
     assert sum(parameter.numel() for parameter in sam.parameters()) == parameters
     assert sam.image_encoder.img_size == 1024

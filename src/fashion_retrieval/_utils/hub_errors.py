@@ -1,14 +1,19 @@
-"""What comes out of huggingface_hub, as this package's errors: one line each, with a remedy.
+"""Errors of huggingface_hub become this package's: one line each, with a remedy.
 
 Its HTTP client, and with it the client's exceptions, differ between releases, so none of them is named.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 from huggingface_hub import constants
 from huggingface_hub.errors import (
+    EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
@@ -25,8 +30,28 @@ _READ_REMEDIES = {
 }
 
 
-def explain_download(error: BaseException, repo_id: str, revision: str | None) -> FashionRetrievalError:
-    """The error to raise for one that came up while downloading."""
+@contextmanager
+def translate_errors(explain: Callable[[BaseException], FashionRetrievalError]) -> Iterator[None]:
+    """Raise what `explain` makes of an error that is not this package's own."""
+    try:
+        yield
+    except FashionRetrievalError:
+        raise
+    except Exception as error:  # transport errors (httpx, requests, OSError by release) share no public base
+        raise explain(error) from error
+
+
+def explain_download(
+    error: BaseException, repo_id: str, revision: str | None, *, examples: str = "list_models() names some"
+) -> FashionRetrievalError:
+    """The error to raise for one that came up while downloading.
+
+    Args:
+        error: What huggingface_hub raised.
+        repo_id: "org/name".
+        revision: The one that was asked for.
+        examples: Where to find ids of models that exist.
+    """
     if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__
     page = f"{constants.ENDPOINT}/{repo_id}"
@@ -39,9 +64,13 @@ def explain_download(error: BaseException, repo_id: str, revision: str | None) -
         case RevisionNotFoundError():
             return ModelNotFoundError(f"{repo_id} has no revision {revision!r}; its commits are at {page}/commits/main")
         case RepositoryNotFoundError():
-            return _unknown(repo_id)
+            return _unknown(repo_id, examples)
+        case EntryNotFoundError():
+            return ModelNotFoundError(f"{repo_id} lacks a file of such a model; {examples}")
+        case HFValidationError():
+            return ModelNotFoundError(f"{repo_id!r} is neither a folder here nor a Hub id 'org/name'; {examples}")
         case HfHubHTTPError() if error.response.status_code == 401 and not _bad_token(error):
-            return _unknown(repo_id)
+            return _unknown(repo_id, examples)
         case _:
             return HubError(f"can't download {repo_id}: {_reason(error)}")
 
@@ -73,8 +102,8 @@ def not_cached(repo_id: str) -> ModelNotFoundError:
     return ModelNotFoundError(f"model {repo_id!r} is not (completely) in the cache and downloads are off; {remedy}")
 
 
-def _unknown(repo_id: str) -> ModelNotFoundError:
-    remedy = "check the id (list_models() names some); if it is private, pass token="
+def _unknown(repo_id: str, examples: str) -> ModelNotFoundError:
+    remedy = f"check the id ({examples}); if it is private, pass token="
     return ModelNotFoundError(f"no folder {repo_id!r} here, and no such model on the Hub that you may read; {remedy}")
 
 

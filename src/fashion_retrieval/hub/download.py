@@ -15,7 +15,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
 
-from fashion_retrieval._utils.hub_errors import explain_download, not_cached
+from fashion_retrieval._utils.hub_errors import explain_download, not_cached, translate_errors
 from fashion_retrieval.checkpoint.export_manifest import NAME as EXPORT_NAME
 from fashion_retrieval.checkpoint.export_manifest import RUNTIMES, Export, choose
 from fashion_retrieval.checkpoint.layout import (
@@ -27,7 +27,7 @@ from fashion_retrieval.checkpoint.layout import (
     matching,
 )
 from fashion_retrieval.config import ENCODER_CONFIG_NAME, ENCODER_WEIGHTS_NAME
-from fashion_retrieval.errors import FashionRetrievalError, InputError, ModelNotFoundError, WeightsError
+from fashion_retrieval.errors import InputError, ModelNotFoundError, WeightsError
 
 EMBEDDED = "compact"
 """Id of the model that comes with the package."""
@@ -67,7 +67,11 @@ _MODELS = (
 
 
 def list_models() -> tuple[ModelInfo, ...]:
-    """Models known to work; any other open_clip or CLIP repository of the Hub may be named as well."""
+    """The embedded model, and repositories of the Hub in a layout that `resolve` takes.
+
+    The tests load the embedded model only, the others are not downloaded. Any other open_clip or CLIP repository may be
+    named as well.
+    """
     return _MODELS
 
 
@@ -88,8 +92,8 @@ def resolve(
         cache_dir: Folder of the cache; by default the one all Hugging Face libraries share.
         local_files_only: Look only into the cache.
         token: Access token for gated and private repositories; by default the one that was logged in with.
-        backend: Of which an exported model is downloaded too, where the repository has one: "openvino", "onnx" or, for
-            the first that kept its parity and whose runtime is installed, "auto".
+        backend: Download the repository's exported model too, where it has one: "openvino", "onnx", or "auto" for the
+            first that passed the accuracy check and whose runtime is installed.
 
     Returns:
         A folder with the configuration, the tokenizer and safetensors weights. Files that a broken connection left
@@ -149,7 +153,7 @@ def _from_hub(
         library_name=LIBRARY,
         ignore_patterns=["*/*"],
     )
-    try:
+    with translate_errors(partial(explain_download, repo_id=repo_id, revision=revision)):
         folder = Path(fetch(revision=revision, allow_patterns=list(TEXTS)))
         names = file_names(folder)
         if not (local_files_only or _is_complete(names)):
@@ -165,10 +169,6 @@ def _from_hub(
             exported = Export.read(folder / chosen) if chosen else None
             if exported:
                 of_export(allow_patterns=[f"{chosen}/{name}" for name in exported.sha256])
-    except FashionRetrievalError:
-        raise
-    except Exception as error:  # transport errors (httpx, requests, OSError by release) share no public base
-        raise explain_download(error, repo_id, revision) from error
     return folder
 
 

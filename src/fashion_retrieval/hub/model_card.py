@@ -7,12 +7,13 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from fashion_retrieval._utils.files import write_atomically
 from fashion_retrieval.config import Figure, ModelConfig
 from fashion_retrieval.taxonomy import Taxonomy
 
 CARD_NAME = "README.md"
 
-_LICENCES = frozenset(
+_LICENSES = frozenset(
     {"afl-3.0", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "gpl-3.0", "mit", "openrail", "unknown"}
     | {f"cc-by{kind}-{version}" for kind in ("", "-sa", "-nc", "-nc-sa") for version in ("3.0", "4.0")}
 )
@@ -38,7 +39,7 @@ tokenizer = open_clip.get_tokenizer("{open_clip_id}")
 {folder_note}"""
 
 _FOLDER_NOTE = """
-`FOLDER` is the one this card lies in; `download_model("{model_id}")` tells its place."""
+`FOLDER` is the one this card lies in; `download_model("{model_id}")` gives its path."""
 
 _LIMITS = """\
 Recognition is zero-shot: any word may be asked for, and words far from the training data are recognized less well.
@@ -52,10 +53,9 @@ checked by others."""
 
 
 def write_card(config: ModelConfig, folder: Path, *, model_id: str | None = None) -> None:
-    """Put the card into a model folder; a kill leaves the old card or the new one."""
-    partial = folder / f".{CARD_NAME}.partial"
-    partial.write_bytes(render_card(config, model_id=model_id).encode())
-    partial.replace(folder / CARD_NAME)
+    """Put the card into a model folder."""
+    with write_atomically(folder / CARD_NAME) as path:
+        path.write_bytes(render_card(config, model_id=model_id).encode())
 
 
 def render_card(config: ModelConfig, *, model_id: str | None = None) -> str:
@@ -81,7 +81,7 @@ def render_card(config: ModelConfig, *, model_id: str | None = None) -> str:
 
 def _metadata(config: ModelConfig) -> ModelCardData:
     license = config.license.lower()
-    known = license in _LICENCES
+    known = license in _LICENSES
     segments = ["image-segmentation"] if config.segmenter else []
     composes = ["composed-image-retrieval"] if config.composer else []
     results = _results(config.figures)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 
-from fashion_retrieval._utils.hub_errors import explain_upload
-from fashion_retrieval.checkpoint.layout import (
-    UploadFile,
-    published_files,
-)
+from fashion_retrieval._utils.hub_errors import explain_upload, translate_errors
+from fashion_retrieval.checkpoint.layout import UploadFile, published_files
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.hub.download import LIBRARY, check_repo_id
 
@@ -82,7 +80,7 @@ def push(
     if dry_run:
         return upload
     api = HfApi(token=token, library_name=LIBRARY)
-    try:
+    with translate_errors(partial(explain_upload, repo_id=repo_id)):
         api.create_repo(repo_id, private=private, exist_ok=True)
         if revision is not None:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
@@ -92,6 +90,4 @@ def push(
             commit_message=commit_message,
             revision=revision,
         )
-    except Exception as error:  # transport errors (httpx, requests, OSError by release) share no public base
-        raise explain_upload(error, repo_id) from error
     return replace(upload, url=str(commit.commit_url))

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from segment_anything import SamPredictor, build_sam_vit_b, build_sam_vit_h, build_sam_vit_l
 from segment_anything.modeling import Sam
 from torch import Tensor
 
+from fashion_retrieval._utils.deprecation import accept_old_keywords, renamed_attribute
 from fashion_retrieval._utils.device import inference_context, resolve_device, resolve_dtype
-from fashion_retrieval.errors import FashionRetrievalError, HubError, InputError, ModelNotFoundError, WeightsError
+from fashion_retrieval._utils.files import sha256
+from fashion_retrieval._utils.hub_errors import explain_download, translate_errors
+from fashion_retrieval.errors import InputError, ModelNotFoundError, WeightsError
+from fashion_retrieval.models.weights import NoRandomWeights, fill, read_weights
 from fashion_retrieval.results import Mask, Region, Segmenter
 
 WEIGHTS_NAME = "model.safetensors"
@@ -40,7 +33,6 @@ OFFICIAL_SHA256 = {
 }
 
 _BUILDERS: dict[int, Callable[[], Sam]] = {768: build_sam_vit_b, 1024: build_sam_vit_l, 1280: build_sam_vit_h}
-_PIXEL_MEAN, _PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _PATCH_EMBEDDING = "image_encoder.patch_embed.proj.weight"
 _POSITIONS = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
 _FROM_TRANSFORMERS = tuple(
@@ -78,11 +70,14 @@ class SegmentAnythingSegmenter:
     One image embedding per photo; all boxes of the photo are one batch of prompts.
     """
 
+    proposer = renamed_attribute("proposer", "detector")
+
+    @accept_old_keywords(proposer="detector")
     def __init__(
         self,
         sam: Sam,
         *,
-        proposer: Segmenter | None = None,
+        detector: Segmenter | None = None,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "float32",
     ) -> None:
@@ -90,16 +85,17 @@ class SegmentAnythingSegmenter:
 
         Args:
             sam: A `segment_anything.modeling.Sam` with its weights.
-            proposer: A segmenter whose boxes prompt SAM when the caller gives none; its `kind` and `score` are kept.
+            detector: A segmenter whose boxes prompt SAM when the caller gives none; its `kind` and `score` are kept.
             device: "auto", "cpu", "cuda", "cuda:N" or "mps".
             dtype: Of the image encoder; prompts and masks are always float32, or coordinates would be rounded.
         """
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(dtype, self.device)
-        self.proposer = proposer
+        self.detector = detector
         self.sam = sam.requires_grad_(False).eval().to(self.device)
 
     @classmethod
+    @accept_old_keywords(proposer="detector")
     def from_pretrained(
         cls,
         id_or_path: str | Path = "facebook/sam-vit-base",
@@ -108,7 +104,7 @@ class SegmentAnythingSegmenter:
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         token: str | None = None,
-        proposer: Segmenter | None = None,
+        detector: Segmenter | None = None,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "float32",
     ) -> SegmentAnythingSegmenter:
@@ -122,7 +118,7 @@ class SegmentAnythingSegmenter:
             cache_dir: Instead of the Hub's default cache.
             local_files_only: Never go to the network.
             token: For private or gated repositories.
-            proposer: See the constructor.
+            detector: See the constructor.
             device: See the constructor.
             dtype: See the constructor.
 
@@ -134,30 +130,30 @@ class SegmentAnythingSegmenter:
         path = _local_path(id_or_path)
         if path is None:
             path = _download(str(id_or_path), revision, cache_dir, local_files_only, token)
-        return cls(load_sam(path), proposer=proposer, device=device, dtype=dtype)
+        return cls(load_sam(path), detector=detector, device=device, dtype=dtype)
 
     def segment(self, image: Image.Image, boxes: NDArray[np.float32] | None = None) -> list[Region]:
         """Find the mask of what is in each box.
 
         Args:
             image: RGB photo.
-            boxes: (N, 4) xyxy in pixels of the photo, float32; cut at its edges. None asks the proposer.
+            boxes: (N, 4) xyxy in pixels of the photo, float32; cut at its edges. None asks the detector.
 
         Returns:
-            One region per box, in order; its box is that of the mask. The score is the proposer's, or SAM's own
-            estimate of the mask's IoU where the boxes were given. Where SAM finds nothing, the proposer's region is
+            One region per box, in order; its box is that of the mask. The score is the detector's, or SAM's own
+            estimate of the mask's IoU where the boxes were given. Where SAM finds nothing, the detector's region is
             returned as it is, or the whole given box with score 0.
 
         Raises:
-            InputError: Neither boxes nor a proposer; boxes of a wrong shape, not finite or outside the photo.
+            InputError: Neither boxes nor a detector; boxes of a wrong shape, not finite or outside the photo.
         """
         image = image.convert("RGB")
         if boxes is not None:
             prompts = _box_regions(boxes, width=image.width, height=image.height)
-        elif self.proposer is not None:
-            prompts = self.proposer.segment(image)
+        elif self.detector is not None:
+            prompts = self.detector.segment(image)
         else:
-            raise InputError("Segment Anything needs boxes, got none; pass boxes=..., or build it with proposer=...")
+            raise InputError("Segment Anything needs boxes, got none; pass boxes=..., or build it with detector=...")
         if not prompts:
             return []
         masks, quality = self._predict(image, np.array([region.box for region in prompts], dtype=np.float32))
@@ -196,26 +192,19 @@ def load_sam(path: Path) -> Sam:
     if width not in _BUILDERS:
         found = "no image encoder" if width is None else f"an image encoder {width} wide"
         raise WeightsError(f"{path.name}: expected SAM ViT-B, ViT-L or ViT-H, got {found}; use facebook/sam-vit-base")
-    with torch.device("meta"):
+    with NoRandomWeights():
         sam = _BUILDERS[width]()
-    _check_tensors(weights, sam.state_dict(), path)
-    sam.load_state_dict(weights, strict=True, assign=True)
-    sam.pixel_mean, sam.pixel_std = (torch.tensor(values).view(3, 1, 1) for values in (_PIXEL_MEAN, _PIXEL_STD))
-    return sam.float()
+    fill(sam, weights, path, expected="that of a SAM", remedy="use facebook/sam-vit-base")
+    return sam
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            reason = f"{path.name} is truncated or no safetensors file ({error})"
-            raise WeightsError(f"{reason}; download it again") from None
+        return read_weights(path)
     if path.suffix != ".pth":
         expected = "a .safetensors file or an official sam_vit_*.pth"
         raise WeightsError(f"expected {expected}, got {path.name}; use facebook/sam-vit-base")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256(path)
     if digest not in OFFICIAL_SHA256:
         names = ", ".join(OFFICIAL_SHA256.values())
         raise WeightsError(
@@ -242,19 +231,6 @@ def _segment_anything_names(weights: Mapping[str, Tensor], path: Path) -> dict[s
     return renamed
 
 
-def _check_tensors(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
-    faults = [f"{name} is missing" for name in expected if name not in weights]
-    faults += [f"{name} is unknown" for name in weights if name not in expected]
-    faults += [
-        f"{name} is {tuple(weights[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
-    if faults:
-        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise WeightsError(f"{path.name} is not a SAM: {'; '.join(faults[:3])}{more}; use facebook/sam-vit-base")
-
-
 def _local_path(id_or_path: str | Path) -> Path | None:
     """The weights file meant, or None for the name of a Hub repository."""
     path = Path(id_or_path).expanduser()
@@ -271,7 +247,8 @@ def _local_path(id_or_path: str | Path) -> Path | None:
 def _download(
     repo_id: str, revision: str | None, cache_dir: str | Path | None, local_files_only: bool, token: str | None
 ) -> Path:
-    try:
+    explain = partial(explain_download, repo_id=repo_id, revision=revision, examples="such as facebook/sam-vit-base")
+    with translate_errors(explain):
         path = hf_hub_download(
             repo_id,
             WEIGHTS_NAME,
@@ -280,27 +257,7 @@ def _download(
             local_files_only=local_files_only,
             token=token,
         )
-    except Exception as error:  # transport errors (httpx, requests, OSError by release) share no public base
-        raise _explain(error, repo_id if revision is None else f"{repo_id} at {revision}") from error
     return Path(path)
-
-
-def _explain(error: BaseException, where: str) -> FashionRetrievalError:
-    """This package's error for what huggingface_hub and its HTTP client raise."""
-    if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
-        error = error.__cause__
-    match error:
-        case LocalEntryNotFoundError() | OfflineModeIsEnabled():
-            return ModelNotFoundError(f"{where} is not in the cache and downloads are off; load it once with a network")
-        case GatedRepoError():
-            return HubError(f"{where} is gated; accept its terms on its Hub page and pass token=")
-        case RepositoryNotFoundError() | RevisionNotFoundError() | HFValidationError():
-            return ModelNotFoundError(f"no file, folder or Hub repository {where}; use facebook/sam-vit-base")
-        case EntryNotFoundError():
-            return ModelNotFoundError(f"{where} has no {WEIGHTS_NAME}; use facebook/sam-vit-base")
-        case _:
-            reason = f"{type(error).__name__}: {error}"
-            return HubError(f"can't download {where} ({reason}); check the network and call again")
 
 
 def _box_regions(boxes: NDArray[np.float32], *, width: int, height: int) -> list[Region]:
