@@ -20,13 +20,13 @@ from tests.support.drawn_products import recipe, write_products, write_toml
 from tests.support.fashioniq_tree import write_json, write_tree
 from training import train_agcn
 from training.data.pairs import read_pairs
-from training.engine.distributed import World
+from training.engine.distributed import DistributedEnv
 from training.engine.settings import read_settings
 from training.evaluation.composed import average_recall, evaluate_composed
 from training.recipes.agcn_settings import Settings
 
 CONFIGS = Path(train_agcn.__file__).parent / "configs"
-ALONE = World(0, 1, torch.device("cpu"))
+ALONE = DistributedEnv(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def test_bad_input_is_one_line(settings: Settings, tmp_path: Path, capsys: pytes
             "cap.shirt.train.json must be a JSON list with entries",
         ],
         "model": ["nothing"],
-        "wrong": ["unknown keys batchsize", "patience must be a whole number"],
+        "wrong": ["'batchsize' is an unknown key", "'patience' must be a valid integer"],
         "missing": ["can't be read"],
     }
     for name, said in expected.items():

@@ -28,7 +28,9 @@ from training.data.pixels import (
     street_photos,
     tagged_photos,
 )
-from training.engine.loop import Optimization, generator
+from training.engine.loop import generator
+from training.engine.optimizer import OptimizerConfig
+from training.engine.weights import load_efficientnet
 
 STREET_KINDS = {"null": "background", "hair": "person", "skin": "person", "dress": "dress", "ring": "other"} | {
     "bag": "bag", "boots": "footwear", "shoes": "footwear", "jacket": "outerwear", "pants": "trousers"
@@ -41,7 +43,7 @@ SETTINGS = train_segmenter.Settings(
     architecture="tf_efficientnet_lite0",
     image_size=[64, 64],
     train_size=[64, 64],
-    optimization=Optimization(steps=2, lr=1e-2),
+    optimization=OptimizerConfig(steps=2, lr=1e-2),
     street=2,
 )
 
@@ -138,7 +140,7 @@ def test_the_segmenter_recipe(loaded: Loaded, tmp_path: Path) -> None:
     trained = train_segmenter.train(settings, sources).state_dict()
     torch.manual_seed(settings.optimization.seed)
     fresh = GarmentSegmenter(settings.segmenter())
-    train_segmenter.load_backbone(fresh)
+    load_efficientnet(fresh.backbone)
     before = fresh.state_dict()
     same = {name for name, value in trained.items() if torch.equal(value, before[name])}
     assert {"backbone.conv_stem.weight", "backbone.bn1.running_mean"} <= same

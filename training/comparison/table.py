@@ -1,4 +1,4 @@
-"""The comparison as Markdown, beside the paper's figures."""
+"""The comparison as Markdown, with the paper's figures."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ def markdown(results: Mapping[str, Any]) -> str:
     """One table a protocol.
 
     Args:
-        results: Of `training.compare_composers`.
+        results: The results of `training.compare_composers`.
     """
     paper = read_paper()
     rows = sorted(results["composers"].values(), key=lambda row: [*TITLES].index(row["name"]))
     tokens = results["tokens"]
-    said = [
+    parts = [
         "Recall in percent, R@10 / R@50: the mean over the seeds, ± their standard deviation; under the average its "
         "95% interval over queries and seeds. How far AGCN is ahead in the mean of both is paired by query. The "
         f"paper's figures are those of FashionIQ, with other features: {paper['source']}.",
         f"MFLOP: of the composer's matrix products for a query of {tokens['image']} image and {tokens['text']} text "
         "tokens, a multiply-add as two; the encoder, the same for all, comes on top.",
     ]
-    said += results["left_out"]
+    parts += results["left_out"]
     for protocol in rows[0]["protocols"] if rows else ():
-        said.append(f"### {results['source']}, {results['split']}, protocol {protocol}")
-        said.append(_table(rows, protocol, paper))
-    said += [f"{name} failed: {why}" for name, why in results["failed"].items()]
-    return "\n\n".join(said) + "\n"
+        parts.append(f"### {results['source']}, {results['split']}, protocol {protocol}")
+        parts.append(_table(rows, protocol, paper))
+    parts += [f"{name} failed: {why}" for name, why in results["failed"].items()]
+    return "\n\n".join(parts) + "\n"
 
 
 def _table(rows: list[Mapping[str, Any]], protocol: str, paper: Mapping[str, Any]) -> str:
@@ -73,7 +73,7 @@ def _range(interval: list[float]) -> str:
 
 
 def _published(title: str, paper: Mapping[str, Any]) -> str:
-    """The average of Table 3, or of Table 5; nothing for a composer that is in neither."""
+    """The average of Table 3, or of Table 5; empty for a composer that is in neither."""
     for table in ("table_3", "table_5"):
         if title in paper[table]["rows"]:
             figures = dict(zip(paper[table]["columns"], paper[table]["rows"][title], strict=True))

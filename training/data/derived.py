@@ -66,7 +66,7 @@ def read_products(root: Path, pseudo_labels: Path | None) -> list[Product]:
         for sample in read_garments(pseudo_labels):
             if sample.source == "products" and sample.id not in labels:
                 best = {
-                    group: max(shares.items(), key=lambda item: item[1]) for group, shares in sample.beliefs.items()
+                    group: max(shares.items(), key=lambda item: item[1]) for group, shares in sample.soft_labels.items()
                 }
                 sure = {group: value for group, (value, share) in best.items() if share >= _SURE}
                 labels[sample.id] = {"category": sample.category or ""} | sure

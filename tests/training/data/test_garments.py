@@ -154,8 +154,8 @@ def test_samples_become_rows_of_text_ids(pack: Path) -> None:
 def test_what_a_model_said_is_a_target_where_there_is_no_label() -> None:
     said = {"category": {"tee": 0.75, "polo": 0.25}, "sleeve": {"short_sleeve": 0.9, "long_sleeve": 0.1}}
     samples = [
-        Sample("products", "1", Path(), beliefs=said),
-        Sample("products", "2", Path(), category="dress", attributes={"sleeve": "sleeveless"}, beliefs=said),
+        Sample("products", "1", Path(), soft_labels=said),
+        Sample("products", "2", Path(), category="dress", attributes={"sleeve": "sleeveless"}, soft_labels=said),
         Sample("products", "3", Path(), category="tee"),
     ]
     vocabulary = Vocabulary(Taxonomy.load("default"))
