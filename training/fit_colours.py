@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import typer
+import runpy
 
 from fashion_retrieval._utils.deprecation import warn_renamed
-from training.fit_colors import main
 
 if __name__ == "__main__":
     warn_renamed("python -m training.fit_colours", "python -m training.fit_colors", stacklevel=2)
-    typer.run(main)
+    runpy.run_module("training.fit_colors", run_name="__main__", alter_sys=True)

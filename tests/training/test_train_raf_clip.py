@@ -147,7 +147,7 @@ def test_a_run_killed_while_it_writes_its_checkpoint_goes_on_exactly(pack: Path,
     torch.set_num_threads(threads)  # said in both processes: Ray leaves OMP_NUM_THREADS=1 to those started after it
     straight = train_raf_clip.train(replace(settings, output=str(tmp_path / "straight"))).clip.state_dict()
     killed = (
-        "import os, signal, sys; from pathlib import Path; from training import loop, train_raf_clip\n"
+        "import os, signal, sys; from pathlib import Path; from training import train_raf_clip; from training.engine import loop\n"
         f"import torch; torch.set_num_threads({threads})\n"
         "sync, calls = os.fsync, []\n"
         "def fsync(number):\n    calls.append(number)\n"
@@ -242,8 +242,9 @@ def test_main_reports_a_fault_in_one_line(tmp_path: Path, capsys: pytest.Capture
         train_raf_clip.main(config)
     said = capsys.readouterr()
     assert (said.out, said.err.count("\n")) == ("", 1)
-    assert "has unknown keys step" in said.err
-    assert "lacks alpha, init, output, targets, taxonomy; " in said.err
+    assert "unknown keys step (known: " in said.err
+    for name in ("alpha", "init", "output", "targets", "taxonomy"):
+        assert f"'{name}' is missing; " in said.err
     assert "'steps' or 'epochs' must be above 0, and not both" in said.err
 
 

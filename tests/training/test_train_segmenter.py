@@ -189,7 +189,7 @@ def test_presence_loss_looks_at_the_surest_pixels_that_may_be_of_the_kind() -> N
     logits, _, shares = drawn_logits()
     anywhere = torch.full((2, 2, 3), 0b1101)
     surest = [np.sort(shares[photo, tag].ravel())[-2:].mean() for photo, tag in ((0, 3), (1, 0))]
-    found = train_segmenter.presence_loss(logits, anywhere, torch.tensor([3, 0]), share=1 / 3).item()
+    found = train_segmenter.presence_loss(logits, anywhere, torch.tensor([3, 0]), fraction=1 / 3).item()
     assert found == pytest.approx(-np.mean(np.log(surest)), abs=1e-9)
     best = train_segmenter.presence_loss(logits, anywhere, torch.tensor([-1, 2])).item()
     assert best == pytest.approx(-np.log(shares[1, 2].max()), abs=1e-9)
@@ -197,7 +197,7 @@ def test_presence_loss_looks_at_the_surest_pixels_that_may_be_of_the_kind() -> N
     below[1, 0] = 0b0001
     there = train_segmenter.presence_loss(logits, below, torch.tensor([-2, 2])).item()
     assert there == pytest.approx(-np.log(shares[1, 2, 1].max()), abs=1e-9)
-    assert train_segmenter.presence_loss(logits, below, torch.tensor([-1, 2]), share=2 / 3).item() == 0
+    assert train_segmenter.presence_loss(logits, below, torch.tensor([-1, 2]), fraction=2 / 3).item() == 0
     assert train_segmenter.presence_loss(logits, torch.full_like(below, 0b1111), torch.tensor([3, 0])).item() == 0
     assert train_segmenter.presence_loss(logits, anywhere, torch.tensor([-1, -1])).item() == 0
 

@@ -38,7 +38,7 @@ def requires(*others: str) -> AfterValidator:
 
     def check(value: Value, info: ValidationInfo) -> Value:
         if value and not any(info.data.get(other, True) for other in others):
-            raise ValueError(f"'{info.field_name}' needs '{' or '.join(others)}'; set it, or take it out")
+            raise ValueError(f"'{info.field_name}' needs '{' or '.join(others)}', set it too")
         return value
 
     return AfterValidator(check)

@@ -77,7 +77,7 @@ class Settings:
             raise ValueError("'accumulate' can't be with sampling = \"epoch\"; use a larger 'batch_size'")
         return sampling
 
-    @field_validator("derived", "derived_share", "pseudo_labels")
+    @field_validator("derived", "derived_share", "pseudo_labels", mode="before")
     @classmethod
     def _for_pairs_only(cls, value: float | str, info: ValidationInfo) -> float | str:
         if value and info.data.get("source") == "fashioniq":

@@ -57,7 +57,7 @@ def test_agcn_settings_name_all_their_faults(tmp_path: Path) -> None:
         "derived_share' can't be with source = \"fashioniq\"; take it out",
         "pseudo_labels' can't be with source = \"fashioniq\"; take it out",
         "held_out' must be less than 1, got 1.0",
-        "patience' needs 'validate_every'; set it, or take it out",
+        "patience' needs 'validate_every', set it too",
     ]
     with pytest.raises(ConfigError, match="'validate_every' needs 'held_out' where source is \"pairs\""):
         check_settings(replace(base, held_out=0.0), "base")
