@@ -100,8 +100,7 @@ def pixel_loss(logits: Tensor, allowed: Tensor) -> Tensor:
         logits: (b, c, h, w).
         allowed: (b, h, w) int, a bit per class.
     """
-    powers = 2 ** torch.arange(logits.shape[1], device=logits.device)
-    permitted = (allowed.long()[:, None] & powers[:, None, None]) > 0
+    permitted = (allowed.long()[:, None] & _bits(logits)) > 0
     masked = logits.masked_fill(~permitted, float("-inf"))
     loss = logits.logsumexp(1) - masked.logsumexp(1)
     counted = ~permitted.all(1)
@@ -132,8 +131,7 @@ def presence_loss(logits: Tensor, allowed: Tensor, tags: Tensor, fraction: float
 
 def dice_loss(logits: Tensor, allowed: Tensor) -> Tensor:
     """1 - Dice per class present in exactly labeled photos; small garments count as much as large ones."""
-    powers = 2 ** torch.arange(logits.shape[1], device=logits.device)
-    target = (allowed.long()[:, None] == powers[:, None, None]).float()
+    target = (allowed.long()[:, None] == _bits(logits)).float()
     counted = (target.sum(1, keepdim=True) > 0).float()
     probability = logits.softmax(1) * counted
     overlap = (probability * target).sum((0, 2, 3))
@@ -142,6 +140,11 @@ def dice_loss(logits: Tensor, allowed: Tensor) -> Tensor:
     if not present.any():
         return logits.sum() * 0
     return (1 - 2 * overlap / total.clamp(min=1))[present].mean()
+
+
+def _bits(logits: Tensor) -> Tensor:
+    """(c, 1, 1) int64, the bit of each class."""
+    return 2 ** torch.arange(logits.shape[1], device=logits.device)[:, None, None]
 
 
 def augment_pairs(

@@ -89,9 +89,7 @@ def _completed(path: Path, elsewhere: Mapping[str, Any]) -> dict[str, Any] | Non
 def composer_config(recipe: Settings, dataset: TripletDataset) -> ComposerConfig:
     """The configuration of composers on these features."""
     return ComposerConfig(
-        embedding_dim=dataset.tokens.shape[-1],
-        encoder=dataset.texts.encoder.fingerprint,
-        **asdict(recipe.composer),
+        embedding_dim=dataset.tokens.shape[-1], encoder=dataset.texts.encoder.fingerprint, **asdict(recipe.composer)
     )
 
 

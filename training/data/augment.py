@@ -32,13 +32,10 @@ class Changes:
 
     def of(self, rows: slice, device: torch.device) -> Changes:
         """The parameters of some crops, on a device."""
-        return Changes(
-            self.placement[rows].to(device),
-            self.light[rows].to(device),
-            self.cast[rows].to(device),
-            self.contrast[rows].to(device),
-            None if self.hidden is None else self.hidden[rows].to(device),
-        )
+        parts = (self.placement, self.light, self.cast, self.contrast)
+        placement, light, cast, contrast = (part[rows].to(device) for part in parts)
+        hidden = None if self.hidden is None else self.hidden[rows].to(device)
+        return Changes(placement, light, cast, contrast, hidden)
 
 
 def draw_changes(

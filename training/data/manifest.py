@@ -25,18 +25,15 @@ UNINFORMATIVE = {"sleeve": {"na"}, "fabric": {"other"}}
 # Labels of the three sources that name one category of the default taxonomy; ambiguous ones stay free text.
 PRODUCT_CATEGORIES = {
     "Shirts": "button_down", "Kurtas": "kurta", "Jeans": "jeans", "Casual Shoes": "sneakers",
-    "Sports Shoes": "sneakers",
-    "Formal Shoes": "dress_shoes", "Heels": "heels", "Flats": "flats", "Sandals": "sandals",
-    "Sports Sandals": "sandals",
-    "Flip Flops": "flip_flops", "Handbags": "handbag", "Messenger Bag": "handbag", "Laptop Bag": "handbag",
-    "Backpacks": "backpack", "Rucksacks": "backpack", "Clutches": "clutch", "Wallets": "wallet", "Belts": "belt",
-    "Ties": "tie", "Sunglasses": "sunglasses", "Watches": "watch", "Socks": "socks", "Caps": "hat", "Hat": "hat",
-    "Scarves": "scarf", "Mufflers": "scarf", "Stoles": "scarf", "Briefs": "underwear", "Trunk": "underwear",
-    "Bra": "underwear", "Boxers": "underwear", "Shorts": "shorts", "Skirts": "skirt", "Sarees": "sari",
-    "Track Pants": "sweatpants", "Capris": "capris", "Leggings": "leggings", "Dresses": "dress",
-    "Earrings": "jewellery",
-    "Ring": "jewellery", "Necklace and Chains": "jewellery", "Pendant": "jewellery", "Bracelet": "jewellery",
-    "Bangle": "jewellery", "Jewellery Set": "jewellery",
+    "Sports Shoes": "sneakers", "Formal Shoes": "dress_shoes", "Heels": "heels", "Flats": "flats", "Sandals": "sandals",
+    "Sports Sandals": "sandals", "Flip Flops": "flip_flops", "Handbags": "handbag", "Messenger Bag": "handbag",
+    "Laptop Bag": "handbag", "Backpacks": "backpack", "Rucksacks": "backpack", "Clutches": "clutch",
+    "Wallets": "wallet", "Belts": "belt", "Ties": "tie", "Sunglasses": "sunglasses", "Watches": "watch",
+    "Socks": "socks", "Caps": "hat", "Hat": "hat", "Scarves": "scarf", "Mufflers": "scarf", "Stoles": "scarf",
+    "Briefs": "underwear", "Trunk": "underwear", "Bra": "underwear", "Boxers": "underwear", "Shorts": "shorts",
+    "Skirts": "skirt", "Sarees": "sari", "Track Pants": "sweatpants", "Capris": "capris", "Leggings": "leggings",
+    "Dresses": "dress", "Earrings": "jewellery", "Ring": "jewellery", "Necklace and Chains": "jewellery",
+    "Pendant": "jewellery", "Bracelet": "jewellery", "Bangle": "jewellery", "Jewellery Set": "jewellery",
 }  # fmt: skip
 CLOTHING_CATEGORIES = {
     "T-Shirt": "tee", "Shirt": "button_down", "Dress": "dress", "Shorts": "shorts", "Skirt": "skirt", "Hat": "hat",
@@ -44,10 +41,10 @@ CLOTHING_CATEGORIES = {
 }  # fmt: skip
 STREET_CATEGORIES = {
     "boots": "boots", "heels": "heels", "pumps": "heels", "wedges": "heels", "sandals": "sandals",
-    "sneakers": "sneakers",
-    "flats": "flats", "loafers": "flats", "bag": "handbag", "purse": "handbag", "hat": "hat", "scarf": "scarf",
-    "belt": "belt", "tie": "tie", "sunglasses": "sunglasses", "glasses": "sunglasses", "socks": "socks",
-    "stockings": "stockings", "tights": "stockings", "watch": "watch", "wallet": "wallet", "shoes": None,
+    "sneakers": "sneakers", "flats": "flats", "loafers": "flats", "bag": "handbag", "purse": "handbag", "hat": "hat",
+    "scarf": "scarf", "belt": "belt", "tie": "tie", "sunglasses": "sunglasses", "glasses": "sunglasses",
+    "socks": "socks", "stockings": "stockings", "tights": "stockings", "watch": "watch", "wallet": "wallet",
+    "shoes": None,
 }  # fmt: skip
 BASE_COLORS = {"grey": "gray", "navy blue": "blue"}
 

@@ -97,6 +97,8 @@ def train(
     run.restore(checkpoint)
     if env.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
+        for partial in folder.glob(f".*.partial{checkpoint.suffix}"):  # of a run that was killed while it wrote
+            partial.unlink()
     shown = {"optimization": asdict(config)} if settings is None else settings
     with _reporting(folder, run.step, config.steps, env, tracking, shown) as report:
         while run.step < config.steps and not run.is_stale(validation):
@@ -279,12 +281,7 @@ def save_checkpoint(path: Path, state: object) -> None:
 
 @contextmanager
 def _reporting(
-    folder: Path,
-    start: int,
-    steps: int,
-    env: DistributedEnv,
-    tracking: Sequence[Tracker],
-    settings: Mapping[str, Any],
+    folder: Path, start: int, steps: int, env: DistributedEnv, tracking: Sequence[Tracker], settings: Mapping[str, Any]
 ) -> Iterator[Sink]:
     """Log and progress bar of the main process; the others report nothing."""
     if not env.is_main_process:

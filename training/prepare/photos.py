@@ -14,6 +14,7 @@ from typing import Literal
 from PIL import Image
 
 from fashion_retrieval._utils.progress import tracked
+from training.data.deepfashion import upright_size
 
 State = Literal["good", "missing", "zero_byte", "corrupt"]
 
@@ -34,7 +35,7 @@ def look(path: Path, *, decode: bool) -> Looked:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             if decode:
                 image.load()
-            return Looked("good", image.size)
+            return Looked("good", upright_size(image))
     except FileNotFoundError:
         return Looked("missing")
     except Exception:  # damaged data makes Pillow's readers raise nearly anything
