@@ -1,6 +1,6 @@
-"""Measure models and write their figures: a JSON file, and a Markdown file beside it with the paper's.
+"""Measure models, and write their metrics: a JSON file, and a Markdown file beside it with the paper's metrics too.
 
-python -m training.evaluate                                  # the embedded model's own figures, `val` of the data pack
+python -m training.evaluate                                  # the embedded model, `val` of the data pack
 python -m training.evaluate recognition --deepfashion ROOT --model CLIP --model OURS        # Table 1
 python -m training.evaluate retrieval --deepfashion ROOT --model CLIP --model OURS          # Table 2
 python -m training.evaluate composed --fashioniq ROOT --protocol all --missing report       # Table 3
@@ -13,47 +13,42 @@ Without a root each command measures on the open data pack.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
 
 from fashion_retrieval import FashionModel
+from fashion_retrieval._utils.deprecation import warn_renamed
 from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.hub.download import EMBEDDED, resolve
 from training.data.fashioniq import Protocol
 from training.data.triplets import GROUPS, CaptionMode, Missing
 from training.engine.errors import one_line_errors
-from training.evaluation.compact import Part, bars, measure
-from training.evaluation.composed import read_sets, remarks
+from training.evaluation.compact import Part, measure, targets
+from training.evaluation.composed import read_sets
 from training.evaluation.deepfashion import View
-from training.evaluation.results_file import RESULTS, check_output, destination, provenance, write_figures
-from training.reports import everything as all_tables
-from training.reports.recognition_sections import (
-    Models,
-    Section,
-    load_models,
-    recognition_of_deepfashion,
-    recognition_of_pack,
-)
-from training.reports.retrieval_sections import ablation_of, composed_of, retrieval_of_deepfashion, retrieval_of_pack
+from training.evaluation.results_file import RESULTS, check_output, destination, provenance, write_results
+from training.reports import sections
+from training.reports.everything import Roots, measure_all
+from training.reports.sections import Models, Section, load_models
 from training.reports.tables import page
 
 PACK = Path("../shared/data")
-app = typer.Typer(help="Measure models and write their figures.", add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(help="Measure models and write their metrics.", add_completion=False, pretty_exceptions_enable=False)
 
 ModelNames = Annotated[
     list[str] | None, typer.Option("--model", help="A model id or folder; more are compared with the first.")
 ]
 Data = Annotated[Path, typer.Option(help="The open data pack.")]
 DeepFashion = Annotated[Path | None, typer.Option(help="DeepFashion's folder, instead of the data pack.")]
-Split = Annotated[str, typer.Option(help="A split of it.")]
+Split = Annotated[str, typer.Option(help="A split of the data.")]
 EitherSplit = Annotated[str | None, typer.Option(help="val of the data pack or test of DeepFashion unless given.")]
-Seed = Annotated[int, typer.Option(help="Of intervals and tests.")]
-Output = Annotated[Path | None, typer.Option(help="The JSON file; a Markdown file comes beside it.")]
+Seed = Annotated[int, typer.Option(help="Seed of intervals and tests.")]
+_OUTPUT = "The JSON file; a Markdown file comes beside it."
+Output = Annotated[Path | None, typer.Option(help=_OUTPUT)]
+Comparison = Annotated[Path, typer.Option(help="The results file of training.compare_composers.")]
 Handling = Annotated[Missing, typer.Option(help="Refuse missing photos, or go on and list them.")]
 
 
@@ -65,15 +60,15 @@ def parts(
     split: Split = "val",
     output: Output = None,
 ) -> None:
-    """One model's recognition and segmentation of the data pack, against the bars; "parts" may be left out."""
+    """Recognition and segmentation of one model on the data pack, and its targets; "parts" may be left out."""
     path = output or RESULTS / f"{Path(model).name}_{split}{'' if part == Part.ALL else f'_{part}'}.json"
     with one_line_errors():
         check_output(path)
-        figures = measure(FashionModel.from_pretrained(model, dtype="float32"), data, split, part)
+        results = measure(FashionModel.from_pretrained(model, dtype="float32"), data, split, part)
         if part == Part.ALL:
-            for what, measured, wanted in bars(figures, resolve(model)):
-                typer.echo(f"{what:40} {measured:8.3f}   bar {wanted:g}")
-        write_figures(figures, path)
+            for what, measured, wanted in targets(results, resolve(model)):
+                typer.echo(f"{what:40} {measured:8.3f}   target {wanted:g}")
+        write_results(results, path)
 
 
 @app.command()
@@ -81,7 +76,7 @@ def recognition(
     model: ModelNames = None,
     data: Data = PACK,
     deepfashion: DeepFashion = None,
-    view: Annotated[list[View] | None, typer.Option(help="Of DeepFashion's photos; may come again.")] = None,
+    view: Annotated[list[View] | None, typer.Option(help="A view of DeepFashion's photos; may be repeated.")] = None,
     split: EitherSplit = None,
     seed: Seed = 0,
     output: Output = None,
@@ -89,13 +84,16 @@ def recognition(
     """Attributes of labeled garments (Tables 1 and 4)."""
     names, split = model or [EMBEDDED], split or ("test" if deepfashion else "val")
     more = ["deepfashion", *(view or [])] if deepfashion else []
-    usual = destination(RESULTS, "recognition", *more, models=names, split=split)
-    with _measuring(names, output or usual) as (models, path):
+
+    def section(models: Models) -> Section:
         if deepfashion is None:
-            section = recognition_of_pack(models, data, split, seed=seed)
-        else:
-            section = recognition_of_deepfashion(models, deepfashion, split, view or [View.MASKED_CROP], seed=seed)
-        _finish(section, models, path, "Attribute recognition", split, seed, {"root": str(deepfashion or data)})
+            return sections.recognition_of_pack(models, data, split, seed=seed)
+        views = view or [View.MASKED_CROP]
+        return sections.recognition_of_deepfashion(models, deepfashion, split, views, seed=seed)
+
+    path = output or destination(RESULTS, "recognition", *more, models=names, split=split)
+    common = {"split": split, "seed": seed}
+    _write("Attribute recognition", section, names, path, {"root": str(deepfashion or data)}, common)
 
 
 @app.command()
@@ -109,13 +107,16 @@ def retrieval(
 ) -> None:
     """Texts against photos, and photos against texts: product names, or DeepFashion's captions by BLIP (Table 2)."""
     names, split = model or [EMBEDDED], split or ("test" if deepfashion else "val")
-    usual = destination(RESULTS, "retrieval", "deepfashion" if deepfashion else "", models=names, split=split)
-    with _measuring(names, output or usual) as (models, path):
+
+    def section(models: Models) -> Section:
         if deepfashion is None:
-            section = retrieval_of_pack(models, data, split, seed=seed)
-        else:
-            section = retrieval_of_deepfashion(models, deepfashion, split, seed=seed)
-        _finish(section, models, path, "Image-text retrieval", split, seed, {"root": str(deepfashion or data)})
+            return sections.retrieval_of_pack(models, data, split, seed=seed)
+        return sections.retrieval_of_deepfashion(models, deepfashion, split, seed=seed)
+
+    more = "deepfashion" if deepfashion else ""
+    path = output or destination(RESULTS, "retrieval", more, models=names, split=split)
+    common = {"split": split, "seed": seed}
+    _write("Image-text retrieval", section, names, path, {"root": str(deepfashion or data)}, common)
 
 
 @app.command()
@@ -135,20 +136,21 @@ def composed(
     names, groups = model or [EMBEDDED], list(group or GROUPS)
     more = [(protocol or Protocol.ORIGINAL) if fashioniq else "", *(group or [])]
     more += [captions] if captions != CaptionMode.BOTH else []
-    usual = destination(RESULTS, "fashioniq" if fashioniq else "composed", *more, models=names, split=split)
-    with _measuring(names, output or usual) as (models, path):
+
+    def section(models: Models) -> Section:
         sets = read_sets(data, fashioniq, protocol, split, groups, missing)
-        for line in remarks(sets):
-            typer.echo(line, err=True)
-        section = composed_of(models, sets, captions, seed=seed)
-        config = {"root": str(fashioniq or data), "groups": groups, "missing": str(missing)}
-        told = {"source": sets[0].source, "caption_mode": str(captions)}
-        _finish(section, models, path, "Composed retrieval", split, seed, config, told)
+        return sections.composed_of(models, sets, captions, seed=seed)
+
+    path = output or destination(RESULTS, "fashioniq" if fashioniq else "composed", *more, models=names, split=split)
+    config = {"root": str(fashioniq or data), "groups": groups, "missing": str(missing)}
+    source = "fashioniq" if fashioniq else "pairs"
+    common = {"source": source, "caption_mode": str(captions), "split": split, "seed": seed}
+    _write("Composed retrieval", section, names, path, config, common)
 
 
 @app.command()
 def ablation(
-    results: Annotated[Path, typer.Option(help="Of training.compare_composers.")] = RESULTS / "compare_variants.json",
+    results: Comparison = RESULTS / "compare_variants.json",
     runs: Annotated[Path | None, typer.Option(help="Folder of its runs; that of its recipe unless given.")] = None,
     seed: Seed = 0,
     output: Output = None,
@@ -157,15 +159,11 @@ def ablation(
     path = output or RESULTS / "ablation.json"
     with one_line_errors():
         check_output(path)
-        section = ablation_of(results, runs, seed=seed)
-        for line in section.lines:
-            typer.echo(line)
-        (figures,) = section.figures.values()
-        write_figures(
-            figures | {"resampling": section.resampling},
-            path,
-            page("The composer and its ablations", *section.paragraphs),
-        )
+        section = sections.ablation_of(results, runs, seed=seed)
+        section.show()
+        (found,) = section.results.values()
+        markdown = page("The composer and its ablations", *section.paragraphs)
+        write_results(found | {"resampling": section.resampling}, path, markdown)
 
 
 @app.command("all")
@@ -174,52 +172,50 @@ def everything(
     data: Annotated[Path | None, typer.Option(help="The open data pack; ../shared/data if it is there.")] = None,
     deepfashion: Annotated[Path | None, typer.Option(help="DeepFashion's folder.")] = None,
     fashioniq: Annotated[Path | None, typer.Option(help="FashionIQ's folder.")] = None,
-    results: Annotated[Path, typer.Option(help="Of training.compare_composers.")] = RESULTS / "compare_variants.json",
+    results: Comparison = RESULTS / "compare_variants.json",
     missing: Handling = Missing.ERROR,
     seed: Seed = 0,
-    output: Annotated[Path, typer.Option(help="The JSON file; a Markdown file comes beside it.")] = Path(
-        "results.json"
-    ),
+    output: Annotated[Path, typer.Option(help=_OUTPUT)] = Path("results.json"),
 ) -> None:
     """All tables that the given roots allow, in one file; written after each, so that a fault in one loses no other."""
-    with _measuring(model or [EMBEDDED], output) as (models, path):
-        roots = all_tables.Roots(data or (PACK if PACK.is_dir() else None), deepfashion, fashioniq, results)
-        failed = all_tables.measure_all(models, roots, path, missing=missing, seed=seed)
+    with one_line_errors():
+        check_output(output)
+        models = load_models(model or [EMBEDDED])
+        roots = Roots(data or (PACK if PACK.is_dir() else None), deepfashion, fashioniq, results)
+        failed = measure_all(models, roots, output, missing=missing, seed=seed)
         if failed:
-            raise ConfigError(f"not measured: {'; '.join(failed)}; the rest is in {path}")
+            raise ConfigError(f"not measured: {'; '.join(failed)}; the rest is in {output}")
 
 
-@contextmanager
-def _measuring(names: Sequence[str], path: Path) -> Iterator[tuple[Models, Path]]:
-    """The models, once the place for the results is known to be good; what is wrong in one line."""
+def _write(
+    title: str,
+    section_of: Callable[[Models], Section],
+    names: Sequence[str],
+    path: Path,
+    config: Mapping[str, Any],
+    common: Mapping[str, Any],
+) -> None:
+    """Measure models and write the results: the first model's as they are, then others and how far they are ahead."""
     with one_line_errors():
         check_output(path)
-        yield load_models(names), path
-
-
-def _finish(
-    section: Section,
-    models: Models,
-    path: Path,
-    title: str,
-    split: str,
-    seed: int,
-    config: Mapping[str, Any],
-    told: Mapping[str, Any] = MappingProxyType({}),
-) -> None:
-    """Say the figures and write them: those of the first model as they are, then others and how far they are ahead."""
-    for line in section.lines:
-        typer.echo(line)
-    common = {**told, "split": split, "seed": seed, "resampling": section.resampling}
-    first, *others = [provenance(m, name, config) | common | section.figures[name] for name, m in models.items()]
-    more = {"others": others, "against_first": section.against_first} if section.against_first else {}
-    write_figures(first | more, path, page(title, *section.paragraphs))
+        models = load_models(names)
+        section = section_of(models)
+        section.show()
+        said = {**common, "resampling": section.resampling}
+        first, *others = [provenance(m, name, config) | said | section.results[name] for name, m in models.items()]
+        compared = {"others": others, "against_first": section.against_first} if section.against_first else {}
+        write_results(first | compared, path, page(title, *section.paragraphs))
 
 
 def run(arguments: Sequence[str]) -> None:
-    """The command line; without the name of a command it is `parts`."""
+    """Run the command line; without the name of a command it is `parts`."""
+    words = [*arguments]
+    for place, word in enumerate(words):
+        if word.removeprefix("--view=") == "as_recognised":
+            warn_renamed("--view as_recognised", "as_recognized")
+            words[place] = word.replace("as_recognised", View.AS_RECOGNIZED)
     named = {"parts", "recognition", "retrieval", "composed", "ablation", "all", "--help"}
-    app([*arguments] if named & {*arguments[:1]} else ["parts", *arguments])
+    app(words if named & {*words[:1]} else ["parts", *words])
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from fashion_retrieval.config import VARIANTS
 from fashion_retrieval.hub import resolve
 from training.data.io import read_json
 from training.engine.errors import one_line_errors
-from training.evaluation.compact import bars
+from training.evaluation.compact import targets as measured_targets
 from training.evaluation.paper import TITLES
 from training.recipes.losses import Targets
 from training.reports.pages import ROOT, fill, render
@@ -33,7 +33,7 @@ def main(results: Path) -> None:
     average = composed["protocols"]["full"]["average"]
     agcn, text = (composers[name]["protocols"]["full"]["average"]["recall_at_10"] for name in ("agcn", "only_text"))
     targets = [
-        *bars(figures, resolve(figures["model"])),
+        *measured_targets(figures, resolve(figures["model"])),
         ("composed retrieval among all products, R@10", average["recall_at_10"], 0.34),
         ("composed retrieval among all products, R@50", average["recall_at_50"], 0.66),
         ("AGCN over its text branch alone, R@10", agcn - text, 0.02),

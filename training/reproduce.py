@@ -11,30 +11,22 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import with_config
 
 from fashion_retrieval.config import VARIANTS
 from fashion_retrieval.errors import ConfigError
 from training.data.io import read_json
 from training.engine.errors import one_line_errors
-from training.engine.settings import SCHEMA, read_settings
+from training.engine.settings import read_settings
 from training.evaluation.paper import TITLES, read_paper
 from training.evaluation.results_file import RESULTS, write_text
-from training.reports.pages import ROOT, render, table
-from training.reports.tables import (
-    Cell,
-    composed_cells,
-    differences,
-    recognition_cells,
-    retrieval_cells,
-    with_paper_rows,
-)
+from training.evaluation.significance import Metrics
+from training.reports.pages import ROOT, render, table, words
+from training.reports.tables import comparison_paragraphs, paper_table
 
 PAGE = ROOT / "docs/reproduce.md"
 TEXTS = Path(__file__).parent / "reproduce.toml"
 
 
-@with_config(SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableText:
     """What the page says about a table; one table of the TOML file."""
@@ -47,7 +39,6 @@ class TableText:
     not_run: str
 
 
-@with_config(SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Texts:
     """The TOML file."""
@@ -66,14 +57,14 @@ def reproduce(results: Path = RESULTS, texts: Path = TEXTS) -> str:
         ConfigError: A file that is missing or has faults.
     """
     measured = {}
-    for key, rows in MEASURED.items():
+    for key, runs in MEASURED.items():
         try:
-            measured[key] = with_paper_rows(key, rows(results))
+            measured[key] = paper_table(key, runs(results))
         except (KeyError, TypeError) as error:
             remedy = "measure again with `python -m training.evaluate`"
             raise ConfigError(f"{results}: {key} lacks {error}; {remedy}") from None
     ahead = read_json(results / "ablation.json")["against_first"]
-    compared = {key: list(differences(ahead)) if key == "table_5" else [] for key in MEASURED}
+    compared = {key: list(comparison_paragraphs(ahead)) if key == "table_5" else [] for key in MEASURED}
     proofs = [
         {"heading": heading, "text": text, "facts": list(facts(read_json(results / name)))}
         for name, (heading, text) in PROOFS.items()
@@ -84,43 +75,31 @@ def reproduce(results: Path = RESULTS, texts: Path = TEXTS) -> str:
     return render("reproduce.md", paper=read_paper(), **values) + "\n"
 
 
-def _table_1(results: Path) -> dict[str, list[Cell]]:
-    found = read_json(results / "compact_val.json")
-    return {"compact": recognition_cells(found["recognition"]["deepfashion"]["all"])}
-
-
-def _table_2(results: Path) -> dict[str, list[Cell]]:
-    return {"compact": retrieval_cells(read_json(results / "retrieval_val.json")["retrieval"])}
-
-
-def _table_3(results: Path) -> dict[str, list[Cell]]:
-    rows = {"compact": composed_cells(read_json(results / "composed_val.json")["protocols"]["full"])}
+def _composed_rows(results: Path) -> dict[str, Metrics]:
     composers = read_json(results / "compare_composers.json")["composers"].values()
     literature = [row for row in composers if row["name"] not in VARIANTS or row["name"] == "agcn"]
-    return rows | {TITLES[row["name"]]: composed_cells(row["protocols"]["full"]) for row in literature}
+    rows = {TITLES[row["name"]]: row["protocols"]["full"] for row in literature}
+    return {"compact": read_json(results / "composed_val.json")["protocols"]["full"], **rows}
 
 
-def _table_4(results: Path) -> dict[str, list[Cell]]:
+def _view_rows(results: Path) -> dict[str, Metrics]:
     views = read_json(results / "compact_val.json")["recognition"]["views_on_street"]
-    return {
-        f"compact, {name}": [*[None] * 6, (views[view], None)]
-        for name, view in (("whole photo", "whole_photo"), ("masked crop", "masked_crop"))
-    }
+    return {f"compact, {words(view)}": {"mean_precision": views[view]} for view in ("whole_photo", "masked_crop")}
 
 
-def _table_5(results: Path) -> dict[str, list[Cell]]:
+def _variant_rows(results: Path) -> dict[str, Metrics]:
     variants = read_json(results / "ablation.json")["variants"]
-    return {TITLES[name]: composed_cells(variants[name]["protocols"]["full"]) for name in VARIANTS}
+    return {TITLES[name]: variants[name]["protocols"]["full"] for name in VARIANTS}
 
 
-MEASURED: dict[str, Callable[[Path], dict[str, list[Cell]]]] = {
-    "table_1": _table_1,
-    "table_2": _table_2,
-    "table_3": _table_3,
-    "table_4": _table_4,
-    "table_5": _table_5,
+MEASURED: dict[str, Callable[[Path], dict[str, Metrics]]] = {
+    "table_1": lambda r: {"compact": read_json(r / "compact_val.json")["recognition"]["deepfashion"]["all"]},
+    "table_2": lambda r: {"compact": read_json(r / "retrieval_val.json")["retrieval"]},
+    "table_3": _composed_rows,
+    "table_4": _view_rows,
+    "table_5": _variant_rows,
 }
-"""Rows from results files, by table."""
+"""Runs measured here, from a folder of results files, by table of the paper."""
 PROOFS = {
     "memory_vit_b_32.json": (
         "Memory of the paper's recipe",
@@ -145,7 +124,7 @@ def facts(found: Mapping[str, Any]) -> Iterator[str]:
             columns = list(dict.fromkeys(column for row in listed for column in row))
             yield f"{name}:"
             yield table(
-                [column.replace("_", " ") for column in columns],
+                [words(column) for column in columns],
                 [[_text(row.get(column, "")) for column in columns] for row in listed],
             )
         else:
@@ -157,7 +136,7 @@ def _flat(found: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str
         if isinstance(value, Mapping):
             yield from _flat(value, (*path, key))
         else:
-            yield " / ".join((*path, key)).replace("_", " "), value
+            yield words(" / ".join((*path, key))), value
 
 
 def _text(value: object) -> str:

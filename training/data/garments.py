@@ -1,4 +1,4 @@
-"""A file of garments with pseudo labels."""
+"""Garments that a model labeled, as a file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from fashion_retrieval._utils.files import write_atomically
 from fashion_retrieval.errors import ConfigError
 from training.data.manifest import Sample, read_lines
 
@@ -16,7 +15,7 @@ GARMENTS = "garments.jsonl"
 
 
 def read_garments(folder: Path) -> list[Sample]:
-    """Read what `training.pseudo_label` wrote.
+    """What `training.pseudo_label` wrote.
 
     Raises:
         ConfigError: It has not been run.
@@ -26,8 +25,6 @@ def read_garments(folder: Path) -> list[Sample]:
         raise ConfigError(f"{path} is missing; make it with `python -m training.pseudo_label CONFIG`")
     samples = []
     for row in read_lines(path):
-        if "beliefs" in row:
-            row["soft_labels"] = row.pop("beliefs")
         row |= {"photo": Path(row["photo"]), "mask": row["mask"] and Path(row["mask"])}
         row |= {"box": row["box"] and tuple(row["box"]), "texts": tuple(row["texts"])}
         samples.append(Sample(**row))
@@ -35,6 +32,7 @@ def read_garments(folder: Path) -> list[Sample]:
 
 
 def write_garments(samples: Sequence[Sample], folder: Path) -> None:
-    """Write one line a sample."""
-    with write_atomically(folder / GARMENTS) as partial:
-        partial.write_text("".join(json.dumps(asdict(s), default=os.fspath) + "\n" for s in samples), encoding="utf-8")
+    """One line a sample."""
+    partial = folder / f"{GARMENTS}.partial"
+    partial.write_text("".join(json.dumps(asdict(s), default=os.fspath) + "\n" for s in samples), encoding="utf-8")
+    partial.replace(folder / GARMENTS)

@@ -1,4 +1,4 @@
-"""Where the metrics of a run go: always a plain JSONL file, and TensorBoard or Weights & Biases beside it."""
+"""Where the figures of a run go: always a plain JSONL file, and TensorBoard or Weights & Biases beside it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from fashion_retrieval._utils.files import write_atomically
-from fashion_retrieval._utils.optional import imported
+from fashion_retrieval.errors import MissingExtraError
 
 Tracker = Literal["tensorboard", "wandb"]
 LOG = "log.jsonl"
 
 
 class Sink(Protocol):
-    """Takes the metrics of a step."""
+    """Takes the figures of a step."""
 
-    def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
+    def __call__(self, step: int, figures: Mapping[str, float]) -> None:
         """Write them; `step` counts from 0."""
 
 
@@ -28,9 +27,9 @@ def track(folder: Path, names: Sequence[Tracker], start: int, config: Mapping[st
     """Open the log of a run and the trackers named, and close them at the end, an error's too.
 
     Args:
-        folder: The run's folder; gets `log.jsonl`, and what trackers write.
-        names: Trackers beside the log.
-        start: The step that a resumed run goes on with; lines of later steps, past the checkpoint, are dropped.
+        folder: Of the run; gets `log.jsonl`, and what trackers write.
+        names: Beside the log.
+        start: The step that a resumed run goes on with: lines of later ones, past the checkpoint, are dropped.
         config: Shown beside the run.
 
     Raises:
@@ -41,9 +40,9 @@ def track(folder: Path, names: Sequence[Tracker], start: int, config: Mapping[st
         sinks = [stack.enter_context(openers[name](folder, start, config)) for name in names]
         sinks.insert(0, stack.enter_context(_jsonl(folder, start)))
 
-        def write(step: int, metrics: Mapping[str, float]) -> None:
+        def write(step: int, figures: Mapping[str, float]) -> None:
             for sink in sinks:
-                sink(step, metrics)
+                sink(step, figures)
 
         yield write
 
@@ -54,19 +53,20 @@ def _jsonl(folder: Path, start: int) -> Iterator[Sink]:
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines()
         kept = "".join(line + "\n" for line in lines if (step := _step_of(line)) is not None and step < start)
-        with write_atomically(path) as partial:
-            partial.write_text(kept, encoding="utf-8")
+        partial = path.with_suffix(".partial")
+        partial.write_text(kept, encoding="utf-8")
+        partial.replace(path)
     with path.open("a", encoding="utf-8") as file:
 
-        def write(step: int, metrics: Mapping[str, float]) -> None:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        def write(step: int, figures: Mapping[str, float]) -> None:
+            file.write(json.dumps({"step": step, **figures}) + "\n")
             file.flush()
 
         yield write
 
 
 def _step_of(line: str) -> int | None:
-    """The step of a line, or None if a kill cut it off."""
+    """The step of a line, or None where a kill cut it off."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
@@ -75,12 +75,15 @@ def _step_of(line: str) -> int | None:
 
 @contextmanager
 def _tensorboard(folder: Path, start: int, config: Mapping[str, Any]) -> Iterator[Sink]:
-    tensorboard = imported("torch.utils.tensorboard", "tracking")
-    with tensorboard.SummaryWriter(str(folder / "tensorboard"), purge_step=start) as writer:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise _missing("tensorboard", error) from error
+    with SummaryWriter(str(folder / "tensorboard"), purge_step=start) as writer:
         writer.add_text("config", f"```json\n{json.dumps(config, indent=2, default=str)}\n```", start)
 
-        def write(step: int, metrics: Mapping[str, float]) -> None:
-            for name, value in metrics.items():
+        def write(step: int, figures: Mapping[str, float]) -> None:
+            for name, value in figures.items():
                 writer.add_scalar(name, value, step)
 
         yield write
@@ -88,11 +91,15 @@ def _tensorboard(folder: Path, start: int, config: Mapping[str, Any]) -> Iterato
 
 @contextmanager
 def _wandb(folder: Path, start: int, config: Mapping[str, Any]) -> Iterator[Sink]:
-    """A run named by its folder, so that the same command goes on with it.
+    """A run that is known by its folder, so that the same command goes on with it.
 
-    The service takes no step twice: steps that a resumed run repeats keep their first metrics, which are the same.
+    The service takes no step twice: what a resumed run does again after its checkpoint keeps the figures of the first
+    time, which are the same.
     """
-    wandb = imported("wandb", "tracking")
+    try:
+        import wandb
+    except ImportError as error:
+        raise _missing("wandb", error) from error
     name = folder.resolve().name
     id_file = folder / "wandb_id.txt"
     if not id_file.exists():
@@ -101,7 +108,13 @@ def _wandb(folder: Path, start: int, config: Mapping[str, Any]) -> Iterator[Sink
     how = {"project": "fashion-retrieval", "name": name, "id": run_id, "dir": str(folder), "resume": "allow"}
     with wandb.init(config=dict(config), **how) as run:
 
-        def write(step: int, metrics: Mapping[str, float]) -> None:
-            run.log(dict(metrics), step=step)
+        def write(step: int, figures: Mapping[str, float]) -> None:
+            run.log(dict(figures), step=step)
 
         yield write
+
+
+def _missing(package: str, error: ImportError) -> MissingExtraError:
+    return MissingExtraError(
+        f"tracking with {package} needs that package ({error}); run: pip install 'fashion-retrieval[tracking]'"
+    )

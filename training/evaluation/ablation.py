@@ -1,9 +1,9 @@
 """The composer and its ablations (the paper's Table 5), from what `training.compare_composers` measured.
 
-The variants were trained alike on the same features, with several seeds; figures are means over the seeds. AGCN's lead
-over each is that file's, a paired bootstrap over queries and seeds. Its p is of an approximate randomization that swaps
-the two variants' answers to a query by chance, each answer the mean over the seeds: of these trained composers, then,
-not of others that might be trained.
+The variants were trained alike on the same features, with several seeds; metrics are means over the seeds. AGCN's lead
+over each is copied from that file, a paired bootstrap over queries and seeds. Its p is of an approximate randomization
+that swaps the two variants' answers to a query at random, each answer the mean over the seeds: it holds for these
+trained composers, not for others that might be trained.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from fashion_retrieval.errors import ConfigError
 from training.data.io import read_json
 from training.evaluation.composed import KS
 from training.evaluation.paper import TITLES
-from training.evaluation.significance import Outcomes
+from training.evaluation.significance import ItemScores
 
 _ROUNDED = 6e-5
 
 
 def evaluate_ablation(results: Path, runs: Path | None = None, *, seed: int = 0) -> dict[str, Any]:
-    """The five variants of a comparison.
+    """Metrics of the five variants of a comparison.
 
     Args:
         results: JSON of `training.compare_composers`.
-        runs: Folder of its runs, where the ranks are; None is that of its recipe. Without it there is no p.
-        seed: Of the randomization.
+        runs: Folder of its runs, which holds the ranks; None takes that of its recipe. Without ranks there is no p.
+        seed: Seed of the randomization.
 
     Raises:
-        ConfigError: A file that is missing or none of that command, variants missing in it, or runs of another
-            comparison.
+        ConfigError: A file is missing or was not written by that command, variants are missing in it, or the runs are
+            those of another comparison.
     """
     compared = read_json(results)
     try:
@@ -52,24 +52,23 @@ def evaluate_ablation(results: Path, runs: Path | None = None, *, seed: int = 0)
     leads = []
     for name in (one for one in VARIANTS if one != "agcn"):
         for protocol, lead in found[name]["agcn_is_ahead_by"].items():
-            p = answers["agcn"][protocol].against(answers[name][protocol], seed=seed)["p"] if answers else None
+            p = answers["agcn"][protocol].compare(answers[name][protocol], seed=seed)["p"] if answers else None
             row = {"first": TITLES[name], "other": TITLES["agcn"], "measure": f"{protocol}, mean of R@10 and R@50"}
             leads.append(row | {"difference": lead["mean"], "interval": lead["interval"], "p": p})
-    told = {
-        key: compared.get(key) for key in ("model", "fingerprint", "sha256", "versions", "commit", "source", "split")
-    }
-    return told | {"results": results.name, "seed": seed, "variants": found, "against_first": leads}
+    keys = ("model", "fingerprint", "sha256", "versions", "commit", "source", "split")
+    metrics = {"results": results.name, "seed": seed, "variants": found, "against_first": leads}
+    return {key: compared.get(key) for key in keys} | metrics
 
 
 def _run_files(folder: Path, row: Mapping[str, Any]) -> list[Path]:
     return [folder / str(run["seed"]) / "run.json" for run in row["runs"]]
 
 
-def _answers(folder: Path, row: Mapping[str, Any]) -> dict[str, Outcomes]:
-    """By protocol, of each query the share of seeds and ks at which its target was found.
+def _answers(folder: Path, row: Mapping[str, Any]) -> dict[str, ItemScores]:
+    """By protocol, for each query the fraction of seeds and ks at which its target was found.
 
     Raises:
-        ConfigError: They do not give the figures of the row.
+        ConfigError: They do not give the metrics of the row.
     """
     ranks = [read_json(path)["ranks"] for path in _run_files(folder, row)]
     found = {}
@@ -78,7 +77,7 @@ def _answers(folder: Path, row: Mapping[str, Any]) -> dict[str, Outcomes]:
             np.mean([[np.array(of_seed[protocol][group]) <= k for k in KS] for of_seed in ranks], axis=(0, 1))
             for group in measured["groups"]
         ]
-        found[protocol] = Outcomes.of_groups(hits)
+        found[protocol] = ItemScores.of_groups(hits)
         wanted = float(np.mean([measured["average"][f"recall_at_{k}"] for k in KS]))
         if abs(found[protocol].mean() - wanted) > _ROUNDED:
             raise ConfigError(f"{folder} holds runs of another comparison: {protocol} is {found[protocol].mean():.4f}, "

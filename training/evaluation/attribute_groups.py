@@ -1,83 +1,92 @@
-"""Attribute groups, asked zero-shot: the answers to labeled garments and their figures."""
+"""Attribute groups, classified zero-shot: predictions for labeled garments, and their metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fashion_retrieval.taxonomy import Group, Value
+from fashion_retrieval.inference.recognition import Nouns as CategoryContext
+from fashion_retrieval.inference.recognition import Recognizer
+from fashion_retrieval.taxonomy import Group
 from training.evaluation.metrics import accuracy, expected_calibration_error, macro_f1
-from training.evaluation.significance import Outcomes
-
-Nouns = Sequence[tuple[Value, float]]
-"""Categories a garment may be of, with weights."""
-Guesses = dict[str, list[tuple[int, str, str, float]]]
-"""Group -> (row, truth, guess, probability) of the garments that carry a label of it."""
+from training.evaluation.significance import ItemScores
 
 
-class Answering(Protocol):
-    """What of a model's recognizer is asked here."""
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """The likeliest value of one group, for each garment with a label of it.
 
-    def attribute_probabilities(self, embedding: Tensor, group: Group, nouns: Nouns) -> Tensor:
-        """(d,) -> (values,), summing to 1."""
+    Attributes:
+        rows: Index of the garment, (N,) int64.
+        truth: Its label, (N,) str.
+        predicted: The likeliest value, (N,) str.
+        probability: Probability of that value, (N,) float64.
+    """
+
+    rows: NDArray[np.int64]
+    truth: NDArray[np.str_]
+    predicted: NDArray[np.str_]
+    probability: NDArray[np.float64]
+
+    def metrics(self, chosen: NDArray[np.bool_]) -> dict[str, Any] | None:
+        """Precision, macro-F1 and calibration error over chosen garments, given as a bool each; None without any."""
+        kept = chosen[self.rows]
+        if not kept.any():
+            return None
+        truth, predicted = self.truth[kept], self.predicted[kept]
+        return {
+            "precision": accuracy(truth, predicted),
+            "macro_f1": macro_f1(truth, predicted),
+            "calibration_error": expected_calibration_error(self.probability[kept], truth == predicted),
+            "labeled": len(truth),
+        }
 
 
-def guess_group(
-    recognizer: Answering, group: Group, embeddings: Tensor, nouns: Sequence[Nouns], truths: Mapping[int, str]
-) -> list[tuple[int, str, str, float]]:
-    """The likeliest value for each garment that has a label.
+def predict_group(
+    recognizer: Recognizer,
+    group: Group,
+    embeddings: Tensor,
+    contexts: Sequence[CategoryContext],
+    labels: Mapping[int, str],
+) -> Predictions:
+    """Classify the garments that have a label, given by row.
+
+    Embeddings are (N, d), L2-normalized; the prompts name the categories of a garment's context.
+    """
+    names = np.array([value.name for value in group.values])
+    found = [recognizer.attribute_probabilities(embeddings[i], group, contexts[i]).max(dim=0) for i in labels]
+    best = np.array([int(row.indices) for row in found], dtype=np.int64)
+    probability = np.array([float(row.values) for row in found])
+    return Predictions(np.array([*labels], dtype=np.int64), np.array([*labels.values()]), names[best], probability)
+
+
+def group_metrics(predictions: Mapping[str, Predictions], chosen: NDArray[np.bool_]) -> dict[str, Any]:
+    """Metrics of each group over the chosen garments, and their unweighted means; groups without a label are left out.
 
     Args:
-        recognizer: Of the taxonomy that the group is of.
-        group: What is asked.
-        embeddings: (N, d), L2-normalized.
-        nouns: What each garment's prompts name.
-        truths: Label by row.
+        predictions: By group.
+        chosen: One bool a garment.
     """
-    names = [value.name for value in group.values]
-    rows = []
-    for i, truth in truths.items():
-        shares = recognizer.attribute_probabilities(embeddings[i], group, nouns[i])
-        best = int(shares.argmax())
-        rows.append((i, truth, names[best], float(shares[best])))
-    return rows
+    found = {name: row.metrics(chosen) for name, row in predictions.items()}
+    metrics: dict[str, Any] = {name: row for name, row in found.items() if row}
+    keys = ("precision", "macro_f1", "calibration_error")
+    return metrics | {f"mean_{key}": float(np.mean([row[key] for row in metrics.values()])) for key in keys}
 
 
-def group_figures(guesses: Guesses, chosen: NDArray[np.bool_]) -> dict[str, Any]:
-    """Precision, macro-F1 and calibration error of each group over the chosen garments, and their unweighted means."""
-    figures: dict[str, Any] = {}
-    for name, rows in guesses.items():
-        kept = [row for row in rows if chosen[row[0]]]
-        if kept:
-            _, truth, guess, sure = zip(*kept, strict=True)
-            right = np.array([t == g for t, g in zip(truth, guess, strict=True)])
-            figures[name] = {
-                "precision": accuracy(truth, guess),
-                "macro_f1": macro_f1(truth, guess),
-                "calibration_error": expected_calibration_error(np.array(sure), right),
-                "labeled": len(kept),
-            }
-    for what in ("precision", "macro_f1", "calibration_error"):
-        figures[f"mean_{what}"] = float(np.mean([figures[name][what] for name in guesses if name in figures]))
-    return figures
+def correct_signs(predictions: Mapping[str, Predictions], count: int) -> dict[str, str]:
+    """By group one character for each of `count` garments: 1 correct, 0 wrong, - without a label of the group."""
+    signs = {name: np.full(count, "-") for name in predictions}
+    for name, row in predictions.items():
+        signs[name][row.rows] = np.where(row.truth == row.predicted, "1", "0")
+    return {name: "".join(line) for name, line in signs.items()}
 
 
-def marks(guesses: Guesses, count: int) -> dict[str, str]:
-    """By group a sign for each of `count` garments: 1 right, 0 wrong, - no label of the group."""
-    signs = {}
-    for name, rows in guesses.items():
-        line = ["-"] * count
-        for i, truth, guess, _ in rows:
-            line[i] = "1" if truth == guess else "0"
-        signs[name] = "".join(line)
-    return signs
-
-
-def precision_outcomes(signs: Mapping[str, str]) -> Outcomes:
-    """Those of the mean precision, from `marks`: an item is a garment with all its labels."""
+def precision_scores(signs: Mapping[str, str]) -> ItemScores:
+    """Scores of the mean precision, from `correct_signs`: an item is a garment with all its labels."""
     values = {"1": 1.0, "0": 0.0, "-": np.nan}
-    return Outcomes.of_labels([np.array([values[sign] for sign in line]) for line in signs.values()])
+    return ItemScores.of_labels([np.array([values[sign] for sign in line]) for line in signs.values()])

@@ -1,21 +1,20 @@
 """DeepFashion's photos and their captions by BLIP: the texts of the paper's Table 2.
 
-The paper does not say which captions are right where two photos have the same. `own`, a photo's own caption alone, is
-what such tables usually mean; `same_text` counts equal captions as one, since no model can tell them apart.
+The paper does not say which captions are correct where two photos have the same one. `own` accepts a photo's own
+caption alone, as such tables usually do; `same_text` counts equal captions as one, since no model can tell them apart.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import track
 
 from fashion_retrieval import FashionModel
+from fashion_retrieval._utils.progress import tracked
 from fashion_retrieval.errors import ConfigError
 from training.data.crops import read_crop
 from training.data.deepfashion import read_samples
@@ -25,18 +24,18 @@ from training.evaluation.deepfashion import decodable
 from training.evaluation.retrieval import match_texts
 
 CAPTIONS = "captions.jsonl"
-"""Where `training.prepare captions` writes, in the root."""
+"""File in DeepFashion's folder that `training.prepare captions` writes."""
 RULES = ("own", "same_text")
 _BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Captioned:
-    """A split with a caption a photo.
+    """A split whose photos have captions.
 
     Attributes:
-        samples: With the box that BLIP saw, or none where it saw the whole photo.
-        texts: One a sample.
+        samples: Photos with the box that BLIP saw, or without one where it saw the whole photo.
+        texts: The caption of each.
         settings: How the captions were made.
     """
 
@@ -49,8 +48,8 @@ def read_captioned(root: Path, split: str) -> Captioned:
     """Photos and captions of a split.
 
     Raises:
-        InputError: Another split.
-        ConfigError: Faults of the annotations or photos, no captions, or photos without one; the message names all.
+        InputError: The split is unknown.
+        ConfigError: Annotations or photos have faults, or captions are missing; the message names all.
     """
     path = root / CAPTIONS
     remedy = f"make them with `python -m training.prepare captions {root}`"
@@ -71,20 +70,18 @@ def read_captioned(root: Path, split: str) -> Captioned:
 
 
 def evaluate_captions(model: FashionModel, data: Captioned, *, seed: int = 0) -> dict[str, Any]:
-    """Recalls by rule, see the top of this file, of `match_texts`.
+    """The recalls of `match_texts` by rule; see the top of this file.
 
     Args:
         model: Any dual encoder; it is shown what BLIP was shown.
         data: Photos and captions.
-        seed: Of the bootstrap over queries.
+        seed: Seed of the bootstrap over queries.
     """
+    starts = range(0, len(data.samples), _BATCH)
     rows = [
-        _encode(model, data.samples[i : i + _BATCH]) for i in track(range(0, len(data.samples), _BATCH), "encoding")
+        model.encode(images=[read_crop(sample, masked=False) for sample in data.samples[start : start + _BATCH]])
+        for start in tracked(starts, "encoding", len(starts), shown=True, unit="batches")
     ]
     images = np.concatenate(rows)
-    figures = {rule: match_texts(model, images, data.texts, own=rule == "own", seed=seed) for rule in RULES}
-    return {"photos": len(images), "captions": data.settings, **figures, "ids": [s.id for s in data.samples]}
-
-
-def _encode(model: FashionModel, samples: Sequence[Sample]) -> Any:  # noqa: ANN401  # (n, d) float32
-    return model.encode(images=[read_crop(sample, masked=False) for sample in samples])
+    metrics = {rule: match_texts(model, images, data.texts, own=rule == "own", seed=seed) for rule in RULES}
+    return {"photos": len(images), "captions": data.settings, **metrics, "ids": [s.id for s in data.samples]}

@@ -1,4 +1,4 @@
-"""Composed retrieval: a photo and a wish against a gallery, ranked by cosine."""
+"""Composed retrieval: a reference photo and a modification text against a gallery, ranked by cosine."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 
+from fashion_retrieval._utils.progress import tracked
 from fashion_retrieval.errors import InputError
 from training.data.fashioniq import Protocol as FashionIQProtocol
 from training.data.fashioniq import read_fashioniq
 from training.data.pairs import Gallery, read_pairs
 from training.data.triplets import CaptionMode, ComposedSet, Group, join_captions
-from training.evaluation.metrics import rank_targets, recall_at_k, recall_interval
-from training.evaluation.significance import Outcomes
+from training.evaluation.metrics import rank_targets, recall_at_k, recall_metrics
+from training.evaluation.significance import ItemScores
 
 KS = (10, 50)
 _BATCH = 64
@@ -25,7 +25,7 @@ Ranks = NDArray[np.int64]
 
 
 class Composer(Protocol):
-    """What of `FashionModel` is measured here."""
+    """The methods of `FashionModel` that are measured here."""
 
     def encode(self, *, images: list[Path], progress: bool = False) -> NDArray[np.float32]:
         """Photos -> (N, D)."""
@@ -37,39 +37,39 @@ class Composer(Protocol):
 def evaluate_composed(
     model: Composer, sets: Sequence[ComposedSet], *, captions: CaptionMode = CaptionMode.BOTH, seed: int = 0
 ) -> dict[str, Any]:
-    """Figures of a model under each protocol, by its name.
+    """Metrics of a model by protocol.
 
     Each query and each photo is encoded once, however many protocols and groups it is in.
 
     Args:
-        model: What composes and encodes.
-        sets: One split under each protocol that is wanted.
+        model: Composes queries and encodes photos.
+        sets: One split under each protocol.
         captions: How two captions become one text.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
     """
     groups = [group for one in sets for group in one.groups]
     queries = _compose(model, [query for group in groups for query in _queries(group, captions)])
     photos = list(dict.fromkeys(group.photos[name] for group in groups for name in group.gallery))
     rows = dict(zip(photos, model.encode(images=photos, progress=True), strict=True))
-    figures = {}
+    metrics = {}
     for one in sets:
         ranks = {}
         for group in one.groups:
-            asked = np.stack([queries[query] for query in _queries(group, captions)])
+            composed = np.stack([queries[query] for query in _queries(group, captions)])
             gallery = np.stack([rows[group.photos[name]] for name in group.gallery])
-            ranks[group.name] = rank_targets(asked, gallery, group.target_rows, group.excluded_rows)
-        figures[one.protocol] = protocol_figures(one, ranks, seed=seed)
-    return figures
+            ranks[group.name] = rank_targets(composed, gallery, group.target_rows, group.excluded_rows)
+        metrics[one.protocol] = protocol_metrics(one, ranks, seed=seed)
+    return metrics
 
 
 def read_sets(
     data: Path, fashioniq: Path | None, protocol: str | None, split: str, groups: Sequence[str], missing: str
 ) -> list[ComposedSet]:
-    """The pack's pairs against both galleries or, where its folder is given, FashionIQ under the wanted protocols.
+    """The pack's pairs against both galleries or, if its folder is given, FashionIQ under the wanted protocols.
 
     Raises:
         InputError: An argument has an unknown value, or a protocol is given without FashionIQ.
-        ConfigError: Files with faults, or missing photos.
+        ConfigError: Files have faults, or photos are missing.
     """
     if fashioniq is not None:
         wanted = list(FashionIQProtocol) if protocol == "all" else [protocol or FashionIQProtocol.ORIGINAL]
@@ -80,7 +80,7 @@ def read_sets(
 
 
 def remarks(sets: Sequence[ComposedSet]) -> list[str]:
-    """What a reader of the figures must know, said before they are measured."""
+    """What a reader of the results must know: missing photos, and targets that were trained on."""
     lines = []
     for data in sets:
         for group in data.groups:
@@ -105,7 +105,8 @@ def _queries(group: Group, captions: CaptionMode) -> list[Query]:
 def _compose(model: Composer, queries: list[Query]) -> dict[Query, NDArray[np.float32]]:
     unique = list(dict.fromkeys(queries))
     rows: dict[Query, NDArray[np.float32]] = {}
-    for start in track(range(0, len(unique), _BATCH), "composing queries"):
+    starts = range(0, len(unique), _BATCH)
+    for start in tracked(starts, "composing queries", len(starts), shown=True, unit="batches"):
         batch = unique[start : start + _BATCH]
         photos, texts = [photo for photo, _ in batch], [text for _, text in batch]
         rows.update(zip(batch, model.compose(photos, texts), strict=True))
@@ -117,13 +118,13 @@ def average_recall(ranks: Mapping[str, Ranks], k: int) -> float:
     return float(np.mean([recall_at_k(of_group, k) for of_group in ranks.values()]))
 
 
-def protocol_figures(data: ComposedSet, ranks: Mapping[str, Ranks], *, seed: int = 0) -> dict[str, Any]:
-    """Everything to be known about one protocol: galleries, recalls as shares with 95% intervals, ranks by query.
+def protocol_metrics(data: ComposedSet, ranks: Mapping[str, Ranks], *, seed: int = 0) -> dict[str, Any]:
+    """Metrics of one protocol: galleries, recalls as fractions with 95% intervals, ranks by query.
 
     Args:
-        data: What was asked.
+        data: The queries and galleries.
         ranks: (Q,) int64 from 1 by group, in the order of its triplets.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
     """
     average: dict[str, Any] = {}
     for k in KS:
@@ -131,7 +132,7 @@ def protocol_figures(data: ComposedSet, ranks: Mapping[str, Ranks], *, seed: int
         average[f"recall_at_{k}_interval"] = _macro_interval(ranks, (k,), seed)
     average["mean"] = float(np.mean([average[f"recall_at_{k}"] for k in KS]))
     average["mean_interval"] = _macro_interval(ranks, KS, seed)
-    groups = {group.name: _group_figures(group, ranks[group.name], seed) for group in data.groups}
+    groups = {group.name: _group_metrics(group, ranks[group.name], seed) for group in data.groups}
     return {
         "reference_kept": all(group.reference_kept for group in data.groups),
         "missing": len({name for group in data.groups for name in group.missing}),
@@ -140,31 +141,29 @@ def protocol_figures(data: ComposedSet, ranks: Mapping[str, Ranks], *, seed: int
     }
 
 
-def _group_figures(group: Group, ranks: Ranks, seed: int) -> dict[str, Any]:
-    figures: dict[str, Any] = {"queries": len(group.triplets), "gallery": len(group.gallery)}
-    for k in KS:
-        figures[f"recall_at_{k}"] = recall_at_k(ranks, k)
-        figures[f"recall_at_{k}_interval"] = recall_interval(ranks, k, seed=seed)
-    figures["median_rank"] = float(np.median(ranks))
-    figures["empty_captions"] = group.empty_captions
-    figures["leaked"] = None if group.leaked is None else len(group.leaked)
-    leaked = set(group.leaked or ())
-    figures["leaked_targets"] = None if group.leaked is None else sum(t.target in leaked for t in group.triplets)
-    figures["missing"] = list(group.missing)
-    figures["left_out"] = [f"{t.candidate} -> {t.target}" for t in group.left_out]
-    figures["ranks"] = ranks.tolist()
-    return figures
+def _group_metrics(group: Group, ranks: Ranks, seed: int) -> dict[str, Any]:
+    leaked = None if group.leaked is None else {*group.leaked}
+    return {
+        "queries": len(group.triplets),
+        "gallery": len(group.gallery),
+        "empty_captions": group.empty_captions,
+        "leaked": None if leaked is None else len(leaked),
+        "leaked_targets": None if leaked is None else sum(t.target in leaked for t in group.triplets),
+        "missing": list(group.missing),
+        "left_out": [f"{t.candidate} -> {t.target}" for t in group.left_out],
+        **recall_metrics(ranks, KS, seed=seed),
+    }
 
 
 def _macro_interval(ranks: Mapping[str, Ranks], ks: Sequence[int], seed: int) -> list[float]:
     hits = [np.mean([of_group <= k for k in ks], axis=0) for of_group in ranks.values()]
-    return Outcomes.of_groups(hits).interval(seed=seed)
+    return ItemScores.of_groups(hits).interval(seed=seed)
 
 
-def composed_outcomes(figures: Mapping[str, Any]) -> dict[str, Outcomes]:
-    """Those of each average recall of `evaluate_composed`; an item is a query, drawn within its group."""
+def composed_scores(metrics: Mapping[str, Any]) -> dict[str, ItemScores]:
+    """Scores behind each average recall of `evaluate_composed`; an item is a query, drawn within its group."""
     return {
-        f"{protocol} R@{k}": Outcomes.of_groups([np.array(row["ranks"]) <= k for row in found["groups"].values()])
-        for protocol, found in figures.items()
+        f"{protocol} R@{k}": ItemScores.of_groups([np.array(row["ranks"]) <= k for row in found["groups"].values()])
+        for protocol, found in metrics.items()
         for k in KS
     }

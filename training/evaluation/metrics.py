@@ -1,37 +1,39 @@
-"""Figures: accuracy, macro-F1, calibration, boxes, ranks, intervals. NumPy in, floats out."""
+"""Metrics: accuracy, macro-F1, calibration, boxes, ranks, intervals. NumPy in, floats out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fashion_retrieval.errors import InputError
 
-Labels = Sequence[str]
-_CHUNK, _SAME = 256, 1e-9  # queries ranked at a time, and how near two equal cosines are
+Labels = Sequence[str] | NDArray[np.str_]
+_CHUNK = 256
+"""Queries ranked at a time."""
+_SAME = 1e-9
+"""Cosines nearer than this are equal."""
 
 
-def accuracy(truth: Labels, guess: Labels) -> float:
-    """Share of equal labels: top-1 precision in the paper's sense."""
-    return float(np.mean([t == g for t, g in zip(truth, guess, strict=True)]))
+def accuracy(truth: Labels, predicted: Labels) -> float:
+    """Fraction of equal labels: top-1 precision in the paper's sense."""
+    return float((np.asarray(truth) == np.asarray(predicted)).mean())
 
 
-def macro_f1(truth: Labels, guess: Labels) -> float:
+def macro_f1(truth: Labels, predicted: Labels) -> float:
     """Unweighted mean of the F1 of every label that occurs in the truth."""
-    scores = []
-    for label in sorted(set(truth)):
-        both = sum(t == g == label for t, g in zip(truth, guess, strict=True))
-        scores.append(2 * both / (sum(t == label for t in truth) + sum(g == label for g in guess)))
-    return float(np.mean(scores))
+    labels = np.unique(truth)[:, None]
+    true, guessed = np.asarray(truth) == labels, np.asarray(predicted) == labels
+    return float((2 * (true & guessed).sum(axis=1) / (true.sum(axis=1) + guessed.sum(axis=1))).mean())
 
 
 def expected_calibration_error(confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = 10) -> float:
     """Mean distance of confidence and accuracy over equal bins, weighted by their counts (Guo et al., 2017)."""
     place = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [abs(confidence[place == b].mean() - correct[place == b].mean()) * (place == b).mean() for b in set(place)]
-    return float(sum(gaps))
+    inside = [place == b for b in np.unique(place)]
+    return float(sum(abs(confidence[rows].mean() - correct[rows].mean()) * rows.mean() for rows in inside))
 
 
 def box_iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -63,27 +65,27 @@ def rank_targets(
     targets: NDArray[np.integer],
     excluded: NDArray[np.integer] | None = None,
 ) -> NDArray[np.int64]:
-    """The place of each query's target among the gallery's rows by cosine, from 1.
+    """The rank of each query's target among the gallery's rows by cosine, from 1.
 
-    It is one more than the rows that score higher and the rows before the target in the gallery that score the same;
-    cosines (float64) nearer than 1e-9 are the same, so copies of a photo keep the gallery's order.
+    A rank is one more than the number of rows that score higher, or that score the same and stand before the target.
+    Cosines (float64) nearer than 1e-9 are the same, so that copies of a photo keep the gallery's order.
 
     Args:
-        queries: (Q, D) floating, of any length but zero.
-        gallery: (N, D) floating, of any length but zero.
+        queries: (Q, D) floating, of any norm but zero.
+        gallery: (N, D) floating, of any norm but zero.
         targets: (Q,) integer rows of the gallery.
-        excluded: (Q,) integer: a row that is no answer to the query, or -1; None excludes nothing.
+        excluded: (Q,) integer: a row to leave out of the query's gallery, or -1; None excludes nothing.
 
     Returns:
         (Q,) int64.
 
     Raises:
-        InputError: Another shape, a row out of range, a vector that is zero or not finite, an excluded target.
+        InputError: A shape is wrong, a row is out of range, a vector is zero or not finite, a target is excluded.
     """
     left, right = _unit_rows(queries, "queries"), _unit_rows(gallery, "gallery")
     count, size = len(left), len(right)
-    none = np.full(count, -1)
-    targets, excluded = np.asarray(targets), none if excluded is None else np.asarray(excluded)
+    targets = np.asarray(targets)
+    excluded = np.full(count, -1) if excluded is None else np.asarray(excluded)
     if left.shape[1] != right.shape[1]:
         raise InputError(f"queries and gallery must have one width, got {left.shape[1]} and {right.shape[1]}")
     for name, rows, low in (("targets", targets, 0), ("excluded", excluded, -1)):
@@ -125,27 +127,35 @@ def _range(rows: NDArray[np.integer]) -> str:
 
 
 def recall_at_k(ranks: NDArray[np.int64], k: int) -> float:
-    """Share of queries whose target is among the first k."""
+    """Fraction of queries whose target is among the first k."""
     return float((ranks <= k).mean())
 
 
-def recall_interval(ranks: NDArray[np.int64], k: int, *, seed: int = 0) -> list[float]:
-    """Its 95% interval over the queries."""
-    hits = ranks <= k
-    return bootstrap_interval(len(ranks), lambda rows: float(hits[rows].mean()), seed=seed)
+def recall_metrics(ranks: NDArray[np.int64], ks: Sequence[int], *, seed: int = 0) -> dict[str, Any]:
+    """Recall at each k with its 95% interval, the median rank and the ranks, for a results file."""
+    metrics: dict[str, Any] = {}
+    for k in ks:
+        metrics[f"recall_at_{k}"] = recall_at_k(ranks, k)
+        metrics[f"recall_at_{k}_interval"] = mean_interval(ranks <= k, seed=seed)
+    return metrics | {"median_rank": float(np.median(ranks)), "ranks": ranks.tolist()}
 
 
-def bootstrap_interval(
-    count: int, figure: Callable[[NDArray[np.int64]], float], *, rounds: int = 1000, seed: int = 0
-) -> list[float]:
-    """95% percentile interval of a figure over `count` items drawn with replacement; `figure` gets their indices."""
-    return stratified_interval([count], lambda drawn: figure(drawn[0]), rounds=rounds, seed=seed)
+def mean_interval(values: NDArray[np.floating] | NDArray[np.bool_], *, seed: int = 0) -> list[float]:
+    """95% percentile bootstrap interval of the mean of (N,) values."""
+    return stratified_interval([len(values)], lambda drawn: float(values[drawn[0]].mean()), seed=seed)
 
 
 def stratified_interval(
-    counts: Sequence[int], figure: Callable[[list[NDArray[np.int64]]], float], *, rounds: int = 1000, seed: int = 0
+    counts: Sequence[int], metric: Callable[[list[NDArray[np.int64]]], float], *, rounds: int = 1000, seed: int = 0
 ) -> list[float]:
-    """As `bootstrap_interval`, with the items of each group drawn from that group alone."""
-    chance = np.random.default_rng(seed)
-    values = [figure([chance.integers(count, size=count) for count in counts]) for _ in range(rounds)]
+    """95% percentile interval of a metric over items drawn with replacement, from each stratum separately.
+
+    Args:
+        counts: Items of each stratum.
+        metric: Gets the drawn indices of each stratum.
+        rounds: How often all are drawn.
+        seed: Seed of the draws.
+    """
+    generator = np.random.default_rng(seed)
+    values = [metric([generator.integers(count, size=count) for count in counts]) for _ in range(rounds)]
     return [round(float(np.quantile(values, q)), 4) for q in (0.025, 0.975)]

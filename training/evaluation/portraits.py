@@ -1,7 +1,8 @@
-"""The segmenter on photos taken from near: portraits cut from street photos, and users' photos of one garment."""
+"""The segmenter on close-ups: portraits cut from street photos, and users' photos of one garment."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,17 @@ from PIL import Image
 from fashion_retrieval import FashionModel
 from training.data.pixels import CLASSES, STREET_KINDS, clothing_photos, street_photos
 
-_PERSON = CLASSES.index("person")
+_BACKGROUND, _PERSON = CLASSES.index("background"), CLASSES.index("person")
 _BUST = 0.38
-"""Of a person's height: head and chest."""
+"""Head and chest, as a fraction of a person's height."""
 _ENLARGED = 3
 
 
-def evaluate_near(model: FashionModel, root: Path, split: str, names: list[str]) -> dict[str, Any]:
-    """Clothing of portraits against the rest; and whether one garment is one region, of the right kind.
+def evaluate_close_ups(model: FashionModel, root: Path, split: str, names: list[str]) -> dict[str, Any]:
+    """IoU of clothing in portraits; and whether one garment is found as one region, of the right kind.
 
     Args:
-        model: Its segmenter is asked without boxes.
+        model: Its segmenter finds regions without boxes; without a segmenter there are no metrics.
         root: The open data pack.
         split: A split of it.
         names: What the values of street masks mean.
@@ -40,14 +41,13 @@ def evaluate_near(model: FashionModel, root: Path, split: str, names: list[str])
             image, truth = portrait(opened.convert("RGB"), kinds[np.asarray(mask)])
         found = segmenter.segment(image)
         regions.append(len(found))
-        guess = _joined([region.mask for region in found], (image.height, image.width))[
-            _ENLARGED // 2 :: _ENLARGED, _ENLARGED // 2 :: _ENLARGED
-        ]
+        middle = slice(_ENLARGED // 2, None, _ENLARGED)
+        guess = union_of([region.mask for region in found], (image.height, image.width))[middle, middle]
         overlap += int((guess & (truth > _PERSON)).sum())
         union += int((guess | (truth > _PERSON)).sum())
-    alone = clothing_photos(root, split)
+    garments = clothing_photos(root, split)
     right, single = [], []
-    for photo in alone:
+    for photo in garments:
         with Image.open(photo.path) as opened:
             found = segmenter.segment(opened.convert("RGB"))
         right.append(bool(found) and found[0].kind == photo.kinds[0])
@@ -59,7 +59,7 @@ def evaluate_near(model: FashionModel, root: Path, split: str, names: list[str])
             "regions": float(np.mean(regions)),
         },
         "one_garment": {
-            "photos": len(alone),
+            "photos": len(garments),
             "kind_of_largest_region": float(np.mean(right)),
             "one_region": float(np.mean(single)),
         },
@@ -67,8 +67,8 @@ def evaluate_near(model: FashionModel, root: Path, split: str, names: list[str])
 
 
 def portrait(image: Image.Image, truth: NDArray[np.int64]) -> tuple[Image.Image, NDArray[np.int64]]:
-    """Head and chest of the person in a photo, enlarged, and their classes, as they were: (h, w) of `truth`'s."""
-    subject = truth > CLASSES.index("background")
+    """Head and chest of the person in a photo, enlarged three times, and the part's classes, (h, w), not enlarged."""
+    subject = truth > _BACKGROUND
     rows = np.flatnonzero(subject.any(1))
     height = rows[-1] + 1 - rows[0]
     top, bottom = max(0, rows[0] - round(0.04 * height)), rows[0] + round(_BUST * height)
@@ -80,8 +80,6 @@ def portrait(image: Image.Image, truth: NDArray[np.int64]) -> tuple[Image.Image,
     return large, truth[top:bottom, left:right]
 
 
-def _joined(masks: list[NDArray[np.bool_]], size: tuple[int, int]) -> NDArray[np.bool_]:
-    joined = np.zeros(size, bool)
-    for mask in masks:
-        joined |= mask
-    return joined
+def union_of(masks: Sequence[NDArray[np.bool_]], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Pixels that lie in any of the masks, (H, W) bool."""
+    return np.asarray(np.logical_or.reduce([np.zeros(shape, dtype=bool), *masks]))

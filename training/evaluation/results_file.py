@@ -1,4 +1,4 @@
-"""Results files: what a figure can be traced to, JSON and Markdown written whole."""
+"""Results files: JSON with what the metrics can be traced to, and a Markdown page beside it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 import typer
 
 from fashion_retrieval import FashionModel, __version__
-from fashion_retrieval._utils.files import sha256
+from fashion_retrieval._utils.files import sha256, write_atomically
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.hub.download import EMBEDDED, resolve
 
@@ -22,7 +22,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 
 def provenance(model: FashionModel, id_or_path: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a figure can be traced to: model, SHA-256 of its weights, settings, versions, commit."""
+    """What metrics can be traced to: model, SHA-256 of its weights, settings, versions, commit."""
     weights = sorted(resolve(id_or_path).rglob("*.safetensors"))
     return {
         "model": model.model_id,
@@ -35,37 +35,32 @@ def provenance(model: FashionModel, id_or_path: str, config: Mapping[str, Any]) 
 
 
 def versions() -> dict[str, str]:
-    """What measured."""
-    return {
-        "fashion_retrieval": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
+    """Versions of this package, torch and Python."""
+    return {"fashion_retrieval": __version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
 def _commit() -> str | None:
-    """The commit of this file's repository, "-dirty" behind it where files differ from it; None outside of one."""
+    """The commit of this file's repository, ending in "-dirty" if files differ from it; None outside a repository."""
     describe = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        told = subprocess.run(
-            describe, cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=60
-        )
+        folder = Path(__file__).parent
+        ran = subprocess.run(describe, cwd=folder, capture_output=True, text=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
         return None
-    return told.stdout.strip() or None
+    return ran.stdout.strip() or None
 
 
 def destination(folder: Path, kind: str, *more: str, models: Sequence[str], split: str) -> Path:
-    """A file of its own for all that isn't usual: `more` and, unless it is the embedded one alone, the models."""
+    """The JSON file of a measurement: `kind`, `more`, the models unless it is the embedded one alone, and the split."""
     names = [] if [*models] == [EMBEDDED] else [Path(model).name for model in models]
     return folder / ("_".join(word for word in (kind, *more, *names, split) if word) + ".json")
 
 
 def check_output(path: Path) -> None:
-    """Refuse, before anything is measured, a place that can't be written to.
+    """Refuse a place that can't be written to, before anything is measured.
 
     Raises:
-        InputError: It is a folder, its name isn't one of JSON, or its folder can't be made.
+        InputError: It is a folder, its name does not end in .json, or its folder can't be made.
     """
     if path.is_dir() or path.suffix != ".json":
         raise InputError(f"--output must be a .json file (a .md file is written beside it), got {path}")
@@ -75,12 +70,9 @@ def check_output(path: Path) -> None:
         raise InputError(f"--output {path} can't be written ({error.strerror}); choose another place") from None
 
 
-def write_figures(figures: Mapping[str, Any], path: Path, markdown: str | None = None) -> None:
-    """Write figures as JSON, a list of numbers or texts on one line, and a page beside it.
-
-    A kill leaves each as it was or as it is to be.
-    """
-    text = json.dumps(rounded(figures), indent=2)
+def write_results(results: Mapping[str, Any], path: Path, markdown: str | None = None) -> None:
+    """Write results as JSON, a list of numbers or texts on one line, and a page beside it, each atomically."""
+    text = json.dumps(rounded(results), indent=2)
     text = re.sub(r"\[\n\s*([^\[\]{}]+?)\n\s*\]", lambda found: "[" + re.sub(r"\s*\n\s*", " ", found[1]) + "]", text)
     write_text(path, text + "\n")
     if markdown is not None:
@@ -89,15 +81,14 @@ def write_figures(figures: Mapping[str, Any], path: Path, markdown: str | None =
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file; a kill leaves the old one or the new one."""
+    """Write a file atomically; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with write_atomically(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def rounded(value: Any) -> Any:  # noqa: ANN401  # any JSON value
-    """With numbers of four digits behind the point."""
+    """Round every number in a JSON value to four decimals."""
     if isinstance(value, float):
         return round(value, 4)
     if isinstance(value, Mapping):

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from fashion_retrieval.errors import ConfigError
 from training.data.io import read_rows, readable, shown
-from training.evaluation.metrics import rank_targets, recall_at_k, recall_interval
-from training.evaluation.significance import Outcomes
+from training.evaluation.metrics import rank_targets, recall_metrics
+from training.evaluation.significance import ItemScores
 
 KS = (3, 5, 10, 50)
 WAYS = ("text_to_image", "image_to_text")
 
 
 class DualEncoder(Protocol):
-    """What of `FashionModel` is measured here."""
+    """The method of `FashionModel` that is measured here."""
 
     def encode(
         self, *, images: list[Path] | None = None, texts: list[str] | None = None, progress: bool = False
@@ -28,31 +28,31 @@ class DualEncoder(Protocol):
 
 
 def evaluate_retrieval(model: DualEncoder, root: Path, split: str, *, seed: int = 0) -> dict[str, Any]:
-    """Recalls as shares, with 95% intervals, of every product of a split.
+    """Recalls as fractions, with 95% intervals, over the products of a split.
 
-    Text to image: each product's name against all photos; a photo of any product of that name is right.
+    Text to image: each product's name against all photos; a photo of any product of that name is correct.
     Image to text: each photo against the different names.
 
     Raises:
-        ConfigError: Products without a name or a readable photo, or no products in that split.
+        ConfigError: A product has no name or no readable photo, or the split has no products.
     """
     names, photos = read_products(root, split)
     images = model.encode(images=photos, progress=True)
-    figures = match_texts(model, images, names, seed=seed)
-    return {"products": len(names), "names": figures.pop("texts"), **figures, "ids": [photo.stem for photo in photos]}
+    metrics = match_texts(model, images, names, seed=seed)
+    return {"products": len(names), "names": metrics.pop("texts"), **metrics, "ids": [photo.stem for photo in photos]}
 
 
 def match_texts(
     model: DualEncoder, images: NDArray[np.float32], texts: Sequence[str], *, own: bool = False, seed: int = 0
 ) -> dict[str, Any]:
-    """Recalls of photos and their texts, both ways.
+    """Recalls between photos and their texts, in both directions.
 
     Args:
-        model: What encodes the texts.
+        model: Encodes the texts.
         images: (N, D) float32, L2-normalized.
-        texts: One a photo.
-        own: Whether a photo's own text alone is right, equal ones of others wrong; otherwise equal texts are one.
-        seed: Of the bootstrap over queries.
+        texts: The text of each photo.
+        own: Whether only a photo's own text is correct; otherwise equal texts count as one.
+        seed: Seed of the bootstrap over queries.
     """
     different = list(texts) if own else list(dict.fromkeys(texts))
     places = {text: place for place, text in enumerate(different)}
@@ -62,15 +62,15 @@ def match_texts(
     to_text = rank_labels(images, rows, labels, np.arange(len(different)))
     return {
         "texts": len(set(texts)),
-        "text_to_image": {"gallery": len(images), **_figures(to_image, seed)},
-        "image_to_text": {"gallery": len(different), **_figures(to_text, seed)},
+        "text_to_image": {"gallery": len(images), "queries": len(to_image), **recall_metrics(to_image, KS, seed=seed)},
+        "image_to_text": {"gallery": len(different), "queries": len(to_text), **recall_metrics(to_text, KS, seed=seed)},
     }
 
 
-def retrieval_outcomes(figures: Mapping[str, Any]) -> dict[str, Outcomes]:
-    """Those of each recall of `match_texts`; an item is a query."""
+def retrieval_scores(metrics: Mapping[str, Any]) -> dict[str, ItemScores]:
+    """Scores behind each recall of `match_texts`; an item is a query."""
     return {
-        f"{way.replace('_', ' ')} R@{k}": Outcomes.of_groups([np.array(figures[way]["ranks"]) <= k])
+        f"{way.replace('_', ' ')} R@{k}": ItemScores.of_groups([np.array(metrics[way]["ranks"]) <= k])
         for way in WAYS
         for k in KS
     }
@@ -80,7 +80,7 @@ def read_products(root: Path, split: str) -> tuple[list[str], list[Path]]:
     """Name and photo of each product of a split.
 
     Raises:
-        ConfigError: Products without a name or a readable photo, or no products in that split.
+        ConfigError: A product has no name or no readable photo, or the split has no products.
     """
     faults: list[str] = []
     rows = read_rows(root / "products.jsonl", ("id", "split", "name"), faults)
@@ -105,7 +105,7 @@ def rank_labels(
     query_labels: NDArray[np.int64],
     gallery_labels: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """The place, from 1, of the best row of the query's own label.
+    """The rank, from 1, of the best row with the query's own label.
 
     Args:
         queries: (Q, D) float32, L2-normalized.
@@ -117,13 +117,3 @@ def rank_labels(
     ranks = np.full(len(queries), len(gallery), dtype=np.int64)
     np.minimum.at(ranks, asked, rank_targets(queries[asked], gallery, right))
     return ranks
-
-
-def _figures(ranks: NDArray[np.int64], seed: int) -> dict[str, Any]:
-    figures: dict[str, Any] = {"queries": len(ranks)}
-    for k in KS:
-        figures[f"recall_at_{k}"] = recall_at_k(ranks, k)
-        figures[f"recall_at_{k}_interval"] = recall_interval(ranks, k, seed=seed)
-    figures["median_rank"] = float(np.median(ranks))
-    figures["ranks"] = ranks.tolist()
-    return figures

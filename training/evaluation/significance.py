@@ -1,6 +1,6 @@
-"""What a model got right, item by item: a figure with its interval, and the difference of two models with its p.
+"""Scores of single items: a metric with its interval, and the difference of two models with its p.
 
-An item is what is drawn with replacement by the bootstrap: a garment with all its labels, or a query. A figure is the
+An item is what the bootstrap draws with replacement: a garment with all its labels, or a query. A metric is the
 unweighted mean over groups of the mean over a group's items: mean precision of six groups, recall of three categories.
 """
 
@@ -17,36 +17,35 @@ from fashion_retrieval.errors import InputError
 from training.evaluation.metrics import stratified_interval
 
 ROUNDS = 10_000
-"""Of the approximate randomization; the bootstrap has 1,000."""
-_AT_ONCE = 500
-_SAME = 1e-12
-Figures = Mapping[str, Any]
+"""Rounds of the approximate randomization; the bootstrap has 1,000."""
+_ROUNDS_AT_ONCE = 500
+_TOLERANCE = 1e-12
+Metrics = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcomes:
+class ItemScores:
     """How well each item was answered.
 
     Attributes:
-        values: (N, G) float64 in [0, 1], item by group; NaN where the item says nothing about the group. Every item
-            says something about one, every group has an item.
-        strata: Sizes of the runs of items that the bootstrap draws from for themselves, in their order.
+        values: (N, G) float64 in [0, 1], item by group; NaN where the item has no label of the group. Every item has
+            one of some group, every group has an item.
+        strata: How many consecutive items form each stratum; the bootstrap draws from each stratum separately.
     """
 
     values: NDArray[np.float64]
     strata: tuple[int, ...]
 
     @classmethod
-    def of_groups(cls, groups: Sequence[NDArray[np.floating] | NDArray[np.bool_]]) -> Outcomes:
+    def of_groups(cls, groups: Sequence[NDArray[np.floating] | NDArray[np.bool_]]) -> ItemScores:
         """Items of one group each, (Q,) a group; each group is a stratum."""
-        sizes = tuple(len(of_group) for of_group in groups)
+        sizes = tuple(map(len, groups))
         values = np.full((sum(sizes), len(groups)), np.nan)
-        for column, (end, of_group) in enumerate(zip(np.cumsum(sizes), groups, strict=True)):
-            values[end - len(of_group) : end, column] = of_group
+        values[np.arange(sum(sizes)), np.repeat(np.arange(len(groups)), sizes)] = np.concatenate(groups)
         return cls(values, sizes)
 
     @classmethod
-    def of_labels(cls, columns: Sequence[NDArray[np.floating]]) -> Outcomes:
+    def of_labels(cls, columns: Sequence[NDArray[np.floating]]) -> ItemScores:
         """Items that may be of several groups, (N,) a group with NaN where an item has no label of it; one stratum."""
         values = np.stack(columns, axis=1)
         values = values[:, ~np.isnan(values).all(axis=0)]
@@ -54,7 +53,7 @@ class Outcomes:
         return cls(values, (len(values),))
 
     def mean(self, rows: NDArray[np.int64] | slice = slice(None)) -> float:
-        """The figure, of all items or of drawn ones; a group of which none was drawn does not count."""
+        """The metric over all items, or over drawn ones; a group of which none was drawn does not count."""
         chosen = self.values[rows]
         known = ~np.isnan(chosen)
         counts = known.sum(axis=0)
@@ -62,7 +61,7 @@ class Outcomes:
         return float((sums[counts > 0] / counts[counts > 0]).mean())
 
     def interval(self, *, seed: int = 0) -> list[float]:
-        """95% percentile bootstrap of the figure over the items."""
+        """95% percentile bootstrap of the metric over the items."""
         starts = np.cumsum((0, *self.strata[:-1]))
         return stratified_interval(
             self.strata,
@@ -70,17 +69,17 @@ class Outcomes:
             seed=seed,
         )
 
-    def against(self, other: Outcomes, *, seed: int = 0, rounds: int = ROUNDS) -> dict[str, Any]:
-        """How far this one is ahead of another on the same items.
+    def compare(self, other: ItemScores, *, seed: int = 0, rounds: int = ROUNDS) -> dict[str, Any]:
+        """How far these scores are ahead of another model's on the same items.
 
         Args:
-            other: Of the same items and groups.
-            seed: Of the bootstrap and of the randomization.
-            rounds: Of the randomization.
+            other: Scores of the same items and groups.
+            seed: Seed of the bootstrap and of the randomization.
+            rounds: Rounds of the randomization.
 
         Returns:
             `difference`; its 95% `interval`, a paired percentile bootstrap over the items; `p`, two-sided, of an
-            approximate randomization that swaps the two models' answers to an item by chance.
+            approximate randomization that swaps the two models' answers to an item at random.
 
         Raises:
             InputError: The items are not the same.
@@ -90,46 +89,41 @@ class Outcomes:
                 f"two models can be compared on the same items alone, got {self.values.shape} and {other.values.shape} "
                 "with other labels; measure both on the same data"
             )
-        gaps = Outcomes(self.values - other.values, self.strata)
-        known = ~np.isnan(gaps.values)
-        shares = np.where(known, gaps.values, 0.0) / (known.sum(axis=0) * known.shape[1])
+        differences = ItemScores(self.values - other.values, self.strata)
+        known = ~np.isnan(differences.values)
+        parts = np.where(known, differences.values, 0.0) / (known.sum(axis=0) * known.shape[1])
         return {
-            "difference": gaps.mean(),
-            "interval": gaps.interval(seed=seed),
-            "p": randomization_p(shares.sum(axis=1), rounds=rounds, seed=seed),
+            "difference": differences.mean(),
+            "interval": differences.interval(seed=seed),
+            "p": randomization_p(parts.sum(axis=1), rounds=rounds, seed=seed),
         }
 
 
-def randomization_p(gaps: NDArray[np.floating], *, rounds: int = ROUNDS, seed: int = 0) -> float:
-    """Two-sided p of a sum of paired differences, were each as likely to have the other sign (Noreen, 1989).
-
-    Args:
-        gaps: (N,) one difference an item.
-        rounds: Random choices of the signs; p is at least 1 / (rounds + 1).
-        seed: Of the signs.
-    """
-    moved = np.asarray(gaps, dtype=np.float64)
+def randomization_p(differences: NDArray[np.floating], *, rounds: int = ROUNDS, seed: int = 0) -> float:
+    """Two-sided p of a sum of (N,) paired differences under random signs (Noreen, 1989); at least 1 / (rounds + 1)."""
+    moved = np.asarray(differences, dtype=np.float64)
     moved = moved[moved != 0]
-    observed, chance, reached = abs(moved.sum()), np.random.default_rng(seed), 0
-    for start in range(0, rounds, _AT_ONCE):
-        signs = chance.integers(2, size=(min(_AT_ONCE, rounds - start), len(moved)), dtype=np.int8) * 2.0 - 1.0
-        reached += int((np.abs(signs @ moved) >= observed - _SAME).sum())
+    observed, generator, reached = abs(moved.sum()), np.random.default_rng(seed), 0
+    for start in range(0, rounds, _ROUNDS_AT_ONCE):
+        shape = min(_ROUNDS_AT_ONCE, rounds - start), len(moved)
+        signs = generator.integers(2, size=shape, dtype=np.int8) * 2.0 - 1.0
+        reached += int((np.abs(signs @ moved) >= observed - _TOLERANCE).sum())
     return (1 + reached) / (1 + rounds)
 
 
-def against_first(
-    runs: Mapping[str, Figures], outcomes: Callable[[Figures], Mapping[str, Outcomes]], *, seed: int = 0
+def compare_with_first(
+    runs: Mapping[str, Metrics], scores: Callable[[Metrics], Mapping[str, ItemScores]], *, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Each later run against the first, measure by measure; p is not corrected for their number.
+    """Each later run against the first, metric by metric; p is not corrected for the number of comparisons.
 
     Args:
-        runs: Figures by name of the run.
-        outcomes: Their outcomes by name of the measure.
-        seed: As in `Outcomes.against`.
+        runs: Metrics by name of the run.
+        scores: Gives the scores behind them, by name of the metric.
+        seed: As in `ItemScores.compare`.
     """
-    first, *others = [(name, outcomes(figures)) for name, figures in runs.items()]
+    first, *others = [(name, scores(metrics)) for name, metrics in runs.items()]
     return [
-        {"first": first[0], "other": name, "measure": measure, **found.against(first[1][measure], seed=seed)}
+        {"first": first[0], "other": name, "measure": measure, **found.compare(first[1][measure], seed=seed)}
         for name, measured in others
         for measure, found in measured.items()
     ]

@@ -1,4 +1,4 @@
-"""One factor on the logits per group, so that a probability of 0.8 is right four times in five (Guo et al., 2017)."""
+"""Calibration: one factor on the logits per group, so that probabilities are frequencies (Guo et al., 2017)."""
 
 from __future__ import annotations
 
@@ -23,38 +23,36 @@ def fit_calibration(model: FashionModel, root: Path, split: str) -> dict[str, fl
         root: The open data pack.
         split: One the weights were not trained on.
     """
-    data = embed_split(model, root, split)
-    recognizer = model._recognizer("default", 1)
-    taxonomy = recognizer.taxonomy
-    values = taxonomy.category.values
-    shares = [recognizer.category_probabilities(e, c) for e, c in zip(data.crop, data.colors, strict=True)]
-    names = {value.name: row for row, value in enumerate(values)}
-    labels = [names.get(s.category or "", -1) for s in data.samples]
-    factors = {"category": _best_factor([[(1.0, share)] for share in shares], labels)}
-    nouns = [recognizer.nouns(share) for share in shares]
-    for group in taxonomy.attributes:
-        rows = {value.name: row for row, value in enumerate(group.values)}
-        found, truths = [], []
-        for sample, embedding, named in zip(data.samples, data.view, nouns, strict=True):
-            if sample.attributes.get(group.name) in rows:
-                parts = [(w, recognizer.attribute_probabilities(embedding, group, [(noun, 1.0)])) for noun, w in named]
-                found.append(parts)
-                truths.append(rows[sample.attributes[group.name]])
-        factors[group.name] = _best_factor(found, truths)
+    garments = embed_split(model, root, split)
+    recognizer, view = model._recognizer("default", 1), garments.view
+    names = [value.name for value in recognizer.taxonomy.category.values]
+    labels = [names.index(s.category) if s.category in names else -1 for s in garments.samples]
+    factors = {"category": _best_factor([[(1.0, row)] for row in garments.category], labels)}
+    for group in recognizer.taxonomy.attributes:
+        values = [value.name for value in group.values]
+        known = {i: values.index(label) for i, label in garments.labels(group.name).items() if label in values}
+        mixtures = [
+            [
+                (weight, recognizer.attribute_probabilities(view[i], group, [(category, 1.0)]))
+                for category, weight in garments.contexts[i]
+            ]
+            for i in known
+        ]
+        factors[group.name] = _best_factor(mixtures, [*known.values()])
     return factors | {alias: factors[name] for name, alias in ALIASES.items()}
 
 
 def _best_factor(mixtures: list[list[tuple[float, Tensor]]], truths: list[int]) -> float:
-    """Each garment's shares are a mixture of softmaxes with the same scale, whose logarithms are logits.
+    """The factor for garments whose probabilities are mixtures of softmaxes with one scale.
 
     Args:
-        mixtures: Weight and (values,) shares of each part, by garment; as many parts for each.
-        truths: Index of the right value, -1 for unknown.
+        mixtures: Weight and (values,) probabilities of each part, by garment; as many parts for each.
+        truths: Index of the correct value, -1 for unknown.
     """
     labels = torch.tensor(truths)
     known = (labels >= 0).nonzero()[:, 0]
     weights = torch.tensor([[weight for weight, _ in parts] for parts in mixtures])[known]
-    logits = torch.stack([torch.stack([share for _, share in parts]) for parts in mixtures])[known]
+    logits = torch.stack([torch.stack([part for _, part in parts]) for parts in mixtures])[known]
     logits = logits.cpu().clamp(min=1e-30).log()
     right = labels[known][:, None, None].expand(-1, logits.shape[1], 1)
     losses = [

@@ -12,7 +12,7 @@ from fashion_retrieval.errors import WeightsError
 from fashion_retrieval.models.segmenter import GarmentSegmenter
 
 TEXTS = ("a photo of red dress", "a photo of long sleeve blue jacket", "a photo of striped shirt", "sneakers")
-WISHES = ("is red", "has long sleeves and a collar", "is shorter", "the same in denim")
+MODIFICATIONS = ("is red", "has long sleeves and a collar", "is shorter", "the same in denim")
 
 _OUTLINES = {
     "navy": ((80, 60), (120, 52), (160, 60), (210, 130), (165, 140), (165, 270), (75, 270), (75, 140), (30, 130)),
@@ -28,23 +28,23 @@ class Agreement:
     """How near a saved model is to the trained one.
 
     Attributes:
-        cosines: Least cosine between embeddings of the two, by what was embedded.
-        pixels: Share of the photos' pixels to which both segmenters give the same class; None without segmenters.
+        cosines: Least cosine between embeddings of the two models, by what was embedded.
+        pixels: Fraction of the photos' pixels to which both segmenters give the same class; None without segmenters.
     """
 
     cosines: dict[str, float]
     pixels: float | None
 
     def __str__(self) -> str:
-        told = ", ".join(f"{what} {cosine:.6f}" for what, cosine in self.cosines.items())
+        cosines = ", ".join(f"{what} {cosine:.6f}" for what, cosine in self.cosines.items())
         more = "" if self.pixels is None else f"; segmenters agree on {100 * self.pixels:.2f}% of the pixels"
-        return f"least cosine of the saved model to the trained one: {told}{more}"
+        return f"least cosine of the saved model to the trained one: {cosines}{more}"
 
     def check(self, *, least_cosine: float, least_pixels: float) -> None:
-        """Refuse a model that is not the trained one any more.
+        """Refuse a model that differs from the trained one.
 
         Raises:
-            WeightsError: A cosine or the pixels below what is asked for.
+            WeightsError: A cosine or the fraction of pixels is too low.
         """
         near = all(cosine >= least_cosine for cosine in self.cosines.values())
         if not near or (self.pixels is not None and self.pixels < least_pixels):
@@ -53,21 +53,21 @@ class Agreement:
 
 
 def compare(trained: FashionModel, saved: FashionModel) -> Agreement:
-    """Embed drawn photos, texts and, with a composer, photos with wishes by both."""
+    """Embed drawn photos, texts and, with a composer, photos with modification texts by both."""
     photos = drawn_photos()
     cosines = {
         "photos": _least_cosine(trained.encode(images=photos), saved.encode(images=photos)),
         "texts": _least_cosine(trained.encode(texts=TEXTS), saved.encode(texts=TEXTS)),
     }
     if trained.config.composer is not None:
-        cosines["queries"] = _least_cosine(trained.compose(photos, WISHES), saved.compose(photos, WISHES))
+        cosines["queries"] = _least_cosine(trained.compose(photos, MODIFICATIONS), saved.compose(photos, MODIFICATIONS))
     both = (trained.segmenter, saved.segmenter) if trained.config.segmenter else ()
     segmenters = [segmenter for segmenter in both if isinstance(segmenter, GarmentSegmenter)]
     return Agreement(cosines, _same_pixels(segmenters[0], segmenters[1], photos) if segmenters else None)
 
 
 def drawn_photos() -> list[Image.Image]:
-    """Four RGB pictures of 240 x 320 pixels: a shirt, a dress, trousers and a skirt on a light ground."""
+    """Four RGB images of 240 x 320 pixels: a shirt, a dress, trousers and a skirt on a light background."""
     photos = []
     for color, outline in _OUTLINES.items():
         photo = Image.new("RGB", (240, 320), (238, 236, 230))
@@ -77,7 +77,7 @@ def drawn_photos() -> list[Image.Image]:
 
 
 def _least_cosine(first: np.ndarray, second: np.ndarray) -> float:
-    """Of rows (N, D) that are L2-normalized."""
+    """The least cosine of rows (N, D), L2-normalized, with the same rows of another array."""
     return float((first * second).sum(1).min())
 
 

@@ -1,26 +1,24 @@
-"""The figures of a model card, out of results files of `training.evaluate`."""
+"""The figures of a model card, from results files of `training.evaluate`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fashion_retrieval.config import COMPOSER_WEIGHTS_NAME, ENCODER_WEIGHTS_NAME, SEGMENTER_WEIGHTS_NAME, Figure
 from fashion_retrieval.errors import ConfigError
+from training.evaluation.captions import RULES
+from training.evaluation.composed import KS
+from training.evaluation.retrieval import WAYS
+from training.reports.pages import words
 
 Results = Mapping[str, Any]
 
-_RECOGNISING, _SEGMENTING = "zero-shot-image-classification", "image-segmentation"
-_MATCHING, _COMPOSING = "image-text-retrieval", "composed-image-retrieval"
-_WEIGHTS = {
-    "recognition": (ENCODER_WEIGHTS_NAME,),
-    "retrieval": (ENCODER_WEIGHTS_NAME,),
-    "segmentation": (ENCODER_WEIGHTS_NAME, SEGMENTER_WEIGHTS_NAME),
-    "protocols": (ENCODER_WEIGHTS_NAME, COMPOSER_WEIGHTS_NAME),
-}
-"""Part of a results file -> files of the weights it was measured with."""
+Row = tuple[str, Results, str, str, str]
+"""Name of a figure, the metrics and their key where it stands, name of the metric, and the data."""
+_OLD_KEYS = {"colour": "color", "labelled": "labeled", "labelled_garments": "labeled_garments"}
 _GALLERIES = {"full": "all products", "split": "the split's products"}
 
 
@@ -28,17 +26,17 @@ def read_figures(paths: Sequence[Path], sha256: Mapping[str, str]) -> dict[str, 
     """Figures of the model with these weights, by name.
 
     Args:
-        paths: Results files; those of more than one model, or of `training.evaluate all`, may hold others' figures too.
+        paths: Results files, which may hold metrics of other models too.
         sha256: Hex digests of the model's weights, by file name.
 
     Raises:
-        ConfigError: All files that can't be read, lack a figure, or hold none of this model.
+        ConfigError: Files can't be read, lack a figure, or hold none of this model; the message names all.
     """
     figures: dict[str, Figure] = {}
     faults: list[str] = []
     for path in paths:
         try:
-            found = dict(_figures_of(json.loads(path.read_text(encoding="utf-8")), sha256))
+            found = dict(_figures_of(json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_renamed), sha256))
             if not found:
                 faults.append(f"{path} has no figures of these weights")
             figures |= found
@@ -51,94 +49,100 @@ def read_figures(paths: Sequence[Path], sha256: Mapping[str, str]) -> dict[str, 
     return figures
 
 
+def _renamed(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys of an earlier release have their new names."""
+    return {_OLD_KEYS.get(key, key): value for key, value in pairs}
+
+
 def _figures_of(results: Results, sha256: Mapping[str, str]) -> Iterator[tuple[str, Figure]]:
     for run in _runs(results):
-        for part, read in _READERS.items():
-            if part in run and all(run["sha256"].get(name) == sha256.get(name) for name in _WEIGHTS[part]):
-                yield from read(run, run[part])
+        for part, (task, weights, read) in _PARTS.items():
+            files = (ENCODER_WEIGHTS_NAME, *weights)
+            if part in run and all(run["sha256"].get(name) == sha256.get(name) for name in files):
+                for figure, found, key, metric, data in read(run, run[part]):
+                    bounds = found.get(f"{key}_interval")
+                    interval = (float(bounds[0]), float(bounds[1])) if bounds else None
+                    value = float(found[key])
+                    yield figure, Figure(value=value, interval=interval, metric=metric, task=task, data=data)
 
 
 def _runs(results: Results) -> Iterator[Results]:
-    """What one model was measured on at a time; "sha256" of its weights is in each."""
+    """The metrics of one model at a time, each with the "sha256" of its weights."""
     if "parts" not in results:
         yield from (results, *results.get("others", ()))
         return
     for name, parts in results["parts"].items():
-        for model, told in results["models"].items():
+        for model, provenance in results["models"].items():
             if model in parts:
                 source = "fashioniq" if name.endswith("fashioniq") else "pairs"
                 split = "test" if name.endswith("deepfashion") else "val"
-                yield {**told, "source": source, "split": split, **parts[model]}
+                yield {**provenance, "source": source, "split": split, **parts[model]}
 
 
-def _recognition(run: Results, row: Results) -> Iterator[tuple[str, Figure]]:
+def _recognition(run: Results, row: Results) -> Iterator[Row]:
     if "views" in row:
-        data = f"DeepFashion, {run['split']}: {row['garments']:,} garments"
         for view, found in row["views"].items():
-            shown = view.replace("_", " ")
-            yield _figure(f"attributes, mean precision, {shown}", found, "mean_precision", "accuracy", data)
-            yield _figure(f"attributes, mean macro-F1, {shown}", found, "mean_macro_f1", "macro-F1", data)
-            yield _figure(f"category, top-1, {shown}", found["category"], "top1", "accuracy", data)
+            data = f"DeepFashion, {run['split']}: {row['garments']:,} garments"
+            yield f"attributes, mean precision, {words(view)}", found, "mean_precision", "accuracy", data
+            yield f"attributes, mean macro-F1, {words(view)}", found, "mean_macro_f1", "macro-F1", data
+            yield f"category, top-1, {words(view)}", found["category"], "top1", "accuracy", data
         return
-    pack = f"open data pack, {run['split']}"
-    data, groups = f"{pack}: {row['garments']:,} labeled garments", row["deepfashion"]
-    yield _figure("attributes, mean precision of six groups", groups["all"], "mean_precision", "accuracy", data)
-    yield _figure("attributes, mean macro-F1", groups["all"], "mean_macro_f1", "macro-F1", data)
-    yield _figure("category, top-1", row["category"], "top1", "accuracy", data)
-    yield _figure("dominant color, top-1 of 13", row["color"], "top1", "accuracy", data)
+    data, groups = f"{_pack(run)}: {row['garments']:,} labeled garments", row["deepfashion"]
+    yield "attributes, mean precision of six groups", groups["all"], "mean_precision", "accuracy", data
+    yield "attributes, mean macro-F1", groups["all"], "mean_macro_f1", "macro-F1", data
+    yield "category, top-1", row["category"], "top1", "accuracy", data
+    yield "dominant color, top-1 of 13", row["color"], "top1", "accuracy", data
     if "street" in groups:
-        street = f"{pack}: {groups['street']['texture']['labeled']:,} garments of street photos"
-        name = "attributes on street photos, mean precision"
-        yield _figure(name, groups["street"], "mean_precision", "accuracy", street)
+        street = f"{_pack(run)}: {groups['street']['texture']['labeled']:,} garments of street photos"
+        yield "attributes on street photos, mean precision", groups["street"], "mean_precision", "accuracy", street
 
 
-def _segmentation(run: Results, row: Results) -> Iterator[tuple[str, Figure]]:
-    pack, end = f"open data pack, {run['split']}", row["end_to_end"]
-    photos = f"{pack}: {row['photos']:,} street photos"
+def _segmentation(run: Results, row: Results) -> Iterator[Row]:
+    photos, end = f"{_pack(run)}: {row['photos']:,} street photos", row["end_to_end"]
     garments = f"{photos}, {row['garments_of_3_percent']:,} garments"
-    ends = f"{photos}, {end['labeled_garments']:,} labeled garments"
-    yield _figure("segmenter, clothing IoU", row, "clothing_iou", "IoU", photos, _SEGMENTING)
-    yield _figure("segmenter, garments found", row, "found", "recall", garments, _SEGMENTING)
-    yield _figure("end to end recall on street photos", end, "category_right_and_box", "recall", ends, _SEGMENTING)
+    labeled = f"{photos}, {end['labeled_garments']:,} labeled garments"
+    yield "segmenter, clothing IoU", row, "clothing_iou", "IoU", photos
+    yield "segmenter, garments found", row, "found", "recall", garments
+    yield "end to end recall on street photos", end, "category_right_and_box", "recall", labeled
 
 
-def _retrieval(run: Results, row: Results) -> Iterator[tuple[str, Figure]]:
-    if "own" in row:
-        kinds = {f"captions ({rule.replace('_', ' ')} right)": row[rule] for rule in ("own", "same_text")}
-    else:
-        kinds = {"product names": row}
-    data = f"{'DeepFashion' if 'own' in row else 'open data pack'}, {run['split']}"
-    for kind, found in kinds.items():
-        for way in ("text_to_image", "image_to_text"):
-            measured = found[way]
-            size = f"{data}: {measured['queries']:,} queries, {measured['gallery']:,} in the gallery"
-            for k in (10, 50):
-                name = f"{way.replace('_', ' ')}, {kind}, R@{k}"
-                yield _figure(name, measured, f"recall_at_{k}", f"recall@{k}", size, _MATCHING)
+def _retrieval(run: Results, row: Results) -> Iterator[Row]:
+    of_captions = "own" in row
+    kinds = {f"captions ({words(rule)} right)": rule for rule in RULES} if of_captions else {"product names": ""}
+    source = f"DeepFashion, {run['split']}" if of_captions else _pack(run)
+    for kind, rule in kinds.items():
+        for way in WAYS:
+            found = row[rule][way] if rule else row[way]
+            data = f"{source}: {found['queries']:,} queries, {found['gallery']:,} in the gallery"
+            for k in KS:
+                yield f"{words(way)}, {kind}, R@{k}", found, f"recall_at_{k}", f"recall@{k}", data
 
 
-def _composed(run: Results, protocols: Results) -> Iterator[tuple[str, Figure]]:
+def _composed(run: Results, protocols: Results) -> Iterator[Row]:
     fashioniq = run["source"] == "fashioniq"
+    source = f"FashionIQ, {run['split']}" if fashioniq else _pack(run)
     for protocol, found in protocols.items():
         where = f"FashionIQ ({protocol})" if fashioniq else _GALLERIES.get(protocol, protocol)
         queries = sum(group["queries"] for group in found["groups"].values())
-        data = (
-            f"{'FashionIQ' if fashioniq else 'open data pack'}, {run['split']}: {queries:,} pairs, {protocol} galleries"
-        )
-        for k in (10, 50):
-            name = f"composed retrieval among {where}, R@{k}"
-            yield _figure(name, found["average"], f"recall_at_{k}", f"recall@{k}", data, _COMPOSING)
+        data = f"{source}: {queries:,} pairs, {protocol} galleries"
+        for k in KS:
+            yield (
+                f"composed retrieval among {where}, R@{k}",
+                found["average"],
+                f"recall_at_{k}",
+                f"recall@{k}",
+                data,
+            )
 
 
-def _figure(name: str, row: Results, key: str, metric: str, data: str, task: str = _RECOGNISING) -> tuple[str, Figure]:
-    interval = row.get(f"{key}_interval")
-    ends = (float(interval[0]), float(interval[1])) if interval else None
-    return name, Figure(value=float(row[key]), interval=ends, metric=metric, task=task, data=data)
+def _pack(run: Results) -> str:
+    return f"open data pack, {run['split']}"
 
 
-_READERS = {
-    "recognition": _recognition,
-    "segmentation": _segmentation,
-    "retrieval": _retrieval,
-    "protocols": _composed,
+_PARTS: dict[str, tuple[str, tuple[str, ...], Callable[[Results, Any], Iterator[Row]]]] = {
+    "recognition": ("zero-shot-image-classification", (), _recognition),
+    "segmentation": ("image-segmentation", (SEGMENTER_WEIGHTS_NAME,), _segmentation),
+    "retrieval": ("image-text-retrieval", (), _retrieval),
+    "protocols": ("composed-image-retrieval", (COMPOSER_WEIGHTS_NAME,), _composed),
 }
+"""Part of a results file -> task, files of the weights it was measured with beside the encoder's, reader."""

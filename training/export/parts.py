@@ -1,4 +1,4 @@
-"""What the trainings wrote: whether it is there, and loaded; and whether its place is free."""
+"""What the trainings wrote: checks and loaders; and a check of the place for the model."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from fashion_retrieval import checkpoint
+from fashion_retrieval.checkpoint.export_manifest import RUNTIMES
 from fashion_retrieval.config import (
     COMPOSER_WEIGHTS_NAME,
     CONFIG_NAME,
@@ -23,21 +24,18 @@ from fashion_retrieval.models.composer import Composer
 from fashion_retrieval.models.segmenter import GarmentSegmenter
 
 SEGMENTER_CONFIG = "segmenter.json"
-RUNTIMES = ("onnx", "openvino")
-"""Folders inside a model folder, with its weights for other runtimes."""
-
 _ENCODER = (ENCODER_CONFIG_NAME, ENCODER_WEIGHTS_NAME)
 _SEGMENTER = (SEGMENTER_CONFIG, SEGMENTER_WEIGHTS_NAME)
 _COMPOSER = (CONFIG_NAME, COMPOSER_WEIGHTS_NAME)
 _ENDINGS = {".json", ".md", ".model", ".safetensors", ".txt"}
-"""Of the files of a model folder."""
+"""Suffixes of the files of a model folder."""
 
 
 def check_parts(encoders: Sequence[str], segmenter: str, composer: str) -> None:
-    """Refuse folders that lack a file, all in one message.
+    """Refuse folders that lack a file.
 
     Raises:
-        ConfigError: What is missing, and which training writes it.
+        ConfigError: Files are missing; the message names all, and the trainings that write them.
     """
     wanted = [(folder, _ENCODER, "train_raf_clip") for folder in encoders]
     wanted += [(segmenter, _SEGMENTER, "train_segmenter")] if segmenter else []
@@ -53,10 +51,10 @@ def check_parts(encoders: Sequence[str], segmenter: str, composer: str) -> None:
 
 
 def check_output(output: Path) -> None:
-    """Refuse a place where something other than a model is.
+    """Refuse a place that holds something other than a model.
 
     Raises:
-        ConfigError: The same.
+        ConfigError: It does, or is a file.
     """
     if output.is_file():
         raise ConfigError(f"output must be a folder, {output} is a file; name another")
@@ -67,7 +65,7 @@ def check_output(output: Path) -> None:
 
 
 def load_segmenter(folder: Path) -> GarmentSegmenter:
-    """What `training.train_segmenter` wrote.
+    """The segmenter that `training.train_segmenter` wrote.
 
     Raises:
         ConfigError: Its configuration is missing or has a fault.

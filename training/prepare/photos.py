@@ -1,4 +1,4 @@
-"""Inspection of photo files: missing, empty, damaged or good."""
+"""Which photos are there, hold bytes and can be decoded."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from typing import Literal
 
 from PIL import Image
 
-from fashion_retrieval._utils.progress import tracked
-from training.data.deepfashion import upright_size
+from training.engine.progress import watched
 
 State = Literal["good", "missing", "zero_byte", "corrupt"]
 
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """State of a photo file; `size` is (width, height) in pixels of the upright photo, None unless it is good."""
+    """What a look at a file said; `size` is (width, height) in pixels, of good photos only."""
 
     state: State
     size: tuple[int, int] | None = None
@@ -35,7 +34,7 @@ def look(path: Path, *, decode: bool) -> Looked:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             if decode:
                 image.load()
-            return Looked("good", upright_size(image))
+            return Looked("good", image.size)
     except FileNotFoundError:
         return Looked("missing")
     except Exception:  # damaged data makes Pillow's readers raise nearly anything
@@ -44,7 +43,7 @@ def look(path: Path, *, decode: bool) -> Looked:
 
 def look_at_all(paths: Sequence[Path], *, decode: bool, workers: int) -> list[Looked]:
     """Look at files, in order; decoding is spread over processes."""
-    return list(tracked(_looks(paths, decode, workers), "decoding" if decode else "photos", len(paths), shown=True))
+    return list(watched(_looks(paths, decode, workers), len(paths), "decoding" if decode else "photos"))
 
 
 def _looks(paths: Sequence[Path], decode: bool, workers: int) -> Iterator[Looked]:

@@ -1,4 +1,4 @@
-"""All that can be measured with the data at hand, in one results file."""
+"""Everything that can be measured with the data at hand, in one results file."""
 
 from __future__ import annotations
 
@@ -13,17 +13,11 @@ from fashion_retrieval.errors import ConfigError, FashionRetrievalError
 from training.data.deepfashion import MASKS
 from training.data.triplets import GROUPS
 from training.evaluation.captions import CAPTIONS
-from training.evaluation.composed import read_sets, remarks
+from training.evaluation.composed import read_sets
 from training.evaluation.deepfashion import View
-from training.evaluation.results_file import provenance, write_figures
-from training.reports.recognition_sections import (
-    Models,
-    Section,
-    recognition_of_deepfashion,
-    recognition_of_pack,
-    segmentation_of_pack,
-)
-from training.reports.retrieval_sections import ablation_of, composed_of, retrieval_of_deepfashion, retrieval_of_pack
+from training.evaluation.results_file import provenance, write_results
+from training.reports import sections
+from training.reports.sections import Models, Section
 from training.reports.tables import page
 
 TITLES = {
@@ -41,7 +35,7 @@ TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class Roots:
-    """Folders of data sets, None for one that isn't at hand, and the results of a comparison of composers."""
+    """Folders of data sets, None for those not at hand, and the results file of a comparison of composers."""
 
     pack: Path | None
     deepfashion: Path | None
@@ -50,97 +44,89 @@ class Roots:
 
 
 def measure_all(models: Models, roots: Roots, path: Path, *, missing: str, seed: int = 0) -> list[str]:
-    """Measure part after part and write the results after each.
+    """Measure part after part, and write the results after each.
 
     Args:
-        models: The first is what the others are compared with.
-        roots: What there is.
+        models: The first is compared with the others.
+        roots: The data at hand.
         path: The JSON file; a Markdown file comes beside it.
-        missing: What missing photos of composed retrieval mean.
-        seed: Of intervals and tests.
+        missing: What to do about missing photos of composed retrieval.
+        seed: Seed of intervals and tests.
 
     Returns:
-        A line for each part that failed; the results name it, and what was left out for want of data.
+        A line for each part that failed; the results name it, and the parts without data.
 
     Raises:
-        ConfigError: A folder that isn't there, or none at all; nothing is measured.
+        ConfigError: A folder does not exist, or there is no data at all; nothing is measured.
     """
     gone = [str(root) for root in (roots.pack, roots.deepfashion, roots.fashioniq) if root and not root.is_dir()]
     if gone:
         raise ConfigError(f"no such folder: {', '.join(gone)}; give the data sets' own, or leave the option out")
-    figures: dict[str, Any] = {
+    composing = {name: model for name, model in models.items() if model.config.composer is not None}
+    results: dict[str, Any] = {
         "models": {name: provenance(model, name, {}) for name, model in models.items()},
         "config": {name: str(getattr(roots, name)) for name in Roots.__slots__} | {"missing": missing},
         "seed": seed,
         "parts": {},
         "failed": {},
-        "not_run": _absent(models, roots),
+        "not_run": _not_run(roots, composes=bool(composing)),
     }
-    if figures["not_run"].keys() == TITLES.keys():
+    if results["not_run"].keys() == TITLES.keys():
         raise ConfigError("nothing can be measured; give --data, --deepfashion, --fashioniq or --results")
     paragraphs: list[str] = []
-    for name, part in _parts(models, roots, missing, seed).items():
-        if name in figures["not_run"]:
-            continue
+    parts = _parts(models, composing, roots, missing, seed)
+    for name in (name for name in TITLES if name not in results["not_run"]):
         typer.echo(f"{TITLES[name]} …", err=True)
         try:
-            section = part()
+            section = parts[name]()
         except (FashionRetrievalError, OSError) as error:
-            figures["failed"][name] = " ".join(str(error).split())
+            results["failed"][name] = " ".join(str(error).split())
         else:
-            for line in section.lines:
-                typer.echo(line)
-            figures["parts"][name] = {
-                **section.figures,
-                "against_first": section.against_first,
-                "resampling": section.resampling,
-            }
+            section.show()
+            compared = {"against_first": section.against_first, "resampling": section.resampling}
+            results["parts"][name] = section.results | compared
             paragraphs += [f"## {TITLES[name]}", *section.paragraphs]
-        untold = [f"{TITLES[n]}: {why}" for kind in ("failed", "not_run") for n, why in figures[kind].items()]
-        write_figures(figures, path, page("Figures", *paragraphs, "## Not measured", *untold))
-    return [f"{TITLES[name]}: {why}" for name, why in figures["failed"].items()]
+        reasons = results["failed"] | results["not_run"]
+        unmeasured = [f"{TITLES[part]}: {why}" for part, why in reasons.items()]
+        write_results(results, path, page("Figures", *paragraphs, "## Not measured", *unmeasured))
+    return [f"{TITLES[name]}: {why}" for name, why in results["failed"].items()]
 
 
-def _absent(models: Models, roots: Roots) -> dict[str, str]:
-    """What can't be measured for want of data, and why."""
+def _not_run(roots: Roots, *, composes: bool) -> dict[str, str]:
+    """Why parts can't be measured, by part."""
     why: dict[str, str] = {}
     for root, what in (("pack", "the open data pack"), ("deepfashion", "DeepFashion"), ("fashioniq", "FashionIQ")):
         if getattr(roots, root) is None:
             why |= {name: f"no folder of {what} was given" for name in TITLES if name.endswith(root)}
     if roots.deepfashion and not (roots.deepfashion / CAPTIONS).is_file():
         why["retrieval_deepfashion"] = f"no {CAPTIONS}; make it with `python -m training.prepare captions`"
-    if not any(_composing(models)):
+    if not composes:
         why |= {name: "no model has a composer" for name in TITLES if name.startswith("composed")}
     if not roots.comparison.is_file():
         why["ablation"] = f"no {roots.comparison}; make it with `python -m training.compare_composers`"
     return why
 
 
-def _parts(models: Models, roots: Roots, missing: str, seed: int) -> dict[str, Callable[[], Section]]:
-    """How each is measured; those of `_absent` can't be called."""
+def _parts(
+    models: Models, composing: Models, roots: Roots, missing: str, seed: int
+) -> dict[str, Callable[[], Section]]:
+    """How each part is measured; those of `_not_run` can't be called."""
     pack, fashion, iq = (root or Path() for root in (roots.pack, roots.deepfashion, roots.fashioniq))
-    region = View.MASKED_CROP if (fashion / MASKS).is_dir() else View.CROP
-    composing = _composing(models)
+    views = [View.MASKED_CROP if (fashion / MASKS).is_dir() else View.CROP, View.WHOLE_PHOTO]
 
     def composed(fashioniq: Path | None, protocol: str | None) -> Section:
         sets = read_sets(pack, fashioniq, protocol, "val", GROUPS, missing)
-        for line in remarks(sets):
-            typer.echo(line, err=True)
-        return composed_of(composing, sets, seed=seed)
+        return sections.composed_of(composing, sets, seed=seed)
 
     return {
-        "recognition_pack": lambda: recognition_of_pack(models, pack, "val", seed=seed),
-        "segmentation_pack": lambda: segmentation_of_pack(models, pack, "val"),
-        "retrieval_pack": lambda: retrieval_of_pack(models, pack, "val", seed=seed),
+        "recognition_pack": lambda: sections.recognition_of_pack(models, pack, "val", seed=seed),
+        "segmentation_pack": lambda: sections.segmentation_of_pack(models, pack, "val"),
+        "retrieval_pack": lambda: sections.retrieval_of_pack(models, pack, "val", seed=seed),
         "composed_pack": lambda: composed(None, None),
-        "recognition_deepfashion": lambda: recognition_of_deepfashion(
-            models, fashion, "test", [region, View.WHOLE_PHOTO], seed=seed
+        "recognition_deepfashion": lambda: sections.recognition_of_deepfashion(
+            models, fashion, "test", views, seed=seed
         ),
-        "retrieval_deepfashion": lambda: retrieval_of_deepfashion(models, fashion, "test", seed=seed),
+        "retrieval_deepfashion": lambda: sections.retrieval_of_deepfashion(models, fashion, "test", seed=seed),
         "composed_fashioniq": lambda: composed(iq, "all"),
-        "ablation": lambda: ablation_of(roots.comparison, None, seed=seed),
+        "ablation": lambda: sections.ablation_of(roots.comparison, None, seed=seed),
     }
-
-
-def _composing(models: Models) -> Models:
-    return {name: model for name, model in models.items() if model.config.composer is not None}

@@ -30,6 +30,11 @@ def interval(bounds: Sequence[float], scale: float = 1, digits: int = 3, sign: s
     return " to ".join(f"{scale * bound:{sign}.{digits}f}" for bound in bounds)
 
 
+def words(name: str) -> str:
+    """An identifier as words."""
+    return name.replace("_", " ")
+
+
 def render(template: str, **values: Any) -> str:  # noqa: ANN401  # whatever the template reads
     """Fill a file of `templates/`; a name that it reads and does not get is an error."""
     return _environment().get_template(template).render(**values).rstrip("\n")
@@ -52,5 +57,5 @@ def _environment() -> Environment:
     )
     environment.filters["percent"] = percent
     environment.filters["interval"] = interval
-    environment.filters["words"] = lambda name: name.replace("_", " ")
+    environment.filters["words"] = words
     return environment

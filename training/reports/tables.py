@@ -1,4 +1,4 @@
-"""Measured figures as Markdown, in the columns of the paper's tables and above its rows."""
+"""Measured metrics as Markdown, in the columns of the paper's tables and above its rows."""
 
 from __future__ import annotations
 
@@ -11,90 +11,64 @@ from training.evaluation.paper import read_paper
 from training.evaluation.recognition import DEEPFASHION_GROUPS
 from training.evaluation.retrieval import KS as RETRIEVAL_KS
 from training.evaluation.retrieval import WAYS
-from training.evaluation.significance import ROUNDS, Figures
-from training.reports.pages import table
+from training.evaluation.significance import ROUNDS, Metrics
+from training.reports.pages import interval, table
 
-Cell = tuple[float, Sequence[float] | None] | None
-"""A figure as a share with its 95% interval, where it has one; None where it was not measured."""
+_RECOGNITION = (*((group, "precision") for group in DEEPFASHION_GROUPS), ("", "mean_precision"))
+_MACRO_F1 = (*((group, "macro_f1") for group in DEEPFASHION_GROUPS), ("", "mean_macro_f1"))
+_RETRIEVAL = tuple((way, f"recall_at_{k}") for way in WAYS for k in RETRIEVAL_KS)
+_COMPOSED = tuple((row, f"recall_at_{k}") for row in (*GROUPS, "average") for k in COMPOSED_KS)
+_COLUMNS = {
+    "table_1": _RECOGNITION, "table_2": _RETRIEVAL, "table_3": _COMPOSED, "table_4": _RECOGNITION, "table_5": _COMPOSED
+}  # fmt: skip
+"""(row of the metrics, metric) of each column, by table of the paper."""
 
 
-def with_paper_rows(name: str, measured: Mapping[str, Sequence[Cell]]) -> str:
+def paper_table(name: str, runs: Mapping[str, Metrics]) -> str:
     """A table of the paper with measured rows above its own.
 
     Args:
         name: "table_1" …
-        measured: Cells in the order of its columns, by name of the row.
+        runs: Metrics by name of the run; groups that were not measured are left empty.
     """
     paper = read_paper()[name]
-    percent = paper["unit"] == "percent"
-    rows = [[f"**{row}**", *(_cell(cell, percent) for cell in cells)] for row, cells in measured.items()]
-    rows += [
-        [f"{row}, in the paper", *(_number(f, percent) for f in printed)] for row, printed in paper["rows"].items()
-    ]
+    scale, digits = (100, 2) if paper["unit"] == "percent" else (1, 4)
+    rows = _rows(runs, _COLUMNS[name], scale, digits)
+    rows += [[f"{row}, in the paper", *(f"{f:.{digits}f}" for f in printed)] for row, printed in paper["rows"].items()]
     return table(["", *paper["columns"]], rows)
 
 
-def _cell(cell: Cell, percent: bool) -> str:
-    if cell is None:
-        return ""
-    scale = 100.0 if percent else 1.0
-    figure, *bounds = (_number(scale * share, percent) for share in (cell[0], *(cell[1] or ())))
-    return f"{figure}<br>{' to '.join(bounds)}" if bounds else figure
-
-
-def _number(value: float, percent: bool) -> str:
-    return f"{value:.2f}" if percent else f"{value:.4f}"
-
-
-def recognition_cells(groups: Figures) -> list[Cell]:
-    """Six groups, by the pack's names or by DeepFashion's, and their mean, for Tables 1 and 4."""
-    rows = [groups.get(ours) or groups.get(theirs) for ours, theirs in DEEPFASHION_GROUPS.items()]
-    return [*(row and _read(row, "precision") for row in rows), _read(groups, "mean_precision")]
-
-
-def macro_f1_table(runs: Mapping[str, Figures]) -> str:
+def macro_f1_table(runs: Mapping[str, Metrics]) -> str:
     """Macro-F1 of the six groups and its mean, by run."""
-    rows = []
-    for run, groups in runs.items():
-        found = [groups.get(ours) or groups.get(theirs) for ours, theirs in DEEPFASHION_GROUPS.items()]
-        figures = [*(row and row["macro_f1"] for row in found), groups["mean_macro_f1"]]
-        rows.append([f"**{run}**", *("" if figure is None else _number(figure, False) for figure in figures)])
-    return table(["", *DEEPFASHION_GROUPS, "mean"], rows)
+    return table(["", *DEEPFASHION_GROUPS, "mean"], _rows(runs, _MACRO_F1, 1, 4))
 
 
-def retrieval_cells(figures: Figures) -> list[Cell]:
-    """Both ways, for Table 2."""
-    return [_read(figures[way], f"recall_at_{k}") for way in WAYS for k in RETRIEVAL_KS]
+def _rows(runs: Mapping[str, Metrics], columns: Sequence[tuple[str, str]], scale: int, digits: int) -> list[list[str]]:
+    return [[f"**{run}**", *(_cell(row, *column, scale, digits) for column in columns)] for run, row in runs.items()]
 
 
-def composed_cells(protocol: Figures) -> list[Cell]:
-    """Three groups and their average, for Tables 3 and 5; a group that was not asked is left empty."""
-    rows = [*(protocol["groups"].get(group) for group in GROUPS), protocol["average"]]
-    return [row and _read(row, f"recall_at_{k}") for row in rows for k in COMPOSED_KS]
+def _cell(metrics: Metrics, row: str, metric: str, scale: int, digits: int) -> str:
+    """A metric, with its 95% interval where it has one."""
+    rows = {"": metrics, **metrics, **metrics.get("groups", {})}
+    found = rows.get(row) or rows.get(DEEPFASHION_GROUPS.get(row, row))
+    if found is None:
+        return ""
+    bounds = found.get(f"{metric}_interval")
+    return f"{scale * found[metric]:.{digits}f}" + (f"<br>{interval(bounds, scale, digits)}" if bounds else "")
 
 
-def _read(row: Figures, name: str) -> Cell:
-    return row[name], row.get(f"{name}_interval")
-
-
-def differences(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Paragraphs on how far runs are apart; none where there is nothing to compare."""
+def comparison_paragraphs(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Paragraphs on how far runs are ahead of the first; none where there is nothing to compare."""
     if rows:
-        lines = [
-            [
-                row["measure"],
-                row["other"],
-                row["first"],
-                f"{100 * row['difference']:+.2f}",
-                " to ".join(f"{100 * bound:+.2f}" for bound in row["interval"]),
-                "not tested" if row["p"] is None else f"{row['p']:.4f}",
-            ]
-            for row in rows
-        ]
         yield (
             "How far runs are ahead, in points, with the 95% interval (paired percentile bootstrap) and the two-sided "
             f"p of an approximate randomization ({ROUNDS:,} rounds, not corrected for the number of comparisons):"
         )
+        lines = []
+        for row in rows:
+            ahead, bounds = f"{100 * row['difference']:+.2f}", interval(row["interval"], 100, 2, "+")
+            p = "not tested" if row["p"] is None else f"{row['p']:.4f}"
+            lines.append([row["measure"], row["other"], row["first"], ahead, bounds, p])
         yield table(["measure", "run", "ahead of", "by", "95%", "p"], lines)
 
 

@@ -1,4 +1,4 @@
-"""Copies of modules that compute fastest: batch norms folded, weights in the type and layout of the products."""
+"""A module as it computes fastest: batch norms folded, weights in the type and layout that products are taken in."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 Module = TypeVar("Module", bound=nn.Module)
 
 _IN_ORDER = (nn.Sequential, ConvBnAct, DepthwiseSeparableConv, InvertedResidual, EfficientNet, EfficientNetFeatures)
-"""Modules that run a convolution and the batch norm listed after it with nothing in between."""
+"""Modules that run a convolution and the batch norm listed after it one after the other, with nothing in between."""
 
 
 def for_inference(module: Module, device: torch.device, dtype: torch.dtype) -> Module:
-    """Copy a module for inference; the module stays as it is, and weights that need no change are shared.
+    """A copy for inference on `device`; the module stays as it is, and weights that need no change are shared.
 
-    Batch norms are folded into the convolutions before them, whose weights are laid out with channels last. On a CPU
-    the stem and the first stage of an EfficientNet stay float32: most of the error of bfloat16 arises there, and they
-    are as fast in float32.
+    Batch norms behind convolutions become part of their weights, and weights of convolutions are laid out with
+    channels last. On a CPU the first maps of an EfficientNet, up to its first stage, stay float32: most of the error of
+    bfloat16 arises there, and they take no longer so.
 
     Args:
         module: In eval mode.
-        device: Device of the copy.
-        dtype: Type of the copy's weights; scalars keep theirs. Inputs must have the type of its first layer.
+        device: Where the copy is.
+        dtype: Type of the copy's weights, but for single numbers. What it must be given is of the first one's type.
     """
     ready = _copy(module, lambda tensor: tensor)
     for parent in list(ready.modules()):
@@ -40,23 +40,23 @@ def for_inference(module: Module, device: torch.device, dtype: torch.dtype) -> M
     if device.type == "cpu" and dtype != torch.float32:
         for part, source in zip(list(placed.modules()), ready.modules(), strict=True):
             if isinstance(part, EfficientNet) and isinstance(source, EfficientNet):
-                _keep_stem(part, source, device, dtype)
+                _keep_first_maps(part, source, device, dtype)
     return placed
 
 
-def stem(tower: EfficientNet) -> tuple[nn.Module, nn.Module]:
-    """The convolution of the stem and the first stage, which stay float32 on a CPU."""
+def first_maps(tower: EfficientNet) -> tuple[nn.Module, nn.Module]:
+    """What stays float32 on a CPU: the stem's convolution and the first stage."""
     return tower.conv_stem, tower.blocks[0]
 
 
-def _keep_stem(tower: EfficientNet, source: EfficientNet, device: torch.device, dtype: torch.dtype) -> None:
-    convolution, stage = (_copy(part, lambda tensor: _placed(tensor, device, torch.float32)) for part in stem(source))
-    tower.conv_stem = convolution
-    tower.blocks[0] = nn.Sequential(stage, _Cast(dtype))
+def _keep_first_maps(tower: EfficientNet, source: EfficientNet, device: torch.device, dtype: torch.dtype) -> None:
+    stem, stage = (_copy(part, lambda tensor: _placed(tensor, device, torch.float32)) for part in first_maps(source))
+    tower.conv_stem = stem
+    tower.blocks[0] = nn.Sequential(stage, _Rounded(dtype))
 
 
-class _Cast(nn.Module):
-    """Casts the feature maps to another type."""
+class _Rounded(nn.Module):
+    """From here on in another type."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
@@ -67,12 +67,12 @@ class _Cast(nn.Module):
 
 
 def is_convolutional(module: nn.Module) -> bool:
-    """Whether a module has more convolutions than the one that cuts a photo into patches."""
+    """Whether a module spends its time in convolutions, rather than having one to cut a photo into patches."""
     return sum(isinstance(part, nn.Conv2d) for part in module.modules()) > 1
 
 
 def _copy(module: Module, change: Callable[[Tensor], Tensor]) -> Module:
-    """Copy the modules, with changed weights; `copy.deepcopy` would hold all weights twice."""
+    """The same modules anew, with changed weights; `copy.deepcopy` would hold all of them twice."""
     new = copy.copy(module)
     parts = vars(module)
     vars(new).update(
@@ -87,7 +87,7 @@ def _copy(module: Module, change: Callable[[Tensor], Tensor]) -> Module:
 
 
 def normalized(parent: nn.Module) -> Iterator[tuple[str, nn.Conv2d, str, nn.BatchNorm2d]]:
-    """The convolutions of a module that a batch norm follows, as (name, convolution, name of the norm, norm)."""
+    """Convolutions of a module with the batch norm that comes right after each, with their names."""
     if type(parent) not in _IN_ORDER:
         return
     for (name, first), (norm_name, second) in pairwise(list(parent.named_children())):
@@ -104,19 +104,19 @@ def _placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 def rounded(kernels: Tensor, dtype: torch.dtype) -> Tensor:
-    """Round (out, in, h, w) kernels to another type and keep the sum of each: the next tap gets the rounding residual.
+    """(out, in, h, w) in another type, each kernel's sum kept: what rounding one tap takes, the next one gets.
 
-    Neighboring pixels are alike, so that the sum of a kernel counts for more than its taps: this removes two thirds of
-    the error of an EfficientNet in bfloat16.
+    Neighboring pixels are much alike, so that a kernel's sum counts for more than its taps: of an EfficientNet in
+    bfloat16 this takes away two thirds of the error.
     """
     if dtype == kernels.dtype or kernels.shape[2:].numel() == 1:
         return kernels.to(dtype)
     order = kernels.flatten(2).abs().argsort(dim=-1, descending=True)  # the smallest taps are the most precise
     taps = kernels.flatten(2).gather(-1, order)
     rounded = torch.empty_like(taps, dtype=dtype)
-    residual = torch.zeros_like(taps[..., 0])
+    owed = torch.zeros_like(taps[..., 0])
     for place in range(taps.shape[-1]):
-        residual = residual + taps[..., place]
-        rounded[..., place] = residual.to(dtype)
-        residual = residual - rounded[..., place].to(taps.dtype)
+        owed = owed + taps[..., place]
+        rounded[..., place] = owed.to(dtype)
+        owed = owed - rounded[..., place].to(taps.dtype)
     return torch.empty_like(rounded).scatter_(-1, order, rounded).view(kernels.shape)

@@ -59,7 +59,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_precision_is_that_of_a_plain_reference(tree: tuple[Path, list[Drawn]], models: list[str]) -> None:
     root, garments = tree
     model = FashionModel.from_pretrained(models[0], device="cpu", dtype="float32")
-    views = [View.CROP, View.WHOLE_PHOTO, View.MASKED_CROP, View.AS_RECOGNISED]
+    views = [View.CROP, View.WHOLE_PHOTO, View.MASKED_CROP, View.AS_RECOGNIZED]
     found = evaluate_deepfashion(model, read_garments(root, "test", views), views)
     taxonomy = Taxonomy.load("deepfashion")
     for view, cut in ((View.CROP, "crop"), (View.WHOLE_PHOTO, "whole"), (View.MASKED_CROP, "masked")):
@@ -87,7 +87,7 @@ def test_precision_is_that_of_a_plain_reference(tree: tuple[Path, list[Drawn]], 
     assert every["mean_precision"] == pytest.approx(np.mean([every[g.name]["precision"] for g in taxonomy.attributes]))
     assert every["mean_precision_interval"][0] < every["mean_precision"] < every["mean_precision_interval"][1]
     assert every["fabric"]["labeled"] == 20
-    assert every["category"] == found[View.AS_RECOGNISED]["category"]
+    assert every["category"] == found[View.AS_RECOGNIZED]["category"]
 
 
 def test_the_command_compares_models_and_views(

@@ -33,11 +33,11 @@ def test_boxes_match_one_to_one_best_first() -> None:
     assert metrics.match_boxes(truth, found[2:]) == metrics.match_boxes(truth[:0], found) == {}
 
 
-def test_a_bootstrap_interval_is_the_textbooks() -> None:
+def test_mean_interval_is_the_textbooks() -> None:
     values = np.random.default_rng(1).normal(3, 2, 400)
-    low, high = metrics.bootstrap_interval(400, lambda rows: float(values[rows].mean()))
+    low, high = metrics.mean_interval(values)
     margin = 1.96 * values.std() / 20
     assert [low, high] == pytest.approx([values.mean() - margin, values.mean() + margin], abs=0.03)
-    assert metrics.bootstrap_interval(5, lambda rows: float(len(rows))) == [5.0, 5.0]
-    first, again, other = (metrics.bootstrap_interval(9, lambda r: float(r.mean()), seed=s) for s in (0, 0, 1))
+    assert metrics.stratified_interval([5, 2], lambda drawn: float(len(drawn[0]) + len(drawn[1]))) == [7.0, 7.0]
+    first, again, other = (metrics.mean_interval(np.arange(9.0), seed=seed) for seed in (0, 0, 1))
     assert first == again != other

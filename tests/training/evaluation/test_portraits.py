@@ -13,7 +13,7 @@ from PIL import Image
 
 from fashion_retrieval.results import Region
 from tests.support.drawn_pack import CLOTHING, STREET_LABELS, write_pack
-from training.evaluation.portraits import evaluate_near, portrait
+from training.evaluation.portraits import evaluate_close_ups, portrait
 
 
 def test_a_portrait_is_head_and_chest_enlarged() -> None:
@@ -38,7 +38,7 @@ class Half:
 
 def test_figures_by_hand(tmp_path: Path) -> None:
     pack = write_pack(tmp_path)
-    found = evaluate_near(SimpleNamespace(segmenter=Half()), pack, "train", STREET_LABELS)  # type: ignore[arg-type]  # a segmenter is all it asks of a model
+    found = evaluate_close_ups(SimpleNamespace(segmenter=Half()), pack, "train", STREET_LABELS)  # type: ignore[arg-type]  # a segmenter is all it asks of a model
     kinds = [kind for _, split, kind in CLOTHING if split == "train"]
     assert found["one_garment"] == {
         "photos": len(kinds), "kind_of_largest_region": pytest.approx(kinds.count("Dress") / len(kinds)),

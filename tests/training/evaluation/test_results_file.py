@@ -14,7 +14,7 @@ from tests.support.tiny import tiny_folder
 from training import evaluate
 from training.data.manifest import labeled_samples, read_lines
 from training.evaluation import results_file
-from training.evaluation.results_file import check_output, destination, write_figures
+from training.evaluation.results_file import check_output, destination, write_results
 
 
 def left_with(arguments: list[str]) -> int:
@@ -40,7 +40,7 @@ def test_a_file_of_its_own_for_each_measurement() -> None:
 def test_figures_are_written_with_their_page(tmp_path: Path) -> None:
     path = tmp_path / "new/figures.json"
     check_output(path)
-    write_figures({"figure": 0.123456, "ranks": [1, 2], "rows": [{"a": 0.00001}]}, path, "# Figures\n")
+    write_results({"figure": 0.123456, "ranks": [1, 2], "rows": [{"a": 0.00001}]}, path, "# Figures\n")
     assert json.loads(path.read_text()) == {"figure": 0.1235, "ranks": [1, 2], "rows": [{"a": 0.0}]}
     assert '"ranks": [1, 2]' in path.read_text()
     assert path.with_suffix(".md").read_text() == "# Figures\n"
@@ -54,7 +54,7 @@ def test_without_a_command_it_measures_the_parts(tmp_path: Path, monkeypatch: py
     asked = []
     monkeypatch.setattr(FashionModel, "from_pretrained", lambda name, dtype: name)
     monkeypatch.setattr(evaluate, "measure", lambda *given: asked.append(given) or {"figure": 0.5})
-    monkeypatch.setattr(evaluate, "bars", lambda *given: [])
+    monkeypatch.setattr(evaluate, "targets", lambda *given: [])
     monkeypatch.setattr(evaluate, "resolve", lambda name: tmp_path)
     output = ["--output", str(tmp_path / "figures.json")]
     for words in (

@@ -7,26 +7,26 @@ import pytest
 from scipy import stats
 
 from fashion_retrieval.errors import InputError
-from training.evaluation.attribute_groups import precision_outcomes
-from training.evaluation.significance import Outcomes, against_first, randomization_p
+from training.evaluation.attribute_groups import precision_scores
+from training.evaluation.significance import ItemScores, compare_with_first, randomization_p
 
 CHANCE = 1 / 10_001
 
 
 def test_a_figure_is_the_unweighted_mean_over_groups() -> None:
-    groups = Outcomes.of_groups([np.array([1, 0, 1, 0]), np.array([True]), np.array([0.5, 0.0])])
+    groups = ItemScores.of_groups([np.array([1, 0, 1, 0]), np.array([True]), np.array([0.5, 0.0])])
     assert groups.mean() == pytest.approx((0.5 + 1 + 0.25) / 3)
     assert groups.strata == (4, 1, 2)
-    labels = precision_outcomes({"texture": "10-", "sleeve": "--1", "fit": "---"})
+    labels = precision_scores({"texture": "10-", "sleeve": "--1", "fit": "---"})
     assert labels.mean() == pytest.approx((1 / 2 + 1) / 2)  # nothing is labeled with a fit
     assert labels.values.shape == (3, 2)
-    assert precision_outcomes({"texture": "1-0", "fit": "--1"}).values.shape == (2, 2)  # the second says nothing
+    assert precision_scores({"texture": "1-0", "fit": "--1"}).values.shape == (2, 2)  # the second says nothing
     assert labels.mean(np.array([0, 0])) == 1  # no sleeve was drawn
 
 
 def test_an_interval_draws_garments_with_all_their_labels() -> None:
-    same = precision_outcomes({"texture": "1100" * 25, "fit": "1100" * 25})
-    apart = precision_outcomes({"texture": "1100" * 25, "fit": "0011" * 25})
+    same = precision_scores({"texture": "1100" * 25, "fit": "1100" * 25})
+    apart = precision_scores({"texture": "1100" * 25, "fit": "0011" * 25})
     low, high = same.interval()
     margin = 1.96 * 0.5 / 10
     assert [low, high] == pytest.approx([0.5 - margin, 0.5 + margin], abs=0.02)
@@ -36,11 +36,11 @@ def test_an_interval_draws_garments_with_all_their_labels() -> None:
 
 def test_an_interval_draws_queries_within_their_group() -> None:
     large, small = np.ones(90), np.zeros(10)
-    assert Outcomes.of_groups([large, small]).interval() == [0.5, 0.5]
+    assert ItemScores.of_groups([large, small]).interval() == [0.5, 0.5]
     values = np.random.default_rng(3).random(300)
     found = stats.bootstrap((values,), np.mean, n_resamples=1000, method="percentile", rng=np.random.default_rng(0))
     interval = found.confidence_interval
-    assert Outcomes.of_groups([values]).interval() == pytest.approx([interval.low, interval.high], abs=0.005)
+    assert ItemScores.of_groups([values]).interval() == pytest.approx([interval.low, interval.high], abs=0.005)
 
 
 def test_p_by_hand() -> None:
@@ -57,7 +57,7 @@ def test_p_by_hand() -> None:
 def test_p_of_hits_is_mcnemars(ahead: int, behind: int) -> None:
     first = np.concatenate([np.ones(ahead), np.zeros(behind), np.ones(40)])
     second = np.concatenate([np.zeros(ahead), np.ones(behind), np.ones(40)])
-    found = Outcomes.of_groups([first]).against(Outcomes.of_groups([second]))
+    found = ItemScores.of_groups([first]).compare(ItemScores.of_groups([second]))
     assert found["difference"] == pytest.approx((ahead - behind) / (ahead + behind + 40))
     assert found["p"] == pytest.approx(stats.binomtest(ahead, ahead + behind).pvalue, abs=0.015)
 
@@ -71,7 +71,7 @@ def test_p_of_means_is_scipys() -> None:
         vectorized=True, rng=np.random.default_rng(0),
     ).pvalue  # fmt: skip
     assert 0.02 < wanted < 0.5
-    found = Outcomes.of_groups([first]).against(Outcomes.of_groups([second]))
+    found = ItemScores.of_groups([first]).compare(ItemScores.of_groups([second]))
     assert found["p"] == pytest.approx(wanted, abs=0.015)
     drawn = stats.bootstrap((first - second,), np.mean, method="percentile", rng=np.random.default_rng(0))
     interval = drawn.confidence_interval
@@ -79,19 +79,19 @@ def test_p_of_means_is_scipys() -> None:
 
 
 def test_a_small_group_weighs_as_much_as_a_large_one() -> None:
-    first = Outcomes.of_groups([np.zeros(100), np.ones(2)])
-    second = Outcomes.of_groups([np.zeros(100), np.zeros(2)])
-    found = first.against(second)
+    first = ItemScores.of_groups([np.zeros(100), np.ones(2)])
+    second = ItemScores.of_groups([np.zeros(100), np.zeros(2)])
+    found = first.compare(second)
     assert (found["difference"], found["interval"]) == (0.5, [0.5, 0.5])
     assert found["p"] == pytest.approx(0.5, abs=0.02)  # two of the four choices of two signs
 
 
 def test_items_must_be_the_same() -> None:
-    two, three = (Outcomes.of_groups([np.ones(n)]) for n in (2, 3))
+    two, three = (ItemScores.of_groups([np.ones(n)]) for n in (2, 3))
     with pytest.raises(InputError, match=r"same items alone, got \(2, 1\) and \(3, 1\)"):
-        two.against(three)
+        two.compare(three)
     with pytest.raises(InputError, match="measure both on the same data"):
-        precision_outcomes({"a": "1-", "b": "11"}).against(precision_outcomes({"a": "-1", "b": "11"}))
+        precision_scores({"a": "1-", "b": "11"}).compare(precision_scores({"a": "-1", "b": "11"}))
 
 
 def test_each_run_is_compared_with_the_first() -> None:
@@ -100,10 +100,10 @@ def test_each_run_is_compared_with_the_first() -> None:
         "ours": {"right": {"fit": "1110"}},
         "theirs": {"right": {"fit": "0001"}},
     }
-    rows = against_first(runs, lambda row: {"mean precision": precision_outcomes(row["right"])})
+    rows = compare_with_first(runs, lambda row: {"mean precision": precision_scores(row["right"])})
     assert [(row["first"], row["other"], row["difference"]) for row in rows] == [
         ("clip", "ours", 0.75), ("clip", "theirs", 0.25)
     ]  # fmt: skip
     assert rows[0]["p"] == pytest.approx(0.25, abs=0.02)
     assert rows[1]["p"] == 1
-    assert against_first({"clip": runs["clip"]}, lambda row: {}) == []
+    assert compare_with_first({"clip": runs["clip"]}, lambda row: {}) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,8 @@ from tests.support.exported import (
     write_recipe,
 )
 from tests.support.tiny import contents
+from training.export import folder as export_folder
 from training.export.compare import Agreement, compare, drawn_photos
-from training.export.folder import replaced
 
 
 @pytest.fixture
@@ -200,22 +201,18 @@ def test_a_folder_with_other_things_is_not_replaced(desk: Path) -> None:
     assert "is a file; name another" in refused(run("model", write_recipe(desk / "e.toml", output=str(file))))
 
 
-def test_a_stop_in_the_middle_leaves_the_old_folder(tmp_path: Path) -> None:
-    output = tmp_path / "model"
-    output.mkdir()
-    (output / "old.json").write_text("{}")
-
-    def stopped() -> None:
-        with replaced(output) as folder:
-            (folder / "new.json").write_text("{}")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        stopped()
-    assert [path.name for path in tmp_path.rglob("*")] == ["model", "old.json"]
-    with replaced(output) as folder:
-        (folder / "new.json").write_text("{}")
-    assert [path.name for path in tmp_path.rglob("*")] == ["model", "new.json"]
+def test_publish_stopped_while_comparing_leaves_the_old_folder(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = write_recipe(desk / "e.toml")
+    assert run("model", config).exit_code == 0
+    (desk / "tiny" / "vocab.txt").write_text("of an earlier model")
+    before = contents(desk / "tiny")
+    with monkeypatch.context() as patch:
+        patch.setattr(export_folder, "compare", lambda *models: sys.exit(3))
+        assert run("model", config).exit_code == 3
+    assert contents(desk / "tiny") == before
+    assert sorted(path.name for path in desk.iterdir()) == ["e.toml", "encoder", "tiny"]
+    assert run("model", config).exit_code == 0
+    assert not (desk / "tiny" / "vocab.txt").exists()
 
 
 # Comparing

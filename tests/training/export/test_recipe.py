@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from fashion_retrieval import FashionModel
+from fashion_retrieval.checkpoint import load
+from fashion_retrieval.checkpoint.export_manifest import Export
 from fashion_retrieval.config import Figure, ModelConfig
 from fashion_retrieval.errors import ConfigError
+from fashion_retrieval.models.weights import weights_digest
 from tests.support.exported import WEIGHTS, refused, run, trained_composer, trained_encoder, write_recipe
 from tests.support.paths import ROOT
 from tests.support.tiny import contents, drawn_photo
@@ -109,8 +112,13 @@ def test_a_folder_without_a_configuration_has_no_card(desk: Path) -> None:
 
 def test_exported_runtimes_stay_with_the_same_weights_only(composing: Path) -> None:
     desk = composing.parent
+    bundle = load(composing)
     (composing / "openvino").mkdir()
     (composing / "openvino" / "image.bin").write_bytes(b"x")
+    digests = {"encoder": bundle.encoder.fingerprint, "composer": weights_digest(bundle.composer)}
+    Export(backend="openvino", precision="fp32", sha256={"image.bin": "a" * 64}, **digests).write(
+        composing / "openvino"
+    )
     assert run("card", write_recipe(desk / "e.toml", license="CC0-1.0")).exit_code == 0
     assert (composing / "openvino" / "image.bin").read_bytes() == b"x"
     trained_composer(desk / "other", desk / "tiny", seed=1)
@@ -131,6 +139,16 @@ def read(tmp_path: Path, *found: object) -> dict[str, Figure]:
     for path, results in zip(paths, found, strict=True):
         path.write_text(json.dumps(results))
     return read_figures(paths, SHA256)
+
+
+def test_read_figures_of_an_earlier_release_reads_its_keys(tmp_path: Path) -> None:
+    text = (ROOT / "training/results/compact_val.json").read_text()
+    sha256 = json.loads(text)["sha256"]
+    new, old = tmp_path / "new.json", tmp_path / "old.json"
+    new.write_text(text)
+    old.write_text(text.replace('"color"', '"colour"').replace('"labeled', '"labelled'))
+    assert read_figures([old], sha256) == read_figures([new], sha256)
+    assert read_figures([old], sha256)["dominant color, top-1 of 13"].value > 0.8
 
 
 def test_figures_of_deepfashion(tmp_path: Path) -> None:
