@@ -109,9 +109,10 @@ def test_gallery_of_another_precision_can_be_searched_and_not_added_to(tmp_path,
     LanceStore.create(place, settings)
     with Gallery.open(place, model) as gallery:
         refused(GalleryError, "dtype='float32', backend='openvino', or", gallery.add, [PHOTO], ["b"])
-    LanceStore.create(str(tmp_path / "unknown"), replace(settings, dtype=None))
-    with Gallery.open(tmp_path / "unknown", half) as gallery:
-        assert gallery.add([PHOTO], ["b"]).added == 1
+    for name, dtype, one in (("unknown", None, half), ("exact", "float32 by openvino fp32", model)):
+        LanceStore.create(str(tmp_path / name), replace(settings, dtype=dtype))
+        with Gallery.open(tmp_path / name, one) as gallery:
+            assert gallery.add([PHOTO], ["b"]).added == 1
 
 
 def gallery_settings(uri):

@@ -1,4 +1,4 @@
-"""Galleries of release 0.2, which spelled the field "colour", are used like new ones."""
+"""Galleries made before release 0.2, which spelled the field "colour", are used like new ones."""
 
 import json
 

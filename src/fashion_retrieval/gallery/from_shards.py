@@ -13,7 +13,7 @@ from fashion_retrieval.gallery.engines.base import Row, VectorStore
 from fashion_retrieval.results import Failure
 from fashion_retrieval.shards.files import read_shard, read_summary
 from fashion_retrieval.shards.filesystem import Folder
-from fashion_retrieval.shards.manifest import Manifest, Summary
+from fashion_retrieval.shards.manifest import Manifest, Summary, same_precision
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,7 +54,7 @@ def _check(store: VectorStore, folder: Folder, manifest: Manifest) -> None:
             f"gallery {store.uri} holds embeddings of model {kept.model_id!r} ({kept.fingerprint[:12]}), shards "
             f"{folder.uri} of {manifest.model_id!r} ({manifest.fingerprint[:12]}); encode them with the gallery's model"
         )
-    if kept.dtype not in (None, manifest.dtype):
+    if kept.dtype is not None and not same_precision(kept.dtype, manifest.dtype):
         raise GalleryError(
             f"gallery {store.uri} holds embeddings computed in {kept.dtype}, shards {folder.uri} in {manifest.dtype}; "
             "encode them with the gallery's dtype and backend"

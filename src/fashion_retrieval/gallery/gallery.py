@@ -22,7 +22,7 @@ from fashion_retrieval.gallery.search import search, to_match
 from fashion_retrieval.images.inputs import ImageInput
 from fashion_retrieval.results import Match
 from fashion_retrieval.shards.filesystem import Folder
-from fashion_retrieval.shards.manifest import precision
+from fashion_retrieval.shards.manifest import precision, same_precision
 from fashion_retrieval.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -297,7 +297,7 @@ class Gallery:
 
     def _check_precision(self) -> None:
         kept, given = self._store.settings.dtype, precision(self._model)
-        if kept not in (None, given):
+        if kept is not None and not same_precision(kept, given):
             dtype, _, runtime = kept.partition(" by ")
             remedy = f"load the model with dtype={dtype!r}, backend={(runtime or 'torch').split()[0]!r}"
             raise GalleryError(

@@ -41,7 +41,7 @@ class GalleryInfo:
         taxonomy: Name of the vocabulary images are recognized with, or None where they are not.
         indexed: Whether searches without a filter use an approximate index.
         dtype: What the embeddings were computed in, such as "float32", "bfloat16" or "float32 by openvino int8"; None
-            in galleries of release 0.2, which did not keep it.
+            in galleries made before release 0.2, which did not keep it.
         revision: The commit of the model's Hub repository; None for other models.
     """
 

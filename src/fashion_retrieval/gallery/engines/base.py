@@ -22,7 +22,7 @@ TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 RENAMED_FIELDS = {"colour": "color"}
 """Old names of fields that recognition gives, each with its current name."""
 _OPTIONAL = {"dtype", "revision"}
-"""Settings that galleries of release 0.2 lack."""
+"""Settings that galleries made before release 0.2 lack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +192,7 @@ def batches(ids: Collection[str], size: int = 1_000) -> Iterator[list[str]]:
 
 
 def _with_american_spelling(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of release 0.2 with the field "color" and the placeholder {color}; the columns stay as they are."""
+    """Settings from before release 0.2 with the new field and placeholder; the columns keep their numbers."""
     taxonomy, types = settings["taxonomy"], settings["fields"]
     if not taxonomy or "colour" not in types or "color" in types:
         return settings
