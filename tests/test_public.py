@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import fashion_retrieval
 from fashion_retrieval.cli.app import app
+from fashion_retrieval.config import ModelConfig
 
 NAMES = [
     "Failure",
@@ -109,6 +110,13 @@ def test_the_old_module_refine_works_and_warns():
         assert old.Turn is Turn
     with pytest.raises(AttributeError, match="no attribute 'Turns'"):
         old.Turns  # noqa: B018
+
+
+def test_old_attributes_work_and_warn():
+    with pytest.warns(DeprecationWarning, match="ModelInfo.licence is now license; the old name goes in release 0.3"):
+        assert fashion_retrieval.list_models()[0].licence == "Apache-2.0"
+    with pytest.warns(DeprecationWarning, match="ModelConfig.licence is now license"):
+        assert ModelConfig(name="mine", license="MIT").licence == "MIT"
 
 
 def test_every_command_has_its_options():

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, with_config
 
-from fashion_retrieval._utils.deprecation import with_color_placeholder
+from fashion_retrieval._utils.deprecation import renamed_attribute, with_color_placeholder
 from fashion_retrieval._utils.files import read_object
 from fashion_retrieval._utils.validation import STRICT, Text, one_of, requirement, validate
 from fashion_retrieval.errors import ConfigError
@@ -147,6 +147,8 @@ class ModelConfig:
     training_data: Annotated[tuple[Text, ...], Field(description="a list of texts")] = ()
     figures: dict[Text, Figure] = field(default_factory=dict)
     sha256: dict[FileName, Digest] = field(default_factory=dict)
+
+    licence = renamed_attribute("licence", "license")
 
     @classmethod
     def from_dict(cls, data: object, where: str) -> Self:

@@ -40,16 +40,16 @@ from fashion_retrieval.results import Match, Recognition
 from fashion_retrieval.taxonomy import Taxonomy
 
 MOST = 200
-"""At most this many results stand on a board."""
+"""Most results on a board."""
 
 _ACCENT = "#2563eb"
 _QUERY, _TILE, _GAP, _MAX_COLUMNS = 300, 208, 24, 8
 _FRAME, _QUERY_FRAME = (150, 312), (200, 450)
-_WISH = ((26, 4), (21, 7), (17, 14))
+_TEXT_SIZES = ((26, 4), (21, 7), (17, 14))
 _LINE, _CHIP, _DOT, _INDENT, _MAX_ROWS = 21, 14, 8, 16, 5
 _DETAIL = 3
 _STUDIO = 240
-"""A photo whose corners are as bright as this lies on white."""
+"""Brightness of all corners from which a photo's frame is white."""
 
 _Reference: TypeAlias = Match | Recognition | ImageInput
 
@@ -64,17 +64,17 @@ def draw_board(
     width: int | None = None,
     font: str | Path | None = None,
 ) -> Image.Image:
-    """The retrieval board.
+    """Draw a query beside its results.
 
-    Under a result stand the values that differ from the reference, those that the text asked for first, where both
-    were recognized; otherwise its color and category.
+    Below each result are the values that differ from the reference, first those the text asked for; without
+    recognition of both, its color and category.
 
     Args:
-        matches: Results, best first, at most 200. One whose photo can't be read is an empty frame.
-        reference: The photo of the query. A Match or a Recognition (its largest garment) also tells what it shows.
-        text: The wish of the query.
+        matches: Results, best first, at most 200. A photo that can't be read is an empty frame.
+        reference: The photo of the query. A Match or a Recognition (its largest garment) is also compared.
+        text: The modification text of the query.
         taxonomy: The vocabulary that the photos were recognized with.
-        caption: A line under the query, on the gallery for example.
+        caption: A line under the query, about the gallery for example.
         width: Of the board, in pixels; None is the width at which its text is easy to read, 670 to 2,300.
         font: A TrueType or OpenType file for other scripts; without it their letters become "?".
 
@@ -136,7 +136,7 @@ class _Writer:
             self.shapes.append(Text(indent, self.y - 0.7 * size, line, size, fill, "lm"))
 
     def dotted(self, change: Change) -> None:
-        """A change behind its dot; what it was stands in brackets, on the same line where there is room."""
+        """A change after its dot, then in brackets what it was, on the same line if there is room."""
         ink, dot = (INK, _ACCENT) if change.asked else (MUTED, FAINT)
         self.shapes.append(Rect(0, self.y + (_LINE - _DOT) / 2, _DOT, _DOT, dot, _DOT / 2))
         self.write(change.label, 15, ink, most=2, indent=_INDENT)
@@ -154,7 +154,7 @@ class _Writer:
 
 
 def _tile(match: Match, changes: Sequence[Change] | None, comparison: Comparison, metrics: FontMetrics) -> Box:
-    """What stands below a result's photo: id and score, and what changed or what it is."""
+    """The text below a result's photo: id and score, and what changed or what it is."""
     writer = _Writer(metrics, _TILE, 10)
     score = f"{match.score:.2f}"
     room = _TILE - metrics.length(score, 16) - 12
@@ -183,7 +183,7 @@ def _panel(
     caption: str | None,
     metrics: FontMetrics,
 ) -> Box:
-    """What stands below the photo of the query: its name, the wish, what the dots mean, the caption."""
+    """The text below the photo of the query: its name, the modification text, what the dots mean, the caption."""
     writer = _Writer(metrics, _QUERY, above)
     if reference is not None:
         writer.y += 10
@@ -195,7 +195,9 @@ def _panel(
             writer.write(title, 15, INK, most=2)
         writer.y += 20 if text else 0
     if text:
-        size, most = next((item for item in _WISH if len(metrics.wrap(text, item[0], _QUERY)) <= item[1]), _WISH[-1])
+        size, most = next(
+            (item for item in _TEXT_SIZES if len(metrics.wrap(text, item[0], _QUERY)) <= item[1]), _TEXT_SIZES[-1]
+        )
         writer.write(text, size, INK, most=most)
     for item in legend:
         writer.y += 22 if item is legend[0] else 0
@@ -207,7 +209,7 @@ def _panel(
 
 
 def _legend(changes: Sequence[Sequence[Change] | None]) -> list[Change]:
-    """What the dots that occur mean."""
+    """What the dots mean, for those that occur."""
     asked = {change.asked for found in changes for change in found or ()}
     words = {True: "as asked for", False: "changed besides" if True in asked else "changed"}
     return [Change(words[kind], None, kind) for kind in (True, False) if kind in asked]
@@ -226,7 +228,7 @@ def _reference_photo(reference: _Reference | None) -> Image.Image | None:
 
 
 def _small(match: Match) -> Image.Image | None:
-    """The photo, small enough to hold many; None where it can't be read."""
+    """The photo, small enough to hold many; None if it can't be read."""
     if match.photo is None:
         return None
     try:
@@ -238,13 +240,13 @@ def _small(match: Match) -> Image.Image | None:
 
 
 def _frame_height(photos: Sequence[Image.Image | None], width: float, limits: Size) -> float:
-    """Height of the place that most photos fill, in units, within limits."""
+    """Height of the frame in units: the photos' median shape, within limits."""
     shapes = [photo.height / photo.width for photo in photos if photo]
     return min(max(width * median(shapes or [4 / 3]), limits[0]), limits[1])
 
 
 def _columns(count: int) -> int:
-    """About twice as many columns as rows, the last row as full as it can be."""
+    """About twice as many columns as rows, with the last row as full as possible."""
     if count <= 5:
         return max(count, 1)
     choices = range(ceil(sqrt(1.2 * count)), ceil(sqrt(2.5 * count)) + 1)
@@ -253,7 +255,7 @@ def _columns(count: int) -> int:
 
 
 def _tops(tiles: Sequence[Box], columns: int, above: float) -> list[float]:
-    """Where each row begins, and where one more would."""
+    """Tops of the rows, and of one more."""
     tops = [0.0]
     for start in range(0, len(tiles), columns):
         tops.append(tops[-1] + above + max(tile.height for tile in tiles[start : start + columns]))

@@ -1,4 +1,4 @@
-"""What changed from a reference to a result, in the words of a taxonomy."""
+"""How a result differs from a reference, in the words of a taxonomy."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ CATEGORY = "category"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One group of a result.
+    """A value of a result that the text asked for or that differs from the reference.
 
     Attributes:
         label: What it is now: "red", "long sleeve".
-        was: What it was in the reference ("blue", "short"), or None where that is the same.
+        was: The reference's value ("blue", "short"), or None if it is the same.
         asked: Whether the text asked for it.
     """
 
@@ -28,7 +28,7 @@ class Change:
 
 
 class Comparison:
-    """Compares results with a reference, and with what a text asks for."""
+    """Compares results with a reference and with a modification text."""
 
     def __init__(self, taxonomy: Taxonomy, reference: object, text: str | None) -> None:
         self._groups = (CATEGORY, COLOR, *(group.name for group in taxonomy.attributes))
@@ -40,7 +40,7 @@ class Comparison:
         self.title = self._title(self._before)
 
     def changes(self, match: Match) -> tuple[Change, ...] | None:
-        """What differs from the reference or was asked for, the latter first; None unless both were recognized."""
+        """Values that were asked for, then others that differ; None unless both were recognized."""
         now = self._facts(match)
         if not self._before or not now:
             return None
@@ -54,11 +54,11 @@ class Comparison:
         return tuple(sorted(found, key=lambda change: not change.asked))
 
     def title_of(self, match: Match) -> str:
-        """Color and category in words: "blue shirt dress"; empty where it was not recognized."""
+        """Color and category in words: "blue shirt dress"; empty if it was not recognized."""
         return self._title(self._facts(match))
 
     def _facts(self, source: object) -> dict[str, str]:
-        """What is known of each group: of a Match, or of the largest garment of a Recognition."""
+        """Value by group, of a Match or of the largest garment of a Recognition."""
         values: Mapping[str, object] = {}
         if isinstance(source, Match):
             values = source.fields
@@ -72,7 +72,7 @@ class Comparison:
         return " ".join(self._label(group, facts[group]) for group in (COLOR, CATEGORY) if group in facts)
 
     def _label(self, group: str, value: str) -> str:
-        """As the taxonomy's prompts say it, or the name in words."""
+        """The value as the taxonomy's prompts say it, or its name in words."""
         words = value.replace("_", " ") if group in (CATEGORY, COLOR) else Attribute(group, value, 1.0).label
         return self._phrases.get((group, value), words)
 

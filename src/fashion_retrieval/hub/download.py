@@ -15,6 +15,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
 
+from fashion_retrieval._utils.deprecation import renamed_attribute
 from fashion_retrieval._utils.hub_errors import explain_download, not_cached, translate_errors
 from fashion_retrieval.checkpoint.export_manifest import NAME as EXPORT_NAME
 from fashion_retrieval.checkpoint.export_manifest import RUNTIMES, Export, choose
@@ -53,6 +54,8 @@ class ModelInfo:
     license: str
     embedded: bool = False
     task: str = "recognize, encode"
+
+    licence = renamed_attribute("licence", "license")
 
 
 _MODELS = (
