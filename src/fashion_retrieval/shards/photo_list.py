@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
+from fashion_retrieval._utils.checks import check_id
 from fashion_retrieval.errors import InputError, ShardError
 from fashion_retrieval.images.folder import SUFFIXES, photos_below, why_empty
 from fashion_retrieval.shards.filesystem import locate, translate_errors
@@ -58,8 +59,6 @@ class PhotoList:
             InputError: It names no image, one twice, or what can't be an id; or a list is malformed.
             ShardError: A list or folder does not exist.
         """
-        from fashion_retrieval._utils.checks import check_id
-
         whole, shards, hashes = hashlib.sha256(), [], array("q")
         for shard in self._cut():
             for place, (id, uri) in enumerate(zip(shard.ids, shard.uris, strict=True), start=shard.start):
@@ -76,7 +75,7 @@ class PhotoList:
         """The shards, in order.
 
         Raises:
-            ShardError: The list is no longer what it was in the scan.
+            ShardError: The list has changed since it was scanned.
         """
         number = 0
         for number, shard in enumerate(self._cut(), start=1):
