@@ -21,11 +21,11 @@ app = typer.Typer()
 app.command()(reproduce.main)
 
 
-def test_the_page_is_what_the_files_give() -> None:
+def test_reproduce_gives_the_committed_page() -> None:
     assert reproduce.PAGE.read_text(encoding="utf-8") == reproduce.reproduce(), "run `python -m training.reproduce`"
 
 
-def test_every_figure_of_the_paper_is_on_it() -> None:
+def test_reproduce_shows_every_figure_of_the_paper() -> None:
     page = reproduce.reproduce()
     paper = read_paper()
     for key in reproduce.MEASURED:
@@ -34,7 +34,7 @@ def test_every_figure_of_the_paper_is_on_it() -> None:
             assert f"| {row}, in the paper | {' | '.join(numbers)} |" in page
 
 
-def test_measured_figures_are_those_of_the_results() -> None:
+def test_reproduce_shows_the_measured_results() -> None:
     page = reproduce.reproduce()
     recognition = json.loads((RESULTS / "compact_val.json").read_text())["recognition"]
     mean = recognition["deepfashion"]["all"]["mean_precision"]
@@ -47,7 +47,7 @@ def test_measured_figures_are_those_of_the_results() -> None:
     assert f"| **compact** | {100 * names['recall_at_3']:.2f}<br>" in page
 
 
-def test_its_commands_name_what_is_there() -> None:
+def test_reproduce_names_commands_that_exist() -> None:
     for block in re.findall(r"```bash\n(.*?)```", reproduce.reproduce(), re.DOTALL):
         for line in block.splitlines():
             if line.startswith("hf download "):
@@ -68,7 +68,7 @@ def results(tmp_path: Path) -> Path:
     return folder
 
 
-def test_proofs_are_shown_when_they_are_there(results: Path) -> None:
+def test_reproduce_shows_proofs_that_exist(results: Path) -> None:
     plain = reproduce.reproduce(results)
     assert "Memory of the paper's recipe" not in plain
     rows = [{"batch": 2, "bytes": 1234567}, {"batch": 256, "bytes": 99, "fits": True}]
@@ -103,7 +103,7 @@ losses: 5.5, 5.25
     )
 
 
-def test_faults_are_one_line(results: Path, tmp_path: Path) -> None:
+def test_reproduce_with_faults_says_one_line(results: Path, tmp_path: Path) -> None:
     (results / "ablation.json").unlink()
     with pytest.raises(ConfigError, match=r"ablation\.json is missing"):
         reproduce.reproduce(results)
@@ -116,7 +116,7 @@ def test_faults_are_one_line(results: Path, tmp_path: Path) -> None:
         reproduce.reproduce(results, texts)
 
 
-def test_the_command_writes_the_page(tmp_path: Path) -> None:
+def test_reproduce_command_writes_the_page(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     assert CliRunner().invoke(app, ["--output", str(page)]).exit_code == 0
     assert page.read_text(encoding="utf-8") == reproduce.reproduce()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Literal
 import torch
 
 from fashion_retrieval import FashionModel, checkpoint, hub
+from fashion_retrieval._utils.deprecation import warn_renamed
 from fashion_retrieval.checkpoint.folder import Bundle
 from fashion_retrieval.config import ModelConfig
 from fashion_retrieval.errors import ConfigError, InputError
 from fashion_retrieval.models.composer import Composer
 from fashion_retrieval.models.encoder import Encoder
 from fashion_retrieval.taxonomy import Taxonomy
+from training.engine.settings import from_mapping
 from training.engine.weights import load_encoder
 from training.export.calibrate import fit_calibration
 from training.export.figures import read_figures
@@ -32,19 +35,19 @@ class Settings:
         name: What the model calls itself.
         output: The model folder.
         encoders: Folders of training.train_raf_clip; the mean of their weights is taken.
-        image_size: (h, w) of the encoder's input, where it is not that of the training.
+        image_size: (h, w) of the encoder's input, if it differs from that of the training.
         segmenter: Folder of training.train_segmenter, or none.
         composer: Model folder of training.train_agcn, or none.
         taxonomy: Name of a shipped one.
-        weights_dtype: What the weights are stored in.
-        data: The open data pack to calibrate probabilities on; without it they stay as they are.
+        weights_dtype: Type that the weights are stored in.
+        data: The open data pack to calibrate probabilities on; without it they are not calibrated.
         calibration_split: A split of it that the weights were not trained on.
-        license: Of the weights, an SPDX identifier.
-        training_data: A line each.
+        license: License of the weights, an SPDX identifier.
+        training_data: What the model was trained on, a line each.
         results: Files of training.evaluate with the figures of the card.
         repo_id: "org/name" where it will be published, which the card's examples load; without it they load the name.
         least_cosine: Below this between embeddings of the saved and the trained model, nothing is written.
-        least_pixels: The same for the share of pixels on which their segmenters agree.
+        least_pixels: Below this fraction of pixels on which their segmenters agree, nothing is written.
     """
 
     name: str
@@ -70,7 +73,7 @@ class Settings:
         return self.repo_id or self.name
 
     def faults(self) -> list[str]:
-        """What can't be."""
+        """What is wrong with the values."""
         found = [] if self.encoders else ["encoders must name at least one folder"]
         if len(self.image_size) not in (0, 2) or any(side < 1 for side in self.image_size):
             found.append(f"image_size must be [height, width] in pixels, got {self.image_size}")
@@ -82,12 +85,28 @@ class Settings:
         return found
 
 
+def read_recipe(path: Path) -> Settings:
+    """Read a recipe; the key `licence` of an earlier release works with a warning.
+
+    Raises:
+        ConfigError: The file can't be read, or has faults; the message names all.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"config {path} can't be read: {error}") from error
+    if "licence" in data:
+        warn_renamed("key 'licence'", "'license'")
+        data["license"] = data.pop("licence")
+    return from_mapping(data, Settings, str(path))
+
+
 def joined(settings: Settings) -> Bundle:
     """Encoder, segmenter and composer as they were trained, with a configuration and its calibration.
 
     Raises:
-        ConfigError: Parts that are missing or don't belong together, or an output that holds something else.
-        WeightsError: Weights that are damaged.
+        ConfigError: Parts are missing or don't belong together, or the output holds something else.
+        WeightsError: Weights are damaged.
     """
     check_parts(settings.encoders, settings.segmenter, settings.composer)
     check_output(Path(settings.output))
@@ -114,10 +133,10 @@ def joined(settings: Settings) -> Bundle:
 
 
 def with_composer(settings: Settings, trained: Path) -> Bundle:
-    """The model folder with another composer, and without figures: those measured may not be its own.
+    """The model folder with another composer, and without figures, which were measured with another composer.
 
     Raises:
-        ConfigError: A folder without a model of ours, or a composer of another encoder.
+        ConfigError: The folder holds no model of ours, or the composer belongs to another encoder.
     """
     check_parts([], "", str(trained))
     bundle, config = _load(settings)
@@ -129,11 +148,11 @@ def with_composer(settings: Settings, trained: Path) -> Bundle:
 def in_bfloat16(settings: Settings) -> Bundle:
     """The model folder with an image tower whose weights bfloat16 holds exactly, and without figures.
 
-    Its composer stays: the embeddings are the same to the fourth digit of their cosine, which the bars are measured on
-    after.
+    Its composer stays, since the embeddings keep their direction to the fourth digit of the cosine; the targets are
+    measured again afterwards.
 
     Raises:
-        ConfigError: A folder without a model of ours, or a recipe without photos to look at.
+        ConfigError: The folder holds no model of ours, or the recipe names no photos to look at.
     """
     if not settings.data:
         raise ConfigError("rounding looks at photos; give the open data pack as `data`")
@@ -151,13 +170,13 @@ def described(settings: Settings) -> Bundle:
     """The model folder with the recipe's license, training data and measured figures.
 
     Raises:
-        ConfigError: A folder without a model of ours; results that are missing, have faults, or are of other weights.
+        ConfigError: The folder holds no model of ours; results are missing, have faults, or belong to other weights.
     """
     bundle, config = _load(settings)
     figures = read_figures([Path(path) for path in settings.results], config.sha256)
     training_data = tuple(settings.training_data)
-    told = replace(config, license=settings.license, training_data=training_data, figures=figures)
-    return replace(bundle, config=told)
+    config = replace(config, license=settings.license, training_data=training_data, figures=figures)
+    return replace(bundle, config=config)
 
 
 def _refused(check: Callable[[], object]) -> list[str]:

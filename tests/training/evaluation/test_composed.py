@@ -38,7 +38,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tree(tmp_path_factory.mktemp("fashioniq"))
 
 
-def test_three_protocols_by_hand(tree: Path) -> None:
+def test_evaluate_composed_under_three_protocols_by_hand(tree: Path) -> None:
     model = Compass()
     figures = evaluate_composed(model, [read_fashioniq(tree, "val", protocol=p) for p in Protocol])
     assert {p: {g: row["ranks"] for g, row in f["groups"].items()} for p, f in figures.items()} == RANKS
@@ -55,14 +55,14 @@ def test_three_protocols_by_hand(tree: Path) -> None:
     assert len(model.texts) == 2 + 4 + 3
 
 
-def test_leak_and_empty_captions_are_in_the_figures(tree: Path) -> None:
+def test_evaluate_composed_counts_leaks_and_empty_captions(tree: Path) -> None:
     figures = evaluate_composed(Compass(), [read_fashioniq(tree, "val")])["original"]["groups"]
     assert [(g["leaked"], g["leaked_targets"], g["empty_captions"]) for g in figures.values()] == [
         (1, 1, 0), (0, 0, 0), (2, 1, 1)
     ]  # fmt: skip
 
 
-def test_the_caption_mode_changes_the_question(tree: Path) -> None:
+def test_evaluate_composed_joins_captions_by_mode(tree: Path) -> None:
     data = read_fashioniq(tree, "val", groups=["dress"])
     model = Compass()
     first, second = (
@@ -75,7 +75,7 @@ def test_the_caption_mode_changes_the_question(tree: Path) -> None:
     assert (second["average"]["recall_at_10"], second["average"]["recall_at_50"]) == (2 / 4, 3 / 4)
 
 
-def test_intervals_are_drawn_group_by_group(tree: Path) -> None:
+def test_evaluate_composed_draws_intervals_within_groups(tree: Path) -> None:
     figures = evaluate_composed(Compass(), [read_fashioniq(tree, "val")])["original"]
     shirt, average = figures["groups"]["shirt"], figures["average"]
     assert shirt["recall_at_10_interval"] == [0, 1]
@@ -91,7 +91,7 @@ def test_intervals_are_drawn_group_by_group(tree: Path) -> None:
     assert again["mean"] == average["mean"]
 
 
-def test_a_stratified_interval_is_the_textbooks() -> None:
+def test_stratified_interval_is_the_textbooks() -> None:
     small, large = np.random.default_rng(1).normal(0, 1, 100), np.random.default_rng(2).normal(5, 4, 400)
     low, high = stratified_interval([100, 400], lambda rows: float((small[rows[0]].mean() + large[rows[1]].mean()) / 2))
     middle = (small.mean() + large.mean()) / 2
@@ -101,7 +101,7 @@ def test_a_stratified_interval_is_the_textbooks() -> None:
     assert alone == mean_interval(small)
 
 
-def test_missing_photos_make_the_gallery_smaller(tmp_path: Path) -> None:
+def test_evaluate_composed_without_missing_photos_has_a_smaller_gallery(tmp_path: Path) -> None:
     root = write_tree(tmp_path)
     for name in ("D10", "D59"):
         (root / f"images/{name}.jpg").unlink()
@@ -114,7 +114,7 @@ def test_missing_photos_make_the_gallery_smaller(tmp_path: Path) -> None:
     assert dress["ranks"] == [50, 54]  # D50 with D10 gone; D04, from the right, with both gone
 
 
-def test_pairs_in_both_galleries_by_hand(tmp_path: Path) -> None:
+def test_evaluate_composed_of_pairs_in_both_galleries_by_hand(tmp_path: Path) -> None:
     root = write_pairs(tmp_path)
     figures = evaluate_composed(Compass(), [read_pairs(root, "val", gallery=g) for g in ("split", "full")])
     ranks = {p: {g: row["ranks"] for g, row in f["groups"].items()} for p, f in figures.items()}
@@ -125,7 +125,7 @@ def test_pairs_in_both_galleries_by_hand(tmp_path: Path) -> None:
     assert figures["full"]["reference_kept"] is True
 
 
-def test_ranks_equal_a_plain_count() -> None:
+def test_rank_targets_equals_a_plain_count() -> None:
     chance = np.random.default_rng(0)
     gallery = chance.normal(size=(60, 8)).astype(np.float32)
     gallery[40:50] = gallery[:10]  # copies
@@ -148,14 +148,14 @@ def test_ranks_equal_a_plain_count() -> None:
     assert rank_targets(gallery[:10], gallery, np.arange(40, 50), np.arange(10)).tolist() == [1] * 10
 
 
-def test_recalls_of_ranks() -> None:
+def test_recall_at_k_of_ranks() -> None:
     ranks = {"shirt": np.array([1, 10, 11, 60]), "dress": np.array([50])}
     assert [recall_at_k(ranks["shirt"], k) for k in (1, 10, 50, 60)] == [0.25, 0.5, 0.75, 1]
     assert average_recall(ranks, 10) == 0.25
     assert average_recall(ranks, 50) == 0.875
 
 
-def test_ranks_refuse_what_has_no_rank() -> None:
+def test_rank_targets_of_wrong_input_is_refused() -> None:
     rows, targets = np.eye(3, dtype=np.float32), np.arange(3)
     broken = rows.copy()
     broken[1, 1] = np.nan
@@ -186,7 +186,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tiny_folder(tmp_path / "model")
 
 
-def test_the_command_measures_fashioniq(
+def test_composed_command_measures_fashioniq(
     tree: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "figures/results.json"
@@ -209,7 +209,7 @@ def test_the_command_measures_fashioniq(
     assert '"ranks": [11, 51, 9, 56]' in output.read_text()  # one line
 
 
-def test_the_command_measures_pairs_and_names_its_file(
+def test_composed_command_measures_pairs_and_names_its_file(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = write_pairs(tmp_path / "pack")
@@ -228,7 +228,7 @@ def test_the_command_measures_pairs_and_names_its_file(
     assert "full shirt: 1 photos missing, 0 queries left out" in capsys.readouterr().err
 
 
-def test_the_command_says_what_is_wrong_in_one_line(
+def test_composed_command_says_what_is_wrong_in_one_line(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for options, wanted in (

@@ -56,7 +56,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(tiny_folder(tmp_path_factory.mktemp("models") / f"tiny{seed}", seed=seed)) for seed in (0, 1)]
 
 
-def test_precision_is_that_of_a_plain_reference(tree: tuple[Path, list[Drawn]], models: list[str]) -> None:
+def test_evaluate_deepfashion_equals_a_plain_reference(tree: tuple[Path, list[Drawn]], models: list[str]) -> None:
     root, garments = tree
     model = FashionModel.from_pretrained(models[0], device="cpu", dtype="float32")
     views = [View.CROP, View.WHOLE_PHOTO, View.MASKED_CROP, View.AS_RECOGNIZED]
@@ -90,7 +90,7 @@ def test_precision_is_that_of_a_plain_reference(tree: tuple[Path, list[Drawn]], 
     assert every["category"] == found[View.AS_RECOGNIZED]["category"]
 
 
-def test_the_command_compares_models_and_views(
+def test_recognition_command_compares_models_and_views(
     tree: tuple[Path, list[Drawn]], models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "figures.json"
@@ -122,7 +122,7 @@ def test_the_command_compares_models_and_views(
     assert f"masked crop: mean precision {mean:.4f}" in capsys.readouterr().out
 
 
-def test_captions_by_both_rules(tree: tuple[Path, list[Drawn]], models: list[str]) -> None:
+def test_evaluate_captions_by_both_rules(tree: tuple[Path, list[Drawn]], models: list[str]) -> None:
     root, garments = tree
     data = read_captioned(root, "test")
     model = FashionModel.from_pretrained(models[0], device="cpu", dtype="float32")
@@ -140,7 +140,7 @@ def test_captions_by_both_rules(tree: tuple[Path, list[Drawn]], models: list[str
     assert figures["captions"]["model"] == "drawn"
 
 
-def test_a_caption_of_the_crop_is_asked_with_the_crop(tmp_path: Path, models: list[str]) -> None:
+def test_read_captioned_with_captions_of_crops_keeps_the_boxes(tmp_path: Path, models: list[str]) -> None:
     garments = write_tree(tmp_path, COUNTS)["test"]
     prepare(tmp_path, garments)
     path = tmp_path / "captions.jsonl"
@@ -148,7 +148,7 @@ def test_a_caption_of_the_crop_is_asked_with_the_crop(tmp_path: Path, models: li
     assert [s.box is not None for s in read_captioned(tmp_path, "test").samples] == [True] * 20
 
 
-def test_the_retrieval_command(tree: tuple[Path, list[Drawn]], models: list[str], tmp_path: Path) -> None:
+def test_retrieval_command_writes_both_rules(tree: tuple[Path, list[Drawn]], models: list[str], tmp_path: Path) -> None:
     output = tmp_path / "figures.json"
     options = ["--model", models[0], "--model", models[1], "--output", str(output)]
     with pytest.raises(SystemExit, match="0"):

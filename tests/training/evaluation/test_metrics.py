@@ -15,7 +15,7 @@ def test_macro_f1_by_hand() -> None:
     assert metrics.macro_f1(truth, truth) == 1
 
 
-def test_calibration_error_by_hand() -> None:
+def test_expected_calibration_error_by_hand() -> None:
     confidence = np.array([0.95, 0.95, 1.0, 0.85, 0.15])
     correct = np.array([True, False, True, True, False])
     gaps = 0.6 * (2.9 / 3 - 2 / 3) + 0.2 * 0.15 + 0.2 * 0.15
@@ -23,7 +23,7 @@ def test_calibration_error_by_hand() -> None:
     assert metrics.expected_calibration_error(confidence, correct, bins=1) == pytest.approx(3.9 / 5 - 3 / 5)
 
 
-def test_boxes_match_one_to_one_best_first() -> None:
+def test_match_boxes_is_one_to_one_best_first() -> None:
     truth = np.array([[0.0, 0, 10, 10], [0, 0, 10, 6]])
     found = np.array([[0.0, 0, 10, 7], [0, 0, 10, 10], [20, 20, 30, 30]])
     np.testing.assert_allclose(metrics.box_iou(truth, found), [[0.7, 1, 0], [6 / 7, 0.6, 0]])

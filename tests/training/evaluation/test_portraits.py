@@ -16,7 +16,7 @@ from tests.support.drawn_pack import CLOTHING, STREET_LABELS, write_pack
 from training.evaluation.portraits import evaluate_close_ups, portrait
 
 
-def test_a_portrait_is_head_and_chest_enlarged() -> None:
+def test_portrait_is_head_and_chest_enlarged() -> None:
     truth = np.zeros((100, 60), np.int64)
     truth[10:20, 25:35] = 1
     truth[20:90, 20:40] = 2

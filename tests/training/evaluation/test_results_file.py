@@ -23,21 +23,21 @@ def left_with(arguments: list[str]) -> int:
     return int(left.value.code or 0)
 
 
-def test_outside_of_a_repository_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commit_outside_of_a_repository_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results_file, "__file__", str(tmp_path / "evaluate.py"))
     assert results_file._commit() is None
     monkeypatch.setenv("PATH", str(tmp_path))
     assert results_file._commit() is None
 
 
-def test_a_file_of_its_own_for_each_measurement() -> None:
+def test_destination_names_what_is_not_usual() -> None:
     folder = Path("results")
     assert destination(folder, "composed", models=["compact"], split="val") == folder / "composed_val.json"
     two = destination(folder, "retrieval", "deepfashion", models=["compact", "org/clip"], split="test")
     assert two == folder / "retrieval_deepfashion_compact_clip_test.json"
 
 
-def test_figures_are_written_with_their_page(tmp_path: Path) -> None:
+def test_write_results_writes_json_and_page(tmp_path: Path) -> None:
     path = tmp_path / "new/figures.json"
     check_output(path)
     write_results({"figure": 0.123456, "ranks": [1, 2], "rows": [{"a": 0.00001}]}, path, "# Figures\n")
@@ -50,7 +50,7 @@ def test_figures_are_written_with_their_page(tmp_path: Path) -> None:
             check_output(wrong)
 
 
-def test_without_a_command_it_measures_the_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_without_a_command_measures_the_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(FashionModel, "from_pretrained", lambda name, dtype: name)
     monkeypatch.setattr(evaluate, "measure", lambda *given: asked.append(given) or {"figure": 0.5})
@@ -70,6 +70,13 @@ def test_without_a_command_it_measures_the_parts(tmp_path: Path, monkeypatch: py
         ("compact", pack, "val", "all"),
     ]
     assert json.loads((tmp_path / "figures.json").read_text()) == {"figure": 0.5}
+
+
+@pytest.mark.parametrize("words", [["--view", "as_recognised"], ["--view=as_recognised"]])
+def test_recognition_command_takes_the_old_spelling_of_a_view(words: list[str], tmp_path: Path) -> None:
+    options = ["--deepfashion", str(tmp_path), "--output", str(tmp_path)]  # a folder, refused after the options
+    with pytest.warns(DeprecationWarning, match="--view as_recognised is now as_recognized"):
+        assert left_with(["recognition", *words, *options]) == 1
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +105,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("words", "wanted"), WRONG, ids=lambda value: " ".join(value)[:40])
-def test_bad_input_is_one_line(
+def test_evaluate_with_bad_input_says_one_line(
     words: list[str],
     wanted: str,
     model: str,
@@ -121,11 +128,11 @@ def test_bad_input_is_one_line(
 @pytest.mark.parametrize(
     "words", [["recognition", "--view", "mirror"], ["composed", "--missing", "hide"], ["all", "extra"], ["everything"]]
 )
-def test_wrong_usage_exits_with_2(words: list[str]) -> None:
+def test_evaluate_with_wrong_usage_exits_with_2(words: list[str]) -> None:
     assert left_with(words) == 2
 
 
-def test_the_packs_faults_come_at_once(tmp_path: Path) -> None:
+def test_labeled_samples_names_all_faults_at_once(tmp_path: Path) -> None:
     root = write_pack(tmp_path)
     assert [sample.id for sample in labeled_samples(root, "val")] == ["c4"]
     with pytest.raises(ConfigError, match=r"labels in .*attributes\.jsonl is missing; .*products\.jsonl is missing"):
@@ -145,7 +152,7 @@ def test_the_packs_faults_come_at_once(tmp_path: Path) -> None:
         read_lines(root / "street.jsonl")
 
 
-def test_recognition_of_a_drawn_pack(model: str, tmp_path: Path) -> None:
+def test_recognition_command_on_a_drawn_pack(model: str, tmp_path: Path) -> None:
     root, output = tmp_path / "pack", tmp_path / "figures.json"
     root.mkdir()
     write_pack(root)

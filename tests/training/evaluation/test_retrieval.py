@@ -37,7 +37,7 @@ def write_products(root: Path) -> Path:
     return root
 
 
-def test_recalls_by_hand(tmp_path: Path) -> None:
+def test_evaluate_retrieval_by_hand(tmp_path: Path) -> None:
     figures = evaluate_retrieval(Table(), write_products(tmp_path), "val")
     # Photos at 0 4 8 12 16. "boots" at -1 finds its 00 first, asked for 00 as for 02; "shirt" at 3 finds 01; "scarf" at
     # 17 finds 04, then its 03; "dress" at 12.2 finds 03, then its 04 at 3.8, before 02 at 4.2.
@@ -56,7 +56,7 @@ def test_recalls_by_hand(tmp_path: Path) -> None:
     assert to_image["recall_at_3_interval"] == [1, 1]
 
 
-def test_any_row_of_the_label_is_right() -> None:
+def test_rank_labels_takes_the_best_row_of_the_label() -> None:
     gallery = np.array([[1, 0.0], [0.8, 0.6], [0.6, 0.8], [0.6, 0.8]], dtype=np.float32)
     query = np.array([[1, 0.0]], dtype=np.float32)
     for labels, rank in (([1, 2, 7, 7], 3), ([1, 7, 7, 2], 2), ([7, 7, 7, 7], 1), ([2, 1, 1, 7], 4)):
@@ -78,7 +78,7 @@ def test_faults_come_at_once(tmp_path: Path) -> None:
         evaluate_retrieval(Table(), root / "nowhere", "val")
 
 
-def test_the_command_runs_a_real_model(
+def test_retrieval_command_runs_a_real_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = write_products(tmp_path)

@@ -13,7 +13,7 @@ from training.evaluation.significance import ItemScores, compare_with_first, ran
 CHANCE = 1 / 10_001
 
 
-def test_a_figure_is_the_unweighted_mean_over_groups() -> None:
+def test_item_scores_mean_is_unweighted_over_groups() -> None:
     groups = ItemScores.of_groups([np.array([1, 0, 1, 0]), np.array([True]), np.array([0.5, 0.0])])
     assert groups.mean() == pytest.approx((0.5 + 1 + 0.25) / 3)
     assert groups.strata == (4, 1, 2)
@@ -24,7 +24,7 @@ def test_a_figure_is_the_unweighted_mean_over_groups() -> None:
     assert labels.mean(np.array([0, 0])) == 1  # no sleeve was drawn
 
 
-def test_an_interval_draws_garments_with_all_their_labels() -> None:
+def test_item_scores_interval_draws_garments_with_all_their_labels() -> None:
     same = precision_scores({"texture": "1100" * 25, "fit": "1100" * 25})
     apart = precision_scores({"texture": "1100" * 25, "fit": "0011" * 25})
     low, high = same.interval()
@@ -34,7 +34,7 @@ def test_an_interval_draws_garments_with_all_their_labels() -> None:
     assert same.interval(seed=1) != [low, high] == same.interval()
 
 
-def test_an_interval_draws_queries_within_their_group() -> None:
+def test_item_scores_interval_draws_queries_within_their_group() -> None:
     large, small = np.ones(90), np.zeros(10)
     assert ItemScores.of_groups([large, small]).interval() == [0.5, 0.5]
     values = np.random.default_rng(3).random(300)
@@ -43,7 +43,7 @@ def test_an_interval_draws_queries_within_their_group() -> None:
     assert ItemScores.of_groups([values]).interval() == pytest.approx([interval.low, interval.high], abs=0.005)
 
 
-def test_p_by_hand() -> None:
+def test_randomization_p_by_hand() -> None:
     # Of the 8 choices of signs two give a sum of 3 or -3; of 16, 2 * (1 + 4) reach 2.
     assert randomization_p(np.ones(3)) == pytest.approx(2 / 8, abs=0.02)
     assert randomization_p(np.array([1.0, 1, 1, -1])) == pytest.approx(10 / 16, abs=0.02)
@@ -54,7 +54,7 @@ def test_p_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("ahead", "behind"), [(8, 2), (14, 4), (30, 22)])
-def test_p_of_hits_is_mcnemars(ahead: int, behind: int) -> None:
+def test_compare_of_hits_gives_mcnemars_p(ahead: int, behind: int) -> None:
     first = np.concatenate([np.ones(ahead), np.zeros(behind), np.ones(40)])
     second = np.concatenate([np.zeros(ahead), np.ones(behind), np.ones(40)])
     found = ItemScores.of_groups([first]).compare(ItemScores.of_groups([second]))
@@ -62,7 +62,7 @@ def test_p_of_hits_is_mcnemars(ahead: int, behind: int) -> None:
     assert found["p"] == pytest.approx(stats.binomtest(ahead, ahead + behind).pvalue, abs=0.015)
 
 
-def test_p_of_means_is_scipys() -> None:
+def test_compare_of_means_gives_scipys_p_and_interval() -> None:
     chance = np.random.default_rng(5)
     first = chance.random(40)
     second = first - 0.05 + 0.2 * chance.normal(size=40)
@@ -78,7 +78,7 @@ def test_p_of_means_is_scipys() -> None:
     assert found["interval"] == pytest.approx([interval.low, interval.high], abs=0.006)
 
 
-def test_a_small_group_weighs_as_much_as_a_large_one() -> None:
+def test_compare_weighs_a_small_group_as_a_large_one() -> None:
     first = ItemScores.of_groups([np.zeros(100), np.ones(2)])
     second = ItemScores.of_groups([np.zeros(100), np.zeros(2)])
     found = first.compare(second)
@@ -86,7 +86,7 @@ def test_a_small_group_weighs_as_much_as_a_large_one() -> None:
     assert found["p"] == pytest.approx(0.5, abs=0.02)  # two of the four choices of two signs
 
 
-def test_items_must_be_the_same() -> None:
+def test_compare_of_other_items_is_refused() -> None:
     two, three = (ItemScores.of_groups([np.ones(n)]) for n in (2, 3))
     with pytest.raises(InputError, match=r"same items alone, got \(2, 1\) and \(3, 1\)"):
         two.compare(three)
@@ -94,7 +94,7 @@ def test_items_must_be_the_same() -> None:
         precision_scores({"a": "1-", "b": "11"}).compare(precision_scores({"a": "-1", "b": "11"}))
 
 
-def test_each_run_is_compared_with_the_first() -> None:
+def test_compare_with_first_compares_each_later_run() -> None:
     runs = {
         "clip": {"right": {"fit": "0000"}},
         "ours": {"right": {"fit": "1110"}},

@@ -57,7 +57,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return desk / "tiny", done.stdout
 
 
-def test_the_folder_holds_what_was_trained(exported: tuple[Path, str]) -> None:
+def test_model_command_writes_what_was_trained(exported: tuple[Path, str]) -> None:
     folder, said = exported
     saved, trained = checkpoint.load(folder), checkpoint.load(folder.parent / "trained")
     assert saved.encoder.fingerprint == trained.encoder.fingerprint
@@ -85,7 +85,7 @@ def test_the_folder_holds_what_was_trained(exported: tuple[Path, str]) -> None:
     ]
 
 
-def test_the_card_is_made_with_the_folder(exported: tuple[Path, str]) -> None:
+def test_model_command_writes_the_card(exported: tuple[Path, str]) -> None:
     folder, _ = exported
     card = ModelCard.load(folder / "README.md")
     assert (card.data.license, card.data.library_name) == ("mit", "fashion-retrieval")
@@ -98,14 +98,14 @@ def test_the_card_is_made_with_the_folder(exported: tuple[Path, str]) -> None:
     assert "- Drawn shirts, CC0\n" in card.text
 
 
-def test_all_files_are_as_readable_as_any_other(exported: tuple[Path, str]) -> None:
+def test_model_command_writes_files_of_usual_mode(exported: tuple[Path, str]) -> None:
     folder, _ = exported
     (folder.parent / "export.toml").touch()
     usual = stat.S_IMODE((folder.parent / "export.toml").stat().st_mode)
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {usual}
 
 
-def test_the_mean_of_several_encoders(desk: Path) -> None:
+def test_model_command_takes_the_mean_of_several_encoders(desk: Path) -> None:
     trained_encoder(desk / "second", seed=1)
     encoders = [str(desk / name) for name in ("encoder", "second")]
     assert run("model", write_recipe(desk / "e.toml", encoders=encoders, weights_dtype="float32")).exit_code == 0
@@ -117,7 +117,7 @@ def test_the_mean_of_several_encoders(desk: Path) -> None:
 # What is refused leaves everything as it was
 
 
-def test_all_faults_of_a_recipe_come_at_once(desk: Path) -> None:
+def test_read_recipe_names_all_faults_at_once(desk: Path) -> None:
     config = write_recipe(
         desk / "e.toml",
         encoders=[],
@@ -142,7 +142,7 @@ def test_all_faults_of_a_recipe_come_at_once(desk: Path) -> None:
         assert part in line
 
 
-def test_all_missing_parts_are_named_with_what_makes_them(desk: Path) -> None:
+def test_model_command_names_all_missing_parts(desk: Path) -> None:
     (desk / "encoder" / WEIGHTS).unlink()
     line = refused(run("model", write_recipe(desk / "e.toml", segmenter=str(desk / "s"), composer=str(desk / "c"))))
     assert "5 trained file(s) not found" in line
@@ -153,7 +153,7 @@ def test_all_missing_parts_are_named_with_what_makes_them(desk: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["json", "key", "weights"])
-def test_a_damaged_segmenter_is_one_line(desk: Path, fault: str) -> None:
+def test_model_command_with_a_damaged_segmenter_says_one_line(desk: Path, fault: str) -> None:
     folder = trained_segmenter(desk / "segmenter")
     if fault == "json":
         (folder / "segmenter.json").write_text("{")
@@ -166,7 +166,7 @@ def test_a_damaged_segmenter_is_one_line(desk: Path, fault: str) -> None:
     assert str(folder) in line
 
 
-def test_a_model_that_changed_in_saving_is_refused_and_the_old_one_stays(desk: Path) -> None:
+def test_publish_of_a_model_changed_by_saving_leaves_the_old_folder(desk: Path) -> None:
     config = write_recipe(desk / "e.toml")
     assert run("model", config).exit_code == 0
     before = contents(desk / "tiny")
@@ -180,7 +180,7 @@ def test_a_model_that_changed_in_saving_is_refused_and_the_old_one_stays(desk: P
     assert run("model", write_recipe(config, weights_dtype="float32")).exit_code == 0
 
 
-def test_a_composer_of_another_encoder_is_refused(desk: Path) -> None:
+def test_composer_command_refuses_a_composer_of_another_encoder(desk: Path) -> None:
     trained_composer(desk / "trained", trained_encoder(desk / "other", seed=1))
     line = refused(run("model", write_recipe(desk / "e.toml", composer=str(desk / "trained"))))
     assert "was trained on another encoder" in line
@@ -191,7 +191,7 @@ def test_a_composer_of_another_encoder_is_refused(desk: Path) -> None:
     assert contents(desk / "tiny") == before
 
 
-def test_a_folder_with_other_things_is_not_replaced(desk: Path) -> None:
+def test_check_output_refuses_a_folder_with_other_things(desk: Path) -> None:
     (desk / "tiny").mkdir()
     (desk / "tiny" / "thesis.tex").write_text("x")
     assert "holds other things than a model (thesis.tex)" in refused(run("model", write_recipe(desk / "e.toml")))
@@ -218,7 +218,7 @@ def test_publish_stopped_while_comparing_leaves_the_old_folder(desk: Path, monke
 # Comparing
 
 
-def test_another_model_is_far_away(tmp_path: Path) -> None:
+def test_compare_finds_another_model_far_away(tmp_path: Path) -> None:
     first, second = (
         FashionModel.from_pretrained(trained_encoder(tmp_path / str(seed), seed=seed), device="cpu", dtype="float32")
         for seed in (0, 1)
@@ -234,14 +234,14 @@ def test_another_model_is_far_away(tmp_path: Path) -> None:
     compare(first, first).check(least_cosine=0.999999, least_pixels=1)
 
 
-def test_segmenters_count_too() -> None:
+def test_agreement_checks_segmenters_too() -> None:
     agreement = Agreement({"photos": 1.0}, pixels=0.98)
     with pytest.raises(WeightsError, match=r"segmenters agree on 98\.00% of the pixels; expected"):
         agreement.check(least_cosine=0.9, least_pixels=0.99)
     agreement.check(least_cosine=0.9, least_pixels=0.98)
 
 
-def test_the_drawn_photos_differ_and_stay() -> None:
+def test_drawn_photos_differ_and_stay() -> None:
     photos = [np.asarray(photo) for photo in drawn_photos()]
     assert {photo.shape for photo in photos} == {(320, 240, 3)}
     shares = [float((photo < 230).any(2).mean()) for photo in photos]

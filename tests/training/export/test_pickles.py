@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tests.support.exported import WEIGHTS, refused, run
 
 
-def test_pickles_become_safetensors(tmp_path: Path) -> None:
+def test_convert_folder_turns_pickles_into_safetensors(tmp_path: Path) -> None:
     state = {"module.a": torch.arange(6.0).reshape(2, 3).T, "module.b": torch.ones(1, dtype=torch.int64)}
     torch.save({"state_dict": state}, tmp_path / "open_clip_pytorch_model.bin")
     torch.save({"c": torch.zeros(2)}, tmp_path / "pytorch_model.bin")
@@ -28,11 +28,11 @@ def test_pickles_become_safetensors(tmp_path: Path) -> None:
     [b"no pickle", pickle.dumps(print, 2), pickle.dumps({"a": 1}, 2), pickle.dumps([1], 2)],
     ids=["none", "code", "1", "l"],
 )
-def test_what_is_more_than_tensors_is_not_converted(tmp_path: Path, data: bytes) -> None:
+def test_convert_folder_refuses_more_than_tensors(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(data)
     assert str(tmp_path / "pytorch_model.bin") in refused(run("convert", tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["pytorch_model.bin"]
 
 
-def test_nothing_to_convert_is_said(tmp_path: Path) -> None:
+def test_convert_folder_without_pickles_is_refused(tmp_path: Path) -> None:
     assert "found neither; download the repository first" in refused(run("convert", tmp_path))

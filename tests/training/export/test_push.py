@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "tiny"
 
 
-def test_a_dry_run_asks_nobody_and_lists_the_files(server: HubServer, folder: Path) -> None:
+def test_push_dry_run_asks_nobody_and_lists_the_files(server: HubServer, folder: Path) -> None:
     done = run("push", folder, "house/tiny", "--dry-run", "--private", "--revision", "v1", "--message", "First")
     assert done.exit_code == 0, done.output
     assert server.requests == []
@@ -39,7 +39,7 @@ def test_a_dry_run_asks_nobody_and_lists_the_files(server: HubServer, folder: Pa
     assert last.startswith("4 files, ")
 
 
-def test_the_folder_goes_up_and_the_model_comes_back(
+def test_push_uploads_a_folder_that_loads_again(
     server: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.part_size = 10**7
@@ -57,7 +57,7 @@ def test_the_folder_goes_up_and_the_model_comes_back(
     assert again.fingerprint == FashionModel.from_pretrained(folder, device="cpu").fingerprint
 
 
-def test_what_is_no_model_and_no_id_is_one_line(server: HubServer, folder: Path, tmp_path: Path) -> None:
+def test_push_of_no_model_or_id_says_one_line(server: HubServer, folder: Path, tmp_path: Path) -> None:
     assert "no model" in refused(run("push", tmp_path / "nowhere", "house/tiny"))
     assert "'tiny' is not a Hub id" in refused(run("push", folder, "tiny"))
     assert server.requests == []

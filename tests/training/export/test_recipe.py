@@ -17,9 +17,8 @@ from fashion_retrieval.models.weights import weights_digest
 from tests.support.exported import WEIGHTS, refused, run, trained_composer, trained_encoder, write_recipe
 from tests.support.paths import ROOT
 from tests.support.tiny import contents, drawn_photo
-from training.engine.settings import read_settings
 from training.export.figures import read_figures
-from training.export.recipe import Settings, described
+from training.export.recipe import described, read_recipe
 
 SHA256 = {WEIGHTS: "a" * 64, "composer.safetensors": "b" * 64, "segmenter.safetensors": "c" * 64}
 
@@ -39,7 +38,7 @@ def composing(desk: Path) -> Path:
     return desk / "tiny"
 
 
-def test_the_composer_joins_later(desk: Path) -> None:
+def test_composer_command_adds_a_composer(desk: Path) -> None:
     config = write_recipe(desk / "e.toml")
     assert run("model", config).exit_code == 0
     plain = contents(desk / "tiny")
@@ -63,7 +62,7 @@ def results(folder: Path, **changes: Any) -> dict[str, Any]:
     return found | changes
 
 
-def test_the_card_gets_measured_figures_and_no_weight_changes(composing: Path) -> None:
+def test_card_command_adds_figures_and_changes_no_weight(composing: Path) -> None:
     folder, desk = composing, composing.parent
     before = contents(folder)
     (desk / "figures.json").write_text(json.dumps(results(folder)))
@@ -85,9 +84,9 @@ def test_the_card_gets_measured_figures_and_no_weight_changes(composing: Path) -
     assert again.config.figures == {}, "figures of the composer before"
 
 
-def test_the_embedded_models_card_is_what_its_recipe_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embedded_models_card_is_what_its_recipe_makes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    settings = read_settings(Path("training/configs/export_compact.toml"), Settings)
+    settings = read_recipe(Path("training/configs/export_compact.toml"))
     told = described(settings).config
     committed = (ROOT / settings.output / "fashion_retrieval.json").read_text(encoding="utf-8")
     assert told is not None
@@ -97,7 +96,7 @@ def test_the_embedded_models_card_is_what_its_recipe_makes(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("path", sorted((ROOT / "training/configs").glob("export_*.toml")), ids=lambda path: path.stem)
 def test_every_recipe_can_be_read_and_names_its_commands(path: Path) -> None:
-    settings = read_settings(path, Settings)
+    settings = read_recipe(path)
     assert settings.training_data
     assert settings.results or path.stem.endswith("_open")  # a few steps from random weights have no figures
     header = path.read_text(encoding="utf-8").partition("\nname")[0]
@@ -105,12 +104,20 @@ def test_every_recipe_can_be_read_and_names_its_commands(path: Path) -> None:
     assert f"card training/configs/{path.name}" in header
 
 
-def test_a_folder_without_a_configuration_has_no_card(desk: Path) -> None:
+def test_card_command_refuses_a_folder_without_configuration(desk: Path) -> None:
     line = refused(run("card", write_recipe(desk / "e.toml", output=str(desk / "encoder"))))
     assert "has no configuration; make it with `python -m training.export model`" in line
 
 
-def test_exported_runtimes_stay_with_the_same_weights_only(composing: Path) -> None:
+def test_read_recipe_of_an_earlier_release_reads_its_license(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path / "e.toml", license="CC0-1.0")
+    new = read_recipe(path)
+    path.write_text(path.read_text().replace("license =", "licence ="))
+    with pytest.warns(DeprecationWarning, match="key 'licence' is now 'license'"):
+        assert read_recipe(path) == new
+
+
+def test_publish_keeps_exports_of_the_same_weights_only(composing: Path) -> None:
     desk = composing.parent
     bundle = load(composing)
     (composing / "openvino").mkdir()
@@ -151,7 +158,7 @@ def test_read_figures_of_an_earlier_release_reads_its_keys(tmp_path: Path) -> No
     assert read_figures([old], sha256)["dominant color, top-1 of 13"].value > 0.8
 
 
-def test_figures_of_deepfashion(tmp_path: Path) -> None:
+def test_read_figures_of_deepfashion(tmp_path: Path) -> None:
     view = row(0.66, [0.6, 0.7], key="mean_precision", mean_macro_f1=0.5, category=row(0.4, [0.3, 0.5]))
     recognition = {"garments": 1234, "views": {"masked_crop": view, "whole_photo": view}}
     way = row(0.4, [0.3, 0.5], key="recall_at_10", recall_at_50=0.7, queries=2000, gallery=1900)
@@ -176,7 +183,7 @@ def test_figures_of_deepfashion(tmp_path: Path) -> None:
     assert found["image to text, captions (same text right), R@50"].interval is None
 
 
-def test_figures_of_all_parts_and_several_models(tmp_path: Path) -> None:
+def test_read_figures_of_all_parts_and_several_models(tmp_path: Path) -> None:
     protocols = {"full": {"average": {"recall_at_10": 0.3, "recall_at_50": 0.6}, "groups": {"dress": {"queries": 7}}}}
     theirs = {"protocols": {"full": {"average": {"recall_at_10": 0.9, "recall_at_50": 0.9}, "groups": {}}}}
     found = read(
@@ -198,14 +205,14 @@ def test_figures_of_all_parts_and_several_models(tmp_path: Path) -> None:
     assert found["composed retrieval among all products, R@10"].data == "open data pack, val: 7 pairs, full galleries"
 
 
-def test_others_are_looked_at_too(tmp_path: Path) -> None:
+def test_read_figures_looks_at_other_models_too(tmp_path: Path) -> None:
     ours = {"sha256": SHA256, "split": "test", "recognition": {"garments": 1, "views": {}}}
     view = {"mean_precision": 0.5, "mean_macro_f1": 0.5, "category": {"top1": 0.5}}
     other = ours | {"recognition": {"garments": 1, "views": {"crop": view}}}
     assert len(read(tmp_path, ours | {"sha256": {}, "others": [other]})) == 3
 
 
-def test_all_results_that_can_not_be_used_are_named_at_once(tmp_path: Path) -> None:
+def test_read_figures_names_all_unusable_files_at_once(tmp_path: Path) -> None:
     figures = {"protocols": {"full": {"average": {}, "groups": {}}}, "source": "pairs", "split": "val"}
     (tmp_path / "cut.json").write_text("{")
     (tmp_path / "others.json").write_text(json.dumps(figures | {"sha256": SHA256 | {"composer.safetensors": "0" * 64}}))

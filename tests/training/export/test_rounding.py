@@ -43,7 +43,7 @@ def result(encoder: Encoder) -> Encoder:
     return rounding.rounded_encoder(encoder, [photos(0), photos(1)])
 
 
-def test_folded_weights_are_bfloat16s_and_the_architecture_stays(encoder: Encoder, result: Encoder) -> None:
+def test_rounded_encoder_holds_bfloat16_weights_and_its_architecture(encoder: Encoder, result: Encoder) -> None:
     assert result.clip.state_dict().keys() == encoder.clip.state_dict().keys()
     assert result.fingerprint != encoder.fingerprint
     tower = result.clip.visual
@@ -63,13 +63,13 @@ def test_folded_weights_are_bfloat16s_and_the_architecture_stays(encoder: Encode
             torch.testing.assert_close(after[name], value, rtol=0, atol=0)
 
 
-def test_both_types_compute_with_the_same_weights(result: Encoder) -> None:
+def test_rounded_encoder_computes_with_the_same_weights_in_both_types(result: Encoder) -> None:
     exact, rough = (result.for_inference(CPU, dtype).clip.visual for dtype in (torch.float32, BF16))
     for one, other in zip(exact.parameters(), rough.parameters(), strict=True):
         torch.testing.assert_close(one, other.float(), rtol=1e-5, atol=1e-7)
 
 
-def test_embeddings_stay_nearer_than_by_plain_rounding(encoder: Encoder, result: Encoder) -> None:
+def test_rounded_encoder_stays_nearer_than_plain_rounding(encoder: Encoder, result: Encoder) -> None:
     plain = copy.deepcopy(encoder)
     with torch.no_grad():
         for layer, bias in rounding._layers(plain.clip.visual):
@@ -81,7 +81,7 @@ def test_embeddings_stay_nearer_than_by_plain_rounding(encoder: Encoder, result:
     assert errors[0] < 0.5 * errors[1]
 
 
-def test_one_layer_by_hand() -> None:
+def test_round_of_one_layer_by_hand() -> None:
     """Inputs that are all alike: what the first weight loses the second makes up for."""
     layer = nn.Linear(2, 1)
     with torch.no_grad():
@@ -107,7 +107,7 @@ def test_taps_are_what_the_kernels_meet(groups: int) -> None:
     torch.testing.assert_close(found, layer(maps), rtol=1e-4, atol=1e-5)
 
 
-def test_the_command_rounds_a_model_folder(tmp_path: Path) -> None:
+def test_bfloat16_command_rounds_a_model_folder(tmp_path: Path) -> None:
     (tmp_path / "pack").mkdir()
     pack = write_pack(tmp_path / "pack")
     tiny_folder(tmp_path / "encoder", CNN)

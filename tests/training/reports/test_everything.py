@@ -47,7 +47,7 @@ def write_comparison(folder: Path) -> Path:
     return path
 
 
-def test_the_ablation_is_that_of_the_comparison(tmp_path: Path) -> None:
+def test_evaluate_ablation_reads_the_comparison(tmp_path: Path) -> None:
     results = write_comparison(tmp_path)
     figures = evaluate_ablation(results)
     assert [*figures["variants"]] == [*VARIANTS]
@@ -61,7 +61,7 @@ def test_the_ablation_is_that_of_the_comparison(tmp_path: Path) -> None:
     assert rows["Add"]["p"] == 1
 
 
-def test_an_ablation_without_its_runs_is_not_tested(tmp_path: Path) -> None:
+def test_evaluate_ablation_without_runs_has_no_p(tmp_path: Path) -> None:
     results = write_comparison(tmp_path)
     (tmp_path / "runs/sum/0/run.json").unlink()
     assert {row["p"] for row in evaluate_ablation(results)["against_first"]} == {None}
@@ -71,7 +71,7 @@ def test_an_ablation_without_its_runs_is_not_tested(tmp_path: Path) -> None:
         evaluate_ablation(results, tmp_path / "elsewhere")
 
 
-def test_an_ablation_refuses_what_is_none(tmp_path: Path) -> None:
+def test_evaluate_ablation_of_other_files_is_refused(tmp_path: Path) -> None:
     results = write_comparison(tmp_path)
     (tmp_path / "runs/add/1/run.json").write_text(json.dumps({"ranks": {"full": {"dress": [70, 70, 70, 70]}}}))
     with pytest.raises(ConfigError, match=r"runs of another comparison: full is 0.3125, not 0.6875"):
@@ -97,7 +97,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_everything_goes_into_one_file(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_command_writes_every_table_into_one_file(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     roots = ["--deepfashion", "deepfashion", "--fashioniq", "fashioniq", "--results", "compare.json"]
     assert left_with(["all", "--model", "plain", "--model", "ours", *roots]) == 0
     figures = json.loads(Path("results.json").read_text())
@@ -120,7 +120,7 @@ def test_everything_goes_into_one_file(desk: Path, capsys: pytest.CaptureFixture
     assert "original toptee: 2 photos of the gallery are in the train split" in capsys.readouterr().err
 
 
-def test_a_fault_in_one_table_loses_no_other(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_command_keeps_other_tables_when_one_fails(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("fashioniq/images/D10.jpg").unlink()
     roots = ["--deepfashion", "deepfashion", "--fashioniq", "fashioniq", "--results", "gone.json"]
     Path("deepfashion/captions.jsonl").unlink()
@@ -135,7 +135,7 @@ def test_a_fault_in_one_table_loses_no_other(desk: Path, capsys: pytest.CaptureF
     assert told.endswith("the rest is in results.json")
 
 
-def test_a_model_without_a_composer_is_refused_before_the_first_is_measured(
+def test_composed_command_refuses_a_model_without_composer_first(
     desk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--fashioniq", "fashioniq", "--model", "ours", "--model", "plain", "--output", "a.json"]
