@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fashion_retrieval.cli.app import app
+from fashion_retrieval.cli import app
 from tests.support.paths import ROOT
 
 EXAMPLES = ROOT / "examples"

@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 import fashion_retrieval
-from fashion_retrieval.cli.app import app
+from fashion_retrieval.cli import app
 from fashion_retrieval.config import ModelConfig
 
 NAMES = [
@@ -33,7 +33,7 @@ NAMES = [
 ]
 MODULES = {
     "checkpoint": "Bundle load save",
-    "cli": "main",
+    "cli": "app main",
     "config": "ComposerConfig ModelConfig SegmenterConfig",
     "errors": "ConfigError FashionRetrievalError GalleryError HubError ImageError InputError MissingExtraError "
     "ModelNotFoundError ShardError TaxonomyError UnsupportedError WeightsError",

@@ -9,7 +9,7 @@ from fashion_retrieval import FashionModel
 from fashion_retrieval._utils import optional
 from fashion_retrieval.backends.compiled import CompiledEncoder
 from fashion_retrieval.checkpoint.export_manifest import Export
-from fashion_retrieval.cli.app import app
+from fashion_retrieval.cli import app
 from fashion_retrieval.export import export as exporting
 from tests.support.exported_models import model_folder, write_graphs
 from tests.support.tiny import contents, drawn_photo, tiny_folder

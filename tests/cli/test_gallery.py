@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fashion_retrieval import FashionModel
-from fashion_retrieval.cli.app import app
+from fashion_retrieval.cli import app
 from fashion_retrieval.cli.photos import name_photos
 from fashion_retrieval.errors import InputError
 from tests.support.paths import ROOT

@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import fashion_retrieval
-from fashion_retrieval.cli.app import app
+from fashion_retrieval.cli import app
 from tests.support.paths import ROOT
 
 PHOTO = ROOT / "examples" / "grace_hopper.jpg"

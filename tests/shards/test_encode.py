@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from fashion_retrieval.cli.app import app
+from fashion_retrieval.cli import app
 from fashion_retrieval.errors import GalleryError, ImageError, InputError, ShardError
 from fashion_retrieval.gallery.gallery import AddReport, Gallery
 from fashion_retrieval.shards.encode import encode_shards

@@ -1,5 +1,5 @@
 """The command `fashion-retrieval`."""
 
-from fashion_retrieval.cli.app import main
+from fashion_retrieval.cli.commands import app, main
 
-__all__ = ["main"]
+__all__ = ["app", "main"]

@@ -1,6 +1,6 @@
 """`python -m fashion_retrieval.cli`."""
 
-from fashion_retrieval.cli.app import main
+from fashion_retrieval.cli.commands import main
 
 if __name__ == "__main__":
     main()

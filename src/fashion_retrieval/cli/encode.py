@@ -10,18 +10,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from fashion_retrieval.cli.options import (
-    Backend,
-    BatchSize,
-    Device,
-    Dtype,
-    Model,
-    OnError,
-    load_model,
-    progress,
-    report_failures,
-    usage_error,
-)
+from fashion_retrieval.cli import options
+from fashion_retrieval.cli.options import load_model, progress, report_failures, usage_error
 from fashion_retrieval.cli.output import write_embeddings
 from fashion_retrieval.cli.photos import find_photos, identifier, photo_sources
 from fashion_retrieval.errors import InputError, MissingExtraError
@@ -46,12 +36,12 @@ def encode(
     out: Annotated[str, typer.Option(metavar="FILE|FOLDER", help="FILE: .npy (ids go beside it) or .parquet.")],
     paths: Annotated[list[str] | None, typer.Argument(help="Files, folders, patterns; for shards also lists.")] = None,
     texts: Annotated[Path | None, typer.Option(metavar="FILE", help="Encode its lines instead of photos.")] = None,
-    model: Model = "compact",
-    batch_size: BatchSize = 32,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    backend: Backend = "auto",
-    on_error: OnError = "raise",
+    model: options.Model = "compact",
+    batch_size: options.BatchSize = 32,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    backend: options.Backend = "auto",
+    on_error: options.OnError = "raise",
     engine: Engine = None,
     workers: Workers = None,
     shard_size: ShardSize = None,
@@ -67,19 +57,19 @@ def encode(
     """
     if bool(paths) == bool(texts):
         usage_error("give either photos or --texts FILE")
-    options = {"engine": engine, "workers": workers, "shard_size": shard_size, "format": format_}
-    options = {name: value for name, value in options.items() if value is not None}
+    given = {"engine": engine, "workers": workers, "shard_size": shard_size, "format": format_}
+    given = {name: value for name, value in given.items() if value is not None}
     loading = {"device": device, "dtype": dtype, "backend": backend}
     if Path(out).suffix in OUTPUTS:
-        if options:
-            usage_error(f"--{next(iter(options)).replace('_', '-')} goes with --out FOLDER, got the file {out!r}")
+        if given:
+            usage_error(f"--{next(iter(given)).replace('_', '-')} goes with --out FOLDER, got the file {out!r}")
         _to_file(paths or (), texts, Path(out), model, loading, batch_size, on_error)
         return
     if texts:
         usage_error(f"--texts goes with --out FILE, {' or '.join(OUTPUTS)}, got {out!r}")
     if Path(out).suffix and not (out.endswith("/") or Path(out).is_dir()):
         usage_error(f"--out must end in {' or '.join(OUTPUTS)}, or be a folder, got {out!r}; a new folder may end in /")
-    _to_shards(paths or (), out, model=model, loading=loading, batch_size=batch_size, on_error=on_error, **options)
+    _to_shards(paths or (), out, model=model, loading=loading, batch_size=batch_size, on_error=on_error, **given)
 
 
 def _to_file(
@@ -117,11 +107,11 @@ def _to_file(
     report_failures(failures)
 
 
-def _to_shards(paths: Sequence[str], out: str, **options: Any) -> None:  # noqa: ANN401
+def _to_shards(paths: Sequence[str], out: str, **given: Any) -> None:  # noqa: ANN401
     """Encode into a folder of shards and report the counts; exit status 1 if any photo failed."""
     from fashion_retrieval.shards import encode_shards
 
-    report = encode_shards(photo_sources(paths), out, progress=sys.stderr.isatty(), **options)
+    report = encode_shards(photo_sources(paths), out, progress=sys.stderr.isatty(), **given)
     counts = f"{report.encoded} embeddings of {report.embedding_dim} numbers in {report.folder}"
     typer.echo(f"{counts}, {report.shards} shards, {report.kept} of them there before", err=True)
     if report.failures:

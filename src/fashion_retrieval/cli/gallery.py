@@ -11,19 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from fashion_retrieval.cli.options import (
-    Backend,
-    BatchSize,
-    Device,
-    Dtype,
-    Model,
-    OnError,
-    Paths,
-    Revision,
-    load_model,
-    report_failures,
-    usage_error,
-)
+from fashion_retrieval.cli import options
+from fashion_retrieval.cli.options import load_model, report_failures, usage_error
 from fashion_retrieval.cli.output import PICTURES, match_table, write_picture
 from fashion_retrieval.cli.photos import name_photos
 from fashion_retrieval.errors import InputError
@@ -38,20 +27,20 @@ TopK = Annotated[int, typer.Option("--top-k", min=1, help="How many results.")]
 
 
 def index(
-    paths: Paths,
+    paths: options.Paths,
     gallery: GalleryUri,
     recognize: Annotated[
         bool, typer.Option("--recognize/--no-recognize", help="Recognize each photo, for --where.")
     ] = True,
     taxonomy: Annotated[str | None, typer.Option(help="default, deepfashion, or a YAML or JSON file.")] = None,
     prefix: Annotated[str, typer.Option(help="Put before every id.")] = "",
-    model: Model = "compact",
-    revision: Revision = None,
-    batch_size: BatchSize = 1_024,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    backend: Backend = "auto",
-    on_error: OnError = "raise",
+    model: options.Model = "compact",
+    revision: options.Revision = None,
+    batch_size: options.BatchSize = 1_024,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    backend: options.Backend = "auto",
+    on_error: options.OnError = "raise",
 ) -> None:
     """Add photos to a gallery. A photo's id is its path below the folder given, or its file name.
 
@@ -83,10 +72,10 @@ def search(
     as_json: Annotated[bool, typer.Option("--json", help="JSON Lines: one object per result.")] = False,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the board as a picture.")] = None,
     model: GalleryModel = None,
-    revision: Revision = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    backend: Backend = "auto",
+    revision: options.Revision = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    backend: options.Backend = "auto",
 ) -> None:
     """Find photos of a gallery by a text, a photo, or a photo and what to change about it."""
     from fashion_retrieval import Refinement

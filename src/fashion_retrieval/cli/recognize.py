@@ -8,20 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fashion_retrieval.cli.options import (
-    Backend,
-    BatchSize,
-    Device,
-    Dtype,
-    Failed,
-    Model,
-    OnError,
-    Paths,
-    load_model,
-    progress,
-    report_failures,
-    usage_error,
-)
+from fashion_retrieval.cli import options
+from fashion_retrieval.cli.options import Failed, load_model, progress, report_failures, usage_error
 from fashion_retrieval.cli.output import CardFolder, CsvReport, JsonReport, Report, TableReport
 from fashion_retrieval.cli.photos import find_photos, parse_box
 
@@ -30,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def recognize(
-    paths: Paths,
-    model: Model = "compact",
+    paths: options.Paths,
+    model: options.Model = "compact",
     taxonomy: Annotated[str | None, typer.Option(help="default, deepfashion, or a YAML or JSON file.")] = None,
     box: Annotated[
         list[str] | None, typer.Option(metavar="X1,Y1,X2,Y2", help="A region in pixels; repeatable.")
@@ -43,11 +31,11 @@ def recognize(
     masks: Annotated[bool, typer.Option("--masks", help="Add the masks to --json, as run lengths.")] = False,
     save: Annotated[Path | None, typer.Option(metavar="DIR", help="Save a card per photo as PNG.")] = None,
     max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse photos with more pixels.")] = None,
-    batch_size: BatchSize = 16,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    backend: Backend = "auto",
-    on_error: OnError = "raise",
+    batch_size: options.BatchSize = 16,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    backend: options.Backend = "auto",
+    on_error: options.OnError = "raise",
 ) -> None:
     """Tell what garments are in photos."""
     if as_json and as_csv:
@@ -58,17 +46,17 @@ def recognize(
     photos, failures = find_photos(paths, on_error)
     if boxes and len(photos) != 1:
         usage_error(f"--box is for a single photo, got {len(photos)}")
-    options: dict[str, Any] = {"segmenter": None if no_segmenter else "auto", "taxonomy": taxonomy, "top_k": top_k}
+    given: dict[str, Any] = {"segmenter": None if no_segmenter else "auto", "taxonomy": taxonomy, "top_k": top_k}
     if max_pixels:
-        options["max_pixels"] = max_pixels
+        given["max_pixels"] = max_pixels
     cards = CardFolder(save) if save else None
     report: Report = JsonReport(masks=masks) if as_json else CsvReport() if as_csv else TableReport()
     fashion = load_model(model, device=device, dtype=dtype, backend=backend)
     results: Iterator[Recognition | Failure]
     if boxes:
-        results = iter([fashion.recognize(photos[0], boxes=boxes, **options)])
+        results = iter([fashion.recognize(photos[0], boxes=boxes, **given)])
     else:
-        results = fashion.recognize_many(photos, batch_size=batch_size, on_error=on_error, **options)
+        results = fashion.recognize_many(photos, batch_size=batch_size, on_error=on_error, **given)
     _write(photos, progress(results, len(photos), streaming=as_json or as_csv), report, cards, failures)
     report_failures(failures)
 

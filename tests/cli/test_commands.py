@@ -12,8 +12,7 @@ from typer.testing import CliRunner
 
 import fashion_retrieval
 from fashion_retrieval import Failure, Garment, Recognition
-from fashion_retrieval.cli import encode
-from fashion_retrieval.cli.app import app
+from fashion_retrieval.cli import app, encode
 from fashion_retrieval.cli.photos import find_photos
 from fashion_retrieval.errors import ImageError, InputError, ModelNotFoundError
 from fashion_retrieval.results import Attribute, Color, Encoded, Score
