@@ -3,7 +3,7 @@
 python -m benchmarks                       # every section that runs on this machine's CPU
 python -m benchmarks encode single         # some of them
 python -m benchmarks gpu                   # where there is a GPU
-python -m benchmarks --quick               # a smoke run, under two minutes; its figures mean nothing
+python -m benchmarks --quick               # a smoke run, under two minutes; its results mean nothing
 python -m benchmarks report                # docs/benchmarks.md and its plot, from the committed results
 """
 
@@ -23,6 +23,7 @@ import torch
 import typer
 
 from benchmarks import encode, gpu, memory, preprocess, report, single, startup
+from fashion_retrieval._utils.files import write_atomically
 from fashion_retrieval.errors import FashionRetrievalError
 from fashion_retrieval.hub.download import EMBEDDED
 
@@ -44,7 +45,7 @@ class Section(StrEnum):
 
 
 def sections(cache: Path, quick: bool) -> dict[Section, Callable[[], dict[str, Any]]]:
-    """How to measure each; `quick` does it on next to nothing."""
+    """How to measure each section; `quick` measures on next to nothing."""
     few, rounds = (4, 1) if quick else (96, 7)
     return {
         Section.ENCODE: lambda: encode.measure("vit_b_32", cache, "cpu", count=few, rounds=rounds),
@@ -60,13 +61,14 @@ def sections(cache: Path, quick: bool) -> dict[Section, Callable[[], dict[str, A
 
 
 def machine() -> dict[str, Any]:
-    """Where figures come from: processor, threads, GPU, versions, date, and how busy it was at the start."""
+    """Where the results come from: processor, threads, GPU, versions, date, and the load at the start."""
     lines = [line.partition(":") for line in _lines(Path("/proc/cpuinfo"))]
-    told = {name.strip(): value.strip() for name, _, value in lines}
-    kind = f"{told['model name']}, family {told['cpu family']}, model {told['model']}" if "cpu family" in told else None
+    info = {name.strip(): value.strip() for name, _, value in lines}
+    known = "cpu family" in info
+    processor = f"{info['model name']}, family {info['cpu family']}, model {info['model']}" if known else None
     return {
         "date": date.today().isoformat(),
-        "processor": kind or platform.processor(),
+        "processor": processor or platform.processor(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "load_average": round(os.getloadavg()[0], 2),
@@ -92,7 +94,7 @@ def main(
     cache: Annotated[Path, typer.Option(help="Where weights and int8 models are made.")] = Path("runs/benchmarks"),
     out: Annotated[Path, typer.Option(help="Folder for the JSON files.")] = RESULTS,
 ) -> None:
-    """Time ours and its peers in paired, interleaved rounds; write JSON, or make the page from it."""
+    """Time this package and its peers in paired, interleaved rounds; write JSON, or make the page from it."""
     left_out = {Section.GPU, Section.REPORT, *([Section.ENCODE] if quick else [])}  # ViT-B/32 alone takes minutes
     chosen = wanted or [section for section in Section if section not in left_out]
     if Section.GPU in chosen and not torch.cuda.is_available():
@@ -104,14 +106,13 @@ def main(
             typer.echo(f"written to {report.write(RESULTS)}")
             continue
         try:
-            figures = {"machine": machine(), **sections(cache, quick)[section]()}
+            measured = {"machine": machine(), **sections(cache, quick)[section]()}
         except FashionRetrievalError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(1) from None
         path = out / f"{section}.json"
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
+        with write_atomically(path) as partial:
+            partial.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
         typer.echo(f"written to {path}")
 
 

@@ -111,8 +111,8 @@ def measure(model: str, cache: Path, device: str, *, count: int, rounds: int) ->
         }
     folder = resolve(EMBEDDED) if model == EMBEDDED else material.vit_b_32(cache)[material.OPEN_CLIP]
     work = peak.gflop_of_an_image(FashionModel.from_pretrained(folder, device=device, backend="torch"))
-    told = {"model": model, "photos": count, "source": source, "rounds": rounds, "gflop_of_an_image": work}
-    return told | {"matmul_gflops": limits, "rows": table, "left_out": left_out}
+    settings = {"model": model, "photos": count, "source": source, "rounds": rounds, "gflop_of_an_image": work}
+    return settings | {"matmul_gflops": limits, "rows": table, "left_out": left_out}
 
 
 def agreement(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> tuple[float, float]:

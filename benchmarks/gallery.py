@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fashion_retrieval._utils.files import write_atomically
 from fashion_retrieval.gallery.engines.base import Row, Settings
 from fashion_retrieval.gallery.gallery import Gallery, _store_for
 from fashion_retrieval.model import FashionModel
@@ -35,8 +36,8 @@ TOP_K = 10
 BATCH = 1_024
 ROUND = 20
 """Queries in a row, before the other side's turn."""
-SHARES = {"group < 1": 0.001, "group < 10": 0.01, "group < 100": 0.1, "group < 500": 0.5}
-"""Filters, and the share of the rows they leave."""
+FRACTIONS = {"group < 1": 0.001, "group < 10": 0.01, "group < 100": 0.1, "group < 500": 0.5}
+"""Filters, and the fraction of the rows they leave."""
 
 
 class Vectorless:
@@ -78,13 +79,13 @@ def measure(ours: Search, scan: Search, queries: Vectors, truth: list[set[int]])
 
 
 def resident() -> float:
-    """MB of memory of this process now."""
+    """Resident memory of this process now, in MB."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * resource.getpagesize() / 1e6
 
 
 def peak() -> float:
-    """MB of memory of this process at most so far."""
+    """Largest resident memory of this process so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
@@ -133,7 +134,7 @@ def run(photos: int, dim: int, queries: int, uri: str) -> dict[str, Any]:
         return lambda query: [int(match.id) for match in gallery.search(query, TOP_K, where=where)]
 
     with Gallery.open(uri, model) as gallery:
-        opened, held = time.perf_counter(), resident()
+        opened, resident_before = time.perf_counter(), resident()
         searched()(near[0])
         report: dict[str, Any] = {
             "engine": gallery.info.engine,
@@ -147,15 +148,15 @@ def run(photos: int, dim: int, queries: int, uri: str) -> dict[str, Any]:
             "write_s": round(written - start, 1),
             "optimize_s": round(built - written, 1),
             "first_search_s": round(time.perf_counter() - opened, 2),
-            "memory_mb": {"while adding": round(most - before), "while searching": round(resident() - held)},
+            "memory_mb": {"while adding": round(most - before), "while searching": round(resident() - resident_before)},
             "near": measure(searched(), scan, near, exact(vectors, near, everything)),
             "far": measure(searched(), scan, far, exact(vectors, far, everything)),
         }
         both = np.concatenate([near[: queries // 2], far[: queries // 2]])
-        for where, share in SHARES.items():
+        for where, fraction in FRACTIONS.items():
             allowed = np.flatnonzero(groups < int(where.rpartition(" ")[2]))
             answer = measure(searched(where), scan, both, exact(vectors, both, allowed))
-            report[f"filtered to {share:.1%}"] = answer
+            report[f"filtered to {fraction:.1%}"] = answer
     return report
 
 
@@ -172,7 +173,8 @@ def main() -> None:
         report = run(options.photos, options.dim, options.queries, options.uri or f"{folder}/gallery")
     text = json.dumps(report, indent=2)
     if options.out:
-        options.out.write_text(text + "\n", encoding="utf-8")
+        with write_atomically(options.out) as partial:
+            partial.write_text(text + "\n", encoding="utf-8")
     else:
         print(text)
 

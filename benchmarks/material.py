@@ -18,11 +18,11 @@ HF, OPEN_CLIP = "transformers", "open_clip"
 
 
 def photos(count: int, cache: Path, *, seed: int = 0) -> tuple[list[Path], str]:
-    """As many JPEG files, and where they come from: the data pack's folders in turn or, without it, drawn ones."""
+    """`count` JPEG files and their source: the data pack's folders in turn or, without the pack, drawn photos."""
     if all((PACK / folder).is_dir() for folder in FOLDERS):
         each = [sorted((PACK / folder).rglob("*.jpg")) for folder in FOLDERS]
-        chance = random.Random(seed)
-        chosen = [chance.sample(files, min(len(files), -(-count // len(FOLDERS)))) for files in each]
+        rng = random.Random(seed)
+        chosen = [rng.sample(files, min(len(files), -(-count // len(FOLDERS)))) for files in each]
         files = [file for row in zip(*chosen, strict=False) for file in row][:count]
         if len(files) < count:
             raise InputError(f"the data pack holds too few photos for {count}; ask for at most {len(files)}")
@@ -35,10 +35,10 @@ def photos(count: int, cache: Path, *, seed: int = 0) -> tuple[list[Path], str]:
 def _drawn(path: Path, number: int) -> Path:
     """A photo-like JPEG: smooth shapes with noise, 300 x 400."""
     if not path.exists():
-        chance = np.random.default_rng(number)
-        coarse = Image.fromarray(chance.integers(0, 256, (8, 6, 3), dtype=np.uint8))
+        rng = np.random.default_rng(number)
+        coarse = Image.fromarray(rng.integers(0, 256, (8, 6, 3), dtype=np.uint8))
         smooth = np.asarray(coarse.resize((300, 400), Image.Resampling.BICUBIC), dtype=np.int16)
-        noisy = np.clip(smooth + chance.normal(0, 8, smooth.shape), 0, 255).astype(np.uint8)
+        noisy = np.clip(smooth + rng.normal(0, 8, smooth.shape), 0, 255).astype(np.uint8)
         Image.fromarray(noisy).save(path, quality=90)
     return path
 

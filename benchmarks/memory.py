@@ -25,12 +25,12 @@ print(json.dumps({"photos": len(rows), "loaded_mb": loaded, "peak_mb": peak(), "
 
 
 def measure(cache: Path, *, count: int) -> dict[str, Any]:
-    """MiB resident at most: after loading and one photo, and after all of them; the result's own size beside it."""
+    """Peak resident MiB after loading and one photo, and after all photos; the size of the result beside it."""
     files, source = material.photos(min(count, 300), cache)
     names = json.dumps([str(file.resolve()) for file in files])
     ran = subprocess.run(
         [sys.executable, "-c", _PROGRAM, names, str(count)], check=True, capture_output=True, text=True, timeout=3600
     )
-    told: dict[str, float] = json.loads(ran.stdout)
-    rounded = {name: round(value, 1) for name, value in told.items()}
-    return rounded | {"above_loaded_mb": round(told["peak_mb"] - told["loaded_mb"], 1), "source": source}
+    figures: dict[str, float] = json.loads(ran.stdout)
+    rounded = {name: round(value, 1) for name, value in figures.items()}
+    return rounded | {"above_loaded_mb": round(figures["peak_mb"] - figures["loaded_mb"], 1), "source": source}

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fashion_retrieval._utils.files import write_atomically
+
 DOCS = Path(__file__).parents[1] / "docs"
 README = DOCS.parent / "README.md"
 PLOT = "images/benchmarks.png"
@@ -17,9 +19,13 @@ _TITLES = {"vit_b_32": "ViT-B/32, the same random weights for all", "compact": "
 def write(results: Path) -> Path:
     """Make the page and its plot; returns the page."""
     page = DOCS / "benchmarks.md"
-    page.write_text(render(results), encoding="utf-8")
     draw(results, DOCS / PLOT)
-    README.write_text(with_speed(README.read_text(encoding="utf-8"), results), encoding="utf-8")
+    for path, text in (
+        (page, render(results)),
+        (README, with_speed(README.read_text(encoding="utf-8"), results)),
+    ):
+        with write_atomically(path) as partial:
+            partial.write_text(text, encoding="utf-8")
     return page
 
 
@@ -32,11 +38,11 @@ def with_speed(readme: str, results: Path) -> str:
         ours = {name: row for name, row in data["rows"].items() if row["ours"] and row["correct"]}
         lines.append(f"| *{data['machine']['processor']}, {data['machine']['date']}* |" + " |" * (len(heads) - 1))
         for precision in ("fp32", "bf16", "int8"):
-            of_kind = {name: row for name, row in ours.items() if row["precision"] == precision}
-            best = max(of_kind, key=lambda name: float(of_kind[name]["images_per_second"]))
-            against = of_kind[best]["against"]
+            of_precision = {name: row for name, row in ours.items() if row["precision"] == precision}
+            best = max(of_precision, key=lambda name: float(of_precision[name]["images_per_second"]))
+            against = of_precision[best]["against"]
             ratios = [f"{against[peer]['median']:.1f}x" if peer in against else "" for peer in _PEERS]
-            lines.append(f"| {best} | {of_kind[best]['images_per_second']:.0f} | " + " | ".join(ratios) + " |")
+            lines.append(f"| {best} | {of_precision[best]['images_per_second']:.0f} | " + " | ".join(ratios) + " |")
     before, _, rest = readme.partition("<!-- speed -->\n")
     _, mark, after = rest.partition("<!-- /speed -->")
     return f"{before}<!-- speed -->\n\n" + "\n".join(lines) + f"\n\n{mark}{after}"
@@ -48,28 +54,20 @@ def render(results: Path) -> str:
     parts = [_HEAD]
     for name, title in (("encode", "vit_b_32"), ("encode_compact", "compact")):
         if name in found:
-            parts += [
-                f"## From JPEG files to embeddings: {_TITLES[title]}",
-                *_encode(found[name]),
-                _measured(found[name]),
-            ]
-    earlier = {
-        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*/encode*.json"))
-    }
-    for data in earlier.values():
-        parts += [f"## On another processor: {_TITLES[data['model']]}", data["note"], *_encode(data), _measured(data)]
-    if "preprocess" in found:
-        parts += [
-            "## Preprocessing alone, one thread",
-            *_preprocess(found["preprocess"]),
-            _measured(found["preprocess"]),
-        ]
-    if "single" in found:
-        parts += ["## One photo at a time, the embedded model", *_single(found["single"]), _measured(found["single"])]
-    if "startup" in found:
-        parts += ["## Start-up", *_startup(found["startup"]), _measured(found["startup"])]
-    if "memory" in found:
-        parts += ["## Memory", _memory(found["memory"]), _measured(found["memory"])]
+            heading = f"## From JPEG files to embeddings: {_TITLES[title]}"
+            parts += [heading, *_encode(found[name]), _measured(found[name])]
+    for path in sorted(results.glob("*/encode*.json")):
+        data = json.loads(path.read_text(encoding="utf-8"))
+        heading = f"## On another processor: {_TITLES[data['model']]}"
+        parts += [heading, data["note"], *_encode(data), _measured(data)]
+    for name, title, section in (
+        ("preprocess", "Preprocessing alone, one thread", _preprocess),
+        ("single", "One photo at a time, the embedded model", _single),
+        ("startup", "Start-up", _startup),
+        ("memory", "Memory", _memory),
+    ):
+        if name in found:
+            parts += [f"## {title}", *section(found[name]), _measured(found[name])]
     galleries = {name: data for name, data in found.items() if name.startswith("gallery_")}
     if galleries:
         parts += ["## Search among 100,000 photos", *_galleries(galleries)]
@@ -109,7 +107,7 @@ def _encode(data: dict[str, Any]) -> Iterator[str]:
             label,
             row["precision"],
             f"{row['images_per_second']:.1f}",
-            _share(data, row),
+            _fraction_of_peak(data, row),
             f"{row['least_cosine']:.6f}{'' if row['correct'] else ' *'}",
         ]
         lines.append("| " + " | ".join([*cells, f"{row['least_centered_cosine']:.5f}", *ratios]) + " |")
@@ -128,8 +126,8 @@ def _encode(data: dict[str, Any]) -> Iterator[str]:
         yield "Did not run: " + "; ".join(f"{name} (`{reason}`)" for name, reason in data["left_out"].items()) + "."
 
 
-def _share(data: dict[str, Any], row: dict[str, Any]) -> str:
-    """How much of what the machine multiplies at most goes into the image tower, reading the files included."""
+def _fraction_of_peak(data: dict[str, Any], row: dict[str, Any]) -> str:
+    """Percentage of the machine's peak that the image tower reaches, reading the files included."""
     limit = data.get("matmul_gflops", {}).get(row["precision"])
     return f"{row['images_per_second'] * data['gflop_of_an_image'] / limit:.0%}" if limit else ""
 
@@ -178,8 +176,8 @@ def _startup(data: dict[str, Any]) -> Iterator[str]:
     yield "\n".join(lines)
 
 
-def _memory(data: dict[str, Any]) -> str:
-    return (
+def _memory(data: dict[str, Any]) -> Iterator[str]:
+    yield (
         f"Encoding {data['photos']:,} photos with the embedded model peaks {data['above_loaded_mb']:.0f} MiB above "
         f"the loaded model ({data['loaded_mb']:.0f} MiB with Python and torch); {data['result_mb']:.0f} MiB of that "
         "are the embeddings themselves."
@@ -207,11 +205,11 @@ def _gpu(data: dict[str, Any] | None) -> str:
     if data is None:
         return "## On a GPU\n\nNot measured: no GPU was at hand. `python -m benchmarks gpu` does it where there is one."
     row = data["from_tensors"]
-    told = (
+    from_tensors = (
         f"{row['images_per_second']:,.0f} images/s from tensors in batches of {row['batch']}, "
         f"{row['tflops']:.0f} TFLOP/s: {row['share_of_peak']:.0%} of what a large bf16 matrix product reaches there."
     )
-    return "\n\n".join([f"## On a GPU: {data['gpu']}", *_encode(data), told, _measured(data)])
+    return "\n\n".join([f"## On a GPU: {data['gpu']}", *_encode(data), from_tensors, _measured(data)])
 
 
 def draw(results: Path, path: Path) -> None:

@@ -38,12 +38,12 @@ def interleave(
     contenders: Mapping[str, Run], rounds: int, *, warm_ups: int = 1, seed: int = 0, label: str = "rounds"
 ) -> dict[str, list[float]]:
     """Seconds of every contender in every round, after untimed runs of all."""
-    order, chance = list(contenders), random.Random(seed)
+    order, rng = list(contenders), random.Random(seed)
     seconds: dict[str, list[float]] = {name: [] for name in order}
     with Progress(transient=True) as progress:
         task = progress.add_task(label, total=(rounds + warm_ups) * len(order))
         for number in range(rounds + warm_ups):
-            chance.shuffle(order)
+            rng.shuffle(order)
             for name in order:
                 progress.update(task, description=f"{label}: {name}")
                 start = time.perf_counter()

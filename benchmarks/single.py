@@ -92,11 +92,11 @@ def _recognize(model: FashionModel, files: list[Path]) -> tuple[Callable[[], obj
 
 def _compose(model: FashionModel, files: list[Path]) -> tuple[Callable[[], object], Callable[[], object]]:
     references = model.reference(files)
-    wishes = [f"in {color} with long sleeves" for color in COLORS.split()]
-    asked = [(reference, wishes[number % len(wishes)]) for number, reference in enumerate(references)]
+    texts = [f"in {color} with long sleeves" for color in COLORS.split()]
+    pairs = [(reference, texts[number % len(texts)]) for number, reference in enumerate(references)]
 
     def call() -> object:
-        return [model.compose(reference, wish) for reference, wish in asked]
+        return [model.compose(reference, text) for reference, text in pairs]
 
     with recorded((model.encoder, "text_tokens"), (model._composition.composer, "forward")) as passes:
         call()

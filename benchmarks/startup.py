@@ -57,16 +57,16 @@ def measure(cache: Path, *, rounds: int) -> dict[str, Any]:
 
 
 def _python(code: str) -> None:
-    """Start an interpreter, wait until it has run this, and end it; what it takes to clear up does not count."""
+    """Start an interpreter, wait until it has run this code, and kill it; its shutdown does not count."""
     reading, writing = os.pipe()
     command = [sys.executable, "-c", f"{code}\nimport os; os.write({writing}, b'.')"]
     null, pipe = subprocess.DEVNULL, subprocess.PIPE
     with (
-        os.fdopen(reading, "rb") as told,
+        os.fdopen(reading, "rb") as ready,
         subprocess.Popen(command, pass_fds=[writing], stdout=null, stderr=pipe) as process,
     ):
         os.close(writing)
-        done = told.read(1)
+        done = ready.read(1)
         process.kill()
         if not done:
             raise RuntimeError((process.communicate()[1]).decode())

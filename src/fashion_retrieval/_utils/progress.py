@@ -52,7 +52,14 @@ def progress_bar(
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, redirect_stdout=False, transient=transient, disable=not shown) as progress:
+    with Progress(
+        *columns,
+        console=console,
+        transient=transient,
+        disable=not shown,
+        redirect_stdout=False,  # or rich replaces the streams of the process
+        redirect_stderr=False,
+    ) as progress:
         task = progress.add_task(description, total=total, rate="", failures="")
         broken = 0
 
