@@ -144,7 +144,7 @@ def test_no_weights_are_drawn_where_a_file_follows() -> None:
     assert not torch.equal(state, torch.get_rng_state())
 
 
-def test_the_first_maps_of_a_cnn_stay_float32(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_stem_of_a_cnn_stays_float32(tmp_path_factory: pytest.TempPathFactory) -> None:
     made = checkpoint.load(tiny_folder(tmp_path_factory.mktemp("model"), CNN)).encoder
     trained(made)
     photos = torch.stack([made.preprocess(drawn_photo(seed=seed)) for seed in range(10)])

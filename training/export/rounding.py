@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fashion_retrieval.models.encoder import Encoder
-from fashion_retrieval.models.inference_copy import first_maps, normalized
+from fashion_retrieval.models.inference_copy import normalized, stem_layers
 from training.data.crops import read_crop
 from training.data.manifest import labeled_samples
 
@@ -68,7 +68,7 @@ def _layers(tower: nn.Module) -> Iterator[tuple[Layer, Tensor]]:
     The first maps stay as they are: under bfloat16 a CPU computes them in float32.
     """
     parts = [part for part in tower.modules() if isinstance(part, EfficientNet)]
-    exact = {module for part in parts for first in first_maps(part) for module in first.modules()}
+    exact = {module for part in parts for first in stem_layers(part) for module in first.modules()}
     biases: dict[nn.Module, Tensor] = {}
     for parent in tower.modules():
         for _, convolution, _, norm in normalized(parent):

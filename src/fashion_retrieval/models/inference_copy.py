@@ -40,23 +40,23 @@ def for_inference(module: Module, device: torch.device, dtype: torch.dtype) -> M
     if device.type == "cpu" and dtype != torch.float32:
         for part, source in zip(list(placed.modules()), ready.modules(), strict=True):
             if isinstance(part, EfficientNet) and isinstance(source, EfficientNet):
-                _keep_first_maps(part, source, device, dtype)
+                _keep_stem_in_float32(part, source, device, dtype)
     return placed
 
 
-def first_maps(tower: EfficientNet) -> tuple[nn.Module, nn.Module]:
+def stem_layers(tower: EfficientNet) -> tuple[nn.Module, nn.Module]:
     """What stays float32 on a CPU: the stem's convolution and the first stage."""
     return tower.conv_stem, tower.blocks[0]
 
 
-def _keep_first_maps(tower: EfficientNet, source: EfficientNet, device: torch.device, dtype: torch.dtype) -> None:
-    stem, stage = (_copy(part, lambda tensor: _placed(tensor, device, torch.float32)) for part in first_maps(source))
+def _keep_stem_in_float32(tower: EfficientNet, source: EfficientNet, device: torch.device, dtype: torch.dtype) -> None:
+    stem, stage = (_copy(part, lambda tensor: _placed(tensor, device, torch.float32)) for part in stem_layers(source))
     tower.conv_stem = stem
-    tower.blocks[0] = nn.Sequential(stage, _Rounded(dtype))
+    tower.blocks[0] = nn.Sequential(stage, _Cast(dtype))
 
 
-class _Rounded(nn.Module):
-    """From here on in another type."""
+class _Cast(nn.Module):
+    """Cast the maps that follow to another dtype."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
