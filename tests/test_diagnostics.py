@@ -23,7 +23,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_sound_installation_has_no_problems(tmp_path, monkeypatch):
+def test_doctor_of_a_sound_installation_has_no_problems(tmp_path, monkeypatch):
     (tmp_path / "blobs").mkdir()
     (tmp_path / "blobs" / "a").write_bytes(b"x" * 700)
     (tmp_path / "model.safetensors").symlink_to(tmp_path / "blobs" / "a")
@@ -51,7 +51,7 @@ def test_doctor_finds_an_altered_embedded_model(folder):
     )
 
 
-def test_an_altered_file_is_told_from_a_missing_one(folder):
+def test_check_files_tells_an_altered_file_from_a_missing_one(folder):
     (folder / "segmenter.safetensors").write_bytes(b"x")
     with pytest.raises(
         WeightsError, match=r"segmenter\.safetensors was altered or cut off: .*; reinstall it: pip install"
@@ -59,7 +59,7 @@ def test_an_altered_file_is_told_from_a_missing_one(folder):
         diagnostics.check_files(folder)
 
 
-def test_an_unknown_device_spoils_only_its_own_part(folder):
+def test_doctor_with_an_unknown_device_fails_only_in_that_part(folder):
     (folder / "fashion_retrieval.json").write_text(json.dumps({"schema_version": 1, "name": "x"}))
     findings = fashion_retrieval.doctor(device="abacus")
     assert findings["hardware"] == findings["self_test"] == {}
@@ -69,7 +69,7 @@ def test_an_unknown_device_spoils_only_its_own_part(folder):
     assert "abacus" in problem
 
 
-def test_a_self_test_that_fails_is_one_line_whatever_it_raised(monkeypatch):
+def test_doctor_with_a_failing_self_test_has_one_line_for_any_error(monkeypatch):
     def fail(**options):
         raise RuntimeError(f"out of memory\n  at {options['device']}")
 

@@ -42,21 +42,21 @@ def doctor(*, device: str = "auto", dtype: str = "auto") -> dict[str, Any]:
     Returns:
         A JSON-ready dict: `version`, `python`, `platform`, `packages` (name -> version or None), `hardware` (`device`
         and dtype in words, `gpus`), `hub` (`offline`, `cache`, `cache_bytes`), `embedded_model` (`folder`, `bytes`),
-        `self_test` (`load_seconds`, `recognize_seconds`, `garments`), and `problems`, one line each: none where all is
-        well. A part that failed, or whose test made no sense after that, is an empty dict.
+        `self_test` (`load_seconds`, `recognize_seconds`, `garments`), and `problems`, one line each; none if all is
+        well. A part that failed, or could not be tested after that, is an empty dict.
     """
     problems: list[str] = []
-    hardware = _tried(lambda: _hardware(device, dtype), problems)
-    model = _tried(_check_embedded, problems)
+    hardware = _run(lambda: _hardware(device, dtype), problems)
+    model = _run(_check_embedded, problems)
     return {
         "version": version("fashion-retrieval"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "hardware": hardware,
-        "hub": _tried(_hub, problems),
+        "hub": _run(_hub, problems),
         "embedded_model": model,
-        "self_test": _tried(lambda: _time_one_photo(device, dtype), problems) if hardware and model else {},
+        "self_test": _run(lambda: _time_one_photo(device, dtype), problems) if hardware and model else {},
         "problems": problems,
     }
 
@@ -72,10 +72,10 @@ def check_files(folder: Path) -> None:
     verify_digests(folder, config.sha256 if config else {CONFIG_NAME: ""}, remedy=remedy)
 
 
-def _tried(check: Callable[[], dict[str, Any]], problems: list[str]) -> dict[str, Any]:
+def _run(check: Callable[[], dict[str, Any]], problems: list[str]) -> dict[str, Any]:
     try:
         return check()
-    except Exception as error:  # whatever is broken, the other checks still tell something
+    except Exception as error:  # the other checks still run
         problems.append(f"{type(error).__name__}: {' '.join(str(error).split())}")
         return {}
 

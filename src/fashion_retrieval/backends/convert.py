@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fashion_retrieval import errors
-from fashion_retrieval.backends.runtimes import runtime_of
+from fashion_retrieval.backends.runtimes import check_packages, runtime_of
 from fashion_retrieval.errors import FashionRetrievalError, UnsupportedError
 
 _MARK = "fashion_retrieval refused: "
@@ -31,7 +31,7 @@ def convert(source: Path, backend: str, out: Path) -> None:
         MissingExtraError: The runtime or its converter is not installed.
         UnsupportedError: A part of the model can't be converted.
     """
-    runtime_of(backend).check_converter()
+    check_packages(backend, quantize=False)
     _run_child("convert", backend, source, out)
 
 
@@ -48,7 +48,7 @@ def quantize(backend: str, graph: Path, samples: Path, *, convolutional: bool) -
         MissingExtraError: The quantizer is not installed.
         UnsupportedError: The graph can't be quantized.
     """
-    runtime_of(backend).check_quantizer()
+    check_packages(backend, quantize=True)
     _run_child("quantize", backend, graph, samples, "cnn" if convolutional else "transformer")
 
 

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fashion_retrieval._utils.optional import check_installed, imported
+from fashion_retrieval._utils.optional import imported
 
 if TYPE_CHECKING:
     from fashion_retrieval.backends.trace import Graph
 
 EXTRA = "onnx"
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-QUANTIZERS: tuple[str, ...] = ()
+QUANTIZERS: tuple[str, ...] = ()  # onnxruntime quantizes
 SUFFIX = ".onnx"
 _ERRORS_ONLY = 3
 
@@ -44,17 +44,6 @@ class Program:
         """Inputs by name -> one of the outputs, float32."""
         result: NDArray[np.float32] = self._session.run([output], inputs, self._run_options)[0]
         return result
-
-
-def check_converter() -> None:
-    """Raise MissingExtraError unless what converts is installed."""
-    for package in PACKAGES:
-        check_installed(package, EXTRA)
-
-
-def check_quantizer() -> None:
-    """Raise MissingExtraError unless what quantizes is installed: the packages that convert."""
-    check_converter()
 
 
 def convert(graph: Graph, path: Path) -> None:

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from fashion_retrieval._utils.optional import check_installed, imported
+from fashion_retrieval._utils.optional import imported
 
 if TYPE_CHECKING:
     from fashion_retrieval.backends.trace import Graph
@@ -27,17 +27,6 @@ _ITEMS_PER_STREAM, _ITEMS_PER_STREAM_CNN = 8, 2
 """A stream computes a CNN's items two at a time, so that their wide maps stay in the processor's cache."""
 _HIGH_RESOLUTION = 4
 """Maps of at least 1/4 of the image's width stay float32 under bfloat16: most of a CNN's error arises there."""
-
-
-def check_converter() -> None:
-    """Raise MissingExtraError unless what converts is installed."""
-    check_installed("openvino", EXTRA)
-
-
-def check_quantizer() -> None:
-    """Raise MissingExtraError unless what quantizes is installed."""
-    check_converter()
-    check_installed("nncf", "quantize")
 
 
 class Program:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from fashion_retrieval._utils.device import resolve_dtype
+from fashion_retrieval._utils.optional import check_installed
 from fashion_retrieval.errors import InputError
 
 _DTYPES = {"openvino": ("float32", "bfloat16"), "onnx": ("float32",)}
@@ -16,6 +17,15 @@ _DTYPES = {"openvino": ("float32", "bfloat16"), "onnx": ("float32",)}
 def runtime_of(backend: str) -> Any:  # noqa: ANN401  # a module
     """`fashion_retrieval.backends.openvino` or `.onnx`; both have the same functions."""
     return import_module(f"fashion_retrieval.backends.{backend}")
+
+
+def check_packages(backend: str, *, quantize: bool) -> None:
+    """Raise MissingExtraError unless the packages that convert and, for int8, quantize are installed."""
+    runtime = runtime_of(backend)
+    for package in runtime.PACKAGES:
+        check_installed(package, runtime.EXTRA)
+    for package in runtime.QUANTIZERS if quantize else ():
+        check_installed(package, "quantize")
 
 
 def resolve_backend_dtype(backend: str, precision: str, dtype: str) -> str:

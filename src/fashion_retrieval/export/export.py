@@ -12,7 +12,7 @@ from PIL import Image
 
 from fashion_retrieval.backends.attach import describe, digest_of, open_graphs
 from fashion_retrieval.backends.convert import convert, quantize
-from fashion_retrieval.backends.runtimes import resolve_backend_dtype, runtime_of
+from fashion_retrieval.backends.runtimes import check_packages, resolve_backend_dtype, runtime_of
 from fashion_retrieval.checkpoint.export_manifest import PRECISIONS, RUNTIMES, Export
 from fashion_retrieval.checkpoint.folder import Bundle, load
 from fashion_retrieval.errors import InputError
@@ -106,8 +106,7 @@ def check_request(backend: str, precision: str, *, calibrated: bool) -> None:
         raise InputError("ONNX Runtime has no bfloat16 on CPUs; use fp32 or int8, or export to openvino")
     if precision == "int8" and not calibrated:
         raise InputError("int8 takes its ranges from photos, got none; give some like those to be encoded")
-    runtime = runtime_of(backend)
-    runtime.check_quantizer() if precision == "int8" else runtime.check_converter()
+    check_packages(backend, quantize=precision == "int8")
 
 
 def _check_out(out: Path, bundle: Bundle) -> None:
