@@ -31,21 +31,21 @@ def changed(**changes: Any) -> dict[str, Any]:
     return FULL.to_dict() | changes
 
 
-def test_defaults() -> None:
+def test_from_dict_of_a_bare_file_fills_in_the_defaults() -> None:
     config = ModelConfig.from_dict({"schema_version": 1, "name": "m"}, "x")
     assert config == ModelConfig(name="m")
     assert (config.schema_version, config.weights_dtype, config.taxonomy) == (1, "float32", "default")
     assert (config.segmenter, config.calibration, config.license) == (None, {}, "unknown")
 
 
-def test_round_trip_through_json_is_equal_and_byte_identical() -> None:
+def test_to_json_read_back_is_equal_and_byte_identical() -> None:
     again = ModelConfig.from_dict(json.loads(FULL.to_json()), "x")
     assert again == FULL
     assert again.segmenter == SEGMENTER
     assert again.to_json() == FULL.to_json()
 
 
-def test_json_is_sorted_and_ends_with_a_newline_but_keeps_the_taxonomy_order() -> None:
+def test_to_json_sorts_keys_and_keeps_the_order_of_the_taxonomy() -> None:
     text = FULL.to_json()
     data = json.loads(text)
     assert text.endswith("}\n")
@@ -56,17 +56,17 @@ def test_json_is_sorted_and_ends_with_a_newline_but_keeps_the_taxonomy_order() -
     assert '\n  "calibration": {' in text
 
 
-def test_whole_numbers_become_floats() -> None:
+def test_from_dict_turns_whole_numbers_into_floats() -> None:
     config = ModelConfig.from_dict(changed(calibration={"sleeve": 1}), "x")
     assert '"sleeve": 1.0' in config.to_json()
 
 
-def test_newer_schema_says_upgrade_before_anything_else() -> None:
+def test_from_dict_of_a_newer_schema_says_upgrade_before_anything_else() -> None:
     with pytest.raises(ConfigError, match=r"f\.json has schema_version 2.*pip install -U fashion-retrieval"):
         ModelConfig.from_dict({"schema_version": SCHEMA_VERSION + 1, "from_the_future": 1}, "f.json")
 
 
-def test_unknown_keys_are_named_at_both_levels() -> None:
+def test_from_dict_names_unknown_keys_at_both_levels() -> None:
     segmenter = FULL.to_dict()["segmenter"] | {"color": 1}
     with pytest.raises(ConfigError) as caught:
         ModelConfig.from_dict(changed(tresholds={}, segmenter=segmenter), "f.json")
@@ -75,7 +75,7 @@ def test_unknown_keys_are_named_at_both_levels() -> None:
     assert "unknown keys segmenter.color" in str(caught.value)
 
 
-def test_all_faults_come_in_one_message_of_one_line() -> None:
+def test_from_dict_names_all_faults_in_one_line() -> None:
     data = {"weights_dtype": "int8", "thresholds": {"sleeve": 1.5}, "segmenter": {"image_size": [0, 5]}}
     with pytest.raises(ConfigError) as caught:
         ModelConfig.from_dict(data, "f.json")
@@ -111,7 +111,7 @@ def test_all_faults_come_in_one_message_of_one_line() -> None:
         ("sha256", {"w": "abc"}),
     ],
 )
-def test_bad_values_are_refused(key: str, value: object) -> None:
+def test_from_dict_refuses_values_out_of_range(key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=rf"'{key}(\.\w+)?' must be"):
         ModelConfig.from_dict(changed(**{key: value}), "f.json")
 
@@ -120,7 +120,7 @@ def test_bad_values_are_refused(key: str, value: object) -> None:
     ("key", "value"),
     [("std", [0.5, 0.5, 0.0]), ("mean", [0.5]), ("classes", []), ("image_size", [32, 32, 3]), ("architecture", None)],
 )
-def test_bad_segmenter_values_are_refused(key: str, value: object) -> None:
+def test_from_dict_refuses_segmenter_values_out_of_range(key: str, value: object) -> None:
     segmenter = FULL.to_dict()["segmenter"] | {key: value}
     with pytest.raises(ConfigError, match=rf"'segmenter\.{key}(\.\d)?' must be"):
         ModelConfig.from_dict(changed(segmenter=segmenter), "f.json")
@@ -137,7 +137,7 @@ def test_bad_segmenter_values_are_refused(key: str, value: object) -> None:
         ({"value": 0.5, "unit": "%"}, "unknown keys figures.f.unit"),
     ],
 )
-def test_bad_figures_are_refused(figure: object, fault: str) -> None:
+def test_from_dict_refuses_figures_out_of_range(figure: object, fault: str) -> None:
     with pytest.raises(ConfigError) as caught:
         ModelConfig.from_dict(changed(figures={"f": figure}), "f.json")
     assert fault in str(caught.value)
@@ -148,18 +148,18 @@ def test_from_dict_refuses_a_digest_of_a_path() -> None:
         ModelConfig.from_dict(changed(sha256={"../w": "0" * 64}), "f.json")
 
 
-def test_a_plain_number_is_a_figure() -> None:
+def test_from_dict_takes_a_plain_number_as_a_figure() -> None:
     config = ModelConfig.from_dict(changed(figures={"f": 1}), "x")
     assert config.figures == {"f": Figure(value=1.0)}
 
 
 @pytest.mark.parametrize("data", [None, [], "text", 1])
-def test_anything_but_an_object_is_refused(data: object) -> None:
+def test_from_dict_refuses_anything_but_an_object(data: object) -> None:
     with pytest.raises(ConfigError, match=r"f\.json must hold a JSON object"):
         ModelConfig.from_dict(data, "f.json")
 
 
-def test_importing_it_does_not_import_torch() -> None:
+def test_config_is_imported_without_torch() -> None:
     code = "import sys, fashion_retrieval.config; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -90,7 +90,7 @@ def with_group(**group: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_what_ships(name: str, categories: int, values: Mapping[str, int]) -> None:
+def test_shipped_taxonomies_have_these_values(name: str, categories: int, values: Mapping[str, int]) -> None:
     taxonomy = Taxonomy.load(name)
     assert taxonomy.name == name
     assert len(taxonomy.category.values) == categories
@@ -99,14 +99,14 @@ def test_what_ships(name: str, categories: int, values: Mapping[str, int]) -> No
     assert {value.kind for value in taxonomy.category.values} <= set(KINDS)
 
 
-def test_deepfashion_has_its_26_attributes_and_two_of_them_are_absences() -> None:
+def test_deepfashion_taxonomy_has_26_attributes_and_two_absences() -> None:
     groups = Taxonomy.load("deepfashion").attributes
     assert sum(len(group.values) for group in groups) == 26
     absent = {(group.name, value.name) for group in groups for value in group.values if value.absent}
     assert absent == {("dress_length", "no_dress"), ("neckline", "no_neckline")}
 
 
-def test_the_absences_of_default() -> None:
+def test_default_taxonomy_has_two_absences() -> None:
     groups = Taxonomy.load("default").attributes
     absent = {(group.name, value.name) for group in groups for value in group.values if value.absent}
     assert absent == {("length", "no_dress"), ("neckline", "none")}
@@ -119,7 +119,7 @@ def test_every_shipped_prompt_names_one_value() -> None:
             assert len(phrases) == len(set(phrases)), (name, group.name)
 
 
-def test_every_form_of_a_users_own_vocabulary(tmp_path: Path) -> None:
+def test_load_reads_every_form_of_a_users_taxonomy(tmp_path: Path) -> None:
     data = yaml.safe_load(OWN_YAML)
     assert Taxonomy.load(data) == OWN
     for file, text in (("own.yaml", OWN_YAML), ("own.yml", OWN_YAML), ("own.json", json.dumps(data))):
@@ -130,12 +130,12 @@ def test_every_form_of_a_users_own_vocabulary(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("source", [*SHIPPED, OWN])
-def test_a_dict_of_a_taxonomy_loads_as_the_same(source: str | Taxonomy) -> None:
+def test_to_dict_loads_as_an_equal_taxonomy(source: str | Taxonomy) -> None:
     taxonomy = Taxonomy.load(source)
     assert Taxonomy.load(json.loads(json.dumps(taxonomy.to_dict()))) == taxonomy
 
 
-def test_two_words_are_a_vocabulary() -> None:
+def test_load_of_two_words_makes_a_taxonomy() -> None:
     taxonomy = Taxonomy.load({"category": {"values": ["space suit", "jeans"]}})
     assert taxonomy == Taxonomy(
         "custom",
@@ -148,7 +148,7 @@ def test_two_words_are_a_vocabulary() -> None:
     )
 
 
-def test_exact_prompts_of_what_ships() -> None:
+def test_prompts_of_shipped_taxonomies_are_exact() -> None:
     default, deepfashion = Taxonomy.load("default"), Taxonomy.load("deepfashion")
     hat, tee = value_of(default.category, "hat"), value_of(deepfashion.category, "Tee")
     assert category_prompts(default.category, hat, "red") == ["a photo of red hat", "a photo of red baseball cap"]
@@ -264,7 +264,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("data", "fault"), FAULTS)
-def test_each_fault_is_named_in_one_line(data: dict[str, Any], fault: str) -> None:
+def test_load_names_each_fault_in_one_line(data: dict[str, Any], fault: str) -> None:
     with pytest.raises(TaxonomyError) as caught:
         Taxonomy.load(data)
     assert str(caught.value).startswith(f"taxonomy the given dict has 1 fault(s): {fault}")
@@ -272,7 +272,7 @@ def test_each_fault_is_named_in_one_line(data: dict[str, Any], fault: str) -> No
     assert isinstance(caught.value, ValueError)
 
 
-def test_all_faults_come_at_once_and_name_the_file(tmp_path: Path) -> None:
+def test_load_names_the_file_and_all_its_faults(tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text("category: {values: [one]}\nattributes: {cut: {values: {a: 1, b: [b]}, color: red}}\n")
     with pytest.raises(TaxonomyError) as caught:
@@ -295,7 +295,7 @@ def test_all_faults_come_at_once_and_name_the_file(tmp_path: Path) -> None:
         ("latin.yaml", b"name: d\xe9j\xe0\n", "can't be read ('utf-8' codec can't decode"),
     ],
 )
-def test_a_file_with_a_fault(tmp_path: Path, file: str, content: bytes, fault: str) -> None:
+def test_load_of_an_unreadable_file_names_the_reason(tmp_path: Path, file: str, content: bytes, fault: str) -> None:
     (tmp_path / file).write_bytes(content)
     with pytest.raises(TaxonomyError) as caught:
         Taxonomy.load(tmp_path / file)
@@ -305,7 +305,7 @@ def test_a_file_with_a_fault(tmp_path: Path, file: str, content: bytes, fault: s
 
 
 @pytest.mark.parametrize("name", ["deepfashon", "missing.yaml", "."])
-def test_what_is_no_taxonomy_names_those_that_are(tmp_path: Path, name: str) -> None:
+def test_load_of_an_unknown_name_lists_the_shipped_ones(tmp_path: Path, name: str) -> None:
     with pytest.raises(TaxonomyError) as caught:
         Taxonomy.load(str(tmp_path / name))
     message = str(caught.value)
@@ -325,7 +325,7 @@ def test_what_is_no_taxonomy_names_those_that_are(tmp_path: Path, name: str) -> 
         pytest.param("a\0b", id="ValueError from a path with a null byte"),
     ],
 )
-def test_faults_that_get_through(source: Any) -> None:
+def test_load_refuses_unusual_faults(source: Any) -> None:
     with pytest.raises(TaxonomyError):
         Taxonomy.load(source)
 
@@ -338,7 +338,7 @@ def test_faults_that_get_through(source: Any) -> None:
         pytest.param("a.yaml", "category: {values: {a: 2020-13-45, b: z}}", id="ValueError from a date"),
     ],
 )
-def test_faults_of_files_that_get_through(tmp_path: Path, file: str, text: str) -> None:
+def test_load_refuses_unusual_faults_of_files(tmp_path: Path, file: str, text: str) -> None:
     (tmp_path / file).write_text(text)
     with pytest.raises(TaxonomyError):
         Taxonomy.load(tmp_path / file)

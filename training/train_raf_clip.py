@@ -1,7 +1,7 @@
 """Region-aware contrastive fine-tuning of any open_clip model (RaF-CLIP).
 
-Crops against category texts, masked crops against attribute texts (PAPER: eq. 1-5), and optionally the same decision
-over the whole vocabulary. A locked text tower is run once; a trainable one is run on each step's texts.
+Crops are contrasted with category texts, masked crops with attribute texts (PAPER: eq. 1-5), and optionally both with
+the whole vocabulary. A locked text tower runs once; a trainable one runs on each step's texts.
 
 python -m training.train_raf_clip training/configs/raf_clip_vit_b_32.toml
 torchrun --nproc-per-node 2 -m training.train_raf_clip training/configs/raf_clip_vit_b_32.toml
@@ -26,13 +26,12 @@ from training.data.deepfashion import prepared_samples
 from training.data.deepfashion_files import annotation_folder
 from training.data.garments import read_garments
 from training.data.manifest import Sample, extra_samples, labeled_samples, read_held_out, read_synonyms
-from training.data.texts import Rows, TextBank, Vocabulary, encode_samples
-from training.engine.distributed import World, alone
-from training.engine.distributed import world as processes
+from training.data.texts import LabelTable, TextEmbeddingCache, Vocabulary, encode_samples
+from training.engine import loop
+from training.engine.distributed import DistributedEnv, distributed_env, single_process
 from training.engine.errors import one_line_errors
-from training.engine.loop import optimize
 from training.engine.optimizer import layer_scales, lr_scale
-from training.engine.settings import read_settings
+from training.engine.settings import check_settings, read_settings
 from training.engine.weights import interpolated, load_encoder, save_encoder
 from training.recipes.raf_clip_objective import Objective
 from training.recipes.raf_clip_settings import Settings
@@ -41,45 +40,46 @@ CONFIGS = Path(__file__).parent / "configs"
 HELD_OUT, SYNONYMS = CONFIGS / "held_out.toml", CONFIGS / "synonyms.toml"
 
 
-def train(settings: Settings, world: World | None = None) -> Encoder:
+def train(settings: Settings, env: DistributedEnv | None = None) -> Encoder:
     """Run the recipe and return the encoder with its (averaged, interpolated) weights.
 
     Args:
         settings: The recipe.
-        world: The processes of the run; this one alone by default.
+        env: The processes of the run; this one alone by default.
 
     Raises:
-        ConfigError: Settings that can't be, with one another or with the encoder, the data or the processes.
+        ConfigError: Settings that don't fit one another, the encoder, the data or the number of processes.
     """
-    world = world or alone()
+    env = env or single_process()
     torch.manual_seed(settings.optimization.seed)
-    encoder = load_encoder(*map(Path, settings.init)).to(world.device)
-    check_settings(settings, encoder, world)
+    encoder = load_encoder(*map(Path, settings.init)).to(env.device)
+    check_recipe(settings, encoder, env)
     start = {name: value.to("cpu", copy=True) for name, value in encoder.clip.state_dict().items()}
     prepare_trainable(encoder, settings)
 
     pools = read_pools(Path(settings.data), settings)
-    rows = read_rows([sample for pool in pools for sample in pool.samples], settings)
-    batches = Batches(pools, rows.weights if settings.sampling == "weighted" else None, settings.optimization.seed)
+    labels = read_labels([sample for pool in pools for sample in pool.samples], settings)
+    batches = Batches(pools, labels.weights if settings.sampling == "weighted" else None, settings.optimization.seed)
     size = settings.cache_size[0], settings.cache_size[1]
     cache = Path(settings.cache or Path(settings.output) / "crops")
-    crops = load_crops(batches.crops, size, cache, world=world)
-    texts = rows.vocabulary.texts
-    bank = TextBank(encoder, texts, locked=settings.lock_text, world=world, micro_batch=settings.micro_batch)
-    objective = Objective(encoder, rows, bank, crops, settings, world)
+    crops = load_crops(batches.crops, size, cache, env=env)
+    texts = TextEmbeddingCache(
+        encoder, labels.vocabulary.texts, locked=settings.lock_text, env=env, micro_batch=settings.micro_batch
+    )
+    objective = Objective(encoder, labels, texts, crops, settings, env)
 
-    def loss_fn(chance: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
-        return objective(batches.draw(step, chance), step, chance)
+    def loss_fn(rng: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+        return objective(batches.draw(step, rng), step, rng)
 
-    optimize(
+    loop.train(
         nn.ModuleDict({"clip": encoder.clip}),
         loss_fn,
         settings.optimization.in_steps(batches.steps_per_epoch),
         Path(settings.output),
         lr_scales=learning_rates(encoder, settings),
-        world=world,
+        env=env,
         tracking=settings.tracking,
-        config=asdict(settings),
+        settings=asdict(settings),
     )
     if settings.interpolate < 1:
         trained = {name: value.cpu() for name, value in encoder.clip.state_dict().items()}
@@ -87,13 +87,14 @@ def train(settings: Settings, world: World | None = None) -> Encoder:
     return encoder.eval()
 
 
-def check_settings(settings: Settings, encoder: Encoder, world: World) -> None:
-    """Refuse what this encoder, or so many processes, can't do, before anything is read.
+def check_recipe(settings: Settings, encoder: Encoder, env: DistributedEnv) -> None:
+    """Refuse settings that don't fit the encoder or the number of processes, before anything is read.
 
     Raises:
         ConfigError: All faults.
     """
-    faults = settings.faults()
+    check_settings(settings, "the recipe")
+    faults = []
     names = [name for name, _ in encoder.clip.named_parameters()]
     faults += [f"freeze: no parameter begins with {start}" for start in settings.freeze
                if not any(name.startswith(start) for name in names)]  # fmt: skip
@@ -103,8 +104,8 @@ def check_settings(settings: Settings, encoder: Encoder, world: World) -> None:
     if isinstance(encoder.clip.visual, VisionTransformer) and sizes != {encoder.image_size}:
         height, width = encoder.image_size
         faults.append(f"size_schedule must be {height} by {width} pixels throughout, the size of this transformer")
-    if settings.pictures % world.size:
-        faults.append(f"{settings.pictures} pictures a step can't be shared evenly by {world.size} processes")
+    if settings.crops_per_step % env.world_size:
+        faults.append(f"{settings.crops_per_step} crops a step can't be shared evenly by {env.world_size} processes")
     if faults:
         raise ConfigError("; ".join(faults))
 
@@ -124,14 +125,14 @@ def prepare_trainable(encoder: Encoder, settings: Settings) -> None:
 
 
 def read_garments_of(root: Path, settings: Settings) -> tuple[list[Sample], list[Sample]]:
-    """Labeled garments and other photos: of DeepFashion (its train and val, as the paper) or of the open data pack."""
+    """Labeled garments, and other photos, of DeepFashion (train and val, as in the paper) or the open data pack."""
     if annotation_folder(root) is not None:
         return prepared_samples(root, ["train", "val"], whole=not settings.masked_garments), []
     return labeled_samples(root, "train"), extra_samples(root, "train")
 
 
 def read_pools(root: Path, settings: Settings) -> list[Pool]:
-    """Garments without a mask, with one, and other photos, those that are drawn; what a model said of them comes in."""
+    """Garments without a mask, with one, and other photos with their pseudo labels; unused pools are left out."""
     labeled, extra = read_garments_of(root, settings)
     whole = [s for s in labeled if s.mask is None]
     masked = [s for s in labeled if s.mask is not None]
@@ -147,8 +148,8 @@ def read_pools(root: Path, settings: Settings) -> list[Pool]:
     return [pool for pool in pools if pool.per_step]
 
 
-def read_rows(samples: list[Sample], settings: Settings) -> Rows:
-    """What the garments are called, as ids of texts."""
+def read_labels(samples: list[Sample], settings: Settings) -> LabelTable:
+    """The labels of the garments, as ids of texts."""
     held_out = list(read_held_out(HELD_OUT))
     synonyms = read_synonyms(SYNONYMS, held_out) if settings.reworded else {}
     vocabulary = Vocabulary(Taxonomy.load(settings.taxonomy), synonyms)
@@ -156,17 +157,17 @@ def read_rows(samples: list[Sample], settings: Settings) -> Rows:
 
 
 def learning_rates(encoder: Encoder, settings: Settings) -> dict[str, float]:
-    """Factors on the learning rate by the start of a name: `lr_scales` times `layer_decay`'s of each parameter."""
+    """Factor on the learning rate of each parameter: `lr_scales` times that of `layer_decay`."""
     factors = layer_scales([name for name, _ in encoder.clip.named_parameters()], settings.layer_decay)
     return {f"clip.{name}": factor * lr_scale(f"clip.{name}", settings.lr_scales) for name, factor in factors.items()}
 
 
 def main(config: Path) -> None:
     """Train by a TOML file; the same command goes on after an interruption."""
-    with processes() as world, one_line_errors():
+    with distributed_env() as env, one_line_errors():
         settings = read_settings(config, Settings)
-        encoder = train(settings, world)
-        if world.leads:
+        encoder = train(settings, env)
+        if env.is_main_process:
             save_encoder(encoder, Path(settings.output))
             typer.echo(f"encoder written to {settings.output}")
 

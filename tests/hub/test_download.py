@@ -133,7 +133,7 @@ def test_offline_modes_use_the_cache_and_ask_nobody(server, monkeypatch):
     assert server.requests == []
 
 
-def test_cache_dir_is_honoured(server, tmp_path):
+def test_cache_dir_is_honored(server, tmp_path):
     server.repositories[REPO].commit(OPEN_CLIP)
     folder = hub.resolve(REPO, cache_dir=tmp_path / "elsewhere")
     assert folder.is_relative_to(tmp_path / "elsewhere")
@@ -219,7 +219,7 @@ def test_an_exported_model_is_left_where_its_runtime_is_missing(server, monkeypa
     assert tree(hub.resolve(REPO, backend="onnx")) == OPEN_CLIP | exported("onnx")
 
 
-def test_a_faulty_description_of_an_exported_model(server):
+def test_resolve_refuses_a_faulty_description_of_an_exported_model(server):
     server.repositories[REPO].commit(OPEN_CLIP | {"onnx/export.json": b"{}"})
     with pytest.raises(
         ConfigError, match=r"onnx.export\.json has schema_version None, expected 1; export the model again$"
@@ -296,18 +296,18 @@ def refused(error, *words, **arguments):
 
 
 @pytest.mark.parametrize("token", [None, TOKEN])
-def test_unknown_repository(server, token):
+def test_resolve_of_an_unknown_repository_is_refused(server, token):
     refused(ModelNotFoundError, "'house/model'", "check the id", "token=", token=token)
 
 
 @pytest.mark.parametrize("revision", ["v9", "0" * 40])
-def test_unknown_revision(server, revision):
+def test_resolve_of_an_unknown_revision_is_refused(server, revision):
     server.repositories[REPO].commit(OPEN_CLIP)
     refused(ModelNotFoundError, f"no revision '{revision}'", f"{server.url}/house/model/commits", revision=revision)
 
 
 @pytest.mark.parametrize(("token", "status"), [(None, 401), (TOKEN, 403)])
-def test_gated_repository(server, token, status):
+def test_resolve_of_a_gated_repository_is_refused(server, token, status):
     server.repositories[REPO].commit(OPEN_CLIP)
     server.repositories[REPO].gated = True
     words = ("is gated", f"HTTP {status}", f"accept its license at {server.url}/house/model", "token=")
@@ -322,7 +322,7 @@ def test_private_repository_opens_with_its_token(server):
     assert {request.token for request in server.gets("open_clip_model.safetensors")} == {TOKEN}
 
 
-def test_bad_token(server):
+def test_resolve_with_a_bad_token_is_refused(server):
     server.repositories[REPO].commit(OPEN_CLIP)
     refused(HubError, "HTTP 401", "the token is not valid", "hf auth login", token="hf_wrong")
 
@@ -334,12 +334,12 @@ def test_token_asked_for_but_none_stored(server):
 @pytest.mark.parametrize(
     ("status", "word"), [(403, "pass the token="), (429, "wait a few minutes"), (500, "try again later")]
 )
-def test_http_status(server, status, word):
+def test_resolve_names_the_http_status(server, status, word):
     server.status = status
     refused(HubError, f"HTTP {status}", word)
 
 
-def test_no_network(server):
+def test_resolve_without_network_is_refused(server):
     server.stop()
     refused(HubError, "ConnectError", "check the network")
 

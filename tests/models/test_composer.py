@@ -73,7 +73,7 @@ def test_a_query_is_the_same_alone_and_in_any_batch(variant):
     torch.testing.assert_close(module(image, padded, lengths), together, atol=1e-6, rtol=0)
 
 
-def test_variants_of_table_5():
+def test_composer_variants_of_table_5_differ():
     image, text, lengths = queries()
     rows = torch.arange(5)
     pooled_image, pooled_text = unit(image[:, 0]), unit(text[rows, lengths - 1])
@@ -112,7 +112,7 @@ def test_gradient_reaches_every_parameter():
     assert silent == []
 
 
-def test_size_and_golden_query():
+def test_composer_has_its_size_and_golden_query():
     module = composer()
     per_branch = 2 * (24 + 8 * 13) + 2 * (2 * 4 * (64 + 8) + 8 * 16 * 2 + 24 + 3 * 16) + 8 * 12 + 12
     gate = 24 * 8 + 8 + 72 + 8 + 1

@@ -146,11 +146,11 @@ def test_where_sam_finds_nothing_the_whole_box_stands_with_score_zero(segmenter,
     assert region == Region(box=(10.5, 20, 30, 40.25), mask=expected, score=0.0)
 
 
-def test_no_boxes_no_regions(segmenter, photo):
+def test_segment_without_boxes_gives_no_regions(segmenter, photo):
     assert segmenter.segment(photo, np.empty((0, 4), dtype=np.float32)) == []
 
 
-def test_the_extreme_shapes_of_photos(segmenter):
+def test_segment_takes_extreme_shapes_of_photos(segmenter):
     assert segmenter.segment(Image.new("RGB", (1, 1)), np.array([[0, 0, 1, 1]]))[0].mask.shape == (1, 1)
     assert segmenter.segment(Image.new("RGB", (4000, 10)), np.array([[5, 1, 900, 9]]))[0].mask.shape == (10, 4000)
     with pytest.raises(InputError, match=r"photo of 4000x1 is too narrow for SAM; crop its long side"):
@@ -167,7 +167,7 @@ def test_the_extreme_shapes_of_photos(segmenter):
         ([[50, 60, 40, 90]], r"boxes\[0\] .* is empty in the 400x300 photo; pass x1 < x2, y1 < y2 inside"),
     ],
 )
-def test_boxes_that_cannot_be(segmenter, photo, boxes, message):
+def test_segment_refuses_impossible_boxes(segmenter, photo, boxes, message):
     with pytest.raises(InputError, match=message):
         segmenter.segment(photo, np.array(boxes, dtype=np.float32))
 
@@ -194,11 +194,11 @@ def test_where_sam_finds_nothing_the_detectors_region_stands(sam, photo, monkeyp
     assert SegmentAnythingSegmenter(sam, detector=detector, device="cpu").segment(photo) == detector.regions
 
 
-def test_a_detector_that_finds_nothing(sam, photo):
+def test_segment_gives_nothing_where_the_detector_finds_nothing(sam, photo):
     assert SegmentAnythingSegmenter(sam, detector=Detector(boxes=[]), device="cpu").segment(photo) == []
 
 
-def test_neither_boxes_nor_detector(segmenter, photo):
+def test_segment_needs_boxes_or_a_detector(segmenter, photo):
     with pytest.raises(InputError, match=r"needs boxes, got none; pass boxes=..., or build it with detector=..."):
         segmenter.segment(photo)
 

@@ -81,7 +81,7 @@ def test_weights_of_transformers_give_the_same_masks(transformers_sam, tmp_path,
     torch.testing.assert_close(quality[None], theirs.iou_scores, atol=1e-4, rtol=1e-4)
 
 
-def test_weights_that_disagree_with_themselves(transformers_sam, tmp_path):
+def test_load_sam_refuses_weights_that_disagree_with_themselves(transformers_sam, tmp_path):
     weights = {name: tensor.contiguous().clone() for name, tensor in transformers_sam.state_dict().items()}
     weights["prompt_encoder.shared_embedding.positional_embedding"] += 1
     save_file(weights, tmp_path / "model.safetensors")

@@ -99,7 +99,7 @@ def test_half_precision_files_load_as_float32(weights_file):
         ),
     ],
 )
-def test_weights_of_another_architecture(weights_file, change, message):
+def test_load_sam_refuses_weights_of_another_architecture(weights_file, change, message):
     weights = load_file(weights_file)
     change(weights)
     save_file(weights, weights_file)
@@ -107,7 +107,7 @@ def test_weights_of_another_architecture(weights_file, change, message):
         load_sam(weights_file)
 
 
-def test_a_truncated_file(weights_file):
+def test_load_sam_refuses_a_truncated_file(weights_file):
     weights_file.write_bytes(weights_file.read_bytes()[:-1000])
     with pytest.raises(WeightsError, match=r"tiny.safetensors is truncated, corrupt or missing .*; download it again"):
         load_sam(weights_file)
@@ -209,14 +209,14 @@ def test_a_repository_is_downloaded_through_the_hub(weights_file, monkeypatch, s
     assert calls == [(("org/sam", "model.safetensors"), expected)]
 
 
-def test_offline_and_not_in_the_cache(tmp_path):
+def test_from_pretrained_offline_needs_the_cache(tmp_path):
     with pytest.raises(
         ModelNotFoundError, match=r"'org/sam' is not \(completely\) in the cache and downloads are off; load it once"
     ):
         SegmentAnythingSegmenter.from_pretrained("org/sam", revision="v1", cache_dir=tmp_path, local_files_only=True)
 
 
-def test_a_name_that_no_repository_can_have(tmp_path):
+def test_from_pretrained_refuses_a_name_that_no_repository_can_have(tmp_path):
     with pytest.raises(
         ModelNotFoundError,
         match=r"'a/b/c' is neither a folder here nor a Hub id .*; such as facebook/sam",

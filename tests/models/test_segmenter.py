@@ -59,7 +59,7 @@ def test_large_photos_are_worked_on_at_1024_pixels(segmenter: GarmentSegmenter) 
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20_000, 10), (10, 20_000), (3, 700)])
-def test_every_shape_of_photo(segmenter: GarmentSegmenter, size: tuple[int, int]) -> None:
+def test_segment_takes_every_shape_of_photo(segmenter: GarmentSegmenter, size: tuple[int, int]) -> None:
     for region in segmenter.segment(Image.new("RGB", size, (90, 20, 20))):
         assert region.mask.shape == (size[1], size[0])
 
@@ -74,7 +74,7 @@ def test_unsure_kinds_are_clothing_all_the_same(segmenter: GarmentSegmenter, mon
     assert region.score == pytest.approx(0.65)
 
 
-def test_below_half_it_is_not_clothing(segmenter: GarmentSegmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixels_below_half_are_not_clothing(segmenter: GarmentSegmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     see(segmenter, monkeypatch, painted(((10, 20, 50, 80), {"upper": 0.3, "dress": 0.19})))
     assert segmenter.segment(PHOTO) == []
 

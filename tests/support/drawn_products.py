@@ -11,7 +11,7 @@ import numpy as np
 from tests.support.drawn_pack import save_photo, write_lines
 from tests.support.tiny import tiny_folder
 from training.data.triplets import GROUPS
-from training.engine.optimizer import Optimization
+from training.engine.optimizer import OptimizerConfig
 from training.recipes.agcn_settings import Settings, Shape
 
 COLORS = {"red": (200, 30, 40), "green": (30, 150, 60), "blue": (40, 60, 200), "black": (20, 20, 20)}
@@ -62,7 +62,7 @@ def recipe(pack: Path, folder: Path) -> Settings:
         output=str(folder / "run"),
         cache=str(folder / "cache"),
         composer=Shape(width=16, depth=1, heads=2, hidden=32, dropout=0.1),
-        optimization=Optimization(steps=120, lr=5e-3, warmup=5, weight_decay=0.01, checkpoint_every=30),
+        optimization=OptimizerConfig(steps=120, lr=5e-3, warmup=5, weight_decay=0.01, checkpoint_every=30),
         batch_size=24,
         negatives="gallery",
         derived=200,

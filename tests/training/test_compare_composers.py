@@ -22,18 +22,18 @@ from tests.support.fashioniq_tree import write_tree
 from tests.support.paths import ROOT
 from tests.support.tiny import drawn_photo, tiny_folder
 from training import compare_composers
-from training.compare_composers import Settings, compare, contenders, main
-from training.comparison import figures, runs
-from training.comparison.figures import difference, figures_of
-from training.comparison.runs import NAMES, TEXT_TOKENS, Contender, flops_of_a_query
+from training.compare_composers import Settings, compare, main, methods
+from training.comparison import metrics, runs
+from training.comparison.metrics import difference, summarize
+from training.comparison.runs import NAMES, TEXT_TOKENS, Method, flops_of_a_query, init_or_resume
 from training.data.pairs import read_pairs
 from training.data.triplets import GROUPS, join_captions
-from training.engine.optimizer import Optimization
+from training.engine.optimizer import OptimizerConfig
 from training.engine.settings import read_settings
 from training.evaluation.metrics import rank_targets, recall_at_k, stratified_interval
 from training.evaluation.paper import TITLES, read_paper
 from training.recipes import agcn_fit, agcn_settings
-from training.recipes.agcn_data import keep_back
+from training.recipes.agcn_data import hold_out
 from training.recipes.losses import composition_loss
 from training.reports.comparison import comparison_page
 
@@ -82,7 +82,7 @@ def recipe(pack: Path, start: Path, output: Path, *, steps: int = 2) -> agcn_set
         output=str(output / "runs"),
         cache=str(output / "features"),
         composer=agcn_settings.Shape(width=8, depth=1, heads=2, hidden=8),
-        optimization=Optimization(steps=steps, lr=1e-3, checkpoint_every=2),
+        optimization=OptimizerConfig(steps=steps, lr=1e-3, checkpoint_every=2),
         batch_size=4,
         negatives="gallery",
         derived=6,
@@ -98,7 +98,7 @@ def comparison(output: Path, shared: agcn_settings.Settings, **changes: Any) -> 
 
 
 def test_every_composer_is_compared(pack: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "stratified_interval", partial(stratified_interval, rounds=20))
+    monkeypatch.setattr(metrics, "stratified_interval", partial(stratified_interval, rounds=20))
     settings = comparison(tmp_path, recipe(pack, start, tmp_path))
     compare(settings)
     written = (tmp_path / "found.json").read_text()
@@ -155,7 +155,7 @@ def sums_recall(pack: Path, start: Path) -> float:
 
 
 def held_out(pack: Path) -> int:
-    data, asked = keep_back(read_pairs(pack, "train"), 0.4)
+    data, asked = hold_out(read_pairs(pack, "train"), 0.4)
     assert sum(len(group.triplets) for group in data.groups) + sum(len(g.triplets) for g in asked) == 18
     return sum(len(group.triplets) for group in asked)
 
@@ -194,10 +194,10 @@ def test_a_failing_composer_leaves_the_others(
 ) -> None:
     real = compare_composers.run
 
-    def failing(contender: Any, *arguments: Any) -> dict[str, Any]:
-        if contender.name == "combiner":
+    def failing(method: Any, *arguments: Any) -> dict[str, Any]:
+        if method.name == "combiner":
             raise InputError("queries[0] is zero or not finite; expected embeddings")
-        return real(contender, *arguments)
+        return real(method, *arguments)
 
     monkeypatch.setattr(compare_composers, "run", failing)
     shared = recipe(pack, start, tmp_path)
@@ -222,6 +222,16 @@ def test_runs_of_another_recipe_are_not_mixed_in(pack: Path, start: Path, tmp_pa
     assert (tmp_path / "runs/sum/0/run.json").exists()
 
 
+def test_init_or_resume_takes_the_recipe_of_the_release_before(tmp_path: Path) -> None:
+    base = recipe(tmp_path, tmp_path, tmp_path)
+    init_or_resume(base, "0" * 64)
+    path = Path(base.output) / "recipe.json"
+    path.write_text(path.read_text().replace('"optimization"', '"optimisation"'))
+    with pytest.warns(DeprecationWarning, match="key 'optimisation'"):
+        init_or_resume(base, "0" * 64)
+    assert '"optimization"' in path.read_text()
+
+
 def test_fashioniq_under_its_three_protocols(start: Path, tmp_path: Path) -> None:
     fashioniq = replace(
         recipe(write_tree(tmp_path / "tree"), start, tmp_path),
@@ -231,28 +241,27 @@ def test_fashioniq_under_its_three_protocols(start: Path, tmp_path: Path) -> Non
     assert list(results["composers"]["sum"]["protocols"]) == ["original", "original_noref", "val_split"]
 
 
-def test_the_recipe_is_read_with_all_faults(tmp_path: Path) -> None:
+def test_settings_of_a_comparison_name_all_their_faults(tmp_path: Path) -> None:
     settings = read_settings(CONFIG, Settings)
     assert settings.composers == list(NAMES)
     shared = settings.recipe
     assert (shared.composer.heads, shared.optimization.seed) == (4, 0)
-    assert [c.key for c in contenders(settings)][:6] == ["agcn", "sum", "only_text", "only_image", "add", "tirg_text"]
-    both = contenders(replace(settings, starts=["text", "own"], composers=["crn", "add"]))
+    assert [c.key for c in methods(settings)][:6] == ["agcn", "sum", "only_text", "only_image", "add", "tirg_text"]
+    both = methods(replace(settings, starts=["text", "own"], composers=["crn", "add"]))
     assert [c.key for c in both] == ["add", "crn_text", "crn_own"]
     text = re.sub(r"(?m)^seeds = .*", 'seeds = []\ncomposers = ["tirg", "tirg", "clip"]', CONFIG.read_text())
     (tmp_path / "wrong.toml").write_text(re.sub(r"(?m)^starts = .*", 'starts = ["zero"]', text))
     with pytest.raises(ConfigError) as error:
         read_settings(tmp_path / "wrong.toml", Settings)
     for fault in (
-        "composers: clip unknown",
-        "zero is unknown",
-        "seeds must list",
-        "composers must list",
-        "known: sum,",
+        "'starts.0' must be 'sum', 'text' or 'own', got 'zero'",
+        "'seeds' must list something, each once, got []",
+        "'composers' must be one of sum, only_text, only_image, add, agcn, tirg,",
+        "got 'clip'",
     ):
         assert fault in str(error.value)
     (tmp_path / "wrong.toml").write_text(CONFIG.read_text().replace("width =", "widht ="))
-    with pytest.raises(ConfigError, match=r"\[recipe\] \[composer\] has unknown keys widht"):
+    with pytest.raises(ConfigError, match=r"unknown keys recipe.composer.widht"):
         read_settings(tmp_path / "wrong.toml", Settings)
 
 
@@ -267,17 +276,17 @@ def test_a_query_costs_what_its_matrix_products_do() -> None:
     attention = 2 * own_tokens * own_tokens * w + 2 * own_tokens * other * w
     block = projections + attention + 2 * own_tokens * w * h
     expected = 2 * (entrances + 2 * block + own_tokens * w * d)
-    assert flops_of_a_query(Contender("only_text", None), config, k) == expected
-    assert flops_of_a_query(Contender("sum", None), config, k) == 0
+    assert flops_of_a_query(Method("only_text", None), config, k) == expected
+    assert flops_of_a_query(Method("sum", None), config, k) == 0
     combiner = 2 * (2 * d * w + 2 * (2 * w * h) + h * d + h)
-    assert flops_of_a_query(Contender("combiner", "own"), config, k) == combiner
-    assert flops_of_a_query(Contender("combiner", "text"), config, k) == combiner + 2 * d * d
+    assert flops_of_a_query(Method("combiner", "own"), config, k) == combiner
+    assert flops_of_a_query(Method("combiner", "text"), config, k) == combiner + 2 * d * d
 
 
 def test_figures_and_a_paired_difference_by_hand() -> None:
     first = [{"seed": s, "parameters": 7, "ranks": {"p": {"a": [1, 20, 60, 5], "b": [11, 9]}}} for s in range(2)]
     second = [{"seed": 0, "parameters": 7, "ranks": {"p": {"a": [60, 60, 60, 60], "b": [60, 60]}}}]
-    found = figures_of(first)["protocols"]["p"]
+    found = summarize(first)["protocols"]["p"]
     assert found["groups"]["a"]["recall_at_10"] == 0.5
     assert found["groups"]["b"]["recall_at_50"] == 1.0
     assert found["average"]["recall_at_10"] == 0.5
@@ -285,8 +294,8 @@ def test_figures_and_a_paired_difference_by_hand() -> None:
     assert found["average"]["seeds"] == [[0.5, 0.875], [0.5, 0.875]]
     assert found["average"]["spread"] == [0.0, 0.0]
     apart = [first[0], {**second[0], "seed": 1}]
-    assert figures_of(apart)["protocols"]["p"]["average"]["spread"] == pytest.approx([0.5 / 2**0.5, 0.875 / 2**0.5])
-    assert figures_of(second)["protocols"]["p"]["average"]["spread"] is None
+    assert summarize(apart)["protocols"]["p"]["average"]["spread"] == pytest.approx([0.5 / 2**0.5, 0.875 / 2**0.5])
+    assert summarize(second)["protocols"]["p"]["average"]["spread"] is None
     low, high = found["average"]["recall_at_10_interval"]
     assert 0 <= low < 0.5 < high <= 1
     ahead = difference(first, second)["p"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from tests.support.tiny import tiny_folder
 from training import train_raf_clip
 from training.data.crops import read_crop
 from training.data.garments import read_garments, write_garments
-from training.data.manifest import extra_samples
-from training.engine.loop import Optimization
+from training.data.manifest import Sample, extra_samples
+from training.engine.optimizer import OptimizerConfig
 from training.pseudo_label import label, street_garments
 
 
@@ -69,16 +70,16 @@ def test_beliefs_are_the_models_probabilities_of_what_applies(
     told = list(label(model, [(sample, None) for sample in samples]))
     jeans = told[0]
     assert (jeans.id, jeans.category) == ("5", "jeans")
-    assert set(jeans.beliefs) == {"texture", "fabric", "fit"}  # trousers have no sleeves, and the category is known
+    assert set(jeans.soft_labels) == {"texture", "fabric", "fit"}  # trousers have no sleeves, and the category is known
     assert not {"6", "0001"} & {s.id for s in told}  # a handbag and boots
     category = next(v for v in recognizer.taxonomy.category.values if v.name == "jeans")
     fit = next(g for g in recognizer.taxonomy.attributes if g.name == "fit")
     crop = recognizer.embed([read_crop(samples[0], masked=False)], 1)[0]
     wanted = recognizer.attribute_probabilities(crop, fit, [(category, 1.0)]).tolist()
-    assert list(jeans.beliefs["fit"].values()) == pytest.approx(wanted, abs=1e-5)
+    assert list(jeans.soft_labels["fit"].values()) == pytest.approx(wanted, abs=1e-5)
     for sample in told:
-        assert all(sum(shares.values()) == pytest.approx(1, abs=1e-4) for shares in sample.beliefs.values())
-        assert ("category" in sample.beliefs) == (sample.category is None)
+        assert all(sum(shares.values()) == pytest.approx(1, abs=1e-4) for shares in sample.soft_labels.values())
+        assert ("category" in sample.soft_labels) == (sample.category is None)
     write_garments(told, tmp_path)
     assert read_garments(tmp_path) == told
 
@@ -92,8 +93,8 @@ def test_training_learns_from_beliefs(pack: Path, tmp_path: Path) -> None:
     jeans = next(s for s in extra_samples(pack, "train") if s.id == "5")
     ((jacket, _),) = street_garments(Scene(), pack, tmp_path)
     said = {"category": {"jacket": 1.0}, "fit": {"loose": 0.8, "tight": 0.2}}
-    write_garments([replace(jeans, beliefs={"fit": {"tight": 1.0}}), replace(jacket, beliefs=said)], tmp_path)
-    plan = Optimization(steps=1, lr=1e-3)
+    write_garments([replace(jeans, soft_labels={"fit": {"tight": 1.0}}), replace(jacket, soft_labels=said)], tmp_path)
+    plan = OptimizerConfig(steps=1, lr=1e-3)
     settings = train_raf_clip.Settings(
         data=str(pack), init=[str(tiny_folder(tmp_path / "start"))], output=str(tmp_path / "plain"),
         taxonomy="default", targets="same_text", alpha=0.5, optimization=plan, vocabulary_weight=1.0,
@@ -108,3 +109,13 @@ def test_training_learns_from_beliefs(pack: Path, tmp_path: Path) -> None:
 def test_reading_before_labeling_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"training\.pseudo_label"):
         read_garments(tmp_path)
+
+
+def test_read_garments_takes_files_of_the_release_before(tmp_path: Path) -> None:
+    row = {"source": "products", "id": "7", "photo": "7.jpg", "box": [1, 2, 3, 4], "mask": None, "mask_value": None}
+    row |= {"category": "tee", "colour": "gray", "attributes": {}, "texts": ["a tee"]}
+    (tmp_path / "garments.jsonl").write_text(json.dumps(row | {"beliefs": {"fit": {"tight": 1.0}}}) + "\n")
+    (sample,) = read_garments(tmp_path)
+    assert sample == Sample(
+        "products", "7", Path("7.jpg"), (1, 2, 3, 4), None, None, "tee", "gray", {}, ("a tee",), {"fit": {"tight": 1.0}}
+    )

@@ -20,13 +20,13 @@ from tests.support.drawn_products import recipe, write_products, write_toml
 from tests.support.fashioniq_tree import write_json, write_tree
 from training import train_agcn
 from training.data.pairs import read_pairs
-from training.engine.distributed import World
+from training.engine.distributed import DistributedEnv
 from training.engine.settings import read_settings
 from training.evaluation.composed import average_recall, evaluate_composed
 from training.recipes.agcn_settings import Settings
 
 CONFIGS = Path(train_agcn.__file__).parent / "configs"
-ALONE = World(0, 1, torch.device("cpu"))
+ALONE = DistributedEnv(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +82,10 @@ class _Asking:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from training import fit_composer, train_agcn
+from training import train_agcn
+from training.recipes import agcn_fit
 
-real, calls = fit_composer.composition_loss, []
+real, calls = agcn_fit.composition_loss, []
 
 def failing(*arguments):
     calls.append(1)
@@ -92,7 +93,7 @@ def failing(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*arguments)
 
-fit_composer.composition_loss = failing
+agcn_fit.composition_loss = failing
 train_agcn.main(Path(sys.argv[1]))
 """
 
@@ -184,7 +185,7 @@ def test_bad_input_is_one_line(settings: Settings, tmp_path: Path, capsys: pytes
             "cap.shirt.train.json must be a JSON list with entries",
         ],
         "model": ["nothing"],
-        "wrong": ["unknown keys batchsize", "patience must be a whole number"],
+        "wrong": ["unknown keys batchsize", "'patience' must be a whole number"],
         "missing": ["can't be read"],
     }
     for name, said in expected.items():

@@ -22,7 +22,8 @@ from tests.support.tiny import tiny_clip, tiny_folder
 from training import train_raf_clip
 from training.data.augment import Changes, apply_changes
 from training.data.manifest import read_held_out
-from training.engine.loop import Optimization, generator
+from training.engine.loop import generator
+from training.engine.optimizer import OptimizerConfig
 from training.engine.settings import read_settings
 from training.engine.weights import load_encoder
 from training.recipes import raf_clip_objective
@@ -55,7 +56,7 @@ def recipe(pack: Path, start: Path, output: Path) -> Settings:
         taxonomy="default",
         targets="same_text",
         alpha=0.5,
-        optimization=Optimization(steps=2, lr=1e-3, warmup=1, checkpoint_every=2),
+        optimization=OptimizerConfig(steps=2, lr=1e-3, warmup=1, checkpoint_every=2),
         vocabulary_weight=1.0,
         smoothing=0.05,
         balance=0.5,
@@ -110,7 +111,7 @@ def test_the_parts_of_the_loss_add_up_and_it_falls(pack: Path, start: Path, tmp_
 def test_an_interrupted_run_goes_on_exactly(
     pack: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = Optimization(steps=4, lr=1e-3, warmup=1, ema=0.5, checkpoint_every=2)
+    plan = OptimizerConfig(steps=4, lr=1e-3, warmup=1, ema=0.5, checkpoint_every=2)
     base = replace(recipe(pack, start, tmp_path / "straight"), optimization=plan, lock_text=False)
     straight = train_raf_clip.train(base).clip.state_dict()
     steps: list[int] = []
@@ -146,7 +147,8 @@ def test_a_run_killed_while_it_writes_its_checkpoint_goes_on_exactly(pack: Path,
     torch.set_num_threads(threads)  # said in both processes: Ray leaves OMP_NUM_THREADS=1 to those started after it
     straight = train_raf_clip.train(replace(settings, output=str(tmp_path / "straight"))).clip.state_dict()
     killed = (
-        "import os, signal, sys; from pathlib import Path; from training import loop, train_raf_clip\n"
+        "import os, signal, sys; from pathlib import Path\n"
+        "from training import train_raf_clip; from training.engine import loop\n"
         f"import torch; torch.set_num_threads({threads})\n"
         "sync, calls = os.fsync, []\n"
         "def fsync(number):\n    calls.append(number)\n"
@@ -155,11 +157,12 @@ def test_a_run_killed_while_it_writes_its_checkpoint_goes_on_exactly(pack: Path,
     )
     done = subprocess.run([sys.executable, "-c", killed, str(config)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert (tmp_path / "killed/checkpoint.pt.partial").exists()
+    assert len([*(tmp_path / "killed").glob(".*.partial.pt")]) == 1
     assert torch.load(tmp_path / "killed/checkpoint.pt", weights_only=True)["step"] == 2
     assert len(log_of(tmp_path / "killed")) == 4
     found = train_raf_clip.train(settings).clip.state_dict()
     assert all(torch.equal(found[name], straight[name]) for name in straight)
+    assert not [*(tmp_path / "killed").glob(".*.partial.pt")]
     assert log_of(tmp_path / "killed") == log_of(tmp_path / "straight")
     assert len(log_of(tmp_path / "killed")) == 6  # 3.5 epochs of 6 photos without a mask, 4 a step
 
@@ -175,7 +178,7 @@ def test_weights_end_between_the_start_and_the_trained_ones(pack: Path, start: P
 
 
 def test_layer_decay_scales_the_first_step_of_each_layer(pack: Path, start: Path, tmp_path: Path) -> None:
-    plan = Optimization(steps=1, lr=1e-3, eps=1e-12, weight_decay=0.0, schedule="constant")
+    plan = OptimizerConfig(steps=1, lr=1e-3, eps=1e-12, weight_decay=0.0, schedule="constant")
     base = replace(recipe(pack, start, tmp_path), optimization=plan, lock_text=False, layer_decay=0.5)
     after = train_raf_clip.train(replace(base, lr_scales={"clip.visual.proj": 3.0})).clip.state_dict()
     before = tiny_clip().state_dict()
@@ -193,7 +196,7 @@ def test_layer_decay_scales_the_first_step_of_each_layer(pack: Path, start: Path
 def test_options_that_save_memory_change_nothing_else(
     pack: Path, start: Path, tmp_path: Path, option: dict[str, Any], amp: Literal["off", "bf16"]
 ) -> None:
-    plan = Optimization(steps=2, lr=1e-3, amp=amp)
+    plan = OptimizerConfig(steps=2, lr=1e-3, amp=amp)
     base = replace(recipe(pack, start, tmp_path / "plain"), optimization=plan, lock_text=False)
     base = replace(base, cache=str(tmp_path / "crops"), vocabulary_weight=0.0, smoothing=0.0)
     plain = train_raf_clip.train(base).clip.state_dict()
@@ -214,19 +217,19 @@ def test_without_augmentation_a_garment_is_seen_as_it_is(pack: Path, start: Path
     assert smaller.mean().item() == pytest.approx(crops.float().mean().item() / 255, abs=0.01)
     base = replace(recipe(pack, start, tmp_path), augmentation=False, whole_garments=6, masked_garments=3)
     base = replace(base, extra_garments=0, cache_size=[32, 32], targets="identity", vocabulary_weight=0, smoothing=0)
-    train_raf_clip.train(replace(base, optimization=Optimization(steps=2, lr=1e-12, schedule="constant")))
+    train_raf_clip.train(replace(base, optimization=OptimizerConfig(steps=2, lr=1e-12, schedule="constant")))
     first, second = (row["loss"] for row in log_of(tmp_path))
     assert first == pytest.approx(second, abs=1e-4)  # the same nine garments, in another order
 
 
-def test_what_the_encoder_cannot_do_is_refused_before_anything_is_read(start: Path, tmp_path: Path) -> None:
-    wrong = replace(recipe(tmp_path / "nowhere", start, tmp_path / "out"), freeze=["visual.conv2"], zoom=[2.0, 1.0])
-    wrong = replace(wrong, size_schedule=[[0, 24, 32]], lr_scales={"visual": 2.0}, smoothing=0.1, vocabulary_weight=0.0)
+def test_train_refuses_what_the_encoder_cannot_do_before_reading_anything(start: Path, tmp_path: Path) -> None:
+    wrong = replace(recipe(tmp_path / "nowhere", start, tmp_path / "out"), freeze=["visual.conv2"])
+    wrong = replace(wrong, size_schedule=[(0, 24, 32)], lr_scales={"visual": 2.0})
+    with pytest.raises(ConfigError, match=r"2 fault\(s\): 'smoothing' needs .*; 'zoom' must be the least and the most"):
+        train_raf_clip.train(replace(wrong, smoothing=0.1, reworded=0.0, vocabulary_weight=0.0, zoom=[2.0, 1.0]))
     with pytest.raises(ConfigError) as caught:
         train_raf_clip.train(wrong)
     assert str(caught.value).split("; ") == [
-        "reworded and smoothing need vocabulary_weight",
-        "zoom must be least and most, above 0, got [2.0, 1.0]",
         "freeze: no parameter begins with visual.conv2",
         "lr_scales: no parameter begins with visual",
         "size_schedule must be 32 by 32 pixels throughout, the size of this transformer",
@@ -234,16 +237,17 @@ def test_what_the_encoder_cannot_do_is_refused_before_anything_is_read(start: Pa
     assert not (tmp_path / "out").exists()
 
 
-def test_a_command_with_a_fault_says_so_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_reports_a_fault_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "recipe.toml"
     config.write_text('data = "x"\nstep = 3\n[optimization]\nsteps = 1\nepochs = 1\nlr = 1\n')
     with pytest.raises(SystemExit, match="1"):
         train_raf_clip.main(config)
     said = capsys.readouterr()
     assert (said.out, said.err.count("\n")) == ("", 1)
-    assert "has unknown keys step" in said.err
-    assert "lacks alpha, init, output, targets, taxonomy; " in said.err
-    assert "steps or epochs must be above 0, and not both" in said.err
+    assert "unknown keys step (known: " in said.err
+    for name in ("alpha", "init", "output", "targets", "taxonomy"):
+        assert f"'{name}' is missing; " in said.err
+    assert "'steps' or 'epochs' must be above 0, and not both" in said.err
 
 
 def test_the_command_writes_a_model_of_averaged_weights(

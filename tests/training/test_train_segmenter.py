@@ -28,7 +28,9 @@ from training.data.pixels import (
     street_photos,
     tagged_photos,
 )
-from training.engine.loop import Optimization, generator
+from training.engine.loop import generator
+from training.engine.optimizer import OptimizerConfig
+from training.engine.weights import load_efficientnet
 
 STREET_KINDS = {"null": "background", "hair": "person", "skin": "person", "dress": "dress", "ring": "other"} | {
     "bag": "bag", "boots": "footwear", "shoes": "footwear", "jacket": "outerwear", "pants": "trousers"
@@ -41,7 +43,7 @@ SETTINGS = train_segmenter.Settings(
     architecture="tf_efficientnet_lite0",
     image_size=[64, 64],
     train_size=[64, 64],
-    optimization=Optimization(steps=2, lr=1e-2),
+    optimization=OptimizerConfig(steps=2, lr=1e-2),
     street=2,
 )
 
@@ -138,7 +140,7 @@ def test_the_segmenter_recipe(loaded: Loaded, tmp_path: Path) -> None:
     trained = train_segmenter.train(settings, sources).state_dict()
     torch.manual_seed(settings.optimization.seed)
     fresh = GarmentSegmenter(settings.segmenter())
-    train_segmenter.load_backbone(fresh)
+    load_efficientnet(fresh.backbone)
     before = fresh.state_dict()
     same = {name for name, value in trained.items() if torch.equal(value, before[name])}
     assert {"backbone.conv_stem.weight", "backbone.bn1.running_mean"} <= same
@@ -187,7 +189,7 @@ def test_presence_loss_looks_at_the_surest_pixels_that_may_be_of_the_kind() -> N
     logits, _, shares = drawn_logits()
     anywhere = torch.full((2, 2, 3), 0b1101)
     surest = [np.sort(shares[photo, tag].ravel())[-2:].mean() for photo, tag in ((0, 3), (1, 0))]
-    found = train_segmenter.presence_loss(logits, anywhere, torch.tensor([3, 0]), share=1 / 3).item()
+    found = train_segmenter.presence_loss(logits, anywhere, torch.tensor([3, 0]), fraction=1 / 3).item()
     assert found == pytest.approx(-np.mean(np.log(surest)), abs=1e-9)
     best = train_segmenter.presence_loss(logits, anywhere, torch.tensor([-1, 2])).item()
     assert best == pytest.approx(-np.log(shares[1, 2].max()), abs=1e-9)
@@ -195,7 +197,7 @@ def test_presence_loss_looks_at_the_surest_pixels_that_may_be_of_the_kind() -> N
     below[1, 0] = 0b0001
     there = train_segmenter.presence_loss(logits, below, torch.tensor([-2, 2])).item()
     assert there == pytest.approx(-np.log(shares[1, 2, 1].max()), abs=1e-9)
-    assert train_segmenter.presence_loss(logits, below, torch.tensor([-1, 2]), share=2 / 3).item() == 0
+    assert train_segmenter.presence_loss(logits, below, torch.tensor([-1, 2]), fraction=2 / 3).item() == 0
     assert train_segmenter.presence_loss(logits, torch.full_like(below, 0b1111), torch.tensor([3, 0])).item() == 0
     assert train_segmenter.presence_loss(logits, anywhere, torch.tensor([-1, -1])).item() == 0
 

@@ -115,7 +115,7 @@ def test_inference_context_ends_with_an_error():
     assert not torch.is_autocast_enabled("cpu")
 
 
-def test_describe(machine, monkeypatch):
+def test_describe_names_hardware_and_dtype(machine, monkeypatch):
     machine(cuda=1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     assert describe(CPU, torch.float32) == "cpu (2 threads), float32"

@@ -1,4 +1,4 @@
-"""The runs of a comparison: which composers, trained by one recipe, each kept in a folder of its own."""
+"""The runs of a comparison: composers trained by one recipe, each kept in a folder of its own."""
 
 from __future__ import annotations
 
@@ -13,36 +13,40 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from fashion_retrieval._utils.files import write_atomically
 from fashion_retrieval.config import VARIANTS, ComposerConfig
 from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.models.composer import Composer
 from training.composers import COMPOSERS
 from training.composers.base import Anchored
 from training.data.triplets import ComposedSet
-from training.engine.distributed import World
-from training.engine.files import write_whole
+from training.engine.distributed import DistributedEnv
 from training.engine.settings import from_mapping
-from training.recipes.agcn_data import Material
+from training.recipes.agcn_data import TripletDataset
 from training.recipes.agcn_fit import fit, rank_groups
 from training.recipes.agcn_settings import Settings
 
 NAMES = (*VARIANTS, *COMPOSERS)
 TEXT_TOKENS = 16
 """Length of the text for which a query's cost is counted."""
-Start = Literal["sum", "text", "own"]
+Initialization = Literal["sum", "text", "own"]
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
-    """A row of the table."""
+class Method:
+    """A row of the table: a composer, and what it starts from.
+
+    Attributes:
+        name: Name of the composer.
+        start: See `training.compare_composers`; None for AGCN and its ablations, which have no choice.
+    """
 
     name: str
-    start: Start | None
-    """None for AGCN and its ablations, which have no choice."""
+    start: Initialization | None
 
     @property
     def key(self) -> str:
-        """What its folder is called."""
+        """Name of its folder."""
         return self.name if self.start is None else f"{self.name}_{self.start}"
 
     def build(self, config: ComposerConfig) -> nn.Module:
@@ -55,11 +59,11 @@ class Contender:
         return Anchored(composer, config.embedding_dim, with_photo=self.start == "sum")
 
 
-def claim(recipe: Settings, fingerprint: str) -> None:
-    """Take the output folder for this recipe and encoder; what a run's figures don't depend on may change.
+def init_or_resume(recipe: Settings, fingerprint: str) -> None:
+    """Claim the output folder for this recipe and encoder, or go on in it; settings without effect on runs may change.
 
     Raises:
-        ConfigError: It holds runs of others, whose figures must not be mixed with these.
+        ConfigError: It holds runs of another recipe or encoder, which must not be mixed with these.
     """
     path = Path(recipe.output) / "recipe.json"
     elsewhere: dict[str, Any] = {"output": "", "cache": "", "variant": "agcn", "tracking": []}
@@ -67,11 +71,13 @@ def claim(recipe: Settings, fingerprint: str) -> None:
     if path.exists() and _completed(path, elsewhere) != ours:
         raise ConfigError(f"{path.parent} holds runs of another recipe or encoder; choose another output, or delete it")
     kept = {key: value for key, value in ours.items() if key not in elsewhere}
-    write_whole(path, (json.dumps(kept, indent=2, sort_keys=True) + "\n").encode())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(path) as partial:
+        partial.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _completed(path: Path, elsewhere: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A recipe that was written down, with the defaults of settings that are newer; None where it is none."""
+    """A stored recipe, completed with the defaults of newer settings; None if it is none."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         encoder = found.pop("encoder")
@@ -80,61 +86,66 @@ def _completed(path: Path, elsewhere: Mapping[str, Any]) -> dict[str, Any] | Non
         return None
 
 
-def composer_config(recipe: Settings, material: Material) -> ComposerConfig:
-    """For composers on these features."""
+def composer_config(recipe: Settings, dataset: TripletDataset) -> ComposerConfig:
+    """The configuration of composers on these features."""
     return ComposerConfig(
-        embedding_dim=material.tokens.shape[-1],
-        encoder=material.texts.encoder.fingerprint,
-        **asdict(recipe.composer),
+        embedding_dim=dataset.tokens.shape[-1], encoder=dataset.texts.encoder.fingerprint, **asdict(recipe.composer)
     )
 
 
 def run(
-    contender: Contender, seed: int, recipe: Settings, material: Material, sets: Sequence[ComposedSet], world: World
+    method: Method,
+    seed: int,
+    recipe: Settings,
+    dataset: TripletDataset,
+    sets: Sequence[ComposedSet],
+    env: DistributedEnv,
 ) -> dict[str, Any]:
-    """Train and measure one composer, or read what was measured before."""
-    folder = Path(recipe.output) / contender.key / str(seed)
+    """Train and measure one composer, or read the results of a finished run."""
+    folder = Path(recipe.output) / method.key / str(seed)
     done = folder / "run.json"
     if done.exists():
         found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
         return found
     torch.manual_seed(seed)
-    composer = contender.build(composer_config(recipe, material)).to(world.device)
+    composer = method.build(composer_config(recipe, dataset)).to(env.device)
     size = sum(parameter.numel() for parameter in composer.parameters())
     training = {}
     if size:
         recipe = replace(recipe, optimization=replace(recipe.optimization, seed=seed))
-        fit(composer, recipe, material, folder, world)
-        training = _told_by(folder / "log.jsonl")
-    ranks = {one.protocol: rank_groups(composer, one.groups, material, world.device) for one in sets}
+        fit(composer, recipe, dataset, folder, env)
+        training = _summary(folder / "log.jsonl")
+    ranks = {one.protocol: rank_groups(composer, one.groups, dataset, env.device) for one in sets}
     measured = {
         "seed": seed,
         "parameters": size,
         **training,
         "ranks": {protocol: {g: r.tolist() for g, r in groups.items()} for protocol, groups in ranks.items()},
     }
-    write_whole(done, json.dumps(measured).encode())
+    folder.mkdir(parents=True, exist_ok=True)
+    with write_atomically(done) as partial:
+        partial.write_text(json.dumps(measured), encoding="utf-8")
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     return measured
 
 
-def _told_by(log: Path) -> dict[str, Any]:
-    """Steps run, and the step and score of the weights that were kept."""
+def _summary(log: Path) -> dict[str, Any]:
+    """Steps of a run, and the step and score of the weights that were kept."""
     rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     best = max((row for row in rows if "score" in row), key=lambda row: row["score"], default=rows[-1])
     return {"steps": len(rows), "best_step": best["step"] + 1, "held_out_recall": best.get("score")}
 
 
-def flops_of_a_query(contender: Contender, config: ComposerConfig, image_tokens: int) -> int:
-    """Floating-point operations of the matrix products of one query, a multiply-add as two; the encoder's not included.
+def flops_of_a_query(method: Method, config: ComposerConfig, image_tokens: int) -> int:
+    """Floating-point operations of the matrix products of one query, a multiply-add as two, without the encoder's.
 
     Args:
-        contender: Whose composer.
-        config: Of it.
+        method: Its composer is counted.
+        config: The composer's configuration.
         image_tokens: 1 + k; the text has `TEXT_TOKENS`.
     """
     with torch.random.fork_rng(devices=[]):
-        composer = contender.build(config).eval()
+        composer = method.build(config).eval()
     image = torch.ones(1, image_tokens, config.embedding_dim)
     text = torch.ones(1, TEXT_TOKENS, config.embedding_dim)
     counter = FlopCounterMode(display=False)

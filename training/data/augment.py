@@ -1,4 +1,4 @@
-"""Augmentation of whole batches: chance is drawn first, so that each process changes its share as one would all."""
+"""Augmentation of whole batches. Parameters are drawn first, so that processes change their parts as one would all."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch import Tensor
 from torch.nn import functional
 
 ZOOM = (0.78, 1.06)
-"""Part of a crop that is seen, least and most."""
+"""Least and most of a crop's side that is seen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What is done to each picture of a batch.
+    """The parameters of a batch's augmentation.
 
     Attributes:
-        placement: (b, 2, 3) of `affine_grid`.
-        light: (b, 1, 1, 1), a factor.
-        cast: (b, 3, 1, 1), a factor a channel.
-        contrast: (b, 1, 1, 1), a factor on the distance to gray.
-        hidden: (b, 2, 2) first and last row and column of what is erased, as parts of the side; or None.
+        placement: (b, 2, 3) for `affine_grid`.
+        light: (b, 1, 1, 1), factor on the brightness.
+        cast: (b, 3, 1, 1), factor on each channel.
+        contrast: (b, 1, 1, 1), factor on the distance to gray.
+        hidden: (b, 2, 2) first and last row and column of the erased rectangle as fractions of the side, or None.
     """
 
     placement: Tensor
@@ -31,14 +31,11 @@ class Changes:
     hidden: Tensor | None
 
     def of(self, rows: slice, device: torch.device) -> Changes:
-        """Those of some pictures, on a device."""
-        return Changes(
-            self.placement[rows].to(device),
-            self.light[rows].to(device),
-            self.cast[rows].to(device),
-            self.contrast[rows].to(device),
-            None if self.hidden is None else self.hidden[rows].to(device),
-        )
+        """The parameters of some crops, on a device."""
+        parts = (self.placement, self.light, self.cast, self.contrast)
+        placement, light, cast, contrast = (part[rows].to(device) for part in parts)
+        hidden = None if self.hidden is None else self.hidden[rows].to(device)
+        return Changes(placement, light, cast, contrast, hidden)
 
 
 def draw_changes(
@@ -49,14 +46,14 @@ def draw_changes(
     zoom: tuple[float, float] = ZOOM,
     erased: float = 0.0,
 ) -> Changes:
-    """Random flip, scale, aspect, shift, rotation, light, color cast and contrast for so many pictures.
+    """Random flip, scale, aspect, shift, rotation, light, color cast and contrast.
 
     Args:
-        count: Pictures.
+        count: Number of crops.
         size: (h, w) of the results.
-        generator: The only source of chance.
+        generator: The only source of random numbers.
         zoom: See `ZOOM`.
-        erased: Share of the pictures of which a rectangle is made white (random erasing, Zhong et al., 2020).
+        erased: Fraction of the crops in which a rectangle becomes white (random erasing, Zhong et al., 2020).
     """
     placement = draw_placement(count, size, generator, zoom)
     light, cast, contrast = _draw_light(count, generator)
@@ -65,12 +62,12 @@ def draw_changes(
 
 
 def apply_changes(crops: Tensor, size: tuple[int, int], changes: Changes | None) -> Tensor:
-    """Crops as the encoder sees them in training; parts from outside of a crop are white.
+    """Crops as the encoder sees them in training; what lies outside a crop is white.
 
     Args:
         crops: (b, 3, H, W) uint8.
         size: (h, w) of the result, at most (H, W).
-        changes: Of these crops, on their device; without any they are resized alone.
+        changes: The crops' parameters, on their device; None only resizes.
 
     Returns:
         (b, 3, h, w) float32 in [0, 1].
@@ -88,16 +85,16 @@ def apply_changes(crops: Tensor, size: tuple[int, int], changes: Changes | None)
     return pixels if changes.hidden is None else erase(pixels, changes.hidden)
 
 
-def draw_hidden(count: int, share: float, generator: torch.Generator) -> Tensor:
-    """A random rectangle, a fifth to a half of each side, for a share of the pictures: `Changes.hidden`."""
-    chosen = torch.rand(count, generator=generator) < share
+def draw_hidden(count: int, fraction: float, generator: torch.Generator) -> Tensor:
+    """A random rectangle, a fifth to a half of each side, for a fraction of the crops: `Changes.hidden`."""
+    chosen = torch.rand(count, generator=generator) < fraction
     extent = uniform(0.2, 0.5, count, 2, generator=generator)
     corner = torch.rand(count, 2, generator=generator) * (1 - extent)
     return torch.stack([corner, corner + extent * chosen[:, None]], dim=1)
 
 
 def erase(pixels: Tensor, hidden: Tensor) -> Tensor:
-    """Make the rectangles (b, 2, 2) of `draw_hidden` white: (b, 3, h, w), likewise."""
+    """Make the rectangles of `draw_hidden`, (b, 2, 2), white: (b, 3, h, w) -> the same shape."""
     first, last = hidden[:, 0], hidden[:, 1]
     height, width = pixels.shape[2:]
     rows, columns = (torch.arange(length, device=pixels.device) / length for length in (height, width))
@@ -107,7 +104,7 @@ def erase(pixels: Tensor, hidden: Tensor) -> Tensor:
 
 
 def color_jitter(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Random light, contrast and color cast; pure white, the empty part, stays. (b, 3, h, w) in [0, 1], likewise."""
+    """Random light, contrast and color cast; pure white, the padding, stays. (b, 3, h, w) in [0, 1] -> the same."""
     return _relight(pixels, *_draw_light(len(pixels), generator))
 
 
@@ -119,9 +116,9 @@ def draw_placement(
     shift: float = 0.1,
     roam: float = 0.0,
 ) -> Tensor:
-    """Random flip, scale, aspect, rotation (7 degrees) and shift for so many pictures: (count, 2, 3) of `affine_grid`.
+    """Random flip, scale, aspect, rotation (7 degrees) and shift: (count, 2, 3) for `affine_grid`.
 
-    The shift grows by `roam` times what the scale leaves out of sight.
+    The shift grows by `roam` times the part that the scale leaves out of sight.
     """
     scale = uniform(zoom[0], zoom[1], count, generator=generator)
     aspect = uniform(0.9, 1.1, count, generator=generator)
@@ -139,7 +136,7 @@ def draw_placement(
 
 
 def _draw_light(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Light, cast and contrast of `Changes`."""
+    """`Changes.light`, `.cast` and `.contrast`."""
     light = uniform(0.85, 1.1, count, 1, 1, 1, generator=generator)
     cast = uniform(0.95, 1.05, count, 3, 1, 1, generator=generator)
     return light, cast, uniform(0.85, 1.15, count, 1, 1, 1, generator=generator)
@@ -152,5 +149,5 @@ def _relight(pixels: Tensor, light: Tensor, cast: Tensor, contrast: Tensor) -> T
 
 
 def uniform(low: float, high: float, *shape: int, generator: torch.Generator) -> Tensor:
-    """Evenly between two values."""
+    """Uniform random numbers between two values."""
     return low + (high - low) * torch.rand(*shape, generator=generator)

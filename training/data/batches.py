@@ -1,4 +1,4 @@
-"""Which garments a step sees, and which pictures of them."""
+"""Which garments a step sees, and which of their crops."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from training.data.manifest import Sample
 from training.engine.loop import generator
 
 _SHUFFLE = 2**31
-"""A counter that keeps the shuffling of epochs apart from the chance of steps."""
+"""A counter that keeps the shuffling of epochs apart from the random numbers of steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Garments that are drawn together.
+    """Garments that are sampled together.
 
     Attributes:
-        samples: All of them.
+        samples: All garments of the pool.
         per_step: How many of them each step sees.
-        masked: Whether each has a mask, and so a second picture.
+        masked: Whether each has a mask, and so a second crop.
     """
 
     samples: Sequence[Sample]
@@ -38,16 +38,16 @@ class Batch:
 
     Attributes:
         garments: (g,) int64, rows of all samples.
-        masked: (g,) bool: those with a second picture.
-        pictures: (p,) int64, rows of the crops: one a garment, then the masked crops.
+        masked: (g,) bool, garments with a second crop.
+        crop_rows: (p,) int64, rows of the crops: one a garment, then the masked crops.
     """
 
     garments: Tensor
     masked: Tensor
-    pictures: Tensor
+    crop_rows: Tensor
 
     def by_garment(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(p, d) of the pictures -> (g, d) of the crops, and (g, d) of the masked crops, else the crops."""
+        """(p, d) of all crops -> (g, d) of the crops, and (g, d) of the masked crops, or the crops without a mask."""
         crops = features[: len(self.garments)]
         masked = crops.clone()
         masked[self.masked.to(features.device)] = features[len(self.garments) :]
@@ -55,18 +55,18 @@ class Batch:
 
 
 class Batches:
-    """Draws the same garments for a step on every process, whenever it is asked."""
+    """Samples the garments of a step, alike on every process and in a resumed run."""
 
     def __init__(self, pools: Sequence[Pool], weights: Tensor | None, seed: int) -> None:
         """Lay out the samples, pool after pool, then the masked crops.
 
         Args:
             pools: In the order of the rows.
-            weights: (n,) of drawing each sample; None for each once an epoch.
-            seed: Of the epochs' order.
+            weights: (n,) sampling weights; None draws each sample once an epoch.
+            seed: Seed of the epochs' order.
 
         Raises:
-            ConfigError: A pool has fewer garments than a step wants.
+            ConfigError: A pool has fewer garments than a step needs.
         """
         short = [f"{p.per_step} of {len(p.samples)}" for p in pools if p.per_step > len(p.samples)]
         if short:
@@ -83,39 +83,39 @@ class Batches:
 
     @property
     def steps_per_epoch(self) -> float:
-        """Until each garment of the slowest pool was seen once."""
+        """Steps until each garment of the slowest pool was seen once."""
         return max(len(pool.samples) / pool.per_step for pool in self.pools)
 
-    def draw(self, step: int, chance: torch.Generator) -> Batch:
+    def draw(self, step: int, rng: torch.Generator) -> Batch:
         """The garments of a step, from 0."""
         drawn = []
         for number, (first, pool) in enumerate(self._placed()):
             if self.weights is None:
                 rows = epoch_rows(len(pool.samples), pool.per_step, step, self.seed + number)
             else:
-                rows = weighted_rows(self.weights[first : first + len(pool.samples)], pool.per_step, chance)
+                rows = weighted_rows(self.weights[first : first + len(pool.samples)], pool.per_step, rng)
             drawn.append(first + rows)
         garments = torch.cat(drawn)
         second = self._second[garments]
         return Batch(garments, second >= 0, torch.cat([garments, second[second >= 0]]))
 
     def _placed(self) -> list[tuple[int, Pool]]:
-        """Pools with the row of their first sample."""
+        """Each pool with the row of its first sample."""
         ends = [0]
         for pool in self.pools:
             ends.append(ends[-1] + len(pool.samples))
         return list(zip(ends, self.pools, strict=False))
 
 
-def weighted_rows(weights: Tensor, count: int, chance: torch.Generator) -> Tensor:
-    """(count,) int64 drawn by weight, none twice."""
-    return torch.multinomial(weights, count, generator=chance)
+def weighted_rows(weights: Tensor, count: int, rng: torch.Generator) -> Tensor:
+    """(count,) int64 sampled by weight without replacement."""
+    return torch.multinomial(weights, count, generator=rng)
 
 
 def epoch_rows(total: int, count: int, step: int, seed: int) -> Tensor:
-    """(count,) int64: the step's part of one shuffled epoch after another, in which each of `total` comes once.
+    """(count,) int64: the step's part of a sequence of shuffled epochs, in each of which all `total` rows come once.
 
-    A batch may reach over the end of an epoch, and then hold a row twice.
+    A batch that spans the end of an epoch may hold a row twice.
     """
     parts = []
     place, end = step * count, (step + 1) * count

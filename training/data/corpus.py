@@ -1,4 +1,4 @@
-"""Texts without photos: what the text tower is distilled on."""
+"""Texts without photos, for distilling the text tower."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def fashion_texts(root: Path) -> list[str]:
 
 
 def vocabulary_words() -> dict[int, str]:
-    """The whole words of CLIP's vocabulary by token: general language beside the fashion texts."""
+    """Whole words of CLIP's vocabulary by token: general language beside the fashion texts."""
     tokenizer = SimpleTokenizer()
     words = {}
     for token, piece in tokenizer.decoder.items():

@@ -1,9 +1,8 @@
-"""Crops of garments, fitted into one size and kept on disk: a run holds those of a batch in memory."""
+"""Crops of garments, fitted into one size and kept on disk; a run holds those of a batch in memory."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -19,24 +18,25 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from fashion_retrieval._utils.files import write_atomically
+from fashion_retrieval._utils.progress import tracked
 from fashion_retrieval.errors import ConfigError, ImageError
+from fashion_retrieval.images.load import load_image
 from training.data.manifest import Sample, region_mask
-from training.engine.distributed import World, alone
-from training.engine.files import write_whole
-from training.engine.progress import watched
+from training.engine.distributed import DistributedEnv, single_process
 
 _SHARD = 256
 
 
 class Crop(NamedTuple):
-    """One picture of a garment; `masked` makes all but the garment white."""
+    """One crop of a garment; `masked` makes all but the garment white."""
 
     sample: Sample
     masked: bool
 
 
 class Crops:
-    """Crops on disk, 3 x h x w bytes each, mapped into memory: only those asked for are read."""
+    """Crops on disk, 3 x h x w bytes each, mapped into memory and read on access."""
 
     def __init__(self, shards: Sequence[NDArray[np.uint8]]) -> None:
         self._shards = shards
@@ -50,35 +50,38 @@ class Crops:
         return torch.from_numpy(np.stack([self._shards[shard][place] for shard, place in places]))
 
 
-def load_crops(crops: Sequence[Crop], size: tuple[int, int], folder: Path, *, world: World | None = None) -> Crops:
+def load_crops(
+    crops: Sequence[Crop], size: tuple[int, int], folder: Path, *, env: DistributedEnv | None = None
+) -> Crops:
     """Read crops, each fitted into `size` on white, or find them in the cache.
 
-    They are written in shards, each whole or not at all and named by what it is made of: an interrupted run goes on
-    where it was, and a photo, box or mask that changes is cropped again. Of several processes each makes its share.
+    The cache is made of shards, each written whole or not at all and named by the digest of its sources: an interrupted
+    run goes on where it was, and a photo, box or mask that changes is cropped again. The processes split the shards.
 
     Args:
         crops: In the order of their rows.
         size: (h, w) in pixels.
-        folder: Of the shards, also of other recipes.
-        world: The processes of the run; this one alone by default.
+        folder: Folder of the shards; recipes may share it.
+        env: The processes of the run; this one alone by default.
 
     Raises:
-        ConfigError: The disk has not enough room.
+        ConfigError: The disk has too little room.
         ImageError: A photo or mask can't be read.
     """
-    world = world or alone()
+    env = env or single_process()
     shards = [crops[start : start + _SHARD] for start in range(0, len(crops), _SHARD)]
     paths = [folder / f"{_key(shard, size)}.npy" for shard in shards]
     missing = {path: shard for path, shard in zip(paths, shards, strict=True) if _open(path) is None}
     _check_room(folder, sum(map(len, missing.values())) * 3 * size[0] * size[1])
-    own = [path for path in paths[world.rank :: world.size] if path in missing]
-    shown = world.leads and bool(own)
+    own = [path for path in paths[env.rank :: env.world_size] if path in missing]
+    shown = env.is_main_process and bool(own)
+    folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as workers:
-        for path in watched(own, len(own), f"shards of {_SHARD} crops", shown=shown):
-            buffer = io.BytesIO()
-            np.save(buffer, np.stack(list(workers.map(partial(_read_fitted, size=size), missing[path]))))
-            write_whole(path, buffer.getvalue())
-    world.wait()
+        for path in tracked(own, f"shards of {_SHARD} crops", len(own), shown=shown, unit="shards"):
+            pixels = np.stack(list(workers.map(partial(_read_fitted, size=size), missing[path])))
+            with write_atomically(path) as partial_file:
+                np.save(partial_file, pixels)
+    env.barrier()
     opened = [_open(path) for path in paths]
     lost = [path.name for path, shard in zip(paths, opened, strict=True) if shard is None]
     if lost:
@@ -89,18 +92,16 @@ def load_crops(crops: Sequence[Crop], size: tuple[int, int], folder: Path, *, wo
 
 
 def read_crop(sample: Sample, *, masked: bool) -> Image.Image:
-    """The crop by the labeled box; `masked` makes all but the garment white. The whole photo where it has no box.
+    """The crop by the labeled box, or the whole upright photo without one; `masked` makes all but the garment white.
 
     Raises:
-        ImageError: The photo or its mask can't be read.
+        ImageError: The photo or its mask can't be read, or they differ in size.
     """
-    try:
-        with Image.open(sample.photo) as photo:
-            image = photo.convert("RGB")
-        mask = region_mask(sample) if masked else None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{sample.photo} or its mask can't be read ({error}); replace or remove it") from error
+    image = load_image(sample.photo)
+    mask = region_mask(sample) if masked else None
     if mask is not None:
+        if mask.shape != (image.height, image.width):
+            raise ImageError(f"{sample.mask} and {sample.photo} differ in size; make the mask again")
         image = Image.fromarray(np.where(mask[..., None], np.asarray(image), np.uint8(255)))
     return image if sample.box is None else image.crop(sample.box)
 
@@ -121,8 +122,8 @@ def _read_fitted(crop: Crop, *, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def _key(crops: Sequence[Crop], size: tuple[int, int]) -> str:
-    """Of all that a shard depends on; files by their size and time."""
-    made_of: list[object] = [size]
+    """The digest of all that a shard depends on; files count by their size and time."""
+    made_of: list[object] = [size, "upright"]
     for sample, masked in crops:
         mask = (_state(sample.mask), sample.mask_value) if masked and sample.mask else None
         made_of.append((_state(sample.photo), sample.box, masked, mask))
@@ -138,7 +139,7 @@ def _state(path: Path) -> tuple[str, int, int]:
 
 
 def _open(path: Path) -> NDArray[np.uint8] | None:
-    """A shard, or None where there is none or no whole one. Nothing is written back to it."""
+    """A shard, or None if it is missing or damaged. Nothing is written back to it."""
     try:
         shard: NDArray[np.uint8] = np.load(path, mmap_mode="c")
     except (OSError, ValueError, EOFError):
@@ -147,8 +148,8 @@ def _open(path: Path) -> NDArray[np.uint8] | None:
 
 
 def _check_room(folder: Path, wanted: int) -> None:
-    there = next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())
-    free = shutil.disk_usage(there).free
+    existing = next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
     if wanted > free:
         raise ConfigError(
             f"the crops need {wanted / 1e9:.1f} GB in {folder}, of which {free / 1e9:.1f} GB are free; "

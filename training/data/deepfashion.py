@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from fashion_retrieval.errors import ConfigError, InputError
 from training.data.deepfashion_files import Faults, PhotoFolders
@@ -23,38 +23,33 @@ from training.data.manifest import Sample
 MASKS, COLORS = "masks", "colors.jsonl"
 """Where `training.prepare` writes, in the root."""
 
-_BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow makes of a broken header
+_BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # raised by Pillow for a broken header
 
 
 def prepared_samples(root: Path, splits: Sequence[str], *, whole: bool = False) -> list[Sample]:
-    """`read_samples` with the prepared colors and, unless `whole`, masks; all must be there."""
+    """`read_samples` with the prepared colors and, unless `whole`, masks; all must exist."""
     return read_samples(root, splits, masks=None if whole else root / MASKS, colors=root / COLORS, whole=whole)
 
 
 def read_samples(
-    root: Path,
-    splits: Sequence[str],
-    *,
-    masks: Path | None = None,
-    colors: Path | None = None,
-    whole: bool = False,
+    root: Path, splits: Sequence[str], *, masks: Path | None = None, colors: Path | None = None, whole: bool = False
 ) -> list[Sample]:
     """The garments of some splits, in the files' order, ready to train on.
 
     Args:
         root: See the top of this file.
         splits: Of `PUBLISHED`.
-        masks: What `prepare masks` wrote: a label image a garment, value 1.
-        colors: What `prepare colors` wrote.
+        masks: Folder of `prepare masks`: a label image for each garment, value 1.
+        colors: File of `prepare colors`.
         whole: Leave the box out, so that the whole photo is trained on (the paper's Table 4).
 
     Returns:
-        Samples with the box cut at the photo's edges, ids as in `Annotated`.
+        Samples with the box clipped at the photo's edges, ids as in `Annotated`.
 
     Raises:
         InputError: Another split.
         ConfigError: Faults of the annotations, photos that are missing or can't be opened, boxes outside their photo,
-            garments without the mask or the color asked for, masks of another size; the message names all.
+            garments without their mask or color, masks of another size; the message names all.
     """
     unknown = [split for split in splits if split not in PUBLISHED]
     if unknown:
@@ -94,28 +89,34 @@ def read_samples(
 
 
 def photo_size(photo: Path) -> tuple[int, int] | None:
-    """(width, height) in pixels from the file's header, or None where there is no such photo."""
+    """(width, height) in pixels of the upright photo, from the file's header; None if it can't be read."""
     try:
         with Image.open(photo) as image:
-            return image.size
+            return upright_size(image)
     except _BROKEN:
         return None
 
 
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) in pixels of an opened image, its EXIF orientation applied."""
+    turned = image.format != "PNG" and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    return (image.height, image.width) if turned else image.size
+
+
 def clip_box(box: Box, size: tuple[int, int]) -> Box | None:
-    """The part of a box inside a photo of (width, height), or None where there is none."""
+    """The part of a box inside a photo of (width, height), or None if there is none."""
     x1, y1, x2, y2 = box
     x1, y1, x2, y2 = max(0, x1), max(0, y1), min(x2, size[0]), min(y2, size[1])
     return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
 
 
 def mask_path(masks: Path, row_id: str) -> Path:
-    """Where a garment's mask lies."""
+    """The path of a garment's mask."""
     return masks / f"{row_id}.png"
 
 
 def read_colors(path: Path) -> dict[str, str]:
-    """Color by id from what `prepare colors` wrote.
+    """Color by id, from the file of `prepare colors`.
 
     Raises:
         ConfigError: No such file, or a line that is none of it.

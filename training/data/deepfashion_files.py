@@ -1,4 +1,4 @@
-"""The text files and the photo folders of DeepFashion, as its releases and copies really are."""
+"""The text files and photo folders of DeepFashion, in the layouts of its releases and copies."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path, PurePosixPath
 
 
 class Faults:
-    """Faults by kind, each with the places where it was found, so that one line can name them all."""
+    """Faults by kind, each with its places, so that one line can name them all."""
 
     def __init__(self) -> None:
         self._places: dict[str, list[str]] = {}
 
     def add(self, kind: str, place: str | int) -> None:
-        """Note a fault: its kind ends where the place begins, "box of no area in train_bbox.txt line", 17."""
+        """Note a fault; the message is its kind, then its place: "box of no area in train_bbox.txt line", 17."""
         self._places.setdefault(kind, []).append(str(place))
 
     def lines(self, shown: int | None = 8) -> list[str]:
-        """One text a kind; of more places than `shown` the first are named and the rest counted."""
+        """One text for each kind, with at most `shown` places and the number of the others."""
         return [f"{kind} {_listed(places, shown)}" for kind, places in self._places.items()]
 
 
@@ -41,7 +41,7 @@ def annotation_folder(root: Path) -> Path | None:
 
 
 def read_rows(path: Path, faults: Faults) -> list[str] | None:
-    """Lines without the spaces at their ends and without empty lines at the file's end; None where it can't be read."""
+    """Stripped lines, without empty ones at the file's end; None if it can't be read."""
     try:
         lines = path.read_text(encoding="utf-8-sig").rstrip().split("\n")
     except FileNotFoundError:
@@ -54,17 +54,17 @@ def read_rows(path: Path, faults: Faults) -> list[str] | None:
 
 
 def read_list(path: Path, faults: Faults) -> list[str]:
-    """Rows of a file that starts with their number and the names of its columns."""
+    """Rows of a file that starts with their number and the column names."""
     lines = read_rows(path, faults) or []
     rows = lines[2:]
     if not lines or not lines[0].isdigit() or int(lines[0]) != len(rows):
-        said = f"{lines[0]!r:.20}" if lines else "nothing"
-        faults.add(f"{path.name} says {said} in line 1 and has rows:", len(rows))
+        first = f"{lines[0]!r:.20}" if lines else "nothing"
+        faults.add(f"{path.name} says {first} in line 1 and has rows:", len(rows))
     return rows
 
 
 def integers(line: str, count: int) -> tuple[int, ...] | None:
-    """The line's integers, or None where it is not that many."""
+    """The line's integers, or None unless it has `count` of them."""
     try:
         values = tuple(int(word) for word in line.split())
     except ValueError:
@@ -73,7 +73,7 @@ def integers(line: str, count: int) -> tuple[int, ...] | None:
 
 
 def photo_id(path: str) -> str | None:
-    """What both releases call one photo, `<item>/img_00000037`; None where the path leads outside or names no item.
+    """A photo's id in both releases, `<item>/img_00000037`; None if the path leads outside or names no item.
 
     `img/<item>/img_00000037.jpg` is one release, `img_highres_subset/<item>-img_00000037.jpg` the other; items have
     hyphens of their own.
@@ -89,7 +89,7 @@ def photo_id(path: str) -> str | None:
 
 
 class PhotoFolders:
-    """Where the photos of a root lie: `img/` or `Img/img/`, in any case, one folder an item or flat."""
+    """Finds the photos of a root: in `img/` or `Img/img/`, in any case, one folder for each item or flat."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -97,7 +97,7 @@ class PhotoFolders:
         self._named: dict[str, list[Path]] = {}
 
     def find(self, path: str) -> Path:
-        """The file of an annotated path; where there is none, the path it should have."""
+        """The file of an annotated path; if it is missing, the path it should have."""
         return next((place for place in self._places(path) if place.is_file()), self._root / path)
 
     def _places(self, path: str) -> Iterator[Path]:

@@ -11,7 +11,7 @@ from fashion_retrieval.errors import ConfigError
 from training.data.deepfashion_files import Faults, annotation_folder, integers, photo_id, read_list, read_rows
 
 PUBLISHED = {"train": 14_000, "val": 2_000, "test": 4_000}
-"""Photos by split; the paper trains on train and val."""
+"""Number of photos by split; the paper trains on train and val."""
 
 ATTRIBUTES = {
     "texture": ("floral", "graphic", "striped", "embroidered", "pleated", "solid", "lattice"),
@@ -30,10 +30,10 @@ CATEGORIES = (
     "Skirt", "Sweatpants", "Sweatshorts", "Trunks", "Caftan", "Cape", "Coat", "Coverup", "Dress", "Jumpsuit", "Kaftan",
     "Kimono", "Nightdress", "Onesie", "Robe", "Romper", "Shirtdress", "Sundress",
 )  # fmt: skip
-"""By their number, which starts at 1."""
+"""By number, from 1."""
 
 MERGED = dict.fromkeys(("Cape", "Nightdress", "Shirtdress", "Sundress"), "Dress")
-"""Categories that the data set uses no more."""
+"""Categories that the data set no longer uses."""
 
 Box = tuple[int, int, int, int]
 
@@ -61,12 +61,12 @@ class Annotated:
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """What the text files say.
+    """The content of the text files.
 
     Attributes:
         splits: Rows by split.
-        faults: Why the data can't be trained on.
-        repeated: Rows whose photo an earlier row has.
+        faults: Faults that stop a training.
+        repeated: Rows with the photo of an earlier row.
         disagreements: Photos whose labels in list_attr_img.txt differ from those of their split.
     """
 
@@ -78,7 +78,7 @@ class Annotations:
 
 
 def inspect_annotations(root: Path) -> Annotations:
-    """Read all text files and note their faults, without looking at a photo."""
+    """Read all text files and collect their faults, without opening a photo."""
     faults = Faults()
     folder = annotation_folder(root)
     if folder is None:
@@ -172,7 +172,7 @@ def _single(found: dict[str, list[str]]) -> dict[str, str]:
 
 
 def _check_lists(folder: Path, splits: dict[str, list[Annotated]], faults: Faults) -> int:
-    """Check the lists that are there; returns for how many photos the labels differ from those of the splits."""
+    """Check the lists that exist; returns the number of photos whose labels differ from those of the splits."""
     expected = {
         "list_attr_cloth.txt": [value for values in ATTRIBUTES.values() for value in values],
         "list_category_cloth.txt": [category.lower() for category in CATEGORIES],

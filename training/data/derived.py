@@ -1,7 +1,6 @@
-"""Triplets that nobody wrote: two products and, in words, what the target has and the candidate has not.
+"""Triplets made from labels: two products and, in words, what the target has and the candidate lacks.
 
-They teach a composer what words mean; the captions of pairs.jsonl teach it how people speak. Only the train split is
-read.
+They teach a composer the meaning of words, the captions of pairs.jsonl how people write. Only the train split is read.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from training.data.manifest import GROUPS as ATTRIBUTES
 from training.data.manifest import labeled_samples, read_lines
 from training.data.triplets import GROUPS, Triplet
 
-_SURE = 0.7
-"""Least probability of what a model said of an unlabeled product."""
+_MIN_PROBABILITY = 0.7
+"""Of a soft label that counts as known."""
 
 _DRAWN = 17
-"""Products among which the one that is most alike is found."""
+"""Products among which the most similar pair is found."""
 
 _SHADES = {"grey": "grey", "navy blue": "navy", "multi": "colourful", "off white": "off-white"}
 _CATEGORIES = {"button_down": "button-up shirt", "tee": "t-shirt", "polo": "polo shirt"}
@@ -51,7 +50,7 @@ _SAID: dict[str, dict[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """What is known of a product: its group, and values by attribute group, "category" and "color"."""
+    """Known labels of a product: its group, and values by attribute group, "category" and "color"."""
 
     id: str
     group: str
@@ -59,16 +58,16 @@ class Product:
 
 
 def read_products(root: Path, pseudo_labels: Path | None) -> list[Product]:
-    """Train products of the three groups with what labels say or, of the others, what a model is sure of."""
+    """Train products of the three groups with their labels or, without any, confident soft labels."""
     named = [sample for sample in labeled_samples(root, "train") if sample.source == "products"]
     labels = {sample.id: {"category": sample.category or "", **sample.attributes} for sample in named}
     if pseudo_labels is not None and (pseudo_labels / GARMENTS).is_file():
         for sample in read_garments(pseudo_labels):
             if sample.source == "products" and sample.id not in labels:
                 best = {
-                    group: max(shares.items(), key=lambda item: item[1]) for group, shares in sample.beliefs.items()
+                    group: max(shares.items(), key=lambda item: item[1]) for group, shares in sample.soft_labels.items()
                 }
-                sure = {group: value for group, (value, share) in best.items() if share >= _SURE}
+                sure = {group: value for group, (value, probability) in best.items() if probability >= _MIN_PROBABILITY}
                 labels[sample.id] = {"category": sample.category or ""} | sure
     products = []
     for row in read_lines(root / "products.jsonl", "train"):
@@ -80,10 +79,10 @@ def read_products(root: Path, pseudo_labels: Path | None) -> list[Product]:
 
 
 def derive(products: Sequence[Product], count: int, generator: torch.Generator) -> list[Triplet]:
-    """So many triplets within the groups, each group as often; pairs that differ in nothing known are passed over.
+    """Make `count` triplets, equally many of each group; pairs without a known difference are skipped.
 
-    In every other triplet the two products are alike and the captions say only what differs, so that the reference is
-    needed to know the rest.
+    In every other triplet the two products are similar and the captions say only what differs, so that the reference
+    is needed for the rest.
     """
     by_group = {name: [p for p in products if p.group == name] for name in GROUPS}
     groups = [of_group for of_group in by_group.values() if len(of_group) > 1]
@@ -102,7 +101,7 @@ def derive(products: Sequence[Product], count: int, generator: torch.Generator) 
 def describe(
     candidate: Product, target: Product, generator: torch.Generator, *, whole: bool = True
 ) -> tuple[str, str] | None:
-    """Two captions, "is red with long sleeves" and "has a collar": what differs first, then, if `whole`, what stays."""
+    """Two captions, "is red with long sleeves" and "has a collar": differences first, then, if `whole`, the rest."""
     new = _differing(candidate, target)
     old = [g for g in ("color", *ATTRIBUTES) if _phrases(target, g) and g not in new] if whole else []
     if not new:
@@ -120,7 +119,7 @@ def describe(
 
 
 def _differing(candidate: Product, target: Product) -> list[str]:
-    """Groups whose value of the target can be said and is not known of the candidate."""
+    """Groups with a phrase for the target's value, which the candidate isn't known to have."""
     groups = ("color", *ATTRIBUTES)
     return [g for g in groups if _phrases(target, g) and target.values[g] != candidate.values.get(g)]
 

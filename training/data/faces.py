@@ -1,4 +1,4 @@
-"""Faces and the bare skin that hangs together with them, in photos whose pixels nobody labeled."""
+"""Faces, and the bare skin connected to them, in photos without pixel labels."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def head_masks(rgb: NDArray[np.uint8]) -> tuple[Mask, Mask]:
         rgb: HWC uint8 RGB, upright, at most about 500 pixels on the long side.
 
     Returns:
-        Two (H, W) bool: the faces with the skin that their color reaches (neck, ears, shoulders), and the heads'
-        surroundings down to the chin (hair, a hat, background). False everywhere where no face is found.
+        Two (H, W) bool: faces with connected skin of their color (neck, ears, shoulders), and what surrounds the heads
+        down to the chin (hair, a hat, background). All False without a face.
     """
     height, width = rgb.shape[:2]
     skin, around = np.zeros((2, height, width), dtype=np.bool_)

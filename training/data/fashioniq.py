@@ -1,10 +1,10 @@
-"""FashionIQ: captions and image splits as published, photos in any of the layouts in use.
+"""FashionIQ: captions and image splits as published, photos in any common layout.
 
     ROOT/captions/cap.{dress,shirt,toptee}.{train,val}.json      ROOT/image_splits/split.{…}.{…}.json
     ROOT/images/ID.jpg, also in a folder by category, as .png, or under resized_image/
 
-Protocols: `original` answers from the whole split and keeps the reference; `original_noref` takes each query's
-reference out; `val_split` answers from the references and targets of the captions, the query's reference taken out.
+Protocols: `original` searches the whole split and keeps the reference; `original_noref` leaves each query's reference
+out; `val_split` searches the references and targets of the captions, without the query's reference.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class Protocol(StrEnum):
-    """Which photos answer a query."""
+    """Which photos are searched."""
 
     ORIGINAL = "original"
     ORIGINAL_NOREF = "original_noref"
@@ -77,7 +77,7 @@ def read_fashioniq(
 def read_annotations(
     root: Path, split: str, *, protocol: str = Protocol.ORIGINAL, groups: Sequence[str] = GROUPS
 ) -> list[Group]:
-    """Triplets and galleries of a split, without looking for photos.
+    """Triplets and galleries of a split, without their photos.
 
     Raises:
         InputError: An argument has an unknown value.
@@ -99,7 +99,7 @@ def read_annotations(
 
 
 def _read_group(root: Path, split: str, name: str, protocol: Protocol) -> tuple[Group, list[str]]:
-    """A group without photos, and its files' faults."""
+    """A group without photos, and the faults of its files."""
     faults: list[str] = []
     captions, listing = Path(f"captions/cap.{name}.{split}.json"), _listing(name, split)
     rows = _read_list(root / captions, faults)
@@ -120,7 +120,7 @@ def _listing(name: str, split: str) -> Path:
 
 
 def _read_list(path: Path, faults: list[str]) -> list[Any]:
-    """A JSON list that isn't empty; otherwise an empty one, and why among the faults."""
+    """A JSON list with entries; if the file has none, an empty list and a line in `faults`."""
     where = path.relative_to(path.parents[1])
     try:
         value = read_json(path)
@@ -134,9 +134,9 @@ def _read_list(path: Path, faults: list[str]) -> list[Any]:
 
 
 def leaked(root: Path, split: str) -> dict[str, set[str]] | None:
-    """Ids of each group's split that are in the train split of any group: with FashionIQ, of another one.
+    """Ids of each group's split that are in the train split of any group: in FashionIQ, of another one.
 
-    None for "train" itself and where the files to tell are not all there.
+    None for "train" itself, or if some of the files are missing.
     """
     if split == "train" or not all((root / _listing(g, s)).is_file() for g in GROUPS for s in (split, "train")):
         return None
@@ -145,7 +145,7 @@ def leaked(root: Path, split: str) -> dict[str, set[str]] | None:
 
 
 def find_photos(root: Path, group: str) -> dict[str, Path]:
-    """Photo by id. A folder of the category goes before a flat one, images/ before resized_image/, .jpg before .png."""
+    """Photo by id; a folder by category goes before a flat one, images/ before resized_image/, .jpg before .png."""
     photos: dict[str, Path] = {}
     for folder in (root / name / inner for name in _FOLDERS for inner in (group, "")):
         if folder.is_dir():

@@ -1,4 +1,4 @@
-"""Token features of a frozen encoder: those of photos kept on disk by what they depend on, those of texts in memory."""
+"""Token features of a frozen encoder: photos' are cached on disk by what they depend on, texts' in memory."""
 
 from __future__ import annotations
 
@@ -8,40 +8,43 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps
-from rich.progress import track
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from fashion_retrieval._utils.files import write_atomically
+from fashion_retrieval._utils.progress import tracked
+from fashion_retrieval.images.load import load_image
 from fashion_retrieval.models.encoder import Encoder
-from training.engine.distributed import World
-from training.engine.files import write_whole
+from training.engine.distributed import DistributedEnv
 
 _SHARD, _BATCH = 256, 32
 
 
-def image_features(encoder: Encoder, photos: Sequence[Path], cache: Path, world: World) -> Tensor:
+def image_features(encoder: Encoder, photos: Sequence[Path], cache: Path, env: DistributedEnv) -> Tensor:
     """Tokens of whole photos (`Encoder.image_tokens`): (N, 1 + k, d) float16.
 
-    They are written in shards, each whole or not at all, so that an interrupted run goes on where it was. Of several
-    processes each encodes its share.
+    The cache is made of shards, each written whole or not at all, so that an interrupted run goes on where it was. The
+    processes split the shards.
 
     Args:
-        encoder: On the world's device, in eval mode.
+        encoder: On the device of `env`, in eval mode.
         photos: Files; one that changes is encoded again.
         cache: Folder of the shards; those of other encoders lie beside them.
-        world: The processes of the run.
+        env: The processes of the run.
+
+    Raises:
+        ImageError: A photo can't be read.
     """
     folder = cache / encoder.fingerprint[:16]
     shards = [photos[start : start + _SHARD] for start in range(0, len(photos), _SHARD)]
-    if world.size > 1:
-        for shard in shards[world.rank :: world.size]:
-            _shard(encoder, shard, folder, world.device)
-        world.wait()
-    shown = track(shards, "photo features", disable=not world.leads)
-    return torch.cat([_shard(encoder, shard, folder, world.device) for shard in shown])
+    if env.world_size > 1:
+        for shard in shards[env.rank :: env.world_size]:
+            _shard(encoder, shard, folder, env.device)
+        env.barrier()
+    watched = tracked(shards, "photo features", len(shards), shown=env.is_main_process, unit="shards")
+    return torch.cat([_shard(encoder, shard, folder, env.device) for shard in watched])
 
 
 def _shard(encoder: Encoder, photos: Sequence[Path], folder: Path, device: torch.device) -> Tensor:
@@ -51,26 +54,23 @@ def _shard(encoder: Encoder, photos: Sequence[Path], folder: Path, device: torch
         return load_file(path)["tokens"]
     except (FileNotFoundError, SafetensorError):
         tokens = torch.cat([_encode(encoder, photos[s : s + _BATCH], device) for s in range(0, len(photos), _BATCH)])
-        write_whole(path, save({"tokens": tokens}))
+        folder.mkdir(parents=True, exist_ok=True)
+        with write_atomically(path) as partial:
+            save_file({"tokens": tokens}, partial)
         return tokens
 
 
 @torch.inference_mode()
 def _encode(encoder: Encoder, photos: Sequence[Path], device: torch.device) -> Tensor:
-    pixels = torch.stack([encoder.preprocess(_read(photo)) for photo in photos])
+    pixels = torch.stack([encoder.preprocess(load_image(photo)) for photo in photos])
     return encoder.image_tokens(pixels.to(device)).half().cpu()
-
-
-def _read(path: Path) -> Image.Image:
-    with Image.open(path) as photo:
-        return ImageOps.exif_transpose(photo).convert("RGB")
 
 
 class TextTokens:
     """Tokens of texts, each encoded once and kept as float16, as those of photos are.
 
-    Each is encoded alone, so that its tokens do not depend on what else a run has seen: a resumed one equals a straight
-    one.
+    Each text is encoded alone, so that its tokens don't depend on what else a run has seen: a resumed run equals a
+    straight one.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -78,7 +78,7 @@ class TextTokens:
         self.known: dict[str, Tensor] = {}
 
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """(b, s, d) float32, zeros behind each text's end, and (b,) int64 lengths, both on the CPU."""
+        """(b, s, d) float32 with zeros behind each text's end, and (b,) int64 lengths, both on the CPU."""
         self.known |= {text: self._encode(text) for text in set(texts) - self.known.keys()}
         found = [self.known[text].float() for text in texts]
         return pad_sequence(found, batch_first=True), torch.tensor([len(row) for row in found])

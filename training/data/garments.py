@@ -1,4 +1,4 @@
-"""Garments that a model labeled, as a file."""
+"""A file of garments with pseudo labels."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from fashion_retrieval._utils.files import write_atomically
 from fashion_retrieval.errors import ConfigError
 from training.data.manifest import Sample, read_lines
 
@@ -15,7 +16,7 @@ GARMENTS = "garments.jsonl"
 
 
 def read_garments(folder: Path) -> list[Sample]:
-    """What `training.pseudo_label` wrote.
+    """Read what `training.pseudo_label` wrote.
 
     Raises:
         ConfigError: It has not been run.
@@ -25,6 +26,9 @@ def read_garments(folder: Path) -> list[Sample]:
         raise ConfigError(f"{path} is missing; make it with `python -m training.pseudo_label CONFIG`")
     samples = []
     for row in read_lines(path):
+        for old, new in (("beliefs", "soft_labels"), ("colour", "color")):  # of release 0.1
+            if old in row:
+                row[new] = row.pop(old)
         row |= {"photo": Path(row["photo"]), "mask": row["mask"] and Path(row["mask"])}
         row |= {"box": row["box"] and tuple(row["box"]), "texts": tuple(row["texts"])}
         samples.append(Sample(**row))
@@ -32,7 +36,6 @@ def read_garments(folder: Path) -> list[Sample]:
 
 
 def write_garments(samples: Sequence[Sample], folder: Path) -> None:
-    """One line a sample."""
-    partial = folder / f"{GARMENTS}.partial"
-    partial.write_text("".join(json.dumps(asdict(s), default=os.fspath) + "\n" for s in samples), encoding="utf-8")
-    partial.replace(folder / GARMENTS)
+    """Write one line a sample."""
+    with write_atomically(folder / GARMENTS) as partial:
+        partial.write_text("".join(json.dumps(asdict(s), default=os.fspath) + "\n" for s in samples), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Reading JSON files and photos, with errors that name the file."""
+"""Reading JSON files and images, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from fashion_retrieval.errors import ConfigError
+from fashion_retrieval.errors import ConfigError, ImageError
 
 _SHOWN = 8
 
 
 def read_json(path: Path, *, lines: bool = False) -> Any:  # noqa: ANN401  # any JSON value
-    """A JSON value or, of a file with one value a line, their list.
+    """A JSON value; with `lines`, the list of values of a file with one a line.
 
     Raises:
         ConfigError: The file is missing or is no JSON.
@@ -30,8 +32,21 @@ def read_json(path: Path, *, lines: bool = False) -> Any:  # noqa: ANN401  # any
         raise ConfigError(f"{path} can't be read as JSON: {error}") from error
 
 
+def read_label_image(path: Path) -> NDArray[np.uint8]:
+    """The label of each pixel of a mask file: (H, W) uint8.
+
+    Raises:
+        ImageError: It can't be read.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"the mask {path} can't be read ({error}); make it again") from None
+
+
 def readable(photo: Path) -> bool:
-    """Whether the file is a whole photo: dead links leave empty files, web pages and halves behind."""
+    """Whether the file is a whole photo; dead links leave empty files, web pages and halves behind."""
     try:
         state = photo.stat()
     except OSError:
@@ -47,7 +62,7 @@ def shown(names: Iterable[str]) -> str:
 
 
 def read_rows(path: Path, keys: tuple[str, ...], faults: list[str]) -> list[dict[str, Any]]:
-    """The rows of a file; where it can't be read or a row lacks a key, none, and why among the faults."""
+    """The rows of a JSON-lines file; if it can't be read or a row lacks a key, no rows and a line in `faults`."""
     try:
         rows: list[dict[str, Any]] = read_json(path, lines=True)
     except ConfigError as error:
@@ -65,7 +80,7 @@ def read_rows(path: Path, keys: tuple[str, ...], faults: list[str]) -> list[dict
 
 @cache
 def _decodes(photo: Path, size: int, changed: int) -> bool:
-    """Whether it can be decoded; kept, as long as size and time are the same, for the next protocol."""
+    """Whether it can be decoded; cached as long as size and time stay the same."""
     try:
         with Image.open(photo) as image:
             image.draft("RGB", (1, 1))

@@ -11,45 +11,29 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from fashion_retrieval.errors import ConfigError
-from training.data.io import read_json, read_rows, shown
+from training.data.io import read_json, read_label_image, read_rows, shown
 
 COLORS = (
-    "red",
-    "orange",
-    "yellow",
-    "green",
-    "cyan",
-    "blue",
-    "purple",
-    "black",
-    "gray",
-    "white",
-    "pink",
-    "brown",
-    "beige",
-)
+    "red", "orange", "yellow", "green", "cyan", "blue", "purple", "black", "gray", "white", "pink", "brown", "beige",
+)  # fmt: skip
 GROUPS = ("texture", "sleeve", "length", "neckline", "fabric", "fit")
-UNLABELLED = {"sleeve": {"na"}, "fabric": {"other"}}
+UNINFORMATIVE = {"sleeve": {"na"}, "fabric": {"other"}}
 """Labels that say nothing about the group."""
 
-# Labels of the three sources that mean one category of the default taxonomy; the ambiguous ones stay free text.
+# Labels of the three sources that name one category of the default taxonomy; ambiguous ones stay free text.
 PRODUCT_CATEGORIES = {
     "Shirts": "button_down", "Kurtas": "kurta", "Jeans": "jeans", "Casual Shoes": "sneakers",
-    "Sports Shoes": "sneakers",
-    "Formal Shoes": "dress_shoes", "Heels": "heels", "Flats": "flats", "Sandals": "sandals",
-    "Sports Sandals": "sandals",
-    "Flip Flops": "flip_flops", "Handbags": "handbag", "Messenger Bag": "handbag", "Laptop Bag": "handbag",
-    "Backpacks": "backpack", "Rucksacks": "backpack", "Clutches": "clutch", "Wallets": "wallet", "Belts": "belt",
-    "Ties": "tie", "Sunglasses": "sunglasses", "Watches": "watch", "Socks": "socks", "Caps": "hat", "Hat": "hat",
-    "Scarves": "scarf", "Mufflers": "scarf", "Stoles": "scarf", "Briefs": "underwear", "Trunk": "underwear",
-    "Bra": "underwear", "Boxers": "underwear", "Shorts": "shorts", "Skirts": "skirt", "Sarees": "sari",
-    "Track Pants": "sweatpants", "Capris": "capris", "Leggings": "leggings", "Dresses": "dress",
-    "Earrings": "jewellery",
-    "Ring": "jewellery", "Necklace and Chains": "jewellery", "Pendant": "jewellery", "Bracelet": "jewellery",
-    "Bangle": "jewellery", "Jewellery Set": "jewellery",
+    "Sports Shoes": "sneakers", "Formal Shoes": "dress_shoes", "Heels": "heels", "Flats": "flats", "Sandals": "sandals",
+    "Sports Sandals": "sandals", "Flip Flops": "flip_flops", "Handbags": "handbag", "Messenger Bag": "handbag",
+    "Laptop Bag": "handbag", "Backpacks": "backpack", "Rucksacks": "backpack", "Clutches": "clutch",
+    "Wallets": "wallet", "Belts": "belt", "Ties": "tie", "Sunglasses": "sunglasses", "Watches": "watch",
+    "Socks": "socks", "Caps": "hat", "Hat": "hat", "Scarves": "scarf", "Mufflers": "scarf", "Stoles": "scarf",
+    "Briefs": "underwear", "Trunk": "underwear", "Bra": "underwear", "Boxers": "underwear", "Shorts": "shorts",
+    "Skirts": "skirt", "Sarees": "sari", "Track Pants": "sweatpants", "Capris": "capris", "Leggings": "leggings",
+    "Dresses": "dress", "Earrings": "jewellery", "Ring": "jewellery", "Necklace and Chains": "jewellery",
+    "Pendant": "jewellery", "Bracelet": "jewellery", "Bangle": "jewellery", "Jewellery Set": "jewellery",
 }  # fmt: skip
 CLOTHING_CATEGORIES = {
     "T-Shirt": "tee", "Shirt": "button_down", "Dress": "dress", "Shorts": "shorts", "Skirt": "skirt", "Hat": "hat",
@@ -57,10 +41,10 @@ CLOTHING_CATEGORIES = {
 }  # fmt: skip
 STREET_CATEGORIES = {
     "boots": "boots", "heels": "heels", "pumps": "heels", "wedges": "heels", "sandals": "sandals",
-    "sneakers": "sneakers",
-    "flats": "flats", "loafers": "flats", "bag": "handbag", "purse": "handbag", "hat": "hat", "scarf": "scarf",
-    "belt": "belt", "tie": "tie", "sunglasses": "sunglasses", "glasses": "sunglasses", "socks": "socks",
-    "stockings": "stockings", "tights": "stockings", "watch": "watch", "wallet": "wallet", "shoes": None,
+    "sneakers": "sneakers", "flats": "flats", "loafers": "flats", "bag": "handbag", "purse": "handbag", "hat": "hat",
+    "scarf": "scarf", "belt": "belt", "tie": "tie", "sunglasses": "sunglasses", "glasses": "sunglasses",
+    "socks": "socks", "stockings": "stockings", "tights": "stockings", "watch": "watch", "wallet": "wallet",
+    "shoes": None,
 }  # fmt: skip
 BASE_COLORS = {"grey": "gray", "navy blue": "blue"}
 
@@ -73,14 +57,14 @@ class Sample:
         source: "products", "clothing" or "street".
         id: Photo id, unique within the source.
         photo: Image file.
-        box: xyxy in pixels, or None for the whole photo.
+        box: xyxy in pixels of the upright photo, or None for the whole photo.
         mask: Label image of the street photo, or None.
         mask_value: The garment's value in it.
         category: Category of the default taxonomy, or None.
         color: One of `COLORS`, or None.
         attributes: Label by group; groups without a usable label are left out.
-        texts: Free texts that describe the photo, the most telling first (product name, caption …).
-        beliefs: What a model said (`training.pseudo_label`): probability by value, by group or "category".
+        texts: Free texts that describe the photo, the most specific first (product name, caption …).
+        soft_labels: Predictions of a model (`training.pseudo_label`): probability by value, by group or "category".
     """
 
     source: str
@@ -93,7 +77,7 @@ class Sample:
     color: str | None = None
     attributes: dict[str, str] = field(default_factory=dict)
     texts: tuple[str, ...] = ()
-    beliefs: dict[str, dict[str, float]] = field(default_factory=dict)
+    soft_labels: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def read_lines(path: Path, split: str | None = None) -> list[dict[str, Any]]:
@@ -110,7 +94,7 @@ def read_lines(path: Path, split: str | None = None) -> list[dict[str, Any]]:
 
 
 def read_held_out(path: Path) -> dict[str, dict[str, Any]]:
-    """Held-out attribute words with the labels they should find."""
+    """Held-out attribute words, each with the labels that it should retrieve."""
     words: dict[str, dict[str, Any]] = tomllib.loads(path.read_text(encoding="utf-8"))["words"]
     return words
 
@@ -137,7 +121,7 @@ def without_held_out(texts: list[str], words: list[str]) -> list[str]:
 
 
 def read_captions(root: Path, split: str) -> dict[str, list[str]]:
-    """What pairs.jsonl says of its targets, by product id: both captions of a pair as one text."""
+    """Captions of the targets of pairs.jsonl by product id: both captions of a pair as one text."""
     captions: dict[str, list[str]] = {}
     path = root / "pairs.jsonl"
     for row in read_lines(path, split) if path.is_file() else []:
@@ -149,8 +133,8 @@ def labeled_samples(root: Path, split: str) -> list[Sample]:
     """Garments of attributes.jsonl, in its order.
 
     Raises:
-        ConfigError: Files that are missing or lack columns, labels of products or regions that aren't there; all faults
-            in one message.
+        ConfigError: Files that are missing or lack columns, labels of unknown products or regions; all faults in one
+            message.
     """
     faults: list[str] = []
     labeled = ("source", "id", "split", "category", "colour", *GROUPS)
@@ -181,7 +165,7 @@ def labeled_samples(root: Path, split: str) -> list[Sample]:
             root / row["source"] / split / f"{row['id']}.jpg",
             category=row["category"],
             color=row["colour"],
-            attributes={group: row[group] for group in GROUPS if row[group] not in UNLABELLED.get(group, ())},
+            attributes={group: row[group] for group in GROUPS if row[group] not in UNINFORMATIVE.get(group, ())},
             texts=(names[row["id"]], *captions.get(row["id"], ())) if row["source"] == "products" else (),
         )
         located = row["source"] == "street"
@@ -226,9 +210,12 @@ def _with_region(sample: Sample, region: dict[str, Any]) -> Sample:
 
 
 def region_mask(sample: Sample) -> NDArray[np.bool_] | None:
-    """The garment's mask, (H, W) bool, or None where the pack has none."""
+    """The garment's mask, (H, W) bool, or None if it has none.
+
+    Raises:
+        ImageError: The mask can't be read.
+    """
     if sample.mask is None:
         return None
-    with Image.open(sample.mask) as image:
-        mask: NDArray[np.bool_] = np.asarray(image) == sample.mask_value
-        return mask
+    mask: NDArray[np.bool_] = read_label_image(sample.mask) == sample.mask_value
+    return mask

@@ -28,7 +28,7 @@ from training.data.triplets import (
 
 
 class Gallery(StrEnum):
-    """Which products answer a query."""
+    """Which products are searched."""
 
     SPLIT = "split"
     FULL = "full"
@@ -80,7 +80,7 @@ def read_pairs(
 def _row_faults(
     rows: list[dict[str, Any]], products: list[dict[str, Any]], split: str, names: tuple[str, ...]
 ) -> list[str]:
-    """What is wrong with rows that could be read."""
+    """Faults of rows that could be read."""
     unknown = sorted({str(row["group"]) for row in rows} - set(GROUPS))
     faults = [f"pairs.jsonl has unknown groups: {shown(unknown)}; known are {', '.join(GROUPS)}"] if unknown else []
     twice = [name for name, count in Counter(p["id"] for p in products).items() if count > 1]

@@ -1,8 +1,8 @@
-"""Pixel labels for the segmenter: exact ones from street masks, weak ones from what is known of other photos.
+"""Pixel labels for the segmenter: exact ones from street masks, weak ones from the labels of other photos.
 
-A weak label is a set of classes a pixel may have, stored as a bit mask: in a studio photo of a handbag the plain
+A weak label is the set of classes that a pixel may have, stored as a bit mask: in a studio photo of a handbag the plain
 background is background and the rest is bag; in a user's photo of a dress a pixel is dress, background or person; the
-face of a studio model is person; a street photo has only what its tags name.
+face of a studio model is person; a street photo shows only what its tags name.
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from rich.progress import track
 from torch import Tensor
 
+from fashion_retrieval._utils.progress import tracked
+from fashion_retrieval.images.load import load_image
 from fashion_retrieval.taxonomy import KINDS
 from training.data.faces import head_masks
+from training.data.io import read_label_image
 from training.data.manifest import read_lines
 from training.data.regions import studio_mask
 
 CLASSES = ("background", "person", *KINDS)
 IGNORED = 2 ** len(CLASSES) - 1
-"""Any class is allowed."""
+"""All classes are allowed."""
 
 EXACT, SEVERAL = -1, -2
-"""Tags of photos whose pixels say it all, and of those that show several kinds."""
+"""Tags of photos with exact labels, and of photos that show several kinds."""
 
 STREET_KINDS = {
     "hair": "person", "skin": "person", "null": "background",
@@ -48,7 +50,7 @@ STREET_KINDS = {
     ),
     **dict.fromkeys(["bag", "purse"], "bag"),
 }  # fmt: skip
-"""The kind of each street label; all others are "other"."""
+"""Class of each street label; all others are "other"."""
 
 CLOTHING_KINDS = {
     **dict.fromkeys(["T-Shirt", "Longsleeve", "Shirt", "Polo", "Undershirt", "Hoodie", "Top", "Blouse",
@@ -64,15 +66,15 @@ PRODUCT_KINDS = {
 }  # fmt: skip
 PRODUCT_TYPE_KINDS = {
     "Jackets": "outerwear", "Jeans": "trousers", "Trousers": "trousers", "Track Pants": "trousers",
-    "Capris": "trousers",
-    "Shorts": "shorts", "Skirts": "skirt", "Leggings": "legwear", "Stockings": "legwear", "Waistcoat": "outerwear",
+    "Capris": "trousers", "Shorts": "shorts", "Skirts": "skirt", "Leggings": "legwear", "Stockings": "legwear",
+    "Waistcoat": "outerwear",
 }  # fmt: skip
-_WORN = frozenset({"upper", "outerwear", "dress", "trousers", "shorts", "skirt", "legwear"})
+WORN = frozenset({"upper", "outerwear", "dress", "trousers", "shorts", "skirt", "legwear"})
 
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """One photo with what is known of its pixels."""
+    """One photo and what is known of its pixels: a mask, or the classes that it shows."""
 
     path: Path
     mask: Path | None = None
@@ -88,7 +90,7 @@ def street_photos(root: Path, split: str) -> list[Photo]:
 
 
 def tagged_photos(root: Path, split: str) -> list[Photo]:
-    """Street photos without pixel masks; shoes and small things go untagged."""
+    """Street photos without pixel masks; shoes and small things may be there without a tag."""
     rows = [row for row in read_lines(root / "street.jsonl", split) if "regions" not in row]
     always = {"footwear", "other", "headwear", "bag"}
     return [
@@ -101,13 +103,13 @@ def tagged_photos(root: Path, split: str) -> list[Photo]:
 
 
 def clothing_photos(root: Path, split: str) -> list[Photo]:
-    """Users' photos of one garment of a known kind."""
+    """Users' photos of one garment of a known class."""
     rows = [row for row in read_lines(root / "clothing.jsonl", split) if row["label"] in CLOTHING_KINDS]
     return [Photo(root / "clothing" / split / f"{r['id']}.jpg", kinds=(CLOTHING_KINDS[r["label"]],)) for r in rows]
 
 
 def product_photos(root: Path, split: str) -> list[Photo]:
-    """Studio photos on a plain background, of a product of a known kind."""
+    """Studio photos of a product of a known class on a plain background."""
     photos = []
     for row in read_lines(root / "products.jsonl", split):
         kind = PRODUCT_TYPE_KINDS.get(row["article_type"], PRODUCT_KINDS.get(row["sub_category"]))
@@ -127,8 +129,11 @@ def load_photos(
     """Read photos into memory, fitted into (h, w) and centered.
 
     Returns:
-        (N, 3, h, w) uint8 photos, padded with white; (N, h, w) int16 allowed classes a pixel, `IGNORED` in the padding;
-        (N,) int64 class known to be in the photo, or `EXACT`, or `SEVERAL`.
+        (N, 3, h, w) uint8 photos, padded with white; (N, h, w) int16 bit masks of the allowed classes, `IGNORED` in the
+        padding; (N,) int64 class known to be in the photo, or `EXACT`, or `SEVERAL`.
+
+    Raises:
+        ImageError: A photo or mask can't be read.
     """
     names: list[str] = json.loads((root / "street_labels.json").read_text(encoding="utf-8"))
     table = np.array([bits(STREET_KINDS.get(name, "other")) for name in names], dtype=np.int16)
@@ -137,7 +142,7 @@ def load_photos(
     tags = torch.tensor([_tag(photo) for photo in photos], dtype=torch.int64)
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as workers:
         read = workers.map(partial(_read, size=size, table=table), photos, chunksize=32)
-        for row, (image, labels) in enumerate(track(read, description=label, total=len(photos))):
+        for row, (image, labels) in enumerate(tracked(read, label, len(photos), shown=True)):
             height, width = labels.shape
             y, x = (size[0] - height) // 2, (size[1] - width) // 2
             pixels[row, :, y : y + height, x : x + width] = torch.from_numpy(image).permute(2, 0, 1)
@@ -153,8 +158,7 @@ def _tag(photo: Photo) -> int:
 
 def _read(photo: Photo, *, size: tuple[int, int], table: NDArray[np.int16]) -> tuple[np.ndarray, np.ndarray]:
     """One photo and its allowed classes, fitted into (h, w): (h', w', 3) uint8, (h', w') int16."""
-    with Image.open(photo.path) as opened:
-        image = opened.convert("RGB")
+    image = load_image(photo.path)
     ratio = min(size[0] / image.height, size[1] / image.width)
     inner = max(1, round(image.width * ratio)), max(1, round(image.height * ratio))
     labels = Image.fromarray(allowed_classes(photo, image, table).astype(np.int32)).resize(
@@ -164,16 +168,15 @@ def _read(photo: Photo, *, size: tuple[int, int], table: NDArray[np.int16]) -> t
 
 
 def allowed_classes(photo: Photo, image: Image.Image, table: NDArray[np.int16]) -> np.ndarray:
-    """What each pixel may be: (H, W) int, a bit per class; `table` gives the bits of a street mask's values."""
+    """The classes that each pixel may have: (H, W) int, a bit per class; `table` has the bits of a mask's values."""
     if photo.mask is not None:
-        with Image.open(photo.mask) as mask:
-            return np.asarray(table[np.asarray(mask)])
+        return np.asarray(table[read_label_image(photo.mask)])
     if not photo.studio:
         return np.full((image.height, image.width), bits(*{*photo.kinds, "background", "person"}))
     subject = studio_mask(np.asarray(image))
     if subject.all():
         return np.full((image.height, image.width), IGNORED)
-    if photo.kinds[0] not in _WORN:
+    if photo.kinds[0] not in WORN:
         return np.where(subject, bits(*photo.kinds), bits("background"))
     skin, around = head_masks(np.asarray(image))
     inside = np.full(subject.shape, IGNORED - bits("background", "bag"))

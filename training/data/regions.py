@@ -1,16 +1,18 @@
-"""Where the garment is in photos that come without a mask."""
+"""Estimated masks of the garment in photos without one."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 from fashion_retrieval.inference.colors import to_lab
 
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 
+_SQUARE = np.ones((3, 3), dtype=np.bool_)
 _BORDER = 3
 _TIGHT, _LOOSE, _RINGING = 5.0, 22.0, 13.0
 _STEP, _EDGE = 3.0, 25.0
@@ -18,7 +20,7 @@ _MIN_PART, _MIN_HOLE = 0.004, 0.0015
 
 
 def studio_mask(rgb: NDArray[np.uint8]) -> Mask:
-    """The subject of a studio photo: everything that a flood from the border over the background does not reach.
+    """The subject of a studio photo: everything that a flood fill of the background from the border doesn't reach.
 
     The background is a smooth gradient fitted to the border. The flood runs over pixels that hardly differ from it, and
     over soft shadows, which differ more but have no edges. Outlines with small gaps hold, so a white garment on white
@@ -29,7 +31,7 @@ def studio_mask(rgb: NDArray[np.uint8]) -> Mask:
         rgb: HWC uint8 RGB, at least 16x16; made for photos of 150 to 500 pixels on the long side.
 
     Returns:
-        (H, W) bool. All True where no background can be told from the subject.
+        (H, W) bool. All True if no background can be separated.
     """
     photo = rgb.astype(np.float32)
     distance = np.abs(photo - _background(photo)).max(axis=-1)
@@ -49,8 +51,8 @@ def studio_mask(rgb: NDArray[np.uint8]) -> Mask:
 def subject_mask(rgb: NDArray[np.uint8], *, size: int = 96, rounds: int = 6) -> Mask:
     """The subject of a user's own photo: one garment near the center, on a bed, a floor or a door.
 
-    Two color histograms, of the subject and of what is around it, start from "the center, not the border" and are
-    re-estimated `rounds` times from the pixels they claim; a pixel's neighbors have a say.
+    Two color histograms, of the subject and of its surroundings, start from a prior for the center and are re-estimated
+    `rounds` times from the pixels assigned to them; the evidence is smoothed over a pixel's neighbors.
 
     Args:
         rgb: HWC uint8 RGB.
@@ -58,14 +60,14 @@ def subject_mask(rgb: NDArray[np.uint8], *, size: int = 96, rounds: int = 6) -> 
         rounds: Number of re-estimations.
 
     Returns:
-        (H, W) bool. All True where nothing stands out.
+        (H, W) bool. All True if nothing stands out.
     """
     height, width = rgb.shape[:2]
     scale = size / min(height, width)
     small = Image.fromarray(rgb).resize((round(width * scale), round(height * scale)), Image.Resampling.BOX)
     lab = to_lab(np.asarray(small))
     bins, mixing = _color_bins(lab)
-    prior = _centre_prior(lab.shape[0], lab.shape[1])
+    prior = _center_prior(lab.shape[0], lab.shape[1])
     odds = np.log(prior / (1 - prior))
     inside = prior
     for _ in range(rounds):
@@ -91,7 +93,7 @@ def _color_bins(lab: Floats) -> tuple[NDArray[np.int64], Floats]:
     return flat.reshape(lab.shape[:2]), mixing
 
 
-def _centre_prior(height: int, width: int) -> Floats:
+def _center_prior(height: int, width: int) -> Floats:
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     prior: Floats = 0.75 * np.clip(1.0 - (x**2 + y**2) / 1.1, 0.02, 0.97)
     prior[np.maximum(np.abs(x), np.abs(y)) > 0.96] = 0.03
@@ -155,32 +157,14 @@ def _flood(passable: Mask) -> Mask:
 
 
 def spread(seed: Mask, passable: Mask) -> Mask:
-    """The 4-connected parts of `passable` that hold a seed: whole runs are reached, along rows and columns in turn."""
-    reached, count = seed, -1
-    while (now := int(reached.sum())) != count:
-        count = now
-        reached = _spread_rows(_spread_rows(reached, passable).T, passable.T).T
+    """The 4-connected parts of `passable` that hold a seed: (H, W) bool."""
+    reached: Mask = ndimage.binary_propagation(seed & passable, mask=passable)
     return reached
 
 
-def _spread_rows(seed: Mask, passable: Mask) -> Mask:
-    starts = passable.copy()
-    starts[:, 1:] &= ~passable[:, :-1]
-    run = np.cumsum(starts).reshape(passable.shape)
-    hit = np.bincount(run[seed], minlength=int(run[-1, -1]) + 1) > 0
-    spread_out: Mask = hit[run] & passable
-    return spread_out
-
-
 def _grow(mask: Mask, times: int = 1) -> Mask:
-    for _ in range(times):
-        tall = mask.copy()
-        tall[1:] |= mask[:-1]
-        tall[:-1] |= mask[1:]
-        mask = tall.copy()
-        mask[:, 1:] |= tall[:, :-1]
-        mask[:, :-1] |= tall[:, 1:]
-    return mask
+    grown: Mask = ndimage.binary_dilation(mask, _SQUARE, times)
+    return grown
 
 
 def _shrink(mask: Mask, times: int = 1) -> Mask:
@@ -205,9 +189,9 @@ def _peel(subject: Mask, ringing: Mask, depth: int = 7) -> Mask:
 def _holes(subject: Mask, distance: Floats, noise: float) -> Mask:
     """Background that the subject encloses: as bright and flat as it, and with a sharp edge nearly all around."""
     flat, bright = distance < 2.0 + noise, subject & (distance < _RINGING + noise)
-    parts = components(spread(_shrink(flat & subject, 2), bright))
+    parts, count = ndimage.label(spread(_shrink(flat & subject, 2), bright))
     holes = np.zeros_like(subject)
-    for number in range(1, int(parts.max()) + 1):
+    for number in range(1, count + 1):
         part = parts == number
         rim = _grow(part, 2) & ~part & subject
         if part.mean() > _MIN_HOLE and flat[part].mean() > 0.5 and np.quantile(distance[rim], 0.25) > _EDGE:
@@ -215,22 +199,8 @@ def _holes(subject: Mask, distance: Floats, noise: float) -> Mask:
     return holes
 
 
-def components(mask: Mask) -> NDArray[np.int64]:
-    """4-connected parts of a mask: (H, W) int64, 0 outside, numbered from 1 in reading order of their first pixel."""
-    labels = np.zeros(mask.shape, dtype=np.int64)
-    left, number = mask.copy(), 0
-    while left.any():
-        seed = np.zeros_like(mask)
-        seed.flat[int(left.argmax())] = True
-        part = spread(seed, left)
-        number += 1
-        labels[part] = number
-        left &= ~part
-    return labels
-
-
 def _keep_large(mask: Mask) -> Mask:
-    parts = components(mask)
+    parts, _ = ndimage.label(mask)
     large = np.bincount(parts.ravel()) >= _MIN_PART * mask.size
     large[0] = False
     kept: Mask = large[parts]

@@ -1,7 +1,7 @@
-"""Pixel labels for photos that were never taken: people seen from near, in other colors, before other scenes.
+"""Augmentation of photos with pixel labels: close-ups of people, other colors of garments, other backgrounds.
 
-The photos with pixel masks are few, full-length and of one style. Cutting their people out along the masks and pasting
-them elsewhere (copy-paste, Ghiasi et al., 2021) keeps the labels exact, and so does painting a garment anew.
+The photos with pixel masks are few, full-length and of one style. Cutting people out along the masks and pasting them
+elsewhere (copy-paste, Ghiasi et al., 2021) keeps the labels exact, and so does repainting a garment.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from fashion_retrieval.taxonomy import KINDS
 from training.data.augment import uniform
 from training.data.pixels import bits
 
-_LEAST = 0.03
-"""Part of the picture that a cut-out must fill."""
+_MIN_SUBJECT = 0.03
+"""Fraction of the photo that a cut-out must fill."""
 _BACKGROUND = bits("background")
 
 
-def portrait_places(allowed: Tensor, placement: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Move a share of the placements onto heads and chests: what a portrait shows, cut off below.
+def portrait_places(allowed: Tensor, placement: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
+    """Move a fraction of the placements onto head and chest, as in a portrait.
 
     Args:
         allowed: (b, H, W) int, a bit per class.
-        placement: (b, 2, 3) of `affine_grid`.
-        share: Of the photos, 0 to 1; those without a known person stay.
-        generator: The only source of chance.
+        placement: (b, 2, 3) for `affine_grid`.
+        fraction: Photos to change, in [0, 1]; those without a known person stay.
+        generator: The only source of random numbers.
 
     Returns:
-        (b, 2, 3), likewise.
+        (b, 2, 3) for `affine_grid`.
     """
     count, height, width = allowed.shape
     subject = _subject(allowed)
@@ -39,7 +39,7 @@ def portrait_places(allowed: Tensor, placement: Tensor, share: float, generator:
     head = subject[torch.arange(count)[:, None], reach].any(1).float()
     middle = (head * torch.arange(width)).sum(1) / head.sum(1).clamp(min=1)
     center = torch.stack([middle / width, top / height], dim=1) * 2 - 1
-    chosen = (torch.rand(count, generator=generator) < share) & rows.any(1)
+    chosen = (torch.rand(count, generator=generator) < fraction) & rows.any(1)
     scale = uniform(0.22, 0.55, count, generator=generator)
     offset = torch.stack(
         [uniform(-0.35, 0.35, count, generator=generator), uniform(0.5, 1.0, count, generator=generator)], dim=1
@@ -49,14 +49,14 @@ def portrait_places(allowed: Tensor, placement: Tensor, share: float, generator:
     return torch.where(chosen[:, None, None], moved, placement)
 
 
-def repaint(photos: Tensor, allowed: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Give one garment of a share of the photos another mean color; folds and prints stay.
+def repaint(photos: Tensor, allowed: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
+    """Give one garment in a fraction of the photos another mean color; folds and prints stay.
 
     Args:
         photos: (b, 3, h, w) float32 in [0, 1].
         allowed: (b, h, w) int64, a bit per class.
-        share: Of the photos, 0 to 1.
-        generator: The only source of chance.
+        fraction: Photos to change, in [0, 1].
+        generator: The only source of random numbers.
 
     Returns:
         (b, 3, h, w) float32 in [0, 1].
@@ -67,7 +67,7 @@ def repaint(photos: Tensor, allowed: Tensor, share: float, generator: torch.Gene
     present = torch.stack([((allowed == power) & garment).flatten(1).any(1) for power in powers], dim=1)
     chosen = torch.rand(count, len(powers), generator=generator).mul(present).argmax(1)
     area = (allowed == powers[chosen][:, None, None]) & garment
-    area &= (torch.rand(count, generator=generator) < share)[:, None, None]
+    area &= (torch.rand(count, generator=generator) < fraction)[:, None, None]
     pixels = area.flatten(1).sum(1).clamp(min=1)[:, None]
     mean = (photos * area[:, None]).flatten(2).sum(2) / pixels
     gray = torch.rand(count, 1, generator=generator) ** 1.5
@@ -78,24 +78,24 @@ def repaint(photos: Tensor, allowed: Tensor, share: float, generator: torch.Gene
 
 
 def change_scenes(
-    photos: Tensor, allowed: Tensor, exact: Tensor, share: float, generator: torch.Generator
+    photos: Tensor, allowed: Tensor, exact: Tensor, fraction: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Put the people and products of a share of the photos before another photo or a painted backdrop.
+    """Replace the background of a fraction of the photos by another photo or a painted backdrop.
 
     Args:
         photos: (b, 3, h, w) float32 in [0, 1].
         allowed: (b, h, w) int64, a bit per class.
-        exact: (b,) bool, photos of which every pixel is known: only these are put behind others.
-        share: Of the photos, 0 to 1; those whose subject is not known, or hardly to be seen, stay.
-        generator: The only source of chance.
+        exact: (b,) bool, photos with exact labels; only these become backgrounds.
+        fraction: Photos to change, in [0, 1]; those with a tiny or unknown subject stay.
+        generator: The only source of random numbers.
 
     Returns:
-        Photos and classes, likewise.
+        Photos and classes of the same shapes.
     """
     count, size = len(photos), (photos.shape[2], photos.shape[3])
     subject = _subject(allowed)
-    known = subject.flatten(1).float().mean(1) >= _LEAST
-    chosen = (torch.rand(count, generator=generator) < share) & known
+    known = subject.flatten(1).float().mean(1) >= _MIN_SUBJECT
+    chosen = (torch.rand(count, generator=generator) < fraction) & known
     behind = exact.nonzero().flatten()
     painted = torch.rand(count, generator=generator) < (0.5 if len(behind) else 1.0)
     drawn = _backdrops(count, size, generator)
@@ -112,7 +112,7 @@ def change_scenes(
 
 
 def grain(photos: Tensor, generator: torch.Generator, most: float = 0.06) -> Tensor:
-    """Noise of up to this standard deviation, on half of the photos: close-ups cut from small photos have none."""
+    """Add noise of a standard deviation up to `most` to half of the photos, since enlarged small photos have none."""
     amount = (uniform(-most, most, len(photos), 1, 1, 1, generator=generator)).clamp(min=0)
     return (photos + amount * torch.randn(photos.shape, generator=generator)).clamp_(0, 1)
 

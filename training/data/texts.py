@@ -1,4 +1,4 @@
-"""Samples as rows of text ids, and the embeddings of those texts."""
+"""Labels of samples as ids of texts, and the embeddings of those texts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn import functional
 from fashion_retrieval.models.encoder import Encoder
 from fashion_retrieval.taxonomy import Group, Taxonomy, Value, attribute_prompts, category_prompts
 from training.data.manifest import COLORS, Sample, without_held_out
-from training.engine.distributed import World, alone
+from training.engine.distributed import DistributedEnv, single_process
 from training.engine.grad_cache import embed_in_parts
 
 Synonyms = Mapping[str, Mapping[str, list[str]]]
@@ -71,18 +71,18 @@ class Vocabulary:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class LabelTable:
     """One row a sample; -1 is unknown.
 
     Attributes:
-        vocabulary: Where the text ids come from.
+        vocabulary: The texts behind the ids.
         category: (n,) int64, for the prompts.
         color: (n,) int64.
-        targets: (n, values) float32 by group and for "category": one-hot for a label, probabilities for what a model
-            said, zeros for unknown.
+        targets: (n, values) float32 by group and for "category": one-hot for a label, probabilities for a soft label,
+            zeros for unknown.
         category_text: (n,) int64, the text of L_c.
         attribute_texts: (n, groups + 2) int64, the texts of L_a: a prompt by group, then the photo's first two texts.
-        weights: (n,) float64, of drawing the sample.
+        weights: (n,) float64, the sampling weight.
     """
 
     vocabulary: Vocabulary
@@ -94,13 +94,13 @@ class Rows:
     weights: Tensor
 
     def categories(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Prompts of every category in each sample's color (a random one where unknown), and the right one."""
+        """Prompts of every category in each sample's color (a random one if unknown), and the targets."""
         color = self.color[rows]
-        chance = torch.randint(len(COLORS), color.shape, generator=generator)
-        return self.vocabulary.category_ids.T[torch.where(color < 0, chance, color)], self.targets["category"][rows]
+        rng = torch.randint(len(COLORS), color.shape, generator=generator)
+        return self.vocabulary.category_ids.T[torch.where(color < 0, rng, color)], self.targets["category"][rows]
 
     def colors(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Prompts of every color of each sample's category, and the right one."""
+        """Prompts of every color of each sample's category, and the targets."""
         category = self.category[rows]
         label = torch.where(category < 0, -1, self.color[rows])
         return self.vocabulary.category_ids[category.clamp(min=0)], one_hot(label, len(COLORS))
@@ -108,9 +108,9 @@ class Rows:
     def attributes(
         self, rows: Tensor, group: str, generator: torch.Generator, reworded: float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        """Prompts of every value of the group for each sample's category, and the right one.
+        """Prompts of every value of the group for each sample's category, and the targets.
 
-        A prompt is one of its other wordings with probability `reworded`.
+        A prompt is replaced by one of its other wordings with probability `reworded`.
         """
         category = self.category[rows].clamp(min=0)
         usual, others = self.vocabulary.attribute_ids[group][category], self.vocabulary.synonym_ids[group][category]
@@ -126,7 +126,9 @@ def one_hot(labels: Tensor, count: int) -> Tensor:
     return functional.one_hot(labels + 1, count + 1)[:, 1:].float()
 
 
-def encode_samples(samples: Sequence[Sample], vocabulary: Vocabulary, held_out: list[str], balance: float) -> Rows:
+def encode_samples(
+    samples: Sequence[Sample], vocabulary: Vocabulary, held_out: list[str], balance: float
+) -> LabelTable:
     """Turn labels into ids. Free texts that contain a held-out word are dropped."""
     groups = vocabulary.groups
     label = torch.tensor([vocabulary.categories.get(s.category or "", -1) for s in samples])
@@ -153,16 +155,16 @@ def encode_samples(samples: Sequence[Sample], vocabulary: Vocabulary, held_out: 
     fallback = vocabulary.add("a photo of a garment")
     text = torch.tensor([fallback if i < 0 else i for i in category_text])
     texts = torch.stack([*columns, torch.tensor(names), torch.tensor(others)], dim=1)
-    return Rows(vocabulary, category, color, targets, text, texts, _weights(samples, balance))
+    return LabelTable(vocabulary, category, color, targets, text, texts, _weights(samples, balance))
 
 
 def _targets(samples: Sequence[Sample], group: str, labels: Tensor, places: Mapping[str, int]) -> Tensor:
-    """One-hot labels, and what a model said where there is no label: (n, values)."""
+    """One-hot labels, and soft labels of samples without one: (n, values)."""
     targets = one_hot(labels, len(places))
     for row, sample in enumerate(samples):
         if labels[row] < 0:
-            for name, share in sample.beliefs.get(group, {}).items():
-                targets[row, places[name]] = share
+            for name, probability in sample.soft_labels.get(group, {}).items():
+                targets[row, places[name]] = probability
     return targets
 
 
@@ -175,13 +177,13 @@ def _weights(samples: Sequence[Sample], balance: float) -> Tensor:
 
 
 def _category(sample: Sample) -> str | None:
-    """The labeled category, or the likeliest."""
-    said = sample.beliefs.get("category", {})
-    return sample.category or max(said, key=lambda name: said[name], default=None)
+    """The labeled category, or the most probable one."""
+    soft = sample.soft_labels.get("category", {})
+    return sample.category or max(soft, key=lambda name: soft[name], default=None)
 
 
-class TextBank:
-    """Embeddings of texts by id: computed once for a locked text tower, on demand for a trainable one."""
+class TextEmbeddingCache:
+    """Embeddings of texts by id: computed once with a locked text tower, in each step with a trainable one."""
 
     def __init__(
         self,
@@ -189,36 +191,35 @@ class TextBank:
         texts: list[str],
         *,
         locked: bool,
-        world: World | None = None,
+        env: DistributedEnv | None = None,
         micro_batch: int = 0,
     ) -> None:
-        """Tokenize the texts, and embed them where the tower is locked.
+        """Tokenize the texts, and embed them if the tower is locked.
 
         Args:
-            encoder: Its text tower embeds.
-            texts: By id.
-            locked: Whether the text tower stays as it is.
-            world: The processes of the run, each of which embeds its share.
+            encoder: Its text tower embeds the texts.
+            texts: Texts by id.
+            locked: Whether the text tower isn't trained.
+            env: The processes of the run; each embeds its part.
             micro_batch: See `training.engine.grad_cache`.
         """
-        self.encoder, self.world, self.micro_batch = encoder, world or alone(), micro_batch
+        self.encoder, self.env, self.micro_batch = encoder, env or single_process(), micro_batch
         self.device = next(encoder.parameters()).device
         self.tokens = encoder.tokenizer(texts)
         self.table = self._encode_all() if locked else None
 
     def embed(self, *ids: Tensor) -> list[Tensor]:
-        """Several (…) int64 -> (…, d) each, L2-normalized; a trainable tower reads each text once for all of them."""
+        """Several (…) int64 -> (…, d) each, L2-normalized; a trainable tower embeds each text once for all of them."""
         if self.table is not None:
-            return [self.table[of_one.to(self.device)] for of_one in ids]
-        unique, inverse = torch.unique(torch.cat([of_one.flatten() for of_one in ids]), return_inverse=True)
-        padded = torch.cat([unique, unique[-1:].expand(-len(unique) % self.world.size)])
-        shared = embed_in_parts(self._encode, self.world.share(padded), self.micro_batch)
-        table = self.world.gather(shared)
-        places = torch.split(inverse.to(self.device), [of_one.numel() for of_one in ids])
+            return [self.table[part.to(self.device)] for part in ids]
+        unique, inverse = torch.unique(torch.cat([part.flatten() for part in ids]), return_inverse=True)
+        padded = torch.cat([unique, unique[-1:].expand(-len(unique) % self.env.world_size)])
+        own = embed_in_parts(self._encode, padded[self.env.rows(len(padded))], self.micro_batch)
+        table = self.env.all_gather(own)
+        places = torch.split(inverse.to(self.device), [part.numel() for part in ids])
         # Unlike indexing, an embedding look-up adds up its gradient in the same order each time.
         return [
-            functional.embedding(place, table).view(*of_one.shape, -1)
-            for of_one, place in zip(ids, places, strict=True)
+            functional.embedding(place, table).view(*part.shape, -1) for part, place in zip(ids, places, strict=True)
         ]
 
     def _encode(self, ids: Tensor) -> Tensor:

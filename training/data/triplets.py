@@ -30,7 +30,7 @@ class CaptionMode(StrEnum):
 
 
 class Missing(StrEnum):
-    """What photos that are missing or unreadable mean.
+    """What to do about missing or unreadable photos.
 
     "error" refuses them; "report" leaves them out of the gallery, with the triplets that need them, and lists both.
     """
@@ -41,7 +41,7 @@ class Missing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Triplet:
-    """The target is the candidate (the reference photo's id) changed as the captions say."""
+    """The ids of the reference photo and of the target, and two captions that say how they differ."""
 
     candidate: str
     target: str
@@ -50,17 +50,17 @@ class Triplet:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The queries of one group and the gallery that answers them.
+    """The queries of one group and the gallery they search.
 
     Attributes:
         name: One of `GROUPS`.
         triplets: The queries; every target is in the gallery.
         gallery: Ids, each once.
-        reference_kept: Whether a query's own reference photo may be an answer.
+        reference_kept: Whether a query's own reference photo may be found.
         photos: File by id, of the gallery and of the reference photos.
         missing: Ids without a readable photo, left out of the gallery.
-        left_out: Triplets that can't be asked because their candidate's or target's photo is missing.
-        leaked: Ids of the gallery that are training photos of another group; None where that isn't known.
+        left_out: Triplets left out because their candidate's or target's photo is missing.
+        leaked: Ids of the gallery that are training photos of another group; None if unknown.
     """
 
     name: str
@@ -80,19 +80,19 @@ class Group:
 
     @property
     def excluded_rows(self) -> NDArray[np.int64]:
-        """(Q,) int64: the row of each query's reference photo where it is no answer; -1 excludes nothing."""
+        """(Q,) int64: the row of each query's reference photo to exclude, or -1."""
         rows = {} if self.reference_kept else {name: row for row, name in enumerate(self.gallery)}
         return np.array([rows.get(t.candidate, -1) for t in self.triplets], dtype=np.int64)
 
     @property
     def empty_captions(self) -> int:
-        """How many triplets have a caption without words; the other one speaks for both."""
+        """Number of triplets with a caption without words, for which the other one is used alone."""
         return sum(not all(map(clean, t.captions)) for t in self.triplets)
 
 
 @dataclass(frozen=True, slots=True)
 class ComposedSet:
-    """A split of a data set under one protocol: which gallery answers, and whether the reference is in it."""
+    """A split of a data set under one protocol, which says what the galleries hold."""
 
     source: str
     split: str
@@ -106,7 +106,7 @@ def clean(caption: str) -> str:
 
 
 def join_captions(captions: tuple[str, str], mode: CaptionMode = CaptionMode.BOTH) -> str:
-    """The text of a query: "Is red and has long sleeves". A caption without words leaves the text to the other."""
+    """The text of a query: "Is red and has long sleeves". A caption without words is left out."""
     first, second = map(clean, captions)
     if mode in (CaptionMode.SWAPPED, CaptionMode.SECOND):
         first, second = second, first
@@ -116,13 +116,13 @@ def join_captions(captions: tuple[str, str], mode: CaptionMode = CaptionMode.BOT
 
 
 def training_caption(captions: tuple[str, str], generator: torch.Generator) -> str:
-    """One of the four modes by chance, 25% each."""
+    """The text in one of the four modes at random, 25% each."""
     modes = list(CaptionMode)
     return join_captions(captions, modes[int(torch.randint(len(modes), (), generator=generator))])
 
 
 def parse_triplets(rows: Sequence[Any], where: str) -> tuple[list[Triplet], list[str]]:
-    """Triplets of FashionIQ's row form, and a line for each kind of fault; `where` names the file."""
+    """Triplets from rows as FashionIQ has them, and a line for each kind of fault; `where` names the file."""
     triplets: list[Triplet] = []
     faults: dict[str, list[int]] = {}
     for number, row in enumerate(rows, 1):
@@ -155,10 +155,10 @@ def gallery_faults(group: Group, where: str) -> list[str]:
 
 
 def member(kind: type[Kind], value: str, name: str) -> Kind:
-    """The value as one of the kind's.
+    """The value as a member of an enumeration.
 
     Raises:
-        InputError: It is none; `name` says of what.
+        InputError: It is none; the message begins with `name`.
     """
     try:
         return kind(value)
@@ -181,16 +181,16 @@ def check_groups(groups: Sequence[str]) -> tuple[str, ...]:
 def with_photos(
     groups: Sequence[Group], photos_of: Callable[[str], Mapping[str, Path]], missing: Missing, where: str
 ) -> tuple[Group, ...]:
-    """The groups as far as their photos can be read; what can't is in `missing` and `left_out`.
+    """The groups with their photos; unreadable ones go to `missing` and `left_out`.
 
     Args:
         groups: Without photos.
-        photos_of: File by id, of a group's name.
-        missing: What photos that can't be read mean.
-        where: Where they are expected, for the message.
+        photos_of: From a group's name to its files by id.
+        missing: What to do about unreadable photos.
+        where: Where photos are expected, for the message.
 
     Raises:
-        ConfigError: Photos are missing and that is an error, or no query of a group can be asked.
+        ConfigError: Photos are missing and that is an error, or a group has no query left.
     """
     found = tuple(_with_photos(group, photos_of(group.name)) for group in groups)
     faulty = [g for g in found if g.missing and (missing == Missing.ERROR or not g.triplets)]

@@ -1,156 +1,109 @@
-"""Data parallelism under torchrun: each process takes its share of a batch, features are gathered, gradients averaged.
+"""Data parallelism under torchrun: each process embeds its part of a batch, embeddings are gathered, DDP averages.
 
 torchrun --nproc-per-node 2 -m training.train_raf_clip training/configs/raf_clip_vit_b_32.toml
 
-Every process draws the same batch from the same seed and takes its part of it, so that W processes compute what one
-does with the whole batch.
+All processes draw the same batch from the same seed and compute the loss of the whole batch, so that W processes
+compute what one does.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
-from torch import Tensor, distributed, nn
-from torch.autograd.function import FunctionCtx
+from torch import Tensor, distributed
 
 from fashion_retrieval.errors import ConfigError
 
-_PATIENCE = timedelta(hours=6)
-"""How long processes wait for the leading one, which alone prepares files and measures."""
+_TIMEOUT = timedelta(hours=6)
+"""The other processes wait for the main one, which alone prepares files and measures."""
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class DistributedEnv:
     """The processes of a run: one, unless torchrun started more.
 
     Attributes:
-        rank: Of this process, from 0.
-        size: How many there are.
+        rank: Number of this process, from 0.
+        world_size: Number of processes.
         device: Where this process computes.
     """
 
     rank: int
-    size: int
+    world_size: int
     device: torch.device
 
     @property
-    def leads(self) -> bool:
+    def is_main_process(self) -> bool:
         """True for the one process that writes files and shows progress."""
         return self.rank == 0
 
     def rows(self, count: int) -> slice:
-        """This process's rows of a batch of so many, which all have drawn alike.
+        """This process's rows of a batch of `count`.
 
         Raises:
             ConfigError: The batch can't be split evenly.
         """
-        if count % self.size:
-            raise ConfigError(f"a batch of {count} can't be shared evenly by {self.size} processes; choose a multiple")
-        share = count // self.size
-        return slice(self.rank * share, (self.rank + 1) * share)
+        if count % self.world_size:
+            raise ConfigError(
+                f"a batch of {count} can't be shared evenly by {self.world_size} processes; choose a multiple"
+            )
+        size = count // self.world_size
+        return slice(self.rank * size, (self.rank + 1) * size)
 
-    def share(self, batch: Tensor) -> Tensor:
-        """This process's part of a batch: (b, …) -> (b / size, …).
+    def all_gather(self, features: Tensor) -> Tensor:
+        """The embeddings of the whole batch, in its order: (b / world_size, …) -> (b, …).
 
-        Raises:
-            ConfigError: The batch can't be split evenly.
+        The gradient flows into this process's own rows. Every process has the loss of the whole batch, so that is all
+        of their gradient, and `world_size` times it makes the mean over the processes, which DDP takes, their sum.
         """
-        return batch[self.rows(len(batch))]
-
-    def gather(self, features: Tensor) -> Tensor:
-        """The features of the whole batch, in its order, with gradients: (b / size, …) -> (b, …).
-
-        Backward sums what every process's loss says of a feature; with `average_gradients` that is the gradient of one
-        process with the whole batch.
-        """
-        if self.size == 1:
+        if self.world_size == 1:
             return features
-        gathered: Tensor = _Gather.apply(features, self.rows(len(features) * self.size), self.size)
-        return gathered
+        parts = [torch.empty_like(features, memory_format=torch.contiguous_format) for _ in range(self.world_size)]
+        distributed.all_gather(parts, features.detach().contiguous())
+        parts[self.rank] = features.view_as(features)
+        if features.requires_grad:
+            parts[self.rank].register_hook(  # type: ignore[no-untyped-call]
+                lambda gradient: gradient * self.world_size
+            )
+        return torch.cat(parts)
 
-    def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Replace each gradient by its mean over the processes, in one exchange a dtype.
-
-        A parameter that no process has a gradient for stays without, so that its weights don't decay.
-        """
-        if self.size == 1:
-            return
-        found = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8, device=self.device)
-        distributed.all_reduce(found, distributed.ReduceOp.MAX)
-        by_dtype: dict[torch.dtype, list[Tensor]] = {}
-        for parameter, anywhere in zip(parameters, found.tolist(), strict=True):
-            if anywhere:
-                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                parameter.grad = gradient
-                by_dtype.setdefault(gradient.dtype, []).append(gradient)
-        for gradients in by_dtype.values():
-            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-            distributed.all_reduce(flat)
-            flat /= self.size
-            for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
-                gradient.copy_(mean.view_as(gradient))
-
-    def copy_from_lead(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite tensors with those of the leading process, so that all start alike."""
-        if self.size > 1:
-            for tensor in tensors:
-                distributed.broadcast(tensor.detach(), 0)
-
-    def each(self, value: float) -> list[float]:
-        """What every process says, by rank."""
-        if self.size == 1:
+    def all_values(self, value: float) -> list[float]:
+        """The value of every process, by rank."""
+        if self.world_size == 1:
             return [value]
-        said = torch.tensor([value], dtype=torch.float64, device=self.device)
-        heard = [torch.empty_like(said) for _ in range(self.size)]
-        distributed.all_gather(heard, said)
-        return [float(one) for one in heard]
+        values = [0.0] * self.world_size
+        distributed.all_gather_object(values, value)
+        return values
 
-    def wait(self) -> None:
-        """Go on when every process has come here."""
-        if self.size > 1:
+    def barrier(self) -> None:
+        """Wait until every process has come here."""
+        if self.world_size > 1:
             distributed.barrier()
 
 
-class _Gather(torch.autograd.Function):
-    """Features of all processes one after another; what each says of a feature adds up in its gradient."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, features: Tensor, rows: slice, size: int) -> Tensor:
-        ctx.rows = rows  # type: ignore[attr-defined]
-        parts = [torch.empty_like(features, memory_format=torch.contiguous_format) for _ in range(size)]
-        distributed.all_gather(parts, features.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        gradient = gradient.clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(gradient)
-        return gradient[ctx.rows], None, None  # type: ignore[attr-defined]
-
-
-def alone() -> World:
+def single_process() -> DistributedEnv:
     """This process and no other."""
-    return World(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return DistributedEnv(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 @contextmanager
-def world() -> Iterator[World]:
-    """The run's processes, as torchrun's environment says: NCCL between GPUs, gloo between CPUs."""
-    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    if size == 1:
-        yield alone()
+def distributed_env() -> Iterator[DistributedEnv]:
+    """The processes that torchrun started: NCCL between GPUs, gloo between CPUs."""
+    world_size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if world_size == 1:
+        yield single_process()
         return
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
+    distributed.init_process_group("nccl" if cuda else "gloo", timeout=_TIMEOUT)
     try:
-        yield World(rank, size, device)
+        yield DistributedEnv(rank, world_size, device)
     finally:
         distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Files that a long command can be stopped over: whole or not there, and JSON lines that go on where they ended."""
+"""JSON-lines files that a stopped command goes on with, and the settings that their rows were made with."""
 
 from __future__ import annotations
 
@@ -8,19 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fashion_retrieval._utils.files import write_atomically
 from fashion_retrieval.errors import ConfigError
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that a stop at any moment, or another process, leaves no half of it; missing folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)
-
-
-def check_settings(path: Path, found: object, settings: Mapping[str, Any]) -> None:
-    """Refuse to go on with other settings than those of the results that are there.
+def check_same_settings(path: Path, found: object, settings: Mapping[str, Any]) -> None:
+    """Refuse to go on with settings that differ from those of the existing results.
 
     Raises:
         ConfigError: They differ; the message names how.
@@ -34,14 +27,14 @@ def check_settings(path: Path, found: object, settings: Mapping[str, Any]) -> No
 
 
 class LineFile:
-    """A JSON-lines file: its settings first, then rows with an `id`.
+    """A JSON-lines file: its settings in the first line, then rows with an `id`.
 
     Attributes:
-        done: Ids of the rows that are there.
+        done: Ids of the rows in the file.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Open the file or begin it. A last line that was cut off is removed.
+        """Open the file, or begin it. A last line that was cut off is removed.
 
         Raises:
             ConfigError: It was made with other settings, or has a line that is no row.
@@ -49,7 +42,7 @@ class LineFile:
         self.path = path
         self.done: set[str] = set()
         if not path.exists():
-            write_whole(path, (json.dumps(settings) + "\n").encode())
+            self._begin(settings)
             return
         data = path.read_bytes()
         whole = data.rfind(b"\n") + 1
@@ -61,14 +54,19 @@ class LineFile:
             except (ValueError, KeyError, TypeError):
                 raise ConfigError(f"{path} line {number} is no row of this command; remove the line") from None
             if number == 1:
-                check_settings(path, row, settings)
+                check_same_settings(path, row, settings)
         if not lines:
-            write_whole(path, (json.dumps(settings) + "\n").encode())
+            self._begin(settings)
         elif whole < len(data):
             os.truncate(path, whole)
 
+    def _begin(self, settings: Mapping[str, Any]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with write_atomically(self.path) as partial:
+            partial.write_text(json.dumps(settings) + "\n", encoding="utf-8")
+
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows, in one write that reaches the disk."""
+        """Add rows in one write that reaches the disk."""
         with self.path.open("ab") as file:
             file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
             file.flush()

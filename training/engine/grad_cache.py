@@ -10,15 +10,14 @@ from torch.utils.checkpoint import checkpoint
 
 
 def embed_in_parts(encode: Callable[[Tensor], Tensor], batch: Tensor, micro_batch: int) -> Tensor:
-    """Embed a batch so that the activations of one part alone are held: (b, …) -> (b, d).
+    """Embed a batch while holding the activations of one part at a time: (b, …) -> (b, d).
 
-    A contrastive loss needs all embeddings, not all activations. Each part is embedded without keeping what backward
-    would need; from the embeddings come the loss and its gradient with respect to each; then part after part is
-    embedded again, from the same chance, and its gradient passed on. The result is the plain step's, for half as much
-    again of its time. To autograd, this is a checkpoint around each part.
+    A contrastive loss needs all embeddings, not all activations. The forward pass keeps the inputs of each part; the
+    backward pass embeds part after part again, with the same random numbers, and backpropagates its gradient. The
+    result is that of the plain step; a step takes half as long again.
 
     Args:
-        encode: A part to its embeddings, row by row.
+        encode: Maps a part to its embeddings, row by row.
         batch: Inputs.
         micro_batch: Rows of a part; 0 keeps the activations of all.
     """
@@ -26,7 +25,7 @@ def embed_in_parts(encode: Callable[[Tensor], Tensor], batch: Tensor, micro_batc
         return encode(batch)
 
     def encode_part(part: Tensor) -> Tensor:
-        torch.clear_autocast_cache()  # else all parts share half-precision weights, and their gradients add up in it
+        torch.clear_autocast_cache()  # else the parts share half-precision weights, where their gradients add up
         return encode(part)
 
     return torch.cat([checkpoint(encode_part, part, use_reentrant=False) for part in torch.split(batch, micro_batch)])

@@ -1,6 +1,7 @@
-"""What every recipe shares: a training loop that resumes exactly, alone or under torchrun, and its checkpoints.
+"""The training loop of all recipes, which resumes exactly, in one process or under torchrun, and its checkpoints.
 
-All chance of a step is drawn from `generator(seed, step)`, dropout too, so a resumed run equals a straight one.
+All random numbers of a step come from `generator(seed, step)`, those of dropout too, so a resumed run equals a straight
+one.
 """
 
 from __future__ import annotations
@@ -9,22 +10,23 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from fashion_retrieval._utils.files import write_atomically
+from fashion_retrieval._utils.progress import progress_bar
 from fashion_retrieval.errors import ConfigError
-from training.engine.distributed import World, alone
-from training.engine.optimizer import Optimization as Optimization
-from training.engine.optimizer import learning_rate, parameter_groups, update_average
-from training.engine.settings import from_mapping as from_mapping
-from training.engine.settings import read_settings as read_settings
+from training.engine.distributed import DistributedEnv, single_process
+from training.engine.errors import TrainingError
+from training.engine.optimizer import OptimizerConfig, averaged_model, learning_rate, parameter_groups
+from training.engine.settings import check_settings
 from training.engine.tracking import Sink, Tracker, track
 
 LossFn = Callable[[torch.Generator, int], tuple[Tensor, dict[str, float]]]
@@ -33,10 +35,10 @@ CHECKPOINT = "checkpoint.pt"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """Early stopping: the weights that score best are kept, and training ends when no better ones come.
+    """Early stopping: the weights with the best score are kept, and training ends when no better ones come.
 
     Attributes:
-        score: Of the weights as they are; higher is better. Only the leading process asks.
+        score: Measures the weights; higher is better. Only the main process calls it.
         every: Steps between two measurements.
         patience: Measurements without a better score before training ends; 0 never ends it.
     """
@@ -54,76 +56,103 @@ def generator(seed: int, *counters: int) -> torch.Generator:
     return torch.Generator().manual_seed(mixed)
 
 
-def optimize(
+def train(
     modules: nn.ModuleDict,
     loss_fn: LossFn,
-    optimization: Optimization,
+    config: OptimizerConfig,
     folder: Path,
     *,
     lr_scales: Mapping[str, float],
     validation: Validation | None = None,
-    world: World | None = None,
+    env: DistributedEnv | None = None,
     tracking: Sequence[Tracker] = (),
-    config: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
-    """Train `modules` in place, from the last checkpoint in `folder` where there is one.
+    """Train `modules` in place, from the last checkpoint in `folder` if there is one.
 
     Args:
         modules: Everything with trainable parameters, saved and restored together.
-        loss_fn: Called with a generator and the step; returns the loss and figures to log. Under torchrun all processes
-            get the same generator and return the same loss: that of the whole batch, of which each computes its share.
-        optimization: Steps, rates, mixed precision, averaging, seed.
+        loss_fn: Called with a generator and the step; returns the loss and metrics to log. Under torchrun all processes
+            get the same generator and return the same loss: that of the whole batch, of which each embeds its part.
+        config: Steps, rates, mixed precision, averaging, seed.
         folder: Gets `checkpoint.pt` and `log.jsonl`; under torchrun all processes must see it.
         lr_scales: Factors on the learning rate by parameter-name prefix.
-        validation: Where given, `modules` ends with the (averaged) weights that scored best.
-        world: The processes of the run; this one alone by default.
-        tracking: What the figures go to beside the log.
-        config: Shown there with the run.
+        validation: If given, `modules` ends with the (averaged) weights that scored best.
+        env: The processes of the run; this one alone by default.
+        tracking: Trackers that get the metrics beside the log.
+        settings: The recipe, shown in the trackers.
 
     Raises:
-        ConfigError: The optimization can't be, or the checkpoint is of another model or seen by some processes only.
+        ConfigError: The configuration is not valid, or the checkpoint is of another model or seen by some processes
+            only.
         MissingExtraError: A tracker's package is not installed.
+        TrainingError: The loss is not finite; the last checkpoint stays.
     """
-    faults = optimization.faults() or ["epochs must be turned into steps: call `in_steps`"] * (not optimization.steps)
-    if faults:
-        raise ConfigError("; ".join(faults))
-    world = world or alone()
-    run = _Run(modules, optimization, lr_scales, world)
+    check_settings(config, "the optimizer's configuration")
+    if not config.steps:
+        raise ConfigError("epochs must be turned into steps: call `in_steps`")
+    env = env or single_process()
+    run = _Run(modules, loss_fn, config, lr_scales, env)
     checkpoint = folder / CHECKPOINT
     run.restore(checkpoint)
-    if world.leads:
+    if env.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
-    shown = {"optimization": asdict(optimization)} if config is None else config
-    with _reporting(folder, run.step, optimization.steps, world, tracking, shown) as report:
-        while run.step < optimization.steps and not run.stale(validation):
+        for partial in folder.glob(f".*.partial{checkpoint.suffix}"):  # of a run that was killed while it wrote
+            partial.unlink()
+    shown = {"optimization": asdict(config)} if settings is None else settings
+    with _reporting(folder, run.step, config.steps, env, tracking, shown) as report:
+        while run.step < config.steps and not run.is_stale(validation):
             began = time.perf_counter()
-            figures = run.advance(loss_fn)
+            metrics = run.advance()
             if validation is not None and run.step % validation.every == 0:
-                figures["score"] = run.measure(validation)
-            report(run.step - 1, {**figures, "seconds": round(time.perf_counter() - began, 3)})
-            done = run.step == optimization.steps or run.stale(validation)
-            if world.leads and (done or run.step % optimization.checkpoint_every == 0):
-                save_atomic(checkpoint, run.state())
-    if run.best["weights"] or run.average:
-        modules.load_state_dict(run.best["weights"] or run.average)
+                metrics["score"] = run.measure(validation)
+            report(run.step - 1, {**metrics, "seconds": round(time.perf_counter() - began, 3)})
+            done = run.step == config.steps or run.is_stale(validation)
+            if env.is_main_process and (done or run.step % config.checkpoint_every == 0):
+                save_checkpoint(checkpoint, run.state())
+    if run.best["weights"] or run.average is not None:
+        modules.load_state_dict(run.best["weights"] or run.averaged_weights())
+
+
+class _Objective(nn.Module):
+    """The loss as a module's forward pass, which is what DDP averages the gradients of."""
+
+    def __init__(self, modules: nn.ModuleDict, loss_fn: LossFn) -> None:
+        super().__init__()
+        self.trained, self.loss_fn = modules, loss_fn
+
+    def forward(self, rng: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+        return self.loss_fn(rng, step)
+
+
+def data_parallel(modules: nn.ModuleDict, loss_fn: LossFn, env: DistributedEnv) -> nn.Module:
+    """A module that calls `loss_fn`; of several processes it averages the gradients, from the main one's weights on."""
+    objective = _Objective(modules, loss_fn)
+    if env.world_size == 1:
+        return objective
+    return DistributedDataParallel(objective, find_unused_parameters=True)
 
 
 class _Run:
     """A training run between two steps: everything that its checkpoint holds."""
 
     def __init__(
-        self, modules: nn.ModuleDict, optimization: Optimization, lr_scales: Mapping[str, float], world: World
+        self,
+        modules: nn.ModuleDict,
+        loss_fn: LossFn,
+        config: OptimizerConfig,
+        lr_scales: Mapping[str, float],
+        env: DistributedEnv,
     ) -> None:
-        self.modules, self.plan, self.world = modules, optimization, world
-        world.copy_from_lead(modules.state_dict().values())
+        self.modules, self.config, self.env = modules, config, env
+        self.objective = data_parallel(modules, loss_fn, env)
         named = modules.named_parameters()
-        groups = parameter_groups(named, lr_scales=lr_scales, weight_decay=optimization.weight_decay)
-        betas = (optimization.beta1, optimization.beta2)
-        self.optimizer = torch.optim.AdamW(groups, lr=optimization.lr, betas=betas, eps=optimization.eps)
+        groups = parameter_groups(named, lr_scales=lr_scales, weight_decay=config.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps)
         self.trainable = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.device = next(modules.parameters()).device.type
-        self.scaler = torch.amp.GradScaler(self.device, enabled=optimization.amp == "fp16")
-        self.average = {k: v.clone() for k, v in modules.state_dict().items()} if optimization.ema else {}
+        self.device = next(modules.parameters()).device
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
+        self.average = averaged_model(modules, config.ema) if config.ema else None
         self.best: dict[str, Any] = {"score": -math.inf, "step": 0, "weights": {}}
         self.step = 0
 
@@ -133,65 +162,83 @@ class _Run:
             "modules": self.modules.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "average": self.average,
+            "average": self.averaged_weights(),
             "best": self.best,
             "step": self.step,
         }
 
+    def averaged_weights(self) -> dict[str, Tensor]:
+        """The averaged weights by name; empty if none are kept."""
+        return {} if self.average is None else self.average.module.state_dict()
+
     def restore(self, checkpoint: Path) -> None:
-        """Go on from a checkpoint, where there is one."""
+        """Go on from a checkpoint, if there is one."""
         if checkpoint.exists():
             try:
                 saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
                 self.modules.load_state_dict(saved["modules"])
                 self.optimizer.load_state_dict(saved["optimizer"])
                 self.scaler.load_state_dict(saved.get("scaler") or self.scaler.state_dict())
-                own = self.modules.state_dict()
-                self.average = {name: value.to(own[name].device) for name, value in saved["average"].items()}
                 self.best, self.step = saved["best"], int(saved["step"])
+                if self.average is not None:
+                    self.average.module.load_state_dict(saved["average"])
+                    self.average.n_averaged.fill_(self.step + 1)
             except (RuntimeError, ValueError, KeyError, EOFError, OSError, UnpicklingError) as error:
                 first = str(error).strip().partition("\n")[0]
                 raise ConfigError(
                     f"{checkpoint} is of another recipe or damaged ({first}); move it away or choose another output"
                 ) from error
-        steps = self.world.each(self.step)
+        steps = [int(step) for step in self.env.all_values(self.step)]
         if len(set(steps)) > 1:
             raise ConfigError(
                 f"the processes see checkpoints of different steps ({', '.join(map(str, steps))}) in "
                 f"{checkpoint.parent}; put the output on a disk that all share"
             )
 
-    def advance(self, loss_fn: LossFn) -> dict[str, float]:
-        """One step; returns its figures."""
-        plan, rate = self.plan, learning_rate(self.step, self.plan)
+    def advance(self) -> dict[str, float]:
+        """One step; returns its metrics, of accumulated batches their mean."""
+        config, rate = self.config, learning_rate(self.step, self.config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
-        figures: dict[str, float] = {}
-        for micro in range(plan.accumulate):
-            chance = generator(plan.seed, self.step, micro)
-            torch.manual_seed(generator(plan.seed, self.step, micro, self.world.rank).initial_seed())  # of dropout
-            with autocast(plan.amp, self.device):
-                loss, figures = loss_fn(chance, self.step)
-            self.scaler.scale(loss / plan.accumulate).backward()  # type: ignore[no-untyped-call]
-        self.world.average_gradients(self.trainable)
+        means: dict[str, float] = {}
+        for micro in range(config.accumulate):
+            rng = generator(config.seed, self.step, micro)
+            torch.manual_seed(generator(config.seed, self.step, micro, self.env.rank).initial_seed())  # of dropout
+            last = micro == config.accumulate - 1
+            with _without_sync(self.objective) if not last else nullcontext():
+                with autocast(config.amp, self.device.type):
+                    loss, metrics = self.objective(rng, self.step)
+                self._check_finite(loss)
+                self.scaler.scale(loss / config.accumulate).backward()
+            for name, value in {"loss": float(loss.detach()), **metrics}.items():
+                means[name] = means.get(name, 0.0) + value / config.accumulate
         self.scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(self.trainable, plan.clip_norm)
+        torch.nn.utils.clip_grad_norm_(self.trainable, config.clip_norm)
         if self.scaler.is_enabled():
-            figures["loss_scale"] = self.scaler.get_scale()
+            means["loss_scale"] = self.scaler.get_scale()
+        if self.device.type == "cuda":
+            means["gpu_memory_gb"] = round(torch.cuda.max_memory_allocated(self.device) / 1e9, 3)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.average:
-            update_average(self.average, self.modules, plan.ema, self.step)
+        if self.average is not None:
+            self.average.update_parameters(self.modules)
         self.step += 1
-        return {"lr": rate, "loss": float(loss.detach()), **figures}
+        return {"lr": rate, **means}
+
+    def _check_finite(self, loss: Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss of step {self.step} is {loss.item()}; run again from the last checkpoint with a lower lr, a "
+                "longer warmup or amp = 'bf16'"
+            )
 
     def measure(self, validation: Validation) -> float:
-        """The score of the averaged weights, where there are any; the modules are left as they were."""
-        weights = self.average or {k: v.clone() for k, v in self.modules.state_dict().items()}
+        """The score of the averaged weights, if there are any; the modules are left as they were."""
+        own = {name: value.clone() for name, value in self.modules.state_dict().items()}
+        weights = self.averaged_weights() or own
         score = 0.0
-        if self.world.leads:
-            own = {k: v.clone() for k, v in self.modules.state_dict().items()}
+        if self.env.is_main_process:
             modes = {module: module.training for module in self.modules.modules()}
             self.modules.load_state_dict(weights)
             self.modules.eval()
@@ -200,56 +247,52 @@ class _Run:
             self.modules.load_state_dict(own)
             for module, mode in modes.items():
                 module.training = mode
-        score = self.world.each(score)[0]
+        score = self.env.all_values(score)[0]
         if score > self.best["score"]:
-            kept = {k: v.clone() for k, v in weights.items()}
+            kept = {name: value.clone() for name, value in weights.items()}
             self.best = {"score": score, "step": self.step, "weights": kept}
         return score
 
-    def stale(self, validation: Validation | None) -> bool:
-        """Whether the last measurements had no better score, more of them than patience allows."""
+    def is_stale(self, validation: Validation | None) -> bool:
+        """Whether more measurements than `patience` allows have passed without a better score."""
         if validation is None or not validation.patience:
             return False
         return bool(self.step - self.best["step"] >= validation.patience * validation.every)
 
 
+def _without_sync(objective: nn.Module) -> AbstractContextManager[None]:
+    """Keeps DDP from exchanging the gradients of a batch that others follow in the same step."""
+    return objective.no_sync() if isinstance(objective, DistributedDataParallel) else nullcontext()
+
+
 def autocast(amp: str, device: str) -> torch.autocast:
-    """Mixed precision as `Optimization.amp` names it."""
+    """Mixed precision as `OptimizerConfig.amp` names it."""
     dtype = torch.float16 if amp == "fp16" else torch.bfloat16
     return torch.autocast(device, dtype=dtype, enabled=amp != "off")
 
 
-def save_atomic(path: Path, payload: object) -> None:
-    """Write a checkpoint so that a kill at any moment leaves the old one or the new one whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(path.suffix + ".partial")
-    with partial.open("wb") as file:
-        torch.save(payload, file)
+def save_checkpoint(path: Path, state: object) -> None:
+    """Write a checkpoint so that a kill, or a power cut, leaves the old one or the new one whole."""
+    with write_atomically(path) as partial, partial.open("wb") as file:
+        torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
-    partial.replace(path)
 
 
 @contextmanager
 def _reporting(
-    folder: Path, start: int, steps: int, world: World, tracking: Sequence[Tracker], config: Mapping[str, Any]
+    folder: Path, start: int, steps: int, env: DistributedEnv, tracking: Sequence[Tracker], settings: Mapping[str, Any]
 ) -> Iterator[Sink]:
-    """Log and progress of the leading process; the others say nothing."""
-    if not world.leads:
-        yield lambda step, figures: None
+    """Log and progress bar of the main process; the others report nothing."""
+    if not env.is_main_process:
+        yield lambda step, metrics: None
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with track(folder, tracking, start, config) as write, Progress(*columns) as progress:
-        task = progress.add_task("training", total=steps, completed=start)
+    bar = progress_bar("training", steps, shown=True, unit="steps")
+    with track(folder, tracking, start, settings) as write, bar as advance:
+        advance(start)
 
-        def report(step: int, figures: Mapping[str, float]) -> None:
-            write(step, figures)
-            progress.update(task, advance=1, description=f"loss {figures['loss']:.4f}")
+        def report(step: int, metrics: Mapping[str, float]) -> None:
+            write(step, metrics)
+            advance(description=f"loss {metrics['loss']:.4f}")
 
         yield report

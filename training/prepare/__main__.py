@@ -1,4 +1,4 @@
-"""Look at a data set and make what its training needs beside it.
+"""Check a data set and make what its training needs beside it.
 
 python -m training.prepare check|masks|captions|colors|fashioniq-images --help
 """
@@ -68,7 +68,7 @@ def masks(
 ) -> None:
     """Cut out every garment with SAM, prompted with its box; run again to go on. Also under torchrun."""
     from training.data.deepfashion import MASKS
-    from training.engine.progress import report_failures
+    from training.engine.errors import report_failures
     from training.prepare.contact_sheet import draw_sheet
     from training.prepare.garments import read_garments
     from training.prepare.masks import load_segmenter, mask_settings, prepare_masks
@@ -104,8 +104,8 @@ def captions(
     device: Device = "auto",
 ) -> None:
     """Describe every photo with BLIP; run again to go on."""
+    from training.engine.errors import report_failures
     from training.engine.files import LineFile
-    from training.engine.progress import report_failures
     from training.prepare.captions import Beam, Captioner, caption_settings, prepare_captions
     from training.prepare.garments import read_garments
 
@@ -127,8 +127,8 @@ def colors(
 ) -> None:
     """Name every garment's color in the paper's nine; run again to go on."""
     from training.data.deepfashion import COLORS
+    from training.engine.errors import report_failures
     from training.engine.files import LineFile
-    from training.engine.progress import report_failures
     from training.prepare.colors import color_settings, prepare_colors
     from training.prepare.garments import read_garments
 
@@ -150,12 +150,12 @@ def fashioniq_images(
     report: Annotated[Path | None, typer.Option(help="Dead links, .json or .csv; OUT/dead_links.json.")] = None,
 ) -> None:
     """Fetch FashionIQ's photos, one request at a time; run again to go on. Dead links are listed, not failed on."""
-    from training.prepare.images import Manners, fetch_images, read_urls
+    from training.prepare.images import RetryPolicy, fetch_images, read_urls
 
     where = report or out / "dead_links.json"
-    manners = Manners(rate=rate, retries=retries, timeout=timeout)
-    done = fetch_images(read_urls(lists), out, manners, where)
-    typer.echo(f"{done.written} photos fetched, {done.kept} were there, {len(done.dead)} dead links in {where}")
+    policy = RetryPolicy(rate=rate, retries=retries, timeout=timeout)
+    done = fetch_images(read_urls(lists), out, policy, where)
+    typer.echo(f"{done.written} photos fetched, {done.kept} were there, {len(done.failed)} dead links in {where}")
 
 
 def main() -> None:

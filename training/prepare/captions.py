@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from transformers import BlipForConditionalGeneration, BlipProcessor
 
+from fashion_retrieval._utils.progress import tracked
 from fashion_retrieval.errors import InputError, ModelNotFoundError, WeightsError
 from training.engine.files import LineFile
-from training.engine.progress import watched
 from training.prepare.garments import Garment, load_garment
 
 MODEL = "Salesforce/blip-image-captioning-base"
@@ -65,7 +65,7 @@ class Captioner:
 
     @torch.inference_mode()
     def caption(self, images: Sequence[Image.Image]) -> list[str]:
-        """One text an RGB photo."""
+        """One text for each RGB photo."""
         pixels = self.processor(images=list(images), return_tensors="pt")["pixel_values"].to(self.model.device)
         limits = {"min_new_tokens": self.beam.min_new_tokens, "max_new_tokens": self.beam.max_new_tokens}
         tokens = self.model.generate(pixels, num_beams=self.beam.num_beams, do_sample=False, **limits)
@@ -88,21 +88,21 @@ def caption_settings(model: str, beam: Beam, view: str, revision: str | None = N
 def prepare_captions(
     garments: Sequence[Garment], captioner: Captioner, lines: LineFile, *, view: str, batch_size: int
 ) -> list[tuple[str, str]]:
-    """Add the captions that are not there yet.
+    """Add the missing captions.
 
     Args:
         garments: All garments.
         captioner: BLIP.
         lines: Gets `{"id": …, "caption": …}`.
-        view: "photo", or "crop" for what lies in the box.
+        view: "photo", or "crop" for the garment's box.
         batch_size: Photos at a time; each batch is on the disk before the next one starts.
 
     Returns:
-        Id and reason of the photos that can't be read or that BLIP has no words for.
+        Id and reason of the photos that can't be read or get an empty caption.
     """
     todo = [garment for garment in garments if garment.id not in lines.done]
     failures: list[tuple[str, str]] = []
-    loaded = _load(watched(todo, len(todo), "captions"), view, failures)
+    loaded = _load(tracked(todo, "captions", len(todo), shown=True), view, failures)
     while batch := list(islice(loaded, batch_size)):
         texts = captioner.caption([image for _, image in batch])
         named = [(name, text) for (name, _), text in zip(batch, texts, strict=True)]
@@ -112,7 +112,7 @@ def prepare_captions(
 
 
 def _load(garments: Iterable[Garment], view: str, failures: list[tuple[str, str]]) -> Iterator[tuple[str, Image.Image]]:
-    """Id and picture of those that can be read; the others go to the failures."""
+    """Id and image of the photos that can be read; the others go to the failures."""
     for garment in garments:
         try:
             image, box = load_garment(garment)

@@ -1,4 +1,4 @@
-"""What a data set's root holds, before anything runs on it."""
+"""Checks of a data set's root before anything runs on it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from training.prepare.report import Count, Report, sort_photos
 
 
 def check(root: Path, *, decode: bool = False, workers: int = 1) -> Report:
-    """Look at a root of either data set; which one it is, its folders say.
+    """Check a root of either data set, which is recognized by its folders.
 
     Args:
         root: Folder of DeepFashion or of FashionIQ.
-        decode: Look at all pixels of all photos, not only at their headers.
+        decode: Decode all photos instead of reading their headers.
         workers: Processes to decode with.
 
     Raises:
@@ -60,7 +60,7 @@ def check_deepfashion(root: Path, *, decode: bool, workers: int) -> Report:
 
 
 def _prepared(root: Path, rows: list[Annotated], faults: Faults) -> list[Count]:
-    """How many garments have the mask and the color that `prepare` makes in the root."""
+    """Number of garments with the mask and the color that `prepare` makes in the root."""
     masks = sum(mask_path(root / MASKS, row.id).is_file() for row in rows) if (root / MASKS).is_dir() else 0
     colors: dict[str, str] = {}
     if (root / COLORS).exists():

@@ -1,4 +1,4 @@
-"""What FashionIQ's root holds."""
+"""Checks of FashionIQ's root."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VAL_GALLERY = {"dress": 2_628, "shirt": 3_089, "toptee": 2_902}
 
 
 def check_fashioniq(root: Path, *, decode: bool, workers: int) -> Report:
-    """Counts, photos, captions and leaks of the train and val splits, and what the test rows lack."""
+    """Counts, photos, captions and leaks of the train and val splits, and gaps in the test rows."""
     groups: dict[str, list[Group]] = {}
     sizes, notes, faults = [], {}, []
     for split in ("train", "val"):
@@ -62,7 +62,7 @@ def _counts(groups: Iterable[Group], split: str) -> list[Count]:
 
 
 def _photos(root: Path, groups: Iterable[Group]) -> dict[str, Path]:
-    """File by id; the path it should have where one of the groups lacks it."""
+    """File by id; the path it should have if a group lacks it."""
     present, absent = dict[str, Path](), dict[str, Path]()
     for group in groups:
         found = find_photos(root, group.name)
@@ -77,7 +77,7 @@ def _has_empty(captions: Sequence[object]) -> bool:
 
 
 def _test_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a test file; none where it can't be read, since nothing is trained on it."""
+    """Rows of a test file; none if it can't be read, since nothing is trained on it."""
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The color of each garment in the paper's nine names, for its category prompts."""
+"""The color of each garment as one of the paper's nine names, for its category prompts."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
+from fashion_retrieval._utils.progress import tracked
 from fashion_retrieval.errors import ImageError, InputError
 from fashion_retrieval.inference.colors import dominant_colors, paper_color
 from training.data.deepfashion import mask_path
+from training.data.io import read_label_image
 from training.engine.files import LineFile
-from training.engine.progress import watched
 from training.prepare.garments import Garment, load_garment
 
 _BATCH = 64
@@ -26,14 +25,14 @@ def color_settings(masks: Path | None) -> dict[str, Any]:
 
 
 def prepare_colors(garments: Sequence[Garment], lines: LineFile, *, masks: Path | None) -> list[tuple[str, str]]:
-    """Add the colors that are not there yet: `{"id": …, "color": …, "seen": …, "share": …}`.
+    """Add the missing colors: `{"id": …, "color": …, "seen": …, "share": …}`.
 
-    `color` is one of the nine, `seen` the name in the wider palette, `share` its part of the garment's pixels.
+    `color` is one of the nine, `seen` the name in the wider palette, `share` its fraction of the garment's pixels.
 
     Args:
         garments: All garments.
         lines: Gets the rows.
-        masks: Folder of `prepare masks`; None looks at all pixels of the box.
+        masks: Folder of `prepare masks`; None takes all pixels of the box.
 
     Returns:
         Id and reason of the garments whose photo or mask can't be used.
@@ -41,7 +40,7 @@ def prepare_colors(garments: Sequence[Garment], lines: LineFile, *, masks: Path 
     todo = [garment for garment in garments if garment.id not in lines.done]
     failures: list[tuple[str, str]] = []
     rows: list[dict[str, Any]] = []
-    for garment in watched(todo, len(todo), "colors"):
+    for garment in tracked(todo, "colors", len(todo), shown=True, unit="garments"):
         try:
             rows.append(color_of(garment, masks))
         except InputError as error:
@@ -63,17 +62,8 @@ def color_of(garment: Garment, masks: Path | None) -> dict[str, Any]:
     mask = np.zeros((image.height, image.width), dtype=np.bool_)
     mask[y1:y2, x1:x2] = True
     if masks is not None:
-        mask = _read_mask(mask_path(masks, garment.id))
+        mask = read_label_image(mask_path(masks, garment.id)) == 1
     first, *_ = dominant_colors(np.asarray(image), mask, limit=1) or (None,)
     if first is None:
         raise ImageError(f"the mask of {garment.id} is empty; remove it and run `python -m training.prepare masks`")
     return {"id": garment.id, "color": paper_color((first,)), "seen": first.name, "share": round(first.share, 4)}
-
-
-def _read_mask(path: Path) -> NDArray[np.bool_]:
-    try:
-        with Image.open(path) as image:
-            mask: NDArray[np.bool_] = np.asarray(image) == 1
-            return mask
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageError(f"no mask at {path} ({error}); run `python -m training.prepare masks`") from None

@@ -1,17 +1,16 @@
-"""Masks to look at: photos on a grid, darkened outside the mask, with the box and SAM's own estimate."""
+"""A contact sheet of masks: photos on a grid, darkened outside the mask, with the box and SAM's own estimate."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from fashion_retrieval._utils.files import write_atomically
 from fashion_retrieval.errors import InputError
 from training.data.deepfashion import mask_path
-from training.engine.files import write_whole
 from training.prepare.garments import Garment, load_garment
 
 SHEET = "contact_sheet.png"
@@ -19,7 +18,7 @@ _COLUMNS, _ROWS, _TILE = 6, 4, (192, 256)
 
 
 def draw_sheet(garments: Sequence[Garment], masks: Path) -> Path | None:
-    """Draw up to 24 garments, spread evenly over those that have a mask; returns the file, None without any."""
+    """Draw up to 24 garments, spread evenly over those with a mask; returns the file, or None without masks."""
     ready = [garment for garment in garments if mask_path(masks, garment.id).is_file()]
     count = min(len(ready), _COLUMNS * _ROWS)
     if not count:
@@ -30,14 +29,13 @@ def draw_sheet(garments: Sequence[Garment], masks: Path) -> Path | None:
         tile = draw_tile(ready[place * len(ready) // count], masks)
         corner = (place % _COLUMNS * _TILE[0], place // _COLUMNS * _TILE[1])
         sheet.paste(tile, (corner[0] + (_TILE[0] - tile.width) // 2, corner[1] + (_TILE[1] - tile.height) // 2))
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
-    write_whole(masks / SHEET, buffer.getvalue())
+    with write_atomically(masks / SHEET) as partial:
+        sheet.save(partial, "PNG", optimize=True)
     return masks / SHEET
 
 
 def draw_tile(garment: Garment, masks: Path) -> Image.Image:
-    """One photo of the sheet, at most 188 x 252 pixels; a blank one where it can't be read."""
+    """One photo of the sheet, at most 188 x 252 pixels; a blank one if it can't be read."""
     size = (_TILE[0] - 4, _TILE[1] - 4)
     try:
         image, box = load_garment(garment)

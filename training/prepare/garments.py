@@ -1,4 +1,4 @@
-"""The garments of a DeepFashion root, one after the other, with what is wrong with some of them."""
+"""The garments of a DeepFashion root."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from fashion_retrieval.errors import ImageError
+from fashion_retrieval.images.load import load_image
 from training.data.deepfashion import clip_box
 from training.data.deepfashion_files import PhotoFolders
 from training.data.deepfashion_labels import PUBLISHED, Box, read_annotations
@@ -16,7 +17,7 @@ from training.data.deepfashion_labels import PUBLISHED, Box, read_annotations
 
 @dataclass(frozen=True, slots=True)
 class Garment:
-    """One annotated garment: its id, photo and box (xyxy in pixels, as annotated)."""
+    """One annotated garment: its id, photo, and box (xyxy in pixels, as annotated)."""
 
     id: str
     photo: Path
@@ -24,7 +25,7 @@ class Garment:
 
 
 def read_garments(root: Path, splits: Sequence[str] = tuple(PUBLISHED)) -> list[Garment]:
-    """All garments of some splits, in the files' order; photos are not looked at.
+    """All garments of some splits, in the files' order; photos are not opened.
 
     Raises:
         ConfigError: Faults of the annotations.
@@ -35,16 +36,12 @@ def read_garments(root: Path, splits: Sequence[str] = tuple(PUBLISHED)) -> list[
 
 
 def load_garment(garment: Garment) -> tuple[Image.Image, Box]:
-    """The RGB photo, and the box cut at its edges.
+    """The upright RGB photo, and the box clipped at its edges.
 
     Raises:
         ImageError: The photo is missing or can't be decoded, or the box lies outside it.
     """
-    try:
-        with Image.open(garment.photo) as photo:
-            image = photo.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{garment.photo} can't be read ({error}); copy it again") from None
+    image = load_image(garment.photo)
     box = clip_box(garment.box, image.size)
     if box is None:
         raise ImageError(f"box {garment.box} lies outside its {image.width}x{image.height} photo; correct it")

@@ -1,4 +1,4 @@
-"""FashionIQ's photos from the published lists of ASIN and URL: one request at a time, in no hurry."""
+"""FashionIQ's photos from the published lists of ASIN and URL, one request at a time."""
 
 from __future__ import annotations
 
@@ -7,37 +7,39 @@ import io
 import json
 import re
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from http.client import HTTPException
 from pathlib import Path
 
+import requests
 from PIL import Image, UnidentifiedImageError
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
+from urllib3.response import BaseHTTPResponse
+from urllib3.util.retry import Retry
 
+from fashion_retrieval._utils.files import write_atomically
+from fashion_retrieval._utils.progress import tracked
 from fashion_retrieval.errors import ConfigError
 from training.data.deepfashion_files import Faults
-from training.engine.files import write_whole
-from training.engine.progress import watched
 
 MAX_BYTES = 32 * 2**20
 MIN_SIDE = 16
 """Pixels; shops answer with a dot where they have no photo."""
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
-_AGAIN = {408, 425, 429, 500, 502, 503, 504}
-_LONGEST_WAIT = 60.0
+_STATUS_TO_RETRY = (408, 425, 429, 500, 502, 503, 504)
+_MAX_WAIT = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Manners:
-    """How a server is asked.
+class RetryPolicy:
+    """How often a server is asked.
 
     Attributes:
-        rate: Requests a second at most, repeats included.
+        rate: Requests a second at most.
         retries: Repeats after a failure that may pass.
         timeout: Seconds to wait for the server.
-        backoff: Seconds before the first repeat, doubled for each one after it.
+        backoff: Seconds before the first repeat, doubled for each further one; a Retry-After goes before it.
     """
 
     rate: float = 5.0
@@ -47,8 +49,8 @@ class Manners:
 
 
 @dataclass(frozen=True, slots=True)
-class Dead:
-    """A photo that could not be had, why, and after how many requests."""
+class FailedDownload:
+    """A photo that could not be fetched, why, and after how many requests."""
 
     id: str
     url: str
@@ -57,20 +59,20 @@ class Dead:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
-    """What a run did: photos written, photos that were there, and dead links."""
+class DownloadReport:
+    """Result of a run: photos written, photos that existed before, and failures."""
 
     written: int
     kept: int
-    dead: tuple[Dead, ...]
+    failed: tuple[FailedDownload, ...]
 
 
 class FetchError(Exception):
-    """Why a request gave no photo; `wait` is None where a repeat is useless, else the seconds the server asked for."""
+    """Why there is no photo, and after how many requests."""
 
-    def __init__(self, reason: str, wait: float | None = None) -> None:
+    def __init__(self, reason: str, requests: int = 1) -> None:
         super().__init__(reason)
-        self.wait = wait
+        self.requests = requests
 
 
 def read_urls(lists: Sequence[Path]) -> dict[str, str]:
@@ -99,47 +101,65 @@ def read_urls(lists: Sequence[Path]) -> dict[str, str]:
     return urls
 
 
-def fetch_images(
-    urls: Mapping[str, str],
-    out: Path,
-    manners: Manners,
-    report: Path,
-    *,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Fetched:
-    """Fetch the photos that are not there yet, flat under `out`; dead links go to `report`, also after a stop.
+def fetch_images(urls: Mapping[str, str], out: Path, policy: RetryPolicy, report: Path) -> DownloadReport:
+    """Fetch the missing photos, flat under `out`; the failures go to `report`, after an interruption too.
 
     Args:
         urls: URL by ASIN.
-        out: Gets `<ASIN>.jpg`, or `.png` for what is no JPEG. Photos in folders inside it count as there.
-        manners: See `Manners`.
+        out: Gets `<ASIN>.jpg`, or `.png` for what is no JPEG. Photos in folders inside it count as fetched.
+        policy: See `RetryPolicy`.
         report: A `.json` or `.csv` file.
-        sleep: Called with seconds.
     """
-    there = {p.stem for p in out.rglob("*") if p.suffix.lower() in _SUFFIXES and p.stat().st_size} & set(urls)
-    todo = [name for name in urls if name not in there]
-    dead: list[Dead] = []
-    client = Client(manners, sleep)
+    out.mkdir(parents=True, exist_ok=True)
+    found = {p.stem for p in out.rglob("*") if p.suffix.lower() in _SUFFIXES and p.stat().st_size} & set(urls)
+    missing = [name for name in urls if name not in found]
+    failed: list[FailedDownload] = []
     try:
-        for name in watched(todo, len(todo), "photos"):
-            before = client.requests
-            try:
-                data, suffix = client.photo(urls[name])
-            except FetchError as error:
-                dead.append(Dead(name, urls[name], str(error), client.requests - before))
-            else:
-                write_whole(out / f"{name}{suffix}", data)
+        with Client(policy) as client:
+            for name in tracked(missing, "photos", len(missing), shown=True):
+                try:
+                    data, suffix = client.photo(urls[name])
+                except FetchError as error:
+                    failed.append(FailedDownload(name, urls[name], str(error), error.requests))
+                else:
+                    with write_atomically(out / f"{name}{suffix}") as partial:
+                        partial.write_bytes(data)
     finally:
-        write_report(report, dead)
-    return Fetched(len(todo) - len(dead), len(there), tuple(dead))
+        write_report(report, failed)
+    return DownloadReport(len(missing) - len(failed), len(found), tuple(failed))
 
 
-class Client:
-    """Asks for one photo after the other, no faster than the manners say."""
+class _Backoff(Retry):
+    """Waits before the first repeat too, and never longer than `_MAX_WAIT`."""
 
-    def __init__(self, manners: Manners, sleep: Callable[[float], None]) -> None:
-        self.manners, self.requests = manners, 0
-        self._sleep, self._next = sleep, 0.0
+    def get_backoff_time(self) -> float:
+        return max(self.backoff_factor, super().get_backoff_time())
+
+    def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
+        wait = super().get_retry_after(response)
+        return None if wait is None else min(wait, _MAX_WAIT)
+
+
+class Client(requests.Session):
+    """Fetches one photo after the other, no faster than the policy says."""
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        super().__init__()
+        self.policy, self._next = policy, 0.0
+        self.retry = _Backoff(
+            total=None,
+            connect=policy.retries,
+            read=policy.retries,
+            status=policy.retries,
+            other=policy.retries,
+            status_forcelist=_STATUS_TO_RETRY,
+            backoff_factor=max(policy.backoff, 1 / policy.rate),
+            backoff_max=_MAX_WAIT,
+            raise_on_status=False,
+        )
+        self.headers["User-Agent"] = "fashion-retrieval (research; data set photos)"
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, HTTPAdapter(max_retries=self.retry))
 
     def photo(self, url: str) -> tuple[bytes, str]:
         """The photo's bytes and suffix.
@@ -147,44 +167,39 @@ class Client:
         Raises:
             FetchError: There is none, or the repeats are used up.
         """
-        repeat = 0
-        while True:
+        retry = self.retry
+        for request in range(1, self.policy.retries + 2):
             try:
                 return check_photo(self._ask(url))
-            except FetchError as error:
-                if error.wait is None or repeat == self.manners.retries:
-                    raise
-                self._sleep(min(_LONGEST_WAIT, max(error.wait, self.manners.backoff * 2**repeat)))
-            repeat += 1
+            except HTTPError as error:  # the body broke off, which is beyond the adapter's own repeats
+                if request > self.policy.retries:
+                    raise FetchError(f"no answer ({error.args[0]})", request) from None
+                retry = retry.increment("GET", url, error=error)
+                retry.sleep()
+        raise AssertionError("unreachable")
 
     def _ask(self, url: str) -> bytes:
-        now = time.monotonic()
-        if now < self._next:
-            self._sleep(self._next - now)
-        self._next = max(now, self._next) + 1 / self.manners.rate
-        self.requests += 1
-        request = urllib.request.Request(url, headers={"User-Agent": "fashion-retrieval (research; data set photos)"})
+        time.sleep(max(0.0, self._next - time.monotonic()))
+        self._next = time.monotonic() + 1 / self.policy.rate
         try:
-            with urllib.request.urlopen(request, timeout=self.manners.timeout) as response:
-                expected = response.headers.get("Content-Length")
-                data: bytes = response.read(MAX_BYTES + 1)
-        except urllib.error.HTTPError as error:
-            with error:
-                asked = error.headers.get("Retry-After", "")
-            wait = float(asked) if asked.isdigit() else 0.0
-            raise FetchError(f"status {error.code}", wait if error.code in _AGAIN else None) from None
-        except (OSError, HTTPException, ValueError) as error:
-            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-            raise FetchError(f"no answer ({reason})", None if isinstance(error, ValueError) else 0.0) from None
+            with self.get(url, timeout=self.policy.timeout, stream=True) as response:
+                if repeats := len(response.raw.retries.history):
+                    self._next = time.monotonic() + 1 / self.policy.rate
+                if not response.ok:
+                    raise FetchError(f"status {response.status_code}", 1 + repeats)
+                data: bytes = response.raw.read(MAX_BYTES + 1, decode_content=True)
+        except requests.ConnectionError as error:
+            reason = getattr(error.args[0], "reason", error)
+            raise FetchError(f"no answer ({reason})", 1 + self.policy.retries) from None
+        except requests.RequestException as error:
+            raise FetchError(f"no answer ({error})") from None
         if len(data) > MAX_BYTES:
             raise FetchError(f"more than {MAX_BYTES // 2**20} MB")
-        if expected is not None and expected.isdigit() and int(expected) != len(data):
-            raise FetchError(f"{len(data)} of {expected} bytes", 0.0)
         return data
 
 
 def check_photo(data: bytes) -> tuple[bytes, str]:
-    """The bytes as they are for a JPEG or PNG, else as PNG; and the suffix.
+    """The bytes of a JPEG or PNG unchanged, or of another format converted to PNG; and the suffix.
 
     Raises:
         FetchError: They are no photo, or one of a few pixels.
@@ -207,14 +222,14 @@ def check_photo(data: bytes) -> tuple[bytes, str]:
     return buffer.getvalue(), ".png"
 
 
-def write_report(path: Path, dead: Sequence[Dead]) -> None:
-    """Dead links as CSV or, for every other suffix, JSON."""
-    rows = [asdict(link) for link in dead]
-    if path.suffix.lower() != ".csv":
-        write_whole(path, (json.dumps(rows, indent=2) + "\n").encode())
-        return
-    text = io.StringIO()
-    writer = csv.DictWriter(text, Dead.__slots__, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_whole(path, text.getvalue().encode())
+def write_report(path: Path, failed: Sequence[FailedDownload]) -> None:
+    """Write the failures as CSV or, for every other suffix, JSON."""
+    rows = [asdict(failure) for failure in failed]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        if path.suffix.lower() == ".csv":
+            writer = csv.DictWriter(file, FailedDownload.__slots__, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        else:
+            file.write(json.dumps(rows, indent=2) + "\n")

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from fashion_retrieval import SegmentAnythingSegmenter
-from fashion_retrieval._utils.files import sha256
+from fashion_retrieval._utils.files import sha256, write_atomically
+from fashion_retrieval._utils.progress import tracked
 from fashion_retrieval.errors import ConfigError, InputError
 from fashion_retrieval.models.sam import WEIGHTS_NAME
 from training.data.deepfashion import mask_path, photo_size
-from training.engine.files import check_settings, write_whole
-from training.engine.progress import watched
+from training.engine.files import check_same_settings
 from training.prepare.garments import Garment, load_garment
 
 REPOSITORIES = {"vit_b": "facebook/sam-vit-base", "vit_l": "facebook/sam-vit-large", "vit_h": "facebook/sam-vit-huge"}
@@ -31,14 +31,14 @@ _WIDTHS = {"vit_b": 768, "vit_l": 1024, "vit_h": 1280}
 
 @dataclass(frozen=True, slots=True)
 class MaskReport:
-    """What a run did.
+    """Result of a run.
 
     Attributes:
         made: Masks written.
-        kept: Masks that were there.
-        empty: Of those written, where SAM found nothing and the box was taken.
-        mean_iou: SAM's own estimate, mean over those written, in [0, 1]; 0 where none was.
-        failures: Id and reason.
+        kept: Masks that existed before.
+        empty: Masks written for which SAM found nothing and the box was taken.
+        mean_iou: Mean of SAM's own estimates in [0, 1] over the masks written; 0 without any.
+        failures: Id and reason of each failure.
     """
 
     made: int
@@ -53,7 +53,7 @@ def load_segmenter(sam: str, weights: Path | None, device: str, dtype: str) -> S
 
     Raises:
         ConfigError: The weights are of another size.
-        FashionRetrievalError: They can't be had or read.
+        FashionRetrievalError: They can't be downloaded or read.
     """
     if device == "auto" and torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
@@ -65,7 +65,7 @@ def load_segmenter(sam: str, weights: Path | None, device: str, dtype: str) -> S
 
 
 def mask_settings(sam: str, weights: Path | None, dtype: str) -> dict[str, Any]:
-    """What `masks.json` says of the masks beside it."""
+    """The content of `masks.json`, which lies beside the masks."""
     source = REPOSITORIES[sam]
     if weights is not None:
         source = f"sha256:{sha256(weights / WEIGHTS_NAME if weights.is_dir() else weights)}"
@@ -81,7 +81,7 @@ def prepare_masks(
     rank: int = 0,
     world_size: int = 1,
 ) -> MaskReport:
-    """Write the masks that are not there yet.
+    """Write the missing masks.
 
     Args:
         garments: All garments; each process takes every `world_size`-th.
@@ -96,23 +96,29 @@ def prepare_masks(
     """
     path = out / SETTINGS
     if path.exists():
-        check_settings(path, _read_settings(path), settings)
+        check_same_settings(path, _read_settings(path), settings)
     elif rank == 0:
-        write_whole(path, json.dumps(settings, indent=2).encode() + b"\n")
+        _write(path, json.dumps(settings, indent=2).encode() + b"\n")
     own = garments[rank::world_size]
     todo = [garment for garment in own if photo_size(mask_path(out, garment.id)) is None]
     failures, scores = [], []
-    for garment in watched(todo, len(todo), "masks", shown=rank == 0):
+    for garment in tracked(todo, "masks", len(todo), shown=rank == 0, unit="garments"):
         try:
             image, box = load_garment(garment)
             region = segmenter.segment(image, np.array([box], dtype=np.float32))[0]
         except InputError as error:
             failures.append((garment.id, str(error)))
             continue
-        write_whole(mask_path(out, garment.id), encode_mask(region.mask, region.score))
+        _write(mask_path(out, garment.id), encode_mask(region.mask, region.score))
         scores.append(region.score)
     mean = float(np.mean(scores)) if scores else 0.0
     return MaskReport(len(scores), len(own) - len(todo), scores.count(0.0), mean, tuple(failures))
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(path) as partial:
+        partial.write_bytes(data)
 
 
 def _read_settings(path: Path) -> object:
@@ -123,7 +129,7 @@ def _read_settings(path: Path) -> object:
 
 
 def encode_mask(mask: NDArray[np.bool_], iou: float) -> bytes:
-    """(H, W) bool as a PNG of one bit; its text `iou` is SAM's own estimate in [0, 1], 0 where the box was taken."""
+    """(H, W) bool as a 1-bit PNG; its text `iou` is SAM's own estimate in [0, 1], or 0 if the box was taken."""
     text = PngImagePlugin.PngInfo()
     text.add_text("iou", f"{iou:.4f}")
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Which photos are there, hold bytes and can be decoded."""
+"""Inspection of photo files: missing, empty, damaged or good."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from typing import Literal
 
 from PIL import Image
 
-from training.engine.progress import watched
+from fashion_retrieval._utils.progress import tracked
+from training.data.deepfashion import upright_size
 
 State = Literal["good", "missing", "zero_byte", "corrupt"]
 
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What a look at a file said; `size` is (width, height) in pixels, of good photos only."""
+    """State of a photo file; `size` is (width, height) in pixels of the upright photo, None unless it is good."""
 
     state: State
     size: tuple[int, int] | None = None
@@ -34,7 +35,7 @@ def look(path: Path, *, decode: bool) -> Looked:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             if decode:
                 image.load()
-            return Looked("good", image.size)
+            return Looked("good", upright_size(image))
     except FileNotFoundError:
         return Looked("missing")
     except Exception:  # damaged data makes Pillow's readers raise nearly anything
@@ -43,7 +44,7 @@ def look(path: Path, *, decode: bool) -> Looked:
 
 def look_at_all(paths: Sequence[Path], *, decode: bool, workers: int) -> list[Looked]:
     """Look at files, in order; decoding is spread over processes."""
-    return list(watched(_looks(paths, decode, workers), len(paths), "decoding" if decode else "photos"))
+    return list(tracked(_looks(paths, decode, workers), "decoding" if decode else "photos", len(paths), shown=True))
 
 
 def _looks(paths: Sequence[Path], decode: bool, workers: int) -> Iterator[Looked]:

@@ -1,4 +1,4 @@
-"""What `prepare check` found, as a table and as JSON."""
+"""The report of `prepare check`, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BAD: tuple[State, ...] = ("missing", "zero_byte", "corrupt")
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many of something are there, and how many were published; None where that isn't known."""
+    """How many of something exist, and how many were published; None if unknown."""
 
     what: str
     found: int
@@ -27,13 +27,13 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A data set as it lies on the disk.
+    """State of a data set on disk.
 
     Attributes:
         dataset: "deepfashion" or "fashioniq".
         counts: Sizes against the published ones; smaller is no fault.
         notes: Numbers worth knowing that stop nothing.
-        faults: Lines that make training fail, beside bad photos.
+        faults: Faults that make training fail, beside bad photos.
         looked: "headers" or "pixels".
         photos: Number of good photos.
         bad_photos: Paths by what is wrong with them.

@@ -1,4 +1,4 @@
-"""What a composer is trained on: triplets as rows of frozen features."""
+"""What composers are trained on: triplets as rows of frozen features."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from training.data.fashioniq import read_fashioniq
 from training.data.features import TextTokens, image_features
 from training.data.pairs import read_pairs
 from training.data.triplets import ComposedSet, Group, Triplet
-from training.engine.distributed import World
+from training.engine.distributed import DistributedEnv
 from training.engine.loop import generator
 from training.recipes.agcn_settings import Settings
 
 
 class Example(NamedTuple):
-    """A triplet to learn.
+    """A training triplet.
 
     Attributes:
-        reference: Row of the photo's tokens.
-        target: Row of the gallery.
-        captions: Both.
+        reference: Row of the reference photo in `TripletDataset.tokens`.
+        target: Row of the target photo in `TripletDataset.gallery`.
+        captions: Its two captions.
     """
 
     reference: int
@@ -40,18 +40,18 @@ class Example(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
-    """Everything training looks at.
+class TripletDataset:
+    """Everything that a composer is trained and validated on.
 
     Attributes:
         tokens: (N, 1 + k, d) float16 of every photo, on the CPU.
         rows: Row of `tokens` by photo.
         texts: Tokens of texts.
-        triplets: Written by people.
-        derived: Made from labels; may be empty.
-        gallery: (M, d) float32, L2-normalized, on the CPU: the photos that targets are told from.
-        validation: Groups that early stopping asks, in galleries of their own.
-        remarks: What was left out, a line each.
+        triplets: Examples written by people.
+        derived: Examples made from labels; may be empty.
+        gallery: (M, d) float32, L2-normalized, on the CPU: the target photo and its negatives are rows of it.
+        validation: Groups for early stopping, with galleries of their own.
+        remarks: One line for each group of which something was left out.
     """
 
     tokens: Tensor
@@ -68,8 +68,8 @@ class Material:
         return self.tokens[[self.rows[photo] for photo in photos]].float()
 
 
-def load_material(settings: Settings, encoder: Encoder, world: World) -> Material:
-    """Read the triplets and encode their photos, or take their features from the cache.
+def load_dataset(settings: Settings, encoder: Encoder, env: DistributedEnv) -> TripletDataset:
+    """Read the triplets and encode their photos, or read the features from the cache.
 
     Raises:
         ConfigError: The data has faults, or photos are missing and `settings.missing` is "error".
@@ -80,7 +80,7 @@ def load_material(settings: Settings, encoder: Encoder, world: World) -> Materia
     else:
         train = read_pairs(root, "train", missing=settings.missing)
     read = [train]
-    train, validation = keep_back(train, settings.held_out)
+    train, validation = hold_out(train, settings.held_out)
     if settings.source == "fashioniq" and not settings.held_out:
         read.append(read_fashioniq(root, "val", protocol="original", missing=settings.missing))
         validation = read[-1].groups
@@ -93,7 +93,7 @@ def load_material(settings: Settings, encoder: Encoder, world: World) -> Materia
     where = {name: path for group in train.groups for name, path in group.photos.items()}
     gallery = list(dict.fromkeys(rows[group.photos[name]] for group in train.groups for name in group.gallery))
     place = {row: index for index, row in enumerate(gallery)}
-    tokens = image_features(encoder, photos, Path(settings.cache), world)
+    tokens = image_features(encoder, photos, Path(settings.cache), env)
     triplets = [
         Example(rows[g.photos[t.candidate]], place[rows[g.photos[t.target]]], t.captions)
         for g in train.groups
@@ -104,7 +104,7 @@ def load_material(settings: Settings, encoder: Encoder, world: World) -> Materia
         for t in labeled
         if t.candidate in where and t.target in where
     ]
-    return Material(
+    return TripletDataset(
         tokens=tokens,
         rows=rows,
         texts=TextTokens(encoder),
@@ -116,30 +116,32 @@ def load_material(settings: Settings, encoder: Encoder, world: World) -> Materia
     )
 
 
-def with_photos_of(material: Material, sets: Sequence[ComposedSet], cache: Path, world: World) -> Material:
-    """With the photos of an evaluation."""
+def with_photos_of(
+    dataset: TripletDataset, sets: Sequence[ComposedSet], cache: Path, env: DistributedEnv
+) -> TripletDataset:
+    """The dataset with the tokens of an evaluation's photos added."""
     photos = dict.fromkeys(photo for one in sets for group in one.groups for photo in group.photos.values())
-    new = [photo for photo in photos if photo not in material.rows]
+    new = [photo for photo in photos if photo not in dataset.rows]
     if not new:
-        return material
-    tokens = image_features(material.texts.encoder, new, cache, world)
-    rows = material.rows | {photo: len(material.tokens) + row for row, photo in enumerate(new)}
-    return replace(material, tokens=torch.cat([material.tokens, tokens]), rows=rows)
+        return dataset
+    tokens = image_features(dataset.texts.encoder, new, cache, env)
+    rows = dataset.rows | {photo: len(dataset.tokens) + row for row, photo in enumerate(new)}
+    return replace(dataset, tokens=torch.cat([dataset.tokens, tokens]), rows=rows)
 
 
-def keep_back(data: ComposedSet, share: float) -> tuple[ComposedSet, tuple[Group, ...]]:
-    """Keep a share of each group's targets, with the triplets that ask for them, from training."""
-    if not share:
+def hold_out(data: ComposedSet, fraction: float) -> tuple[ComposedSet, tuple[Group, ...]]:
+    """Split off a fraction of each group's targets, with their triplets, for validation."""
+    if not fraction:
         return data, ()
-    kept, asked = [], []
+    kept, validation = [], []
     for group in data.groups:
         targets = sorted({t.target for t in group.triplets}, key=lambda name: zlib.crc32(name.encode()))
-        held = set(targets[: math.ceil(share * len(targets))])
+        held = set(targets[: math.ceil(fraction * len(targets))])
         kept.append(replace(group, triplets=tuple(t for t in group.triplets if t.target not in held)))
-        asked.append(replace(group, triplets=tuple(t for t in group.triplets if t.target in held)))
+        validation.append(replace(group, triplets=tuple(t for t in group.triplets if t.target in held)))
     if not all(group.triplets for group in kept):
-        raise ConfigError(f"held_out must leave triplets to train on in every group, got {share}; make it smaller")
-    return replace(data, groups=tuple(kept)), tuple(asked)
+        raise ConfigError(f"held_out must leave triplets to train on in every group, got {fraction}; make it smaller")
+    return replace(data, groups=tuple(kept)), tuple(validation)
 
 
 def _left_out(data: ComposedSet) -> list[str]:

@@ -1,4 +1,4 @@
-"""RaF-CLIP's loss of one step: features of pictures against the texts of their garments."""
+"""RaF-CLIP's loss of one step: embeddings of crops against the texts of their garments."""
 
 from __future__ import annotations
 
@@ -10,82 +10,88 @@ from fashion_retrieval.models.encoder import Encoder
 from training.data.augment import apply_changes, draw_changes
 from training.data.batches import Batch
 from training.data.crops import Crops
-from training.data.texts import Rows, TextBank
-from training.engine.distributed import World
+from training.data.texts import LabelTable, TextEmbeddingCache
+from training.engine.distributed import DistributedEnv
 from training.engine.grad_cache import embed_in_parts
 from training.recipes.losses import attribute_loss, category_loss, raf_clip_loss, vocabulary_loss, wrong_pairs
 from training.recipes.raf_clip_settings import Settings
 
-_MOST = 4.6052
-"""Of logit_scale: cosines are multiplied by at most 100, as CLIP's are."""
+_MAX_LOGIT_SCALE = 4.6052
+"""Cosines are multiplied by at most exp(4.6052) = 100, as CLIP's are."""
 
 
 class Objective:
-    """The loss of a batch; each process embeds its share of the pictures and texts, and all see the whole."""
+    """The loss of a batch; each process embeds its part of the crops and texts, and all gather the whole."""
 
     def __init__(
-        self, encoder: Encoder, rows: Rows, bank: TextBank, crops: Crops, settings: Settings, world: World
+        self,
+        encoder: Encoder,
+        labels: LabelTable,
+        texts: TextEmbeddingCache,
+        crops: Crops,
+        settings: Settings,
+        env: DistributedEnv,
     ) -> None:
-        self.encoder, self.rows, self.bank, self.crops = encoder, rows, bank, crops
-        self.settings, self.world = settings, world
+        self.encoder, self.labels, self.texts, self.crops = encoder, labels, texts, crops
+        self.settings, self.env = settings, env
         visual = encoder.clip.visual
         self.visual = torch.compile(visual, dynamic=False) if settings.compile else visual
         self.mean, self.std = (
-            torch.tensor(values, device=world.device).view(3, 1, 1)
+            torch.tensor(values, device=env.device).view(3, 1, 1)
             for values in (encoder.preprocess_config.mean, encoder.preprocess_config.std)
         )
 
-    def __call__(self, batch: Batch, step: int, chance: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def __call__(self, batch: Batch, step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """The loss, and its parts by name."""
-        crops, masked = batch.by_garment(self.embed_pictures(batch.pictures, step, chance))
-        scale = self.encoder.clip.logit_scale.clamp(max=_MOST).exp()
+        crops, masked = batch.by_garment(self.embed_crops(batch.crop_rows, step, rng))
+        scale = self.encoder.clip.logit_scale.clamp(max=_MAX_LOGIT_SCALE).exp()
         garments, weight = batch.garments, self.settings.vocabulary_weight
-        category_ids, attribute_ids = self.rows.category_text[garments], self.rows.attribute_texts[garments]
-        choices = self._choices(garments, chance) if weight else {}
-        asked = (ids for ids, _ in choices.values())
-        category_text, attribute_text, *texts = self.bank.embed(category_ids, attribute_ids.clamp(min=0), *asked)
+        category_ids, attribute_ids = self.labels.category_text[garments], self.labels.attribute_texts[garments]
+        choices = self._choices(garments, rng) if weight else {}
+        prompts = (ids for ids, _ in choices.values())
+        category_text, attribute_text, *texts = self.texts.embed(category_ids, attribute_ids.clamp(min=0), *prompts)
 
-        wrong = wrong_pairs(category_ids, self.settings.targets).to(self.world.device)
+        wrong = wrong_pairs(category_ids, self.settings.targets).to(self.env.device)
         l_c = category_loss(crops, category_text, scale, wrong)
         l_a = attribute_loss(masked, attribute_text, scale, attribute_ids, self.settings.targets)
         loss = raf_clip_loss(l_c, l_a, self.settings.alpha)
-        figures = {"L_c": l_c.item(), "L_a": l_a.item(), "scale": scale.item()}
+        metrics = {"L_c": l_c.item(), "L_a": l_a.item(), "scale": scale.item()}
         if not weight:
-            return loss, figures
+            return loss, metrics
 
         terms = {}
         for (name, (_, target)), text in zip(choices.items(), texts, strict=True):
             image = crops if name in ("category", "color") else masked
-            terms[name] = vocabulary_loss(image, text, scale, target.to(self.world.device), self.settings.smoothing)
-        figures |= {f"V_{name}": term.item() for name, term in terms.items()}
+            terms[name] = vocabulary_loss(image, text, scale, target.to(self.env.device), self.settings.smoothing)
+        metrics |= {f"V_{name}": term.item() for name, term in terms.items()}
         of_category = (terms.pop("category") + terms.pop("color")) / 2
         l_v = raf_clip_loss(of_category, torch.stack([*terms.values()]).mean(), self.settings.alpha)
-        return loss + weight * l_v, figures
+        return loss + weight * l_v, metrics
 
-    def embed_pictures(self, pictures: Tensor, step: int, chance: torch.Generator) -> Tensor:
-        """(p,) rows of crops -> (p, d) of the whole batch, L2-normalized, each process having embedded its share."""
-        settings, device, rows = self.settings, self.world.device, self.world.rows(len(pictures))
+    def embed_crops(self, crop_rows: Tensor, step: int, rng: torch.Generator) -> Tensor:
+        """(p,) rows of crops -> (p, d) of the whole batch, L2-normalized; each process embeds its part."""
+        settings, device, rows = self.settings, self.env.device, self.env.rows(len(crop_rows))
         size, changes = settings.image_size(step), None
         if settings.augmentation:
             zoom = settings.zoom[0], settings.zoom[1]
-            drawn = draw_changes(len(pictures), size, chance, zoom=zoom, erased=settings.erased)
+            drawn = draw_changes(len(crop_rows), size, rng, zoom=zoom, erased=settings.erased)
             changes = drawn.of(rows, device)
-        pixels = apply_changes(self.crops[pictures[rows]].to(device), size, changes)
-        return self.world.gather(embed_in_parts(self._embed, pixels, settings.micro_batch))
+        pixels = apply_changes(self.crops[crop_rows[rows]].to(device), size, changes)
+        return self.env.all_gather(embed_in_parts(self._embed, pixels, settings.micro_batch))
 
     def _embed(self, pixels: Tensor) -> Tensor:
         """(b, 3, h, w) in [0, 1] -> (b, d)."""
         normal = ((pixels - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         return functional.normalize(self.visual(normal).float(), dim=-1)
 
-    def _choices(self, garments: Tensor, chance: torch.Generator) -> dict[str, tuple[Tensor, Tensor]]:
-        """Ids (g, k) of all prompts of a group, and the target (g, k) among them."""
-        rows = self.rows
+    def _choices(self, garments: Tensor, rng: torch.Generator) -> dict[str, tuple[Tensor, Tensor]]:
+        """Ids (g, k) of all prompts of a group, and the target (g, k) among them, by group."""
+        labels = self.labels
         return {
-            "category": rows.categories(garments, chance),
-            "color": rows.colors(garments),
+            "category": labels.categories(garments, rng),
+            "color": labels.colors(garments),
             **{
-                group: rows.attributes(garments, group, chance, self.settings.reworded)
-                for group in rows.vocabulary.groups
+                group: labels.attributes(garments, group, rng, self.settings.reworded)
+                for group in labels.vocabulary.groups
             },
         }

@@ -17,14 +17,14 @@ from torch.nn import functional
 from fashion_retrieval.config import ComposerConfig
 
 _IMAGE_START = 0.1
-"""Of the image's gate: a text says more of the target than the reference photo does."""
+"""Initial weight of the image's gate: the text says more about the target than the reference photo does."""
 
 
 class Composer(nn.Module):
     """The attention-based gated composition network, or one of its ablations (PAPER: Table 5).
 
-    A query depends on its own tokens alone: padding is masked, and nothing is shared across a batch. The text's branch
-    changes the text's pooled embedding, and begins with no change; the image's branch says all that is kept.
+    A query depends on its own tokens alone: padding is masked, and nothing is shared across a batch. The text branch
+    adds a change to the text's pooled embedding, zero before training; the image branch gives what is kept.
     """
 
     def __init__(self, config: ComposerConfig) -> None:
@@ -46,7 +46,7 @@ class Composer(nn.Module):
             image: (b, k, d) float32, the pooled embedding first (`Encoder.image_tokens`).
             text: (b, s, d) float32 (`Encoder.text_tokens`).
             lengths: (b,) int64 from 1 to s: how many tokens of each text count; the last of them is pooled.
-            text_weight: From 0 (the photo's branch alone) to 1 (the text's); 0.5 is as trained.
+            text_weight: From 0 (the image branch alone) to 1 (the text branch alone); 0.5 is as trained.
 
         Returns:
             (b, d) float32, L2-normalized.
@@ -71,7 +71,7 @@ class Composer(nn.Module):
 
 
 class Branch(nn.Module):
-    """A stack of blocks in which one modality asks the other."""
+    """A stack of blocks in which one modality attends to the other."""
 
     def __init__(self, config: ComposerConfig) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Branch(nn.Module):
     def forward(
         self, own: Tensor, other: Tensor, *, query_padding: Tensor | None = None, key_padding: Tensor | None = None
     ) -> Tensor:
-        """Own tokens (b, q, d), the other modality's (b, m, d); True is padding -> (b, q, d)."""
+        """Own tokens (b, q, d), the other modality's tokens (b, m, d), masks with True for padding -> (b, q, d)."""
         states, context = self.own(own), self.other(other)
         for block in self.blocks:
             states = block(states, context, query_padding, key_padding)
@@ -109,10 +109,10 @@ class Block(nn.Module):
         self, states: Tensor, context: Tensor, query_padding: Tensor | None, key_padding: Tensor | None
     ) -> Tensor:
         """(b, q, w) states, (b, m, w) context, (b, q) and (b, m) bool, True is padding -> (b, q, w)."""
-        seen, _ = self.self_attention(states, states, states, key_padding_mask=query_padding, need_weights=False)
-        states = self.norms[0](states + self.dropout(seen))
-        asked, _ = self.cross_attention(states, context, context, key_padding_mask=key_padding, need_weights=False)
-        states = self.norms[1](states + self.dropout(asked))
+        attended, _ = self.self_attention(states, states, states, key_padding_mask=query_padding, need_weights=False)
+        states = self.norms[0](states + self.dropout(attended))
+        crossed, _ = self.cross_attention(states, context, context, key_padding_mask=key_padding, need_weights=False)
+        states = self.norms[1](states + self.dropout(crossed))
         result: Tensor = self.norms[2](states + self.dropout(self.feed_forward(states)))
         return result
 

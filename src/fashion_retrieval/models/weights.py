@@ -19,9 +19,9 @@ _RANDOM = {Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, n
 
 
 class NoRandomWeights(TorchFunctionMode):
-    """A context in which modules are built without drawing their weights: a file's are to take their place.
+    """A context in which modules are built without drawing random weights: `fill` replaces them.
 
-    What is not drawn at random, as masks and fixed embeddings, is as always.
+    Buffers that are not random, such as masks and fixed embeddings, get their values.
     """
 
     def __torch_function__(

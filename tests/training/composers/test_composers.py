@@ -28,9 +28,9 @@ PARAMETERS = {
 
 def drawn_tokens(count: int = 4, *, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """(b, 1 + 5, 12) image tokens, (b, 6, 12) text tokens and lengths."""
-    chance = torch.Generator().manual_seed(seed)
-    image = torch.randn(count, 6, 12, generator=chance) * 3
-    text = torch.randn(count, 6, 12, generator=chance) * 2
+    rng = torch.Generator().manual_seed(seed)
+    image = torch.randn(count, 6, 12, generator=rng) * 3
+    text = torch.randn(count, 6, 12, generator=rng) * 2
     return image, text, LENGTHS.repeat(-(-count // 4))[:count]
 
 
@@ -60,8 +60,8 @@ def test_a_query_is_the_same_alone_and_in_any_batch(name: str) -> None:
             together = composer(image, text, lengths)
             for row in range(4):
                 size = int(lengths[row])
-                alone = composer(image[row : row + 1], text[row : row + 1, :size], lengths[row : row + 1])
-                torch.testing.assert_close(alone[0], together[row], rtol=0, atol=1e-6)
+                single_process = composer(image[row : row + 1], text[row : row + 1, :size], lengths[row : row + 1])
+                torch.testing.assert_close(single_process[0], together[row], rtol=0, atol=1e-6)
             padding = torch.arange(6) >= lengths[:, None]
             spoiled = composer(image, torch.where(padding[..., None], 1e3, text), lengths)
         torch.testing.assert_close(spoiled, together, rtol=0, atol=1e-6)

@@ -36,9 +36,9 @@ def test_a_batch_holds_crops_and_the_masked_crops_of_those_that_have_a_mask():
     batch = batches.draw(0, generator(0))
     assert batch.masked.tolist() == [False, False, True, True, True, False]
     assert sorted(batch.garments[2:5].tolist()) == [5, 6, 7]
-    pictures = [batches.crops[row] for row in batch.pictures]
-    assert [crop.masked for crop in pictures] == [False] * 6 + [True] * 3
-    assert [p.sample.id for p in pictures[6:]] == [p.sample.id for p in pictures[2:5]]
+    crop_rows = [batches.crops[row] for row in batch.crop_rows]
+    assert [crop.masked for crop in crop_rows] == [False] * 6 + [True] * 3
+    assert [p.sample.id for p in crop_rows[6:]] == [p.sample.id for p in crop_rows[2:5]]
     crops, masked = batch.by_garment(torch.arange(9.0)[:, None])
     assert crops.flatten().tolist() == [0, 1, 2, 3, 4, 5]
     assert masked.flatten().tolist() == [0, 1, 6, 7, 8, 5]

@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from fashion_retrieval.errors import ConfigError, ImageError
 from tests.support.tiny import drawn_photo
 from training.data import crops
 from training.data.crops import Crop, fit, load_crops, read_crop
+from training.data.deepfashion import photo_size
 from training.data.manifest import Sample
+from training.data.pixels import Photo, _read
+from training.prepare.photos import look
 
 
 @pytest.fixture
@@ -84,15 +87,15 @@ def test_only_what_changed_is_cropped_again(garments, tmp_path, monkeypatch):
     assert not torch.equal(load_crops(moved, (24, 20), cache)[torch.tensor([0])], again[torch.tensor([0])])
 
 
-def test_a_photo_that_cannot_be_read_is_named(garments, tmp_path):
+def test_load_crops_names_a_photo_that_cannot_be_read(garments, tmp_path):
     photo = garments[2].sample.photo
     photo.write_bytes(b"no photo")
-    with pytest.raises(ImageError, match=rf"{photo} or its mask can't be read \(.*\); replace or remove it"):
+    with pytest.raises(ImageError, match=rf"{photo}' is not a photo in a known format"):
         load_crops(garments, (24, 20), tmp_path / "cache")
     photo.unlink()
     with pytest.raises(ImageError, match=rf"{photo} can't be read \(No such file"):
         load_crops(garments, (24, 20), tmp_path / "cache")
-    assert not (tmp_path / "cache").exists()
+    assert not any((tmp_path / "cache").iterdir())
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_written(garments, tmp_path, monkeypatch):
@@ -103,3 +106,24 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(garments, tmp
     assert not (tmp_path / "cache").exists()
     usage.free = 14_400
     assert len(load_crops(garments, (24, 20), Path(tmp_path / "cache"))) == 10
+
+
+def test_exif_orientation_turns_photos_before_boxes_and_labels_count(tmp_path):
+    upright, exif = drawn_photo((30, 40), seed=1), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # to be turned by 90 degrees clockwise
+    photo = tmp_path / "0.jpg"
+    upright.transpose(Image.Transpose.ROTATE_90).save(photo, exif=exif, quality=95, subsampling=0)
+    found = read_crop(Sample("products", "0", photo, box=(2, 4, 22, 34)), masked=False)
+    assert found.size == (20, 30)
+    wanted = np.asarray(upright.crop((2, 4, 22, 34)), dtype=np.int16)
+    assert np.abs(np.asarray(found) - wanted).mean() < 8
+    assert photo_size(photo) == look(photo, decode=False).size == (30, 40)
+    pixels, allowed = _read(Photo(photo, kinds=("dress",)), size=(40, 30), table=np.zeros(1, dtype=np.int16))
+    assert pixels.shape == (40, 30, 3)
+    assert allowed.shape == (40, 30)
+
+
+def test_read_crop_refuses_a_mask_of_another_size(garments, tmp_path):
+    Image.new("L", (9, 9)).save(garments[0].sample.mask)
+    with pytest.raises(ImageError, match=r"0\.mask\.png and .*0\.png differ in size; make the mask again"):
+        read_crop(garments[0].sample, masked=True)

@@ -25,7 +25,7 @@ from training.data.deepfashion_labels import (
 )
 from training.data.manifest import region_mask
 from training.data.texts import Vocabulary, encode_samples
-from training.engine.loop import read_settings
+from training.engine.settings import read_settings
 from training.train_raf_clip import CONFIGS, Settings, read_garments_of
 
 

@@ -11,9 +11,9 @@ from fashion_retrieval import checkpoint
 from fashion_retrieval.models.encoder import Encoder
 from tests.support.tiny import drawn_photo, tiny_folder
 from training.data.features import TextTokens, image_features
-from training.engine.distributed import World
+from training.engine.distributed import DistributedEnv
 
-ALONE = World(0, 1, torch.device("cpu"))
+ALONE = DistributedEnv(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ def test_texts_with_held_out_words_never_reach_the_vocabulary(pack: Path) -> Non
     plain = [f" {re.sub('[^a-z-]+', ' ', text.lower())} " for text in vocabulary.texts]
     assert not [word for word in HELD_OUT_WORDS if any(f" {word} " in text for text in plain)]
     texts = vocabulary.texts
-    assert {"Lark Men Blue T-shirt", "Noor Women Handbag", "a photo of gray tshirts"} <= set(texts)
+    assert {"Lark Men Blue T-shirt", "Noor Women Handbag", "a photo of grey tshirts"} <= set(texts)
     assert {"Mara Men Plaid Shirt", "a photo of khaki handbags", "Lark Women Oversized T-shirt"}.isdisjoint(texts)
     names = [texts[row] if row >= 0 else None for row in rows.attribute_texts[:, -2].tolist()]
     assert names[:4] == ["Lark Men Blue T-shirt", None, "Ines Women Red Dress", "Roya Women Black Handbag"]
@@ -124,7 +124,7 @@ def test_samples_become_rows_of_text_ids(pack: Path) -> None:
         "a photo of blue trousers",
         "a photo of blue jeans",
         "Noor Women Handbag",
-        "a photo of gray tshirts",
+        "a photo of grey tshirts",
         "a photo of shoes",
         "a photo of boots",
         "a photo of shoes",
@@ -154,8 +154,8 @@ def test_samples_become_rows_of_text_ids(pack: Path) -> None:
 def test_what_a_model_said_is_a_target_where_there_is_no_label() -> None:
     said = {"category": {"tee": 0.75, "polo": 0.25}, "sleeve": {"short_sleeve": 0.9, "long_sleeve": 0.1}}
     samples = [
-        Sample("products", "1", Path(), beliefs=said),
-        Sample("products", "2", Path(), category="dress", attributes={"sleeve": "sleeveless"}, beliefs=said),
+        Sample("products", "1", Path(), soft_labels=said),
+        Sample("products", "2", Path(), category="dress", attributes={"sleeve": "sleeveless"}, soft_labels=said),
         Sample("products", "3", Path(), category="tee"),
     ]
     vocabulary = Vocabulary(Taxonomy.load("default"))

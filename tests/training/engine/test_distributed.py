@@ -15,28 +15,27 @@ from tests.support.paths import ROOT
 from tests.support.tiny import tiny_folder
 from tests.support.torchrun_worker import gradients, two_linear_towers
 from training import train_raf_clip
-from training.engine.distributed import World, alone, world
+from training.engine.distributed import DistributedEnv, distributed_env, single_process
 from training.engine.settings import read_settings
 from training.engine.weights import load_encoder
 from training.recipes.raf_clip_settings import Settings
 
 
-def test_one_process_is_a_world_of_its_own():
-    with world() as only:
-        assert (only.rank, only.size, only.leads) == (0, 1, True)
+def test_distributed_env_without_torchrun_is_one_process():
+    with distributed_env() as env:
+        assert (env.rank, env.world_size, env.is_main_process) == (0, 1, True)
     batch = torch.arange(6)
-    assert only.share(batch) is not batch
-    assert torch.equal(only.share(batch), batch)
-    assert only.gather(batch) is batch
-    assert only.each(3.5) == [3.5]
+    assert torch.equal(batch[env.rows(6)], batch)
+    assert env.all_gather(batch) is batch
+    assert env.all_values(3.5) == [3.5]
 
 
-def test_a_batch_is_shared_in_its_order_or_refused():
-    worlds = [World(rank, 3, torch.device("cpu")) for rank in range(3)]
-    assert [w.share(torch.arange(6)).tolist() for w in worlds] == [[0, 1], [2, 3], [4, 5]]
-    assert [w.leads for w in worlds] == [True, False, False]
+def test_distributed_env_splits_a_batch_in_its_order_or_refuses_it():
+    envs = [DistributedEnv(rank, 3, torch.device("cpu")) for rank in range(3)]
+    assert [torch.arange(6)[env.rows(6)].tolist() for env in envs] == [[0, 1], [2, 3], [4, 5]]
+    assert [env.is_main_process for env in envs] == [True, False, False]
     with pytest.raises(ConfigError, match="a batch of 8 can't be shared evenly by 3 processes; choose a multiple"):
-        worlds[0].rows(8)
+        envs[0].rows(8)
 
 
 RECIPE = """
@@ -71,12 +70,11 @@ def test_two_processes_compute_what_one_does(tmp_path):
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
-    loss, whole = gradients(two_linear_towers(), alone())
+    loss, whole = gradients(two_linear_towers(), single_process())
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert found["loss"] == pytest.approx(loss, abs=1e-14)
-        assert found["said"] == [10.0, 11.0]
-        assert found["copied"].tolist() == [0, 0, 0]
+        assert found["values"] == [10.0, 11.0]
         image, text, odd, unused = found["gradients"]
         torch.testing.assert_close(image, whole[0], rtol=0, atol=1e-14)
         torch.testing.assert_close(text, whole[1], rtol=0, atol=1e-14)
@@ -92,10 +90,10 @@ def test_two_processes_compute_what_one_does(tmp_path):
         torch.testing.assert_close(together[name], value, rtol=0, atol=1e-5)
 
 
-def test_pictures_that_cannot_be_shared_evenly_are_refused_before_anything_is_read(tmp_path):
+def test_train_refuses_crops_that_cannot_be_split_before_reading_anything(tmp_path):
     tiny_folder(tmp_path / "start")
     path = tmp_path / "a.toml"
     path.write_text(RECIPE.format(root=tmp_path, name="out", more=""))
-    with pytest.raises(ConfigError, match=r"^10 pictures a step can't be shared evenly by 3 processes$"):
-        train_raf_clip.train(read_settings(path, Settings), World(0, 3, torch.device("cpu")))
+    with pytest.raises(ConfigError, match=r"^10 crops a step can't be shared evenly by 3 processes$"):
+        train_raf_clip.train(read_settings(path, Settings), DistributedEnv(0, 3, torch.device("cpu")))
     assert not (tmp_path / "out").exists()

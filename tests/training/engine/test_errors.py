@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +22,11 @@ RECIPES = [distill_text.main, pseudo_label.main, train_segmenter.main]
 def test_a_recipe_with_faults(main: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "recipe.toml"
     config.write_text("wrong = 1\ndata = 2\n")
-    for path, wanted in ((config, "unknown keys wrong"), (config, "data must be"), (tmp_path, "Is a directory")):
+    for path, wanted in (
+        (config, "unknown keys wrong"),
+        (config, "'data' must be"),
+        (tmp_path, "Is a directory"),
+    ):
         with pytest.raises(SystemExit, match="1"):
             main(path)
         told = capsys.readouterr().err
@@ -62,3 +68,13 @@ def test_the_leading_process_tells_and_torchrun_quotes_it(
 def test_other_errors_keep_their_traceback() -> None:
     with pytest.raises(ZeroDivisionError), one_line_errors():
         raise ZeroDivisionError
+
+
+def test_fit_colours_warns_and_runs_fit_colors(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["fit_colours", "--help"])
+    monkeypatch.delitem(sys.modules, "training.fit_colors")
+    with pytest.warns(DeprecationWarning, match="is now python -m training.fit_colors"), pytest.raises(SystemExit):
+        runpy.run_module("training.fit_colours", run_name="__main__")
+    assert "--folds" in capsys.readouterr().out

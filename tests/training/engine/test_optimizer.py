@@ -3,20 +3,21 @@
 from dataclasses import replace
 
 import pytest
-import torch
 from torch import nn
 
+from fashion_retrieval.errors import ConfigError
 from tests.support.tiny import tiny_clip
 from training.engine.optimizer import (
-    Optimization,
+    OptimizerConfig,
+    averaged_model,
     layer_scales,
     learning_rate,
     lr_scale,
     parameter_groups,
-    update_average,
 )
+from training.engine.settings import check_settings
 
-PLAN = Optimization(steps=6, lr=0.05, warmup=2)
+PLAN = OptimizerConfig(steps=6, lr=0.05, warmup=2)
 
 
 def test_the_schedule_warms_up_and_ends_at_zero():
@@ -31,29 +32,35 @@ def test_a_constant_rate_stays_after_warm_up():
 
 
 def test_epochs_become_steps():
-    plan = Optimization(epochs=150, lr=1.0)
-    assert plan.faults() == []
-    assert plan.in_steps(16_000 / 256) == Optimization(steps=9375, lr=1.0)  # the paper's
-    assert Optimization(epochs=0.5, lr=1.0).in_steps(7).steps == 4
+    plan = OptimizerConfig(epochs=150, lr=1.0)
+    check_settings(plan, "plan")
+    assert plan.in_steps(16_000 / 256) == OptimizerConfig(steps=9375, lr=1.0)  # the paper's
+    assert OptimizerConfig(epochs=0.5, lr=1.0).in_steps(7).steps == 4
     assert PLAN.in_steps(100) is PLAN
 
 
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"epochs": 1}, "steps or epochs must be above 0, and not both"),
-        ({"steps": 0}, "steps or epochs must be above 0, and not both"),
-        ({"steps": -1}, "steps and epochs must not be negative"),
-        ({"lr": 0.0}, "lr must be above 0, got 0.0"),
-        ({"warmup": 7}, "warmup must not exceed the 6 steps, got 7"),
-        ({"amp": "fp8"}, "amp must be off, bf16 or fp16, got fp8"),
-        ({"schedule": "linear"}, "schedule must be cosine or constant, got linear"),
-        ({"ema": 1.0}, r"ema must be in [0, 1), got 1.0"),
-        ({"checkpoint_every": 0}, "checkpoint_every must be 1 or more, got 0"),
+        ({"epochs": 1}, "'steps' or 'epochs' must be above 0, and not both"),
+        ({"steps": 0}, "'steps' or 'epochs' must be above 0, and not both"),
+        ({"steps": -1}, "'steps' must be greater than or equal to 0, got -1"),
+        ({"lr": 0.0}, "'lr' must be greater than 0, got 0.0"),
+        ({"warmup": 7}, "'warmup' must not exceed the 6 steps, got 7"),
+        ({"amp": "fp8"}, "'amp' must be 'off', 'bf16' or 'fp16', got 'fp8'"),
+        ({"schedule": "linear"}, "'schedule' must be 'cosine' or 'constant', got 'linear'"),
+        ({"ema": 1.0}, "'ema' must be less than 1, got 1.0"),
+        ({"checkpoint_every": 0}, "'checkpoint_every' must be greater than or equal to 1, got 0"),
     ],
 )
-def test_what_cannot_be_is_named(change, fault):
-    assert fault in replace(PLAN, **change).faults()
+def test_optimizer_config_names_its_faults(change, fault):
+    with pytest.raises(ConfigError) as caught:
+        check_settings(replace(PLAN, **change), "plan")
+    assert str(caught.value) == f"plan has 1 fault(s): {fault}"
+
+
+def test_optimizer_config_may_clip_nothing():
+    check_settings(replace(PLAN, clip_norm=float("inf")), "plan")
 
 
 def test_layers_learn_slower_towards_the_input():
@@ -96,11 +103,17 @@ def test_vectors_are_not_decayed_and_frozen_ones_left_out():
     assert len(parameter_groups(layer.named_parameters(), weight_decay=0.1)) == 1
 
 
-def test_the_average_follows_fast_at_first():
-    layer = nn.Linear(1, 1, bias=False)
-    average = {"weight": torch.zeros(1, 1)}
+def test_averaged_model_follows_fast_at_first():
+    layer = nn.BatchNorm1d(1)
+    nn.init.zeros_(layer.weight)
+    average = averaged_model(layer, 0.9)
     nn.init.ones_(layer.weight)
-    update_average(average, layer, 0.9, 0)
-    assert average["weight"].item() == pytest.approx(0.9)  # 1 / 10 of it stays
-    update_average(average, layer, 0.9, 1000)
-    assert average["weight"].item() == pytest.approx(0.91)
+    layer.running_var.fill_(3)
+    layer.num_batches_tracked.fill_(7)
+    average.update_parameters(layer)
+    assert average.module.weight.item() == pytest.approx(0.9)  # 1 / 10 of the start stays
+    assert average.module.running_var.item() == pytest.approx(2.8)
+    assert average.module.num_batches_tracked == 7
+    average.n_averaged.fill_(1001)
+    average.update_parameters(layer)
+    assert average.module.weight.item() == pytest.approx(0.91)

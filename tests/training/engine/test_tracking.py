@@ -83,7 +83,7 @@ def test_wandb_goes_on_with_the_run_of_the_folder(tmp_path, monkeypatch):
 def test_a_package_that_is_not_there_is_named_with_its_remedy(tmp_path, monkeypatch, name, module):
     monkeypatch.setitem(sys.modules, module, None)
     with (
-        pytest.raises(MissingExtraError, match=rf"tracking with {name} .*pip install 'fashion-retrieval\[tracking\]'"),
+        pytest.raises(MissingExtraError, match=rf"{module} is needed .*pip install 'fashion-retrieval\[tracking\]'"),
         track(tmp_path, [name], 0, {}),
     ):
         pass

@@ -144,7 +144,7 @@ def test_bad_photos_and_empty_captions_are_named(root, tmp_path):
     lines = LineFile(tmp_path / "captions.jsonl", {})
     failures = prepare_captions(garments, Silent(), lines, view="photo", batch_size=3)
     assert [name for name, _ in failures] == [garments[0].id, garments[2].id, garments[3].id]
-    assert "nowhere.jpg can't be read" in failures[0][1]
+    assert "nowhere.jpg' does not exist" in failures[0][1]
     assert failures[1][1] == "empty caption"
     assert lines.done == {garments[1].id}
 

@@ -46,7 +46,7 @@ def test_the_command_names_what_was_drawn(drawn, tmp_path):
     header, *rows = rows_of(out)
     assert header == {"kind": "colors", "names": "paper's nine", "pixels": "masks"}
     drawn_names = [garment.color for garments in trees.values() for garment in garments]
-    named = [row["colour"] for row in rows]
+    named = [row["color"] for row in rows]
     assert np.mean([a == b for a, b in zip(named, drawn_names, strict=True)]) >= 0.9
     assert all(0.5 < row["share"] <= 1 for row in rows)
     samples = read_samples(root, ["train", "val"], masks=root / "masks", colors=out)
@@ -56,7 +56,7 @@ def test_the_command_names_what_was_drawn(drawn, tmp_path):
 def test_names_of_the_wider_palette_go_to_the_nine(tmp_path):
     garment = read_garments(_white(tmp_path))[0]
     row = color_of(garment, None)
-    assert (row["colour"], row["seen"]) == ("gray", "white")
+    assert (row["color"], row["seen"]) == ("gray", "white")
 
 
 def _white(root):
@@ -100,7 +100,7 @@ def test_what_cannot_be_named_is_reported(drawn, tmp_path):
     failures = prepare_colors(garments[:2], lines, masks=tmp_path)
     assert "the mask of" in failures[0][1]
     assert "is empty" in failures[0][1]
-    assert "no mask at" in failures[1][1]
+    assert "can't be read" in failures[1][1]
     done = CliRunner().invoke(app, ["colors", str(root), "--out", str(tmp_path / "c.jsonl"), "--masks", str(tmp_path)])
     assert done.exit_code == 1
     assert "22 failed, the rest is done:" in done.stderr

@@ -124,7 +124,7 @@ def test_bad_photos_are_named_and_the_rest_is_done(root, segmenter, straight, tm
     report = prepare_masks(garments, segmenter, tmp_path / "out", MADE_WITH)
     assert report.made == 7
     assert [name for name, _ in report.failures] == [garments[2].id, garments[5].id]
-    assert "bad.jpg can't be read" in report.failures[0][1]
+    assert "bad.jpg' is not a photo in a known format" in report.failures[0][1]
     assert "lies outside its 96x128 photo" in report.failures[1][1]
     whole = files(straight[0])
     assert all(whole[name] == data for name, data in files(tmp_path / "out").items())

@@ -20,10 +20,10 @@ from tests.support.drawn_pack import log_of
 from tests.support.drawn_products import recipe, write_products, write_toml
 from training import train_agcn
 from training.engine import distributed
-from training.engine.distributed import World
+from training.engine.distributed import DistributedEnv
 from training.engine.loop import generator
-from training.recipes.agcn_data import load_material
-from training.recipes.agcn_fit import draw
+from training.recipes.agcn_data import load_dataset
+from training.recipes.agcn_fit import sample_batch
 from training.recipes.losses import composition_loss
 
 
@@ -67,7 +67,7 @@ def test_two_processes_are_one_with_the_whole_batch(
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as follower:
         for name, value in {**shared, "RANK": "0"}.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(distributed, "_PATIENCE", timedelta(seconds=100))
+        monkeypatch.setattr(distributed, "_TIMEOUT", timedelta(seconds=100))
         train_agcn.main(configs["two"])
         said, _ = follower.communicate()
     assert (follower.returncode, said) == (0, "")
@@ -82,15 +82,15 @@ def test_two_processes_are_one_with_the_whole_batch(
 
 def test_an_epoch_sees_each_triplet_once(tmp_path: Path) -> None:
     settings = replace(recipe(write_products(tmp_path / "pack"), tmp_path), derived=0, derived_share=0.0, batch_size=9)
-    world = World(0, 1, torch.device("cpu"))
-    material = load_material(settings, checkpoint.load(Path(settings.model)).encoder.eval(), world)
-    assert len(material.triplets) == 27
-    wanted = sorted(example.target for example in material.triplets)
+    env = DistributedEnv(0, 1, torch.device("cpu"))
+    dataset = load_dataset(settings, checkpoint.load(Path(settings.model)).encoder.eval(), env)
+    assert len(dataset.triplets) == 27
+    wanted = sorted(example.target for example in dataset.triplets)
     for sampling, same in (("epoch", True), ("chance", False)):
         told = replace(settings, sampling=sampling)  # type: ignore[arg-type]
         for epoch in range(2):
             steps = range(3 * epoch, 3 * epoch + 3)
-            drawn = [draw(told, material, step, generator(0, step), world)[1] for step in steps]
+            drawn = [sample_batch(told, dataset, step, generator(0, step), env)[1] for step in steps]
             assert (sorted(torch.cat(drawn).tolist()) == wanted) == same
 
 

@@ -1,4 +1,4 @@
-"""Figures of a composer over its seeds, with intervals."""
+"""Metrics of a composer over its seeds, with intervals."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from training.evaluation.metrics import stratified_interval
 
 Run = Mapping[str, Any]
 Hits = Sequence[NDArray[np.float64]]
-"""(S, Q) a group: for each seed and query the share of the ks at which its target is found."""
+"""(S, Q) by group: for each seed and query, the fraction of the ks at which its target is found."""
 
 
-def figures_of(runs: Sequence[Run]) -> dict[str, Any]:
-    """Recalls as shares, the mean over the seeds, with 95% intervals over queries and seeds, and the spread over seeds.
+def summarize(runs: Sequence[Run]) -> dict[str, Any]:
+    """Recalls in [0, 1]: the mean over the seeds with 95% intervals over queries and seeds.
 
-    `spread` is the sample standard deviation of each recall's average; one seed has none.
+    `spread` is the sample standard deviation of each average recall over the seeds; None for a single seed.
 
     Args:
         runs: One a seed, with `ranks` by protocol and group.
@@ -35,16 +35,16 @@ def figures_of(runs: Sequence[Run]) -> dict[str, Any]:
         )
         groups = {name: _recalls({name: of_group}) for name, of_group in ranks.items()}
         protocols[protocol] = {"groups": groups, "average": average}
-    told = ("seed", "steps", "best_step", "held_out_recall")
+    kept = ("seed", "steps", "best_step", "held_out_recall")
     return {
         "parameters": runs[0]["parameters"],
-        "runs": [{key: run[key] for key in told if key in run} for run in runs],
+        "runs": [{key: run[key] for key in kept if key in run} for run in runs],
         "protocols": protocols,
     }
 
 
 def difference(first: Sequence[Run], second: Sequence[Run]) -> dict[str, Any]:
-    """How far `first` is ahead in the mean of its recalls, by protocol: a paired bootstrap over the same queries."""
+    """The difference of the mean recalls, first - second, by protocol: a paired bootstrap over the same queries."""
     ahead = {}
     for protocol in first[0]["ranks"]:
         ours, theirs = (_hits(_ranks(runs, protocol), KS) for runs in (first, second))
@@ -53,23 +53,23 @@ def difference(first: Sequence[Run], second: Sequence[Run]) -> dict[str, Any]:
 
 
 def _recalls(ranks: Mapping[str, NDArray[np.int64]]) -> dict[str, Any]:
-    """Of groups, unweighted: each recall and its interval."""
-    figures: dict[str, Any] = {}
+    """Each recall and its interval, unweighted over the groups."""
+    metrics: dict[str, Any] = {}
     for k in KS:
         hits = _hits(ranks, (k,))
-        figures[f"recall_at_{k}"] = _macro(hits)
-        figures[f"recall_at_{k}_interval"] = _interval(hits)
-    return figures
+        metrics[f"recall_at_{k}"] = _macro(hits)
+        metrics[f"recall_at_{k}_interval"] = _interval(hits)
+    return metrics
 
 
 def _interval(hits: Hits) -> list[float]:
-    """Seeds are drawn, and queries within each group."""
+    """An interval over resampled seeds, and resampled queries within each group."""
     counts = [len(hits[0]), *(of_group.shape[1] for of_group in hits)]
     return stratified_interval(counts, lambda drawn: _mean(hits, drawn[0], drawn[1:]))
 
 
 def _interval_of_difference(first: Hits, second: Hits) -> list[float]:
-    """The seeds of each are drawn for themselves, the queries for both."""
+    """An interval over resampled seeds of each, and queries resampled for both."""
     counts = [len(first[0]), len(second[0]), *(of_group.shape[1] for of_group in first)]
     return stratified_interval(
         counts, lambda drawn: _mean(first, drawn[0], drawn[2:]) - _mean(second, drawn[1], drawn[2:])
@@ -91,5 +91,5 @@ def _macro(hits: Hits) -> float:
 
 
 def _mean(hits: Sequence[NDArray[np.float64]], seeds: NDArray[np.int64], queries: Sequence[NDArray[np.int64]]) -> float:
-    """Of the drawn seeds and queries."""
+    """The macro average over the resampled seeds and queries."""
     return _macro([of_group[np.ix_(seeds, rows)] for of_group, rows in zip(hits, queries, strict=True)])
