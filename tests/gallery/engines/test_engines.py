@@ -83,7 +83,7 @@ def test_settings_with_a_fault_are_refused():
     text = settings().to_json()
     for altered, message in (
         (text.replace('"schema_version": 1', '"schema_version": 2'), "must have schema version 1, got 2; upgrade"),
-        (text.replace('"fields"', '"felder"'), "lacks 'fields' in its settings"),
+        (text.replace('"fields"', '"felder"'), r"^gallery here in its settings has 2 fault\(s\): .*felder"),
         ("{}", "holds data that is no gallery"),
         ("", "holds data that is no gallery"),
     ):

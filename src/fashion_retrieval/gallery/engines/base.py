@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import with_config
 
 from fashion_retrieval._utils.deprecation import with_color_placeholder
+from fashion_retrieval._utils.validation import STRICT, validate
 from fashion_retrieval.errors import FashionRetrievalError, GalleryError
 from fashion_retrieval.gallery.filters import Filter, Scalar
 
@@ -21,8 +23,6 @@ MAX_ROWS = 16_384
 TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 RENAMED_FIELDS = {"colour": "color"}
 """Old names of fields that recognition gives, each with its current name."""
-_OPTIONAL = {"dtype", "revision"}
-"""Settings that galleries made before release 0.2 lack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ class Row:
     fields: dict[str, Scalar | None]
 
 
+@with_config(STRICT)
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What a gallery remembers of itself, kept inside the vector store.
@@ -102,14 +103,7 @@ class Settings:
         if version != SCHEMA_VERSION:
             remedy = "upgrade fashion-retrieval, or build the gallery anew"
             raise GalleryError(f"gallery {uri} must have schema version {SCHEMA_VERSION}, got {version}; {remedy}")
-        try:
-            known = {item.name: data[item.name] for item in fields(cls) if item.name in data.keys() | _REQUIRED}
-        except KeyError as error:
-            raise GalleryError(f"gallery {uri} lacks {error} in its settings; build it anew") from error
-        return cls(**_with_american_spelling(known))
-
-
-_REQUIRED = {item.name for item in fields(Settings)} - _OPTIONAL
+        return validate(cls, _with_american_spelling(data), f"gallery {uri} in its settings", GalleryError)
 
 
 class VectorStore(Protocol):
@@ -193,7 +187,7 @@ def batches(ids: Collection[str], size: int = 1_000) -> Iterator[list[str]]:
 
 def _with_american_spelling(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings from before release 0.2 with the new field and placeholder; the columns keep their numbers."""
-    taxonomy, types = settings["taxonomy"], settings["fields"]
+    taxonomy, types = settings.get("taxonomy"), settings.get("fields", {})
     if not taxonomy or "colour" not in types or "color" in types:
         return settings
     types = {RENAMED_FIELDS.get(name, name): kind for name, kind in types.items()}
