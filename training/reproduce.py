@@ -19,9 +19,9 @@ from training.data.io import read_json
 from training.engine.errors import one_line_errors
 from training.engine.settings import SCHEMA, read_settings
 from training.evaluation.paper import TITLES, read_paper
-from training.evaluation.results_file import RESULTS, write_text
+from training.evaluation.results_file import RESULTS, words, write_text
 from training.evaluation.significance import Metrics
-from training.reports.pages import ROOT, render, table, words
+from training.reports.pages import ROOT, render, table
 from training.reports.tables import comparison_paragraphs, paper_table
 
 PAGE = ROOT / "docs/reproduce.md"

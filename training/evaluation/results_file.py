@@ -94,3 +94,8 @@ def rounded(value: Any) -> Any:  # noqa: ANN401  # any JSON value
     if isinstance(value, Mapping):
         return {key: rounded(item) for key, item in value.items()}
     return [rounded(item) for item in value] if isinstance(value, list) else value
+
+
+def words(key: str) -> str:
+    """A key of a results file as words."""
+    return key.replace("_", " ")

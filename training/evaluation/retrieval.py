@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fashion_retrieval.errors import ConfigError
 from training.data.io import read_rows, readable, shown
 from training.evaluation.metrics import rank_targets, recall_metrics
+from training.evaluation.results_file import words
 from training.evaluation.significance import ItemScores
 
 KS = (3, 5, 10, 50)
@@ -70,7 +71,7 @@ def match_texts(
 def retrieval_scores(metrics: Mapping[str, Any]) -> dict[str, ItemScores]:
     """Scores behind each recall of `match_texts`; an item is a query."""
     return {
-        f"{way.replace('_', ' ')} R@{k}": ItemScores.of_groups([np.array(metrics[way]["ranks"]) <= k])
+        f"{words(way)} R@{k}": ItemScores.of_groups([np.array(metrics[way]["ranks"]) <= k])
         for way in WAYS
         for k in KS
     }

@@ -11,8 +11,8 @@ from fashion_retrieval.config import COMPOSER_WEIGHTS_NAME, ENCODER_WEIGHTS_NAME
 from fashion_retrieval.errors import ConfigError
 from training.evaluation.captions import RULES
 from training.evaluation.composed import KS
+from training.evaluation.results_file import words
 from training.evaluation.retrieval import WAYS
-from training.reports.pages import words
 
 Results = Mapping[str, Any]
 

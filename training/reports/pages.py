@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fashion_retrieval._utils.files import write_atomically
+from training.evaluation.results_file import words
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,11 +29,6 @@ def percent(value: float, digits: int = 2) -> str:
 def interval(bounds: Sequence[float], scale: float = 1, digits: int = 3, sign: str = "") -> str:
     """Both ends of an interval."""
     return " to ".join(f"{scale * bound:{sign}.{digits}f}" for bound in bounds)
-
-
-def words(name: str) -> str:
-    """An identifier as words."""
-    return name.replace("_", " ")
 
 
 def render(template: str, **values: Any) -> str:  # noqa: ANN401  # whatever the template reads

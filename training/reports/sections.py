@@ -19,10 +19,11 @@ from training.evaluation.compact import Part, measure
 from training.evaluation.composed import KS, composed_scores, evaluate_composed, remarks
 from training.evaluation.deepfashion import View, evaluate_deepfashion, read_garments
 from training.evaluation.paper import TITLES
+from training.evaluation.results_file import words
 from training.evaluation.retrieval import KS as RETRIEVAL_KS
 from training.evaluation.retrieval import WAYS, evaluate_retrieval, retrieval_scores
 from training.evaluation.significance import ROUNDS, ItemScores, Metrics, compare_with_first
-from training.reports.pages import render, words
+from training.reports.pages import render
 from training.reports.tables import comparison_paragraphs, macro_f1_table, paper_table
 
 Models = Mapping[str, FashionModel]
