@@ -27,6 +27,7 @@ from fashion_retrieval.config import ComposerConfig, ModelConfig, SegmenterConfi
 from fashion_retrieval.errors import ConfigError, InputError, MissingExtraError, WeightsError
 from fashion_retrieval.models.composer import Composer
 from fashion_retrieval.models.encoder import build_encoder
+from fashion_retrieval.taxonomy import Taxonomy
 from tests.support.tiny import TINY_CONFIG, altered, contents, drawn_photo, saved_folder, tiny_clip, tiny_folder
 
 TEXTS = ["a photo of a red dress", "jeans", "a long navy coat with a very large number of shiny golden buttons"]
@@ -383,3 +384,19 @@ def test_load_hashes_each_file_once(tmp_path: Path, plain: Path, monkeypatch: py
 def test_save_after_a_kill_leaves_no_hidden_file_to_publish(ours: Path) -> None:
     (ours / ".0123.partial.safetensors").write_bytes(b"half")
     assert {file.name for file in published_files(ours)} == {WEIGHTS, "open_clip_config.json", "fashion_retrieval.json"}
+
+
+def test_load_of_a_folder_of_an_earlier_release_says_nothing_and_save_writes_the_new_keys(
+    tmp_path: Path, ours: Path
+) -> None:
+    path = ours / "fashion_retrieval.json"
+    taxonomy = {"category": {"template": "a photo of {colour} {category}", "values": ["a", "b"]}}
+    old = json.loads(path.read_text(encoding="utf-8")) | {"licence": "MIT", "taxonomy": taxonomy}
+    del old["license"]
+    path.write_text(json.dumps(old), encoding="utf-8")
+    config = checkpoint.save(checkpoint.load(ours), tmp_path / "new")
+    assert config.license == "MIT"
+    assert Taxonomy.load(config.taxonomy).category.templates == ("a photo of {color} {category}",)
+    text = (tmp_path / "new" / "fashion_retrieval.json").read_text(encoding="utf-8")
+    assert "licence" not in text
+    assert "colour" not in text

@@ -8,7 +8,6 @@ MODEL/onnx/…                  the same for ONNX Runtime, in image.onnx …
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +24,7 @@ from fashion_retrieval.checkpoint.export_manifest import RUNTIMES, Export, choos
 from fashion_retrieval.checkpoint.folder import Bundle
 from fashion_retrieval.errors import InputError, WeightsError
 from fashion_retrieval.models.composer import Composer
+from fashion_retrieval.models.weights import weights_digest
 
 BACKENDS = ("auto", "torch", *RUNTIMES)
 
@@ -107,14 +107,8 @@ def describe(bundle: Bundle, folder: Path, *, backend: str, precision: str) -> E
 
 
 def digest_of(composer: Composer | None) -> str | None:
-    """SHA-256 of a composer's weights."""
-    if composer is None:
-        return None
-    digest = hashlib.sha256()
-    for name, value in sorted(composer.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    """SHA-256 of a composer's weights, None for none."""
+    return weights_digest(composer) if composer else None
 
 
 def _default(bundle: Bundle, folder: Path) -> str:
