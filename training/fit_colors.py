@@ -24,7 +24,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fashion_retrieval.images.load import load_image
-from fashion_retrieval.inference.colors import ColorModel, dominant_colors, light, sample, to_lab
+from fashion_retrieval.inference.colors import ColorModel, dominant_colors, illuminant, sample, to_lab
 from fashion_retrieval.taxonomy import Taxonomy
 from training.data.io import read_label_image
 from training.data.manifest import COLORS, read_lines
@@ -157,7 +157,7 @@ def read_bags(data: Path, cache: Path) -> tuple[NDArray[np.float32], NDArray[np.
     pixels, around = np.empty((len(rows), 512, 3), dtype=np.float16), np.empty((len(rows), 6), dtype=np.float32)
     for index, row in enumerate(rows):
         rgb, mask = load(data, row, kinds)
-        chosen, around[index] = sample(rgb, mask), light(rgb)
+        chosen, around[index] = sample(rgb, mask), illuminant(rgb)
         rng = np.random.default_rng(index)
         pixels[index] = to_lab(chosen)[rng.choice(len(chosen), 512, replace=len(chosen) < 512)]
     cache.parent.mkdir(parents=True, exist_ok=True)

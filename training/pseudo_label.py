@@ -85,7 +85,7 @@ def label(model: FashionModel, samples: Sequence[tuple[Sample, str | None]]) -> 
 
     Each sample comes with the kind that a segmenter predicts for it, or None.
     """
-    recognizer = model._recognizer("default", 1)
+    recognizer = model.recognizer("default", 1)
     values = {value.name: value for value in recognizer.taxonomy.category.values}
     names = list(values)
     samples = [pair for pair in samples if pair[0].category is None or values[pair[0].category].kind in WORN]

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
 
 from fashion_retrieval import hub
+from fashion_retrieval._utils.checks import check_batch_size, check_on_error
 from fashion_retrieval._utils.device import describe as describe_device
 from fashion_retrieval._utils.device import resolve_device, resolve_dtype
-from fashion_retrieval._utils.progress import tracked
+from fashion_retrieval._utils.progress import length_of, tracked
 from fashion_retrieval.config import ModelConfig
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.images.inputs import DeferredFile, ImageInput, describe, is_photo
-from fashion_retrieval.images.load import load_image
-from fashion_retrieval.images.prefetch import read_photos
+from fashion_retrieval.images.load import load_pixels
 from fashion_retrieval.images.regions import check_boxes
 from fashion_retrieval.inference.composition import Composition, ReferenceInput, as_pairs, check_text_weight
-from fashion_retrieval.inference.encoding import encode_photos
-from fashion_retrieval.inference.recognition import Photo, Recognizer, find_regions
+from fashion_retrieval.inference.pipeline import encode_photos, encode_texts, find_photo, recognize_photos
+from fashion_retrieval.inference.recognition import Recognizer, RecognizerCache, check_segmenter
 from fashion_retrieval.models.zero_shot import PromptCache
 from fashion_retrieval.results import Encoded, Failure, Recognition, Reference, Segmenter
 from fashion_retrieval.taxonomy import Taxonomy
@@ -42,6 +42,8 @@ SegmenterInput = Segmenter | Literal["auto"] | None
 
 class FashionModel:
     """A dual encoder for photos and texts of clothes, with a segmenter and a vocabulary.
+
+    Threads may share a model: each call works on its own, and what they have in common, as embedded prompts, is locked.
 
     Attributes:
         model_id: What it was loaded as.
@@ -76,7 +78,9 @@ class FashionModel:
         )
         self._segmenter = self._ready(bundle.segmenter)
         self._prompts = PromptCache(self.encoder, self.device)
-        self._last_recognizer: Recognizer | None = None
+        self._texts = PromptCache(self.encoder, self.device)  # of users: they don't push out the prompts
+        self._recognizers = RecognizerCache(self.encoder, self._prompts, self.device, model_id)
+        self._lock = Lock()
 
     @classmethod
     def from_pretrained(
@@ -146,11 +150,26 @@ class FashionModel:
     @property
     def segmenter(self) -> Segmenter | None:
         """What finds the garments: the model's own segmenter or, where it has none, the embedded model's."""
-        if self._segmenter is None:
-            from fashion_retrieval.checkpoint.folder import load
+        with self._lock:
+            if self._segmenter is None:
+                from fashion_retrieval.checkpoint.folder import load_segmenter
 
-            self._segmenter = self._ready(load(hub.resolve(hub.EMBEDDED)).segmenter)
-        return self._segmenter
+                self._segmenter = self._ready(load_segmenter(hub.resolve(hub.EMBEDDED)))
+            return self._segmenter
+
+    def recognizer(self, taxonomy: TaxonomyInput = None, top_k: int = 3) -> Recognizer:
+        """What recognition is made of, for those who bring their own regions: training, calibration, galleries.
+
+        It embeds crops, classifies embeddings and names colors. Prompts are embedded once for each taxonomy.
+
+        Args:
+            taxonomy: As in `recognize`.
+            top_k: As in `recognize`.
+
+        Raises:
+            InputError: The taxonomy can't be used, or `top_k` is below 1.
+        """
+        return self._recognizers.get(self.config, self.config.taxonomy if taxonomy is None else taxonomy, top_k)
 
     def recognize(
         self,
@@ -161,6 +180,7 @@ class FashionModel:
         taxonomy: TaxonomyInput = None,
         top_k: int = 3,
         max_pixels: int | None = None,
+        keep_image: bool = True,
     ) -> Recognition:
         """What is in a photo: its garments with box, mask, category, attributes and colors.
 
@@ -172,6 +192,8 @@ class FashionModel:
             taxonomy: "default", "deepfashion", a YAML or JSON file, a dict; None is the model's own.
             top_k: How many alternatives to report.
             max_pixels: Refuse larger photos before they are decoded; None is about 179 million.
+            keep_image: Keep the photo for drawing, 3 bytes a pixel, and masks, 1 byte a pixel each. Without it masks
+                are kept compressed, and a result takes some kilobytes.
 
         Returns:
             The photo's size and garments; none found is an empty result.
@@ -179,12 +201,13 @@ class FashionModel:
         Raises:
             InputError: The photo, the boxes or the taxonomy can't be used.
         """
-        recognizer, finder = self._recognizer(taxonomy, top_k), self._finder(segmenter)
-        upright = load_image(image, max_pixels=max_pixels)
+        recognizer = self.recognizer(taxonomy, top_k)
+        finder = self.segmenter if segmenter == "auto" else check_segmenter(segmenter)
+        pixels = load_pixels(image, max_pixels=max_pixels)
         if boxes is not None:
-            boxes = check_boxes(boxes, upright.width, upright.height)
-        photo = Photo(upright, find_regions(upright, boxes, finder), describe(image))
-        return recognizer.recognize([photo], model_id=self.model_id, top_k=top_k, batch_size=32)[0]
+            boxes = check_boxes(boxes, pixels.shape[1], pixels.shape[0])
+        found = recognizer.recognize([find_photo(pixels, boxes, finder, describe(image))])[0]
+        return found if keep_image else found.compact()
 
     def recognize_many(
         self,
@@ -197,6 +220,7 @@ class FashionModel:
         on_error: OnError = "raise",
         progress: bool = False,
         max_pixels: int | None = None,
+        keep_image: bool = True,
     ) -> Iterator[Recognition | Failure]:
         """Recognize many photos, batched across photos; one result a photo, in order.
 
@@ -208,14 +232,20 @@ class FashionModel:
             batch_size: Photos held in memory at a time, and regions encoded at a time.
             on_error: "raise" yields what came before a photo that can't be read and raises its error; "skip" yields a
                 `Failure` in its place and goes on.
-            progress: Show a progress bar on the terminal.
+            progress: Show a progress bar on stderr.
             max_pixels: As in `recognize`.
+            keep_image: As in `recognize`; set it to False to collect the results of many photos.
+
+        Raises:
+            InputError: An argument can't be used, or without "skip" a photo.
         """
-        _check_on_error(on_error)
-        _check_batch_size(batch_size)
-        recognizer, finder = self._recognizer(taxonomy, top_k), self._finder(segmenter)
-        found = self._stream(images, recognizer, finder, top_k, batch_size, on_error == "skip", max_pixels)
-        return tracked(found, "recognizing", _length(images), shown=progress)
+        check_on_error(on_error)
+        check_batch_size(batch_size)
+        recognizer = self.recognizer(taxonomy, top_k)
+        finder = self.segmenter if segmenter == "auto" else check_segmenter(segmenter)
+        options: dict[str, Any] = {"skip": on_error == "skip", "max_pixels": max_pixels, "keep_image": keep_image}
+        found = recognize_photos(recognizer, finder, images, batch_size=batch_size, **options)
+        return tracked(found, "recognizing", length_of(images), shown=progress)
 
     def encode(
         self,
@@ -231,7 +261,7 @@ class FashionModel:
             images: One photo, or any number of them, read as they are needed; each whole photo is encoded.
             texts: One text or a sequence of them.
             batch_size: How many go through the model at a time.
-            progress: Show a progress bar on the terminal.
+            progress: Show a progress bar on stderr.
 
         Returns:
             (N, D) float32, L2-normalized; (1, D) for one.
@@ -239,14 +269,15 @@ class FashionModel:
         Raises:
             InputError: Both or neither given, or an item can't be used; the message says which.
         """
-        _check_batch_size(batch_size)
+        check_batch_size(batch_size)
         if (images is None) == (texts is None):
             raise InputError("encode expects either images= or texts=, got both or neither; call it once for each")
         if texts is not None:
-            return self._encode_texts([texts] if isinstance(texts, str) else list(texts), batch_size, progress)
+            listed = [texts] if isinstance(texts, str) else list(texts)
+            return encode_texts(self._texts, listed, self.embedding_dim, batch_size=batch_size, progress=progress)
         several: Any = images if isinstance(images, Iterable) and not is_photo(images) else [images]
         found = encode_photos(self.encoder, self.device, several, batch_size=batch_size, skip=False, digests=False)
-        rows = [one.embedding for one in tracked(found, "encoding images", _length(several), shown=progress)]
+        rows = [one.embedding for one in tracked(found, "encoding images", length_of(several), shown=progress)]
         return np.array(rows, dtype=np.float32).reshape(-1, self.embedding_dim)
 
     def encode_iter(
@@ -256,10 +287,10 @@ class FashionModel:
         batch_size: int = 32,
         on_error: OnError = "raise",
         max_pixels: int | None = None,
-    ) -> Iterator[Encoded]:
+    ) -> Generator[Encoded]:
         """Encode any number of photos one after the other, in bounded memory; their files are read by threads.
 
-        Each file is read once. When the iterator is closed, no thread is left.
+        Each file is read once. When the generator is closed, no thread is left.
 
         Args:
             images: Photos, taken as they are needed; each whole photo is encoded.
@@ -275,8 +306,8 @@ class FashionModel:
         Raises:
             InputError: A photo can't be used; the message begins with its place, "images[3]".
         """
-        _check_on_error(on_error)
-        _check_batch_size(batch_size)
+        check_on_error(on_error)
+        check_batch_size(batch_size)
         skip = on_error == "skip"
         return encode_photos(self.encoder, self.device, images, batch_size=batch_size, skip=skip, max_pixels=max_pixels)
 
@@ -291,7 +322,7 @@ class FashionModel:
             InputError: A photo can't be used; the message says which.
             UnsupportedError: This model's image tower has no token features.
         """
-        _check_batch_size(batch_size)
+        check_batch_size(batch_size)
         several: list[Any] = list(images) if isinstance(images, list | tuple) else [images]
         return self._composition.references(several, batch_size)
 
@@ -320,7 +351,7 @@ class FashionModel:
             InputError: A photo or a text can't be used, or the lists differ in length; the message says which.
             UnsupportedError: This model has no composer.
         """
-        _check_batch_size(batch_size)
+        check_batch_size(batch_size)
         return self._composition.queries(
             as_pairs(reference_image, modification_text),
             lambda texts: self.encode(texts=texts, batch_size=batch_size),
@@ -360,76 +391,9 @@ class FashionModel:
             folder = self.save_pretrained(Path(parent, repo_id.partition("/")[2]), card_id=repo_id)
             return hub.push(folder, repo_id, commit_message=commit_message, dry_run=dry_run, **options)
 
-    def _recognizer(self, taxonomy: TaxonomyInput, top_k: int) -> Recognizer:
-        if top_k < 1:
-            raise InputError(f"top_k must be at least 1, got {top_k}")
-        config = self.config
-        settings: dict[str, Any] = {"calibration": config.calibration, "thresholds": config.thresholds}
-        settings["taxonomy"] = Taxonomy.load(config.taxonomy if taxonomy is None else taxonomy)
-        last = self._last_recognizer  # it keeps what it has prepared
-        if last is None or any(getattr(last, name) != value for name, value in settings.items()):
-            last = Recognizer(encoder=self.encoder, prompts=self._prompts, device=self.device, **settings)
-            self._last_recognizer = last
-        return last
-
     def _ready(self, segmenter: GarmentSegmenter | None) -> Segmenter | None:
         if segmenter is None:
             return None
         from fashion_retrieval.models.inference_copy import for_inference
 
         return for_inference(segmenter, self.device, torch.float32)
-
-    def _finder(self, segmenter: SegmenterInput) -> Segmenter | None:
-        if segmenter is None or isinstance(segmenter, Segmenter):
-            return segmenter
-        if segmenter != "auto":
-            raise InputError(f"segmenter must be 'auto', None or have a segment() method, got {segmenter!r}")
-        return self.segmenter
-
-    def _stream(
-        self,
-        images: Iterable[ImageInput],
-        recognizer: Recognizer,
-        finder: Segmenter | None,
-        top_k: int,
-        batch_size: int,
-        skip: bool,
-        max_pixels: int | None,
-    ) -> Iterator[Recognition | Failure]:
-        for batch in read_photos(
-            images, Image.fromarray, batch_size=batch_size, device=self.device, skip=skip, max_pixels=max_pixels
-        ):
-            photos = [
-                Photo(photo.content, find_regions(photo.content, None, finder), describe(photo.image))
-                for photo in batch
-                if photo.content is not None
-            ]
-            found = iter(recognizer.recognize(photos, model_id=self.model_id, top_k=top_k, batch_size=batch_size))
-            for photo in batch:
-                yield next(found) if photo.error is None else Failure(photo.index, photo.name, photo.error)
-
-    def _encode_texts(self, texts: list[str], batch_size: int, progress: bool) -> NDArray[np.float32]:
-        for index, text in enumerate(texts):
-            if not isinstance(text, str) or not text.strip():
-                raise InputError(f"texts[{index}] must be a text that is not empty, got {text!r}")
-        rows = np.empty((len(texts), self.embedding_dim), dtype=np.float32)
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        starts = range(0, len(order), batch_size)
-        for start in tracked(starts, "encoding texts", len(starts), shown=progress, unit="batches"):
-            chosen = order[start : start + batch_size]
-            rows[chosen] = self._prompts.rows([texts[i] for i in chosen]).cpu().numpy()
-        return rows
-
-
-def _check_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, got {batch_size}")
-
-
-def _check_on_error(on_error: str) -> None:
-    if on_error not in ("raise", "skip"):
-        raise InputError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
-
-
-def _length(items: Iterable[object]) -> int | None:
-    return len(items) if isinstance(items, Sized) else None

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from string import Formatter
@@ -107,7 +107,8 @@ class Taxonomy:
             text = path.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:  # a null byte in the path and bytes that aren't UTF-8 are ValueErrors
             raise TaxonomyError(f"taxonomy {str(source)!r} can't be read ({error}); expected {expected}") from error
-        return _parse(_renamed(_decode(text, path)), str(path))
+        _renamed(_read(text, path))  # warns of old names at each call
+        return _parse_text(text, path)
 
     def to_dict(self) -> dict[str, Any]:
         """The dict that `load` reads back to an equal taxonomy."""
@@ -124,6 +125,17 @@ def attribute_prompts(group: Group, value: Value, category: Value) -> list[str]:
     """Prompts of an attribute: "a photo of {attribute} {category}", one per template and phrase, phrase by phrase."""
     noun = category.phrases[0]
     return [t.format(attribute=phrase, category=noun) for phrase in value.phrases for t in group.templates]
+
+
+@lru_cache(maxsize=16)
+def _parse_text(text: str, path: Path) -> Taxonomy:
+    """The taxonomy of a file's text; the same object for the same text."""
+    return _parse(with_color_placeholder(_read(text, path)), str(path))
+
+
+@lru_cache(maxsize=16)
+def _read(text: str, path: Path) -> Mapping[str, Any]:
+    return _decode(text, path)
 
 
 @cache

@@ -31,14 +31,13 @@ def model():
 @pytest.fixture
 def encoded(model, monkeypatch):
     """Counts the photos that go through the encoder."""
-    counter, encode = Counter(), model.encode
+    counter, encode_image = Counter(), model.encoder.encode_image
 
-    def counting(**options):
-        if isinstance(options.get("images"), list):
-            counter["photos"] += len(options["images"])
-        return encode(**options)
+    def counting(pixels):
+        counter["photos"] += len(pixels)
+        return encode_image(pixels)
 
-    monkeypatch.setattr(model, "encode", counting)
+    monkeypatch.setattr(model.encoder, "encode_image", counting)
     return counter
 
 
@@ -145,7 +144,7 @@ def test_add_again_updates_what_changed(gallery, model, encoded, tmp_path):
 
 def test_add_writes_in_few_batches(local, tmp_path, monkeypatch):
     engine, lookups, sizes = local._store, [], []
-    monkeypatch.setattr("fashion_retrieval.gallery.gallery.GROUP", 4)
+    monkeypatch.setattr(adding, "_GROUP", 4)
     monkeypatch.setattr(engine, "read", lambda ids, read=engine.read: lookups.append(len(ids)) or read(ids))
     monkeypatch.setattr(engine, "write", lambda rows, write=engine.write: sizes.append(len(rows)) or write(rows))
     paths = photos(tmp_path / "in", 22)

@@ -193,8 +193,8 @@ def test_deferred_files_are_read_ahead_once_and_in_order(tmp_path: Path) -> None
 
         return DeferredFile(f"{number}.jpg", load)
 
-    ahead = fetch_ahead(map(file, range(12)), threads=3, ahead=4)
-    found = read(ahead, batch_size=2)
+    with fetch_ahead(map(file, range(12)), threads=3, ahead=4) as ahead:
+        found = read(ahead, batch_size=2)
     assert sorted(begun) == list(range(12))
     assert [photo.name for photo in found] == [f"{number}.jpg" for number in range(12)]
     assert [str(photo.error) for photo in found if photo.error] == ["the store is gone"]
@@ -203,8 +203,20 @@ def test_deferred_files_are_read_ahead_once_and_in_order(tmp_path: Path) -> None
 def test_files_are_read_at_most_so_far_ahead() -> None:
     taken: list[int] = []
     files = (taken.append(n) or DeferredFile(str(n), bytes) for n in range(100))  # type: ignore[func-returns-value]
-    ahead = fetch_ahead(files, threads=2, ahead=5)
-    assert [next(ahead).name, next(ahead).name] == ["0", "1"]
-    assert len(taken) == 7
-    ahead.close()  # type: ignore[attr-defined]
+    with fetch_ahead(files, threads=2, ahead=5) as ahead:
+        assert [next(ahead).name, next(ahead).name] == ["0", "1"]
+        assert len(taken) == 7
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("files")]
+
+
+def test_files_that_wait_when_the_list_ends_are_read_all_the_same() -> None:
+    last = threading.Event()
+
+    def slowly() -> bytes:
+        assert last.wait(10)
+        return b""
+
+    with fetch_ahead([DeferredFile("a", slowly), DeferredFile("b", bytes)], threads=1, ahead=5) as ahead:
+        first, second = list(ahead)
+        last.set()
+        assert [first.read(), second.read()] == [b"", b""]

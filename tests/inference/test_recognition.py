@@ -13,7 +13,6 @@ import open_clip
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -127,17 +126,18 @@ def recognizer(
         calibration=calibration or {},
         thresholds=thresholds or {},
         device=device,
+        model_id="fixed",
     )
 
 
 def photo(color: tuple[int, int, int], kinds: Sequence[str | None] = (None,)) -> Photo:
     """One color all over, with a whole-photo region for each kind."""
-    image = Image.new("RGB", (12, 8), color)
-    return Photo(image, [Region((0, 0, 12, 8), np.ones((8, 12), bool), 1.0, kind) for kind in kinds], None)
+    pixels = np.full((8, 12, 3), color, np.uint8)
+    return Photo(pixels, [Region((0, 0, 12, 8), np.ones((8, 12), bool), 1.0, kind) for kind in kinds])
 
 
 def garment(of: Recognizer, kind: str | None = None, top_k: int = 3) -> Garment:
-    return of.recognize([photo(RED, [kind])], model_id="fixed", top_k=top_k, batch_size=4)[0].garments[0]
+    return of.reporting(top_k).recognize([photo(RED, [kind])], batch_size=4)[0].garments[0]
 
 
 def softmax(*cosines: float, scale: float = SCALE) -> NDArray[np.float64]:
@@ -220,8 +220,8 @@ def test_the_color_of_the_pixels_is_in_the_category_prompt() -> None:
 def test_a_region_without_pixels_has_no_color_and_is_asked_for_as_plain() -> None:
     of = recognizer({"plain bag": toward(0.99), **WORDS})
     region = Region((0, 0, 12, 8), np.zeros((8, 12), bool), 1.0)
-    image = Image.new("RGB", (12, 8), RED)
-    found = of.recognize([Photo(image, [region], None)], model_id="fixed", top_k=1, batch_size=1)[0].garments[0]
+    pixels = np.full((8, 12, 3), RED, np.uint8)
+    found = of.reporting(1).recognize([Photo(pixels, [region])], batch_size=1)[0].garments[0]
     assert (found.colors, found.color) == ((), None)
     assert found.category.name == "bag"
     assert found.category.probability == pytest.approx(softmax(0.99, 0.5, 0.6)[0], abs=1e-6)
@@ -326,8 +326,8 @@ def test_category_from_the_crop_attributes_from_crop_and_masked_crop() -> None:
     mask = np.zeros((8, 12), bool)
     mask[:, :6] = True
     of = recognizer()
-    scene = Photo(Image.fromarray(pixels), [Region((0, 0, 12, 8), mask, 1.0)], None)
-    found = of.recognize([scene], model_id="fixed", top_k=3, batch_size=4)[0].garments[0]
+    scene = Photo(pixels, [Region((0, 0, 12, 8), mask, 1.0)])
+    found = of.recognize([scene], batch_size=4)[0].garments[0]
     crop = functional.normalize(torch.tensor([1.0, 1.0, 0.0]), dim=-1)
     masked = functional.normalize(torch.tensor([2.0, 1.0, 1.0]), dim=-1)  # half red, half white
     assert found.category.probability == pytest.approx(of.category_probabilities(crop, "red").max().item(), abs=1e-5)
@@ -335,11 +335,11 @@ def test_category_from_the_crop_attributes_from_crop_and_masked_crop() -> None:
     assert view.norm().item() == pytest.approx(1, abs=1e-6)
     assert crop @ masked < view @ masked < 1
     assert view @ masked > view @ crop
-    nouns = of.nouns(of.category_probabilities(crop, "red"))
-    assert nouns[0][0].name == found.category.name
-    assert sum(weight for _, weight in nouns) == pytest.approx(1)
+    context = of.category_context(of.category_probabilities(crop, "red"))
+    assert context[0][0].name == found.category.name
+    assert sum(weight for _, weight in context) == pytest.approx(1)
     for group in of.taxonomy.attributes:
-        parts = [weight * of.attribute_probabilities(view, group, [(noun, 1.0)]) for noun, weight in nouns]
+        parts = [weight * of.attribute_probabilities(view, group, [(noun, 1.0)]) for noun, weight in context]
         shares = torch.stack(parts).sum(0)
         scores = {score.name: score.probability for score in found.attributes[group.name].alternatives}
         wanted = {value.name: share for value, share in zip(group.values, shares.tolist(), strict=True)}
@@ -348,11 +348,11 @@ def test_category_from_the_crop_attributes_from_crop_and_masked_crop() -> None:
 
 def test_garments_stay_with_their_photo_in_batches_of_any_size() -> None:
     photos = [photo(RED, [None, "bag"]), photo(RED, []), photo(GREEN)]
-    found = recognizer().recognize(photos, model_id="fixed", top_k=3, batch_size=8)
+    found = recognizer().recognize(photos, batch_size=8)
     assert [[g.category.name for g in one.garments] for one in found] == [["shirt", "bag"], [], ["bag"]]
     green = softmax(*(math.sqrt(1 - cosine**2) for cosine in (0.4, 0.5, 0.6)))
     assert [s.probability for s in found[2].garments[0].categories] == pytest.approx(green, abs=1e-6)
-    single = recognizer().recognize(photos, model_id="fixed", top_k=3, batch_size=1)
+    single = recognizer().recognize(photos, batch_size=1)
     assert [one.to_dict() for one in single] == [one.to_dict() for one in found]
 
 
@@ -377,7 +377,7 @@ def test_the_texts_of_a_call_are_encoded_together(tmp_path: Path, monkeypatch: p
 
 
 def test_no_photos_give_no_results() -> None:
-    assert recognizer().recognize([], model_id="fixed", top_k=1, batch_size=1) == []
+    assert recognizer().recognize([], batch_size=1) == []
 
 
 @pytest.fixture(scope="module")

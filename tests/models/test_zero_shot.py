@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from fashion_retrieval import checkpoint
 from fashion_retrieval.models.encoder import Encoder
-from fashion_retrieval.models.zero_shot import PromptCache, Question
+from fashion_retrieval.models.zero_shot import PromptCache, ZeroShotClassifier
 from tests.support.tiny import tiny_folder
 
 CPU = torch.device("cpu")
@@ -100,17 +100,17 @@ def test_a_class_is_the_normalized_mean_of_its_templates(encoder: Encoder) -> No
 
 
 def probabilities(image: Tensor, classes: Tensor, owner: Sequence[int], scale: float) -> Tensor:
-    """Of one question, whose classes belong to these values."""
+    """Of one classifier, whose classes belong to these values."""
     members = functional.one_hot(torch.tensor(owner)).T.float()
-    return Question(classes, members, scale).probabilities(image)
+    return ZeroShotClassifier(classes, members, scale).probabilities(image)
 
 
-def test_a_question_knows_whose_phrase_a_class_is(encoder: Encoder) -> None:
+def test_a_classifier_knows_whose_phrase_a_class_is(encoder: Encoder) -> None:
     cache = PromptCache(encoder, CPU)
-    question = Question.of(cache, [PROMPTS[:2], PROMPTS[2:4]], 1, 20.0)
-    assert question.members.tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
-    assert torch.equal(question.classes, cache.classes([[prompt] for prompt in PROMPTS[:4]]))
-    averaged = Question.of(cache, [PROMPTS[:4], PROMPTS[:2]], 2, 20.0)
+    classifier = ZeroShotClassifier.build(cache, [PROMPTS[:2], PROMPTS[2:4]], 1, 20.0)
+    assert classifier.members.tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
+    assert torch.equal(classifier.classes, cache.classes([[prompt] for prompt in PROMPTS[:4]]))
+    averaged = ZeroShotClassifier.build(cache, [PROMPTS[:4], PROMPTS[:2]], 2, 20.0)
     assert averaged.members.tolist() == [[1, 1, 0], [0, 0, 1]]
     assert torch.equal(averaged.classes, cache.classes([PROMPTS[:2], PROMPTS[2:4], PROMPTS[:2]]))
 

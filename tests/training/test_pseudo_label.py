@@ -66,7 +66,7 @@ def test_beliefs_are_the_models_probabilities_of_what_applies(
 ) -> None:
     monkeypatch.setattr("training.pseudo_label._MIN_CATEGORY", 0.0)
     samples = extra_samples(pack, "train")
-    recognizer = model._recognizer("default", 1)
+    recognizer = model.recognizer("default", 1)
     told = list(label(model, [(sample, None) for sample in samples]))
     jeans = told[0]
     assert (jeans.id, jeans.category) == ("5", "jeans")

@@ -87,7 +87,7 @@ def evaluate_deepfashion(
 
 def _embed(model: FashionModel, samples: Sequence[Sample], views: Sequence[View]) -> dict[View, Tensor]:
     """Embeddings (N, d) of each way to cut that a view needs."""
-    recognizer = model._recognizer(TAXONOMY, 1)
+    recognizer = model.recognizer(TAXONOMY, 1)
     needed = {View.WHOLE_PHOTO} & {*views}
     needed |= {View.CROP} if {*views} - needed else set()
     needed |= {View.MASKED_CROP} if NEED_MASKS & {*views} else set()
@@ -107,11 +107,11 @@ def _cut(sample: Sample, view: View) -> Image.Image:
 def _metrics(
     model: FashionModel, samples: Sequence[Sample], embedded: dict[View, Tensor], view: View, seed: int
 ) -> dict[str, Any]:
-    recognizer = model._recognizer(TAXONOMY, 1)
+    recognizer = model.recognizer(TAXONOMY, 1)
     crop = embedded[View.WHOLE_PHOTO if view == View.WHOLE_PHOTO else View.CROP]
     shown = attribute_view(crop, embedded[View.MASKED_CROP]) if view == View.AS_RECOGNIZED else embedded[view]
     contexts = [
-        recognizer.nouns(recognizer.category_probabilities(row, sample.color or ""))
+        recognizer.category_context(recognizer.category_probabilities(row, sample.color or ""))
         for row, sample in zip(crop, samples, strict=True)
     ]
     best = [context[0][0] for context in contexts]

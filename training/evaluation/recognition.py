@@ -16,7 +16,7 @@ from fashion_retrieval import FashionModel
 from fashion_retrieval._utils.progress import tracked
 from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.inference.colors import dominant_colors
-from fashion_retrieval.inference.recognition import Nouns as CategoryContext
+from fashion_retrieval.inference.recognition import CategoryContext
 from fashion_retrieval.models.zero_shot import attribute_view
 from fashion_retrieval.taxonomy import Taxonomy
 from training.data.crops import read_crop
@@ -119,7 +119,7 @@ def embed_split(model: FashionModel, root: Path, split: str) -> Garments:
 
 
 def _embed(model: FashionModel, samples: list[Sample]) -> Garments:
-    recognizer = model._recognizer("default", 1)
+    recognizer = model.recognizer("default", 1)
     photos = [read_crop(replace(sample, box=None), masked=False) for sample in samples]
     crops = [photo.crop(sample.box) if sample.box else photo for photo, sample in zip(photos, samples, strict=True)]
     located = [i for i, sample in enumerate(samples) if sample.mask is not None]
@@ -134,7 +134,7 @@ def _embed(model: FashionModel, samples: list[Sample]) -> Garments:
             mask = next((region.mask for region in model.segmenter.segment(photos[i])), None)
         mask = np.ones(pixels.shape[:2], dtype=bool) if mask is None else mask
         categories.append(recognizer.category_probabilities(crop[i], dominant_colors(pixels, mask)[0].name))
-        contexts.append(recognizer.nouns(categories[i]))
+        contexts.append(recognizer.category_context(categories[i]))
         colors.append(recognizer.colors(pixels, mask, masked[i], contexts[i][0][0])[0].name)
     return Garments(samples, whole, crop, masked, torch.stack(categories), contexts, colors)
 
@@ -147,7 +147,7 @@ def evaluate_recognition(model: FashionModel, garments: Garments, *, seed: int =
     deepfashion = {name: group_metrics(predictions, chosen) for name, chosen in parts.items()}
     signs = correct_signs(predictions, len(sources))
     deepfashion["all"]["mean_precision_interval"] = precision_scores(signs).interval(seed=seed)
-    recognizer = model._recognizer("default", 1)
+    recognizer = model.recognizer("default", 1)
     default = {
         group.name: predict_group(recognizer, group, garments.view, garments.contexts, garments.labels(group.name))
         for group in recognizer.taxonomy.attributes
@@ -166,7 +166,7 @@ def evaluate_recognition(model: FashionModel, garments: Garments, *, seed: int =
 
 def _predict_deepfashion(model: FashionModel, garments: Garments, embeddings: Tensor) -> dict[str, Predictions]:
     """Predictions by column of the pack, in the vocabulary of DeepFashion."""
-    recognizer = model._recognizer("deepfashion", 1)
+    recognizer = model.recognizer("deepfashion", 1)
     groups = {group.name: group for group in recognizer.taxonomy.attributes}
     predictions = {}
     for column in GROUPS:

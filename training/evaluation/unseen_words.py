@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fashion_retrieval import FashionModel
 from fashion_retrieval.inference.colors import PALETTE
-from fashion_retrieval.inference.recognition import Nouns as CategoryContext
+from fashion_retrieval.inference.recognition import CategoryContext
 from fashion_retrieval.taxonomy import Group, Value
 from training.data.manifest import GROUPS, read_held_out, read_lines
 from training.evaluation.recognition import Garments
@@ -42,7 +42,7 @@ def evaluate_unseen_words(
         split: A split of it.
         words_file: TOML with the words, their groups and the values they mean.
     """
-    recognizer = model._recognizer("default", 1)
+    recognizer = model.recognizer("default", 1)
     groups = {group.name: group for group in recognizer.taxonomy.attributes}
     palette = tuple(Value(name, (name,)) for name in PALETTE)
     groups["base_colour"] = replace(groups["texture"], name="base_colour", values=palette, applies_to=None)
@@ -82,8 +82,8 @@ def _products(model: FashionModel, root: Path, split: str) -> list[Labeled]:
     rows = [row for row in read_lines(root / "products.jsonl", split) if row["master_category"] in _WEARABLE]
     photos = [root / "products" / split / f"{row['id']}.jpg" for row in rows]
     embeddings = torch.from_numpy(model.encode(images=photos)).to(model.device)
-    recognizer = model._recognizer("default", 1)
-    contexts = [recognizer.nouns(recognizer.category_probabilities(row, "plain")) for row in embeddings]
+    recognizer = model.recognizer("default", 1)
+    contexts = [recognizer.category_context(recognizer.category_probabilities(row, "plain")) for row in embeddings]
     return list(zip(embeddings, contexts, (row["base_colour"] for row in rows), strict=True))
 
 

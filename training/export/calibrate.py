@@ -24,7 +24,7 @@ def fit_calibration(model: FashionModel, root: Path, split: str) -> dict[str, fl
         split: One the weights were not trained on.
     """
     garments = embed_split(model, root, split)
-    recognizer, view = model._recognizer("default", 1), garments.view
+    recognizer, view = model.recognizer("default", 1), garments.view
     names = [value.name for value in recognizer.taxonomy.category.values]
     labels = [names.index(s.category) if s.category in names else -1 for s in garments.samples]
     factors = {"category": _best_factor([[(1.0, row)] for row in garments.category], labels)}

@@ -32,6 +32,18 @@ def check_whole(name: str, number: object, most: int) -> None:
         raise InputError(f"{name} must be a whole number from 1 to {most}, got {number!r:.60}")
 
 
+def check_batch_size(batch_size: int) -> None:
+    """Refuse a batch size below 1 with an `InputError`."""
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, got {batch_size}")
+
+
+def check_on_error(on_error: str) -> None:
+    """Refuse what is neither "raise" nor "skip" with an `InputError`."""
+    if on_error not in ("raise", "skip"):
+        raise InputError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
+
+
 def fits(text: str, longest: int) -> bool:
     """Whether a text is valid UTF-8 of at most `longest` bytes without NUL, which stores cut texts at."""
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
@@ -92,3 +92,8 @@ def tracked(
         for item in items:
             yield item
             advance()
+
+
+def length_of(items: Iterable[object]) -> int | None:
+    """How many there are, for a bar; None where that is not known."""
+    return len(items) if isinstance(items, Sized) else None

@@ -1,46 +1,53 @@
-"""From photos to rows of a gallery: what is new or changed is decoded and encoded in groups, and written in batches."""
+"""From photos to rows of a gallery: what is new or changed is decoded and encoded, and written in batches."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple
 
-from PIL import Image
+import numpy as np
+from numpy.typing import NDArray
 
-from fashion_retrieval._utils.files import sha256
-from fashion_retrieval.errors import FashionRetrievalError, InputError
+from fashion_retrieval._utils.progress import Advance
 from fashion_retrieval.gallery.engines.base import Row, VectorStore
 from fashion_retrieval.gallery.fields import garment_fields, recognized_fields
 from fashion_retrieval.gallery.filters import Scalar
-from fashion_retrieval.gallery.items import Item
+from fashion_retrieval.gallery.items import Item, batched
 from fashion_retrieval.images.inputs import ImageInput, describe
-from fashion_retrieval.images.load import load_image
-from fashion_retrieval.results import Failure, Recognition
+from fashion_retrieval.images.prefetch import ReadPhoto, read_photos
+from fashion_retrieval.inference.pipeline import encode_levels, find_photo
+from fashion_retrieval.results import Failure
 from fashion_retrieval.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fashion_retrieval.model import FashionModel
 
-T = TypeVar("T")
-
-GROUP = 64
+_GROUP = 64
 """Photos looked up at a time."""
 _DECODED = 16
-"""Photos held decoded at a time."""
+"""Photos encoded at a time, and read at a time."""
 _PATIENCE = 10.0
 """Seconds after which a batch is written though it is not full, so that an interruption costs no more."""
 
 
-class Adder:
-    """Adds groups of photos, and counts what became of them.
+class _Content(NamedTuple):
+    """A decoded photo: as the image tower takes it, (h, w, 3) uint8, and whole, to be recognized, (H, W, 3) uint8."""
+
+    levels: Tensor
+    pixels: NDArray[np.uint8] | None
+
+
+class Indexer:
+    """Adds photos to a gallery, and counts what became of them.
 
     Args:
-        engine: Where the rows go.
+        store: Where the rows go.
         model: Encodes the photos and, with a taxonomy, recognizes them.
         taxonomy: What to recognize, or None for nothing.
         skip: List photos that can't be read in `failures`; otherwise the first one is raised.
@@ -48,133 +55,116 @@ class Adder:
     """
 
     def __init__(
-        self, engine: VectorStore, model: FashionModel, taxonomy: Taxonomy | None, *, skip: bool, batch_size: int
+        self, store: VectorStore, model: FashionModel, taxonomy: Taxonomy | None, *, skip: bool, batch_size: int
     ) -> None:
-        self.engine = engine
+        self.store = store
         self.model = model
         self.taxonomy = taxonomy
         self.skip = skip
         self.batch_size = batch_size
         self.added = self.updated = self.unchanged = 0
         self.failures: list[Failure] = []
-        self._fatal: Failure | None = None
-        self._empty = engine.count() == 0
+        self._group = min(batch_size, _GROUP)
+        self._known: dict[int, tuple[Item, Row | None]] = {}  # by index: photos that the reader has, with their rows
+        self._waiting: list[ReadPhoto[_Content]] = []
         self._new: list[Row] = []
         self._changed: list[Row] = []
         self._written = time.monotonic()
 
-    def add(self, group: Sequence[Item], done: Callable[[int], None]) -> None:
-        """Encode a group, and write when a batch is full; `done` is told how many photos are through.
+    def add(self, items: Iterable[Item], advance: Advance) -> None:
+        """Add photos; what is there with the same content is not decoded.
 
         Raises:
             FashionRetrievalError: Without `skip`, of the first photo that can't be read; those before it are kept.
         """
-        known = {} if self._empty else self.engine.read([item.id for item in group])
-        rows: list[Row] = []
-        unchanged = 0
-        wanting: list[tuple[Item, ImageInput, str]] = []
-        for item in group:
-            read = self._attempt(item, _content, item.image)
-            if self._fatal:
-                break
-            if read is None:
-                continue
-            content, digest = read
-            row = known.get(item.id)
-            if row is None or row.digest != digest:
-                wanting.append((item, content, digest))
-            elif (row.photo, row.fields) != (item.photo, row.fields | (item.fields or {})):
-                rows.append(replace(row, photo=item.photo, fields=row.fields | (item.fields or {})))
-            else:
-                unchanged += 1
-        done(len(group) - len(wanting))
-        for start in range(0, len(wanting), _DECODED):
-            some = wanting[start : start + _DECODED]
-            rows += self._rows(some, known)
-            done(len(some))
-            if self._fatal and self._fatal.index <= some[-1][0].index:
-                break
-        for row in rows:
-            (self._changed if row.id in known else self._new).append(row)
-        self.unchanged += unchanged
-        waiting = len(self._new) + len(self._changed)
-        if waiting >= self.batch_size or (waiting and time.monotonic() - self._written > _PATIENCE):
-            self.write()
-        if self._fatal:
-            error = self._fatal.error
-            raise type(error)(f"images[{self._fatal.index}]: {error}") from error
+        reader = read_photos(
+            self._look_up(items),
+            self._finish,
+            batch_size=min(self._group, _DECODED),
+            device=self.model.device,
+            skip=self.skip,
+            label=lambda index: f"images[{index}]",
+            wanted=self._is_wanted,
+        )
+        try:
+            with closing(reader):
+                for photo in chain.from_iterable(reader):
+                    self._take(photo, advance)
+        finally:
+            try:
+                self._encode(advance)
+            finally:
+                self._write()
 
-    def write(self) -> None:
+    def _look_up(self, items: Iterable[Item]) -> Iterator[ImageInput]:
+        empty = self.store.count() == 0
+        for group in batched(items, self._group):
+            rows = {} if empty else self.store.read([item.id for item in group])
+            for item in group:
+                self._known[item.index] = item, rows.get(item.id)
+                yield item.image
+
+    def _is_wanted(self, index: int, digest: str) -> bool:
+        row = self._known[index][1]
+        return row is None or row.digest != digest
+
+    def _finish(self, pixels: NDArray[np.uint8]) -> _Content:
+        return _Content(self.model.encoder.preprocessing.resize(pixels), pixels if self.taxonomy else None)
+
+    def _take(self, photo: ReadPhoto[_Content], advance: Advance) -> None:
+        item, row = self._known[photo.index]
+        if photo.error:
+            self.failures.append(Failure(photo.index, describe(photo.image) or item.id, photo.error))
+        if photo.content or (photo.error and photo.digest):
+            self._waiting.append(photo)
+        else:
+            advance(failed=bool(photo.error))
+            del self._known[photo.index]
+            if row and not photo.error:
+                self._keep(item, row)
+        if len(self._waiting) == _DECODED or (photo.index + 1) % self._group == 0:
+            self._encode(advance)
+
+    def _keep(self, item: Item, row: Row) -> None:
+        """A photo of the same content; its path and fields may be others."""
+        same = replace(row, photo=item.photo, fields=row.fields | (item.fields or {}))
+        if same.photo == row.photo and same.fields == row.fields:
+            self.unchanged += 1
+        else:
+            self._changed.append(same)
+
+    def _encode(self, advance: Advance) -> None:
+        """Make rows of the photos that wait, and write when a batch is full."""
+        waiting, self._waiting = self._waiting, []
+        contents = [photo.content for photo in waiting if photo.content]
+        vectors = iter(encode_levels(self.model.encoder, self.model.device, [content.levels for content in contents]))
+        fields = iter(self._recognize([content.pixels for content in contents if content.pixels is not None]))
+        for photo in waiting:
+            item, row = self._known.pop(photo.index)
+            if photo.content:
+                before = row.fields if row else dict.fromkeys(self.store.settings.fields)
+                found = before | next(fields, {}) | (item.fields or {})
+                rows = self._changed if row else self._new
+                rows.append(Row(item.id, next(vectors), photo.digest or "", item.photo, found))
+            advance(failed=bool(photo.error))
+        count = len(self._new) + len(self._changed)
+        if count >= self.batch_size or (count and time.monotonic() - self._written > _PATIENCE):
+            self._write()
+
+    def _recognize(self, photos: Sequence[NDArray[np.uint8]]) -> list[dict[str, Scalar | None]]:
+        if self.taxonomy is None or not photos:
+            return []
+        names = recognized_fields(self.taxonomy)
+        found = [find_photo(pixels, None, self.model.segmenter, None) for pixels in photos]
+        recognitions = self.model.recognizer(self.taxonomy).recognize(found, batch_size=len(photos))
+        return [dict.fromkeys(names) | garment_fields(recognition) for recognition in recognitions]
+
+    def _write(self) -> None:
         """Write what was added and not written yet, in one piece."""
         new, changed = self._new, self._changed
         self._new, self._changed = [], []
         if new or changed:
-            self.engine.write([*new, *changed])
+            self.store.write([*new, *changed])
         self.added += len(new)
         self.updated += len(changed)
         self._written = time.monotonic()
-
-    def _rows(self, some: Sequence[tuple[Item, ImageInput, str]], known: Mapping[str, Row]) -> list[Row]:
-        photos: list[Image.Image] = []
-        read: list[tuple[Item, str]] = []
-        for item, content, digest in some:
-            photo = self._attempt(item, load_image, content)
-            if photo is not None:
-                photos.append(photo)
-                read.append((item, digest))
-            elif self._fatal:
-                break
-        if not photos:
-            return []
-        vectors = self.model.encode(images=photos, batch_size=len(photos))
-        seen = self._recognize(photos)
-        empty: dict[str, Scalar | None] = dict.fromkeys(self.engine.settings.fields)
-        rows = []
-        for (item, digest), vector, found in zip(read, vectors, seen, strict=True):
-            before = known[item.id].fields if item.id in known else empty
-            rows.append(Row(item.id, vector, digest, item.photo, before | found | (item.fields or {})))
-        return rows
-
-    def _recognize(self, photos: list[Image.Image]) -> list[dict[str, Scalar | None]]:
-        if self.taxonomy is None:
-            return [{} for _ in photos]
-        names = recognized_fields(self.taxonomy)
-        found = self.model.recognize_many(photos, taxonomy=self.taxonomy, batch_size=len(photos))
-        return [dict.fromkeys(names) | garment_fields(result) for result in found if isinstance(result, Recognition)]
-
-    def _attempt(self, item: Item, read: Callable[[ImageInput], T], image: ImageInput) -> T | None:
-        try:
-            return read(image)
-        except FashionRetrievalError as error:
-            failure = Failure(item.index, describe(item.image) or item.id, error)
-        if self.skip:
-            self.failures.append(failure)
-        elif self._fatal is None or failure.index < self._fatal.index:
-            self._fatal = failure
-        return None
-
-
-def _content(image: ImageInput) -> tuple[ImageInput, str]:
-    """The photo, to be decoded later, and the SHA-256 of its file's bytes or, where it has no file, of its pixels."""
-    if isinstance(image, str | os.PathLike):
-        try:
-            return image, sha256(Path(image))
-        except (OSError, ValueError):
-            return _pixels(image)  # which tells what is wrong with the file
-    if isinstance(image, bytes | bytearray | memoryview):
-        return image, hashlib.sha256(image).hexdigest()
-    if isinstance(image, Image.Image) or not hasattr(image, "read"):
-        return _pixels(image)
-    stream = cast(BinaryIO, image)
-    try:
-        if stream.seekable():
-            stream.seek(0)
-        content = stream.read()
-    except (OSError, ValueError) as error:
-        raise InputError(f"{describe(image) or 'a file object'} can't be read ({error}); open it again") from error
-    return _content(content) if isinstance(content, bytes) else _pixels(image)
-
-
-def _pixels(image: ImageInput) -> tuple[ImageInput, str]:
-    upright = load_image(image)
-    return upright, hashlib.sha256(f"{upright.size}".encode() + upright.tobytes()).hexdigest()

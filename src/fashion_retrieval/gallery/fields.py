@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.gallery.engines.base import TYPES
@@ -11,12 +10,7 @@ from fashion_retrieval.gallery.filters import Scalar
 from fashion_retrieval.results import Garment, Recognition
 from fashion_retrieval.taxonomy import Taxonomy
 
-if TYPE_CHECKING:
-    pass
-
 _MOST_FIELDS = 30
-
-
 _RESERVED = frozenset({"id", "photo", "score"})
 
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import ArrayLike
 
-from fashion_retrieval._utils.checks import check_id, check_whole
+from fashion_retrieval._utils.checks import check_id, check_on_error, check_whole
 from fashion_retrieval._utils.deprecation import warn_renamed
-from fashion_retrieval._utils.progress import progress_bar
+from fashion_retrieval._utils.progress import length_of, progress_bar
 from fashion_retrieval.errors import GalleryError, InputError
-from fashion_retrieval.gallery.adding import GROUP, Adder
 from fashion_retrieval.gallery.engines.base import Settings, VectorStore, already_exists
 from fashion_retrieval.gallery.fields import field_types
 from fashion_retrieval.gallery.from_shards import add_shards
 from fashion_retrieval.gallery.info import AddReport, GalleryInfo, read_info
-from fashion_retrieval.gallery.items import batched, read_items
+from fashion_retrieval.gallery.items import read_items
 from fashion_retrieval.gallery.search import search, to_match
 from fashion_retrieval.images.inputs import ImageInput
 from fashion_retrieval.results import Match
@@ -173,26 +172,19 @@ class Gallery:
             InputError: Ids, metadata or an image can't be used; the message says which.
             GalleryError: The gallery's embeddings were computed in another dtype or backend than the model's.
         """
-        if on_error not in ("raise", "skip"):
-            raise InputError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
+        from fashion_retrieval.gallery.adding import Indexer  # brings torch
+
+        check_on_error(on_error)
         check_whole("batch_size", batch_size, _LARGEST_BATCH)
         store = self._store
         self._check_precision()
         metadata = _with_current_names(metadata, store.settings.renamed)
         items = read_items(images, ids, metadata, store.settings.types)
-        adder = Adder(store, self._model, self._taxonomy, skip=on_error == "skip", batch_size=batch_size)
-        total = len(images) if isinstance(images, Sized) else None
-        with progress_bar("adding", total, shown=progress) as advance:
-            try:
-                for group in batched(items, min(batch_size, GROUP)):
-                    failed = len(adder.failures)
-                    adder.add(group, advance)
-                    advance(0, failed=len(adder.failures) - failed)
-            finally:
-                adder.write()
+        indexer = Indexer(store, self._model, self._taxonomy, skip=on_error == "skip", batch_size=batch_size)
+        with progress_bar("adding", length_of(images), shown=progress) as advance:
+            indexer.add(items, advance)
         store.wait_until_indexed()
-        failures = sorted(adder.failures, key=lambda failure: failure.index)
-        return AddReport(adder.added, adder.updated, adder.unchanged, tuple(failures))
+        return AddReport(indexer.added, indexer.updated, indexer.unchanged, tuple(indexer.failures))
 
     def add_shards(self, folder: str | Path, *, progress: bool = False) -> AddReport:
         """Add the embeddings that `fashion_retrieval.shards.encode_shards` made; no image is read or encoded.

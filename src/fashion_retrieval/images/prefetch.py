@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
@@ -61,7 +61,7 @@ def read_photos(
     max_pixels: int | None = None,
     digests: bool = False,
     wanted: Callable[[int, str], bool] | None = None,
-) -> Iterator[list[ReadPhoto[Result]]]:
+) -> Generator[list[ReadPhoto[Result]]]:
     """Read photos by threads; batch by batch, in order.
 
     Besides the batch that is handed over, as many are held as are read ahead: two on a GPU, none on a CPU. Once the
@@ -110,16 +110,24 @@ def read_photos(
             raise failed.error if label is None else _labeled(failed.error, label(failed.index))
 
 
-def fetch_ahead(files: Iterable[DeferredFile], *, threads: int, ahead: int) -> Iterator[DeferredFile]:
-    """Read files before they are asked for, `threads` at a time and at most `ahead` of them; in order."""
-    waiting: deque[DeferredFile] = deque()
+@contextmanager
+def fetch_ahead(files: Iterable[DeferredFile], *, threads: int, ahead: int) -> Iterator[Iterator[DeferredFile]]:
+    """Within it files are read before they are asked for, `threads` at a time and at most `ahead` of them; in order.
+
+    At its end, files that nobody waits for are not begun any more, and no thread is left.
+    """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="files")
-    try:
+
+    def begun() -> Iterator[DeferredFile]:
+        waiting: deque[DeferredFile] = deque()
         for file in files:
             waiting.append(DeferredFile(file.name, pool.submit(file.read).result))
             if len(waiting) > ahead:
                 yield waiting.popleft()
         yield from waiting
+
+    try:
+        yield begun()
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fashion_retrieval.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 
 def crop_region(image: NDArray[np.uint8], box: Sequence[float] | NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
@@ -22,8 +19,7 @@ def crop_region(image: NDArray[np.uint8], box: Sequence[float] | NDArray[np.floa
         image: RGB photo, (H, W, 3).
         box: xyxy in pixels; rounded outwards and clipped to the photo.
     """
-    rows, columns = _pixel_box(box, image.shape[1], image.shape[0])
-    return image[rows, columns]
+    return image[pixel_box(box, *image.shape[:2])]
 
 
 def masked_crop(
@@ -42,7 +38,7 @@ def masked_crop(
     if mask.shape != image.shape[:2] or mask.dtype != np.bool_:
         expected = f"{image.shape[:2]} bool, the photo's height and width"
         raise InputError(f"a mask must be {expected}, got {mask.dtype} {mask.shape}; resize it to the photo")
-    crop, inside = crop_region(image, box), mask[_pixel_box(box, image.shape[1], image.shape[0])]
+    crop, inside = crop_region(image, box), mask[pixel_box(box, *image.shape[:2])]
     return crop if inside.all() else np.where(inside[..., None], crop, np.uint8(255))
 
 
@@ -81,10 +77,31 @@ def check_boxes(boxes: ArrayLike, width: int, height: int) -> NDArray[np.float32
     return clipped
 
 
-def _pixel_box(box: Sequence[float] | NDArray[np.floating[Any]], width: int, height: int) -> tuple[slice, slice]:
-    """The rows and columns of a photo that a box covers."""
+def pixel_box(box: Sequence[float] | NDArray[np.floating[Any]], height: int, width: int) -> tuple[slice, slice]:
+    """The rows and columns of a photo that a box covers: rounded outwards, clipped, at least one pixel.
+
+    Every crop and every mask of a box follows this one rule.
+
+    Args:
+        box: xyxy in pixels.
+        height: Of the photo.
+        width: Of the photo.
+    """
     x1, y1, x2, y2 = (float(value) for value in box)
     left, top = (min(max(math.floor(low), 0), length - 1) for low, length in ((x1, width), (y1, height)))
     right = min(max(math.ceil(x2), left + 1), width)
     bottom = min(max(math.ceil(y2), top + 1), height)
     return slice(top, bottom), slice(left, right)
+
+
+def box_mask(box: Sequence[float] | NDArray[np.floating[Any]], height: int, width: int) -> NDArray[np.bool_]:
+    """(height, width) bool, true for the pixels of a box (`pixel_box`)."""
+    mask = np.zeros((height, width), dtype=bool)
+    mask[pixel_box(box, height, width)] = True
+    return mask
+
+
+def mask_box(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
+    """The tight box around a mask that is not empty, xyxy in pixels."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)

@@ -84,11 +84,11 @@ def dominant_colors(
     """
     if limit < 1:
         raise InputError(f"limit must be at least 1, got {limit}")
-    return look(image, mask, exclude_skin=exclude_skin).colors(limit=limit, prior=prior)
+    return PixelColors.compute(image, mask, exclude_skin=exclude_skin).colors(limit=limit, prior=prior)
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class PixelColors:
     """What the pixels of a garment say of its colors, before anything else is known.
 
     Attributes:
@@ -98,6 +98,28 @@ class Look:
 
     rgb: NDArray[np.uint8]
     names: Floats
+
+    @classmethod
+    def compute(
+        cls,
+        image: NDArray[np.uint8],
+        mask: NDArray[np.bool_],
+        *,
+        light: Floats | None = None,
+        exclude_skin: bool = True,
+    ) -> PixelColors:
+        """Name the pixels of a garment, for `colors` with any prior; arguments and errors are `dominant_colors`'.
+
+        `light` is the photo's `illuminant`, where it is known already from another garment.
+        """
+        _check(image, mask)
+        model = _model()
+        rgb, light = sample(image, mask), illuminant(image) if light is None else light
+        lab = to_lab(rgb)
+        if exclude_skin and len(rgb):
+            kept = model.without_skin(lab)
+            rgb, lab = rgb[kept], lab[kept]
+        return cls(rgb, model.names(lab, light) if len(rgb) else np.zeros((0, len(model.palette)), np.float32))
 
     @property
     def dominant(self) -> str | None:
@@ -119,23 +141,6 @@ class Look:
             for rank, i in enumerate(np.argsort(-shares, kind="stable")[:limit].tolist())
             if rank == 0 or shares[i] >= _MIN_SHARE
         )
-
-
-def look(
-    image: NDArray[np.uint8], mask: NDArray[np.bool_], *, around: Floats | None = None, exclude_skin: bool = True
-) -> Look:
-    """Look at a garment once, for `Look.colors` with any odds; arguments and errors are `dominant_colors`'.
-
-    `around` is the photo's `light`, for those who look at several garments of it.
-    """
-    _check(image, mask)
-    model = _model()
-    rgb, around = sample(image, mask), light(image) if around is None else around
-    lab = to_lab(rgb)
-    if exclude_skin and len(rgb):
-        kept = model.without_skin(lab)
-        rgb, lab = rgb[kept], lab[kept]
-    return Look(rgb, model.names(lab, around) if len(rgb) else np.zeros((0, len(model.palette)), np.float32))
 
 
 def paper_color(colors: Sequence[Color]) -> str:
@@ -164,7 +169,7 @@ def sample(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint
     return image.reshape(-1, 3)[inside[_evenly(len(inside), PIXELS)]]
 
 
-def light(image: NDArray[np.uint8]) -> Floats:
+def illuminant(image: NDArray[np.uint8]) -> Floats:
     """The light of a photo, HWC uint8 RGB: its mean color and that of its brightest tenth, (6,) float32 CIELAB."""
     pixels = image.reshape(-1, 3)
     photo = to_lab(pixels[_evenly(len(pixels), PIXELS)])
@@ -189,9 +194,9 @@ def pixel_features(lab: Floats) -> Floats:
     return np.stack([*columns, chroma / (lightness + 10)], axis=-1)
 
 
-def context_features(lab: Floats, around: Floats) -> Floats:
-    """What it sees of the surroundings: the garment's mean and deviation, the light of the photo: (12,)."""
-    return np.concatenate([lab.mean(axis=0) / 50, lab.std(axis=0) / 25, around / 50])
+def context_features(lab: Floats, light: Floats) -> Floats:
+    """What the network sees of the surroundings: the garment's mean and deviation, and the photo's light; (12,)."""
+    return np.concatenate([lab.mean(axis=0) / 50, lab.std(axis=0) / 25, light / 50])
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,9 +212,9 @@ class ColorModel:
     skin_mean: Floats
     skin_precision: Floats
 
-    def names(self, lab: Floats, around: Floats) -> Floats:
+    def names(self, lab: Floats, light: Floats) -> Floats:
         """Soft names of pixels: (N, 3) CIELAB and the photo's light (6,) -> (N, names), rows sum to 1."""
-        shared = context_features(lab, around) @ self.from_context + self.hidden_bias
+        shared = context_features(lab, light) @ self.from_context + self.hidden_bias
         hidden = np.maximum(_product(pixel_features(lab), self.from_pixel) + shared, 0)
         logits = _product(hidden, self.to_name) + self.name_bias
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,10 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from fashion_retrieval.config import ModelConfig
+from fashion_retrieval.errors import InputError
 from fashion_retrieval.images.preprocess import RGB
-from fashion_retrieval.images.regions import crop_region, masked_crop
-from fashion_retrieval.inference.colors import PALETTE, Look, light, look
-from fashion_retrieval.models.zero_shot import PromptCache, Question, attribute_view
+from fashion_retrieval.images.regions import box_mask, crop_region, masked_crop
+from fashion_retrieval.inference.colors import PALETTE, PixelColors, illuminant
+from fashion_retrieval.models.zero_shot import PromptCache, ZeroShotClassifier, attribute_view
 from fashion_retrieval.results import Attribute, Color, Garment, Recognition, Region, Score, Segmenter
 from fashion_retrieval.taxonomy import Group, Taxonomy, Value, attribute_prompts, category_prompts
 
@@ -25,23 +31,32 @@ if TYPE_CHECKING:
 _UPPER, _LOWER = {"upper", "outerwear", "dress"}, {"trousers", "shorts", "skirt", "legwear", "dress"}
 _SAME_FAMILY, _OTHER_FAMILY = 0.3, 0.02
 _NO_COLOR = "plain"
-_NOUNS = 3
+_CONTEXT_SIZE = 3
 """Categories that an attribute prompt is averaged over; chosen on the validation split."""
 _ENCODER_TRUST = 0.5
 """Exponent on the encoder's color probabilities beside those of the pixels; chosen on the validation split."""
 
+_RECOGNIZERS = 8
 
-Nouns = Sequence[tuple[Value, float]]
-"""Categories that a garment may be of, with weights that sum to 1."""
+CategoryContext = Sequence[tuple[Value, float]]
+"""Categories that a garment may be of, with weights that sum to 1: what attribute prompts name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """An upright RGB photo with the regions found in it."""
+    """An upright RGB photo with the regions found in it.
 
-    image: Image.Image
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB.
+        regions: Where its garments are.
+        source: A short name, or None.
+        image: The same photo for `Recognition.image`, or None to keep none.
+    """
+
+    pixels: NDArray[np.uint8]
     regions: Sequence[Region]
-    source: str | None
+    source: str | None = None
+    image: Image.Image | None = None
 
 
 def find_regions(
@@ -57,23 +72,31 @@ def find_regions(
     if segmenter is not None:
         return segmenter.segment(image, boxes)
     whole = np.array([[0, 0, image.width, image.height]], dtype=np.float32)
-    regions = []
-    for left, top, right, bottom in (whole if boxes is None else boxes).tolist():
-        mask = np.zeros((image.height, image.width), dtype=bool)
-        mask[int(top) : max(int(top) + 1, round(bottom)), int(left) : max(int(left) + 1, round(right))] = True
-        regions.append(Region((left, top, right, bottom), mask, 1.0))
-    return regions
+    return [
+        Region((left, top, right, bottom), box_mask((left, top, right, bottom), image.height, image.width), 1.0)
+        for left, top, right, bottom in (whole if boxes is None else boxes).tolist()
+    ]
+
+
+def check_segmenter(segmenter: Segmenter | str | None) -> Segmenter | None:
+    """A segmenter of the user's, or None.
+
+    Raises:
+        InputError: It has no `segment` method.
+    """
+    if segmenter is None or (isinstance(segmenter, Segmenter) and not isinstance(segmenter, str)):
+        return segmenter
+    raise InputError(f"segmenter must be 'auto', None or have a segment() method, got {segmenter!r}")
 
 
 class Recognizer:
-    """What is in regions of photos, by an encoder and a taxonomy.
+    """What is in regions of photos, by an encoder and a taxonomy; made by `FashionModel.recognizer`.
 
-    Args:
-        encoder: The dual encoder, on `device`.
-        prompts: Embeddings of prompts, shared between taxonomies.
-        taxonomy: What to look for.
-        calibration: Factor on the logits by group, so that probabilities are frequencies.
-        thresholds: By group, the probability below which a value is reported as not visible.
+    It may be used by several threads at once.
+
+    Attributes:
+        taxonomy: What is looked for.
+        top_k: How many alternatives are reported.
     """
 
     def __init__(
@@ -82,53 +105,86 @@ class Recognizer:
         encoder: Encoder,
         prompts: PromptCache,
         taxonomy: Taxonomy,
-        calibration: dict[str, float],
-        thresholds: dict[str, float],
+        calibration: Mapping[str, float],
+        thresholds: Mapping[str, float],
         device: torch.device,
+        model_id: str,
+        top_k: int = 3,
     ) -> None:
+        """Set up.
+
+        Args:
+            encoder: The dual encoder, on `device`.
+            prompts: Embeddings of prompts, shared between taxonomies.
+            taxonomy: What to look for.
+            calibration: Factor on the logits by group, so that probabilities are frequencies.
+            thresholds: By group, the probability below which a value is reported as not visible.
+            device: Where the encoder is.
+            model_id: What results call the model.
+            top_k: How many alternatives to report.
+        """
         self.encoder = encoder
         self.prompts = prompts
         self.taxonomy = taxonomy
         self.calibration = calibration
         self.thresholds = thresholds
         self.device = device
-        self._questions: dict[tuple[int, Value | str], tuple[Group, Question]] = {}  # its group keeps an id its own
-        self._colors: dict[Value, Question] = {}
+        self.model_id = model_id
+        self.top_k = top_k
+        # Each beside its group, so that no other group gets the same id.
+        self._classifiers: dict[tuple[int, Value | str], tuple[Group, ZeroShotClassifier]] = {}
+        self._colors: dict[Value, ZeroShotClassifier] = {}
         self._agreements: dict[str | None, Tensor] = {}
 
-    def recognize(self, photos: Sequence[Photo], *, model_id: str, top_k: int, batch_size: int) -> list[Recognition]:
-        """One `Recognition` a photo; the regions of all photos go through the encoder together."""
-        arrays = [np.array(photo.image) for photo in photos]
-        regions, looks = [], []
-        for pixels, photo in zip(arrays, photos, strict=True):
-            around = light(pixels)
-            regions += [(pixels, region) for region in photo.regions]
-            looks += [look(pixels, region.mask, around=around) for region in photo.regions]
-        crops, masked = self._views(regions, batch_size)
-        dominant = [seen.dominant or _NO_COLOR for seen in looks]
+    def reporting(self, top_k: int) -> Recognizer:
+        """This recognizer with another `top_k`; both share what they have prepared."""
+        if top_k == self.top_k:
+            return self
+        other = copy(self)
+        other.top_k = top_k
+        return other
+
+    def recognize(self, photos: Sequence[Photo], *, batch_size: int = 32) -> list[Recognition]:
+        """One `Recognition` a photo; the regions of all photos go through the encoder together.
+
+        Args:
+            photos: With their regions.
+            batch_size: Crops that go through the encoder at a time.
+        """
+        regions, colors = [], []
+        for photo in photos:
+            light = illuminant(photo.pixels)
+            regions += [(photo.pixels, region) for region in photo.regions]
+            colors += [PixelColors.compute(photo.pixels, region.mask, light=light) for region in photo.regions]
+        crops, masked = self._embed_crops(regions, batch_size)
+        dominant = [one.dominant or _NO_COLOR for one in colors]
         self._prepare((self.taxonomy.category, color) for color in dominant)
-        shares = [
+        probabilities = [
             self.category_probabilities(crop, color, region.kind)
             for (_, region), crop, color in zip(regions, crops, dominant, strict=True)
         ]
-        self._prepare_attributes(shares)
+        self._prepare_attributes(probabilities)
         garments = iter(
-            self._garment(region, found, attribute_view(crop, inside), inside, seen, top_k)
-            for (_, region), found, crop, inside, seen in zip(regions, shares, crops, masked, looks, strict=True)
+            self._garment(region, categories, attribute_view(crop, inside), inside, of_pixels)
+            for (_, region), categories, crop, inside, of_pixels in zip(
+                regions, probabilities, crops, masked, colors, strict=True
+            )
         )
         return [
             Recognition(
-                photo.image.width,
-                photo.image.height,
-                tuple(next(garments) for _ in photo.regions),
-                model_id,
-                photo.source,
-                photo.image,
+                width=photo.pixels.shape[1],
+                height=photo.pixels.shape[0],
+                garments=tuple(next(garments) for _ in photo.regions),
+                model_id=self.model_id,
+                source=photo.source,
+                image=photo.image,
             )
             for photo in photos
         ]
 
-    def _views(self, regions: Sequence[tuple[NDArray[np.uint8], Region]], batch_size: int) -> tuple[Tensor, Tensor]:
+    def _embed_crops(
+        self, regions: Sequence[tuple[NDArray[np.uint8], Region]], batch_size: int
+    ) -> tuple[Tensor, Tensor]:
         """Embeddings of crops and of masked crops, (N, d) each; where the two are the same, it is embedded once."""
         crops = [crop_region(pixels, region.box) for pixels, region in regions]
         masked = [masked_crop(pixels, region.box, region.mask) for pixels, region in regions]
@@ -148,81 +204,105 @@ class Recognizer:
         return torch.cat(rows)
 
     def category_probabilities(self, embedding: Tensor, color: str, kind: str | None = None) -> Tensor:
-        """(values,) over the taxonomy's categories for one crop; `kind` is what the segmenter takes it for."""
+        """Classify one crop among the taxonomy's categories.
+
+        Args:
+            embedding: Of the crop, (d,) float32, L2-normalized.
+            color: Named in the prompts.
+            kind: What the segmenter takes the garment for, or None.
+
+        Returns:
+            (values,) float32, summing to 1.
+        """
         group = self.taxonomy.category
-        shares = self._question(group, color).probabilities(embedding)
+        probabilities = self._classifier(group, color).probabilities(embedding)
         if kind not in self._agreements:
             weights = [_agreement(value.kind, kind) for value in group.values]
-            self._agreements[kind] = torch.tensor(weights, device=shares.device)
-        agreeing = shares * self._agreements[kind]
+            self._agreements[kind] = torch.tensor(weights, device=probabilities.device)
+        agreeing = probabilities * self._agreements[kind]
         return agreeing / agreeing.sum()
 
-    def nouns(self, shares: Tensor) -> Nouns:
-        """The likeliest categories, with their (values,) probabilities, summing to 1: what attribute prompts name."""
-        top = shares.topk(min(_NOUNS, len(shares)))
+    def category_context(self, probabilities: Tensor) -> CategoryContext:
+        """The likeliest categories by their (values,) probabilities: what attribute prompts name."""
+        top = probabilities.topk(min(_CONTEXT_SIZE, len(probabilities)))
         values = [self.taxonomy.category.values[index] for index in top.indices.tolist()]
         return list(zip(values, (top.values / top.values.sum()).tolist(), strict=True))
 
-    def attribute_probabilities(self, embedding: Tensor, group: Group, nouns: Nouns) -> Tensor:
-        """(values,) over the values of an attribute group for one region (`attribute_view`).
+    def attribute_probabilities(self, embedding: Tensor, group: Group, context: CategoryContext) -> Tensor:
+        """Classify one region among the values of an attribute group.
 
-        The mean over the categories that it may be of, weighed by their probabilities.
+        Args:
+            embedding: Of the region (`attribute_view`), (d,) float32, L2-normalized.
+            group: Of this or another taxonomy.
+            context: The categories that the garment may be of; the result is the mean over them, by their weights.
+
+        Returns:
+            (values,) float32, summing to 1.
         """
-        parts = [weight * self._question(group, noun).probabilities(embedding) for noun, weight in nouns]
+        parts = [weight * self._classifier(group, noun).probabilities(embedding) for noun, weight in context]
         return torch.stack(parts).sum(0)
 
-    def _question(self, group: Group, about: Value | str) -> Question:
-        """The classes of the category group, for a color, or of an attribute group, for a category."""
+    def _classifier(self, group: Group, about: Value | str) -> ZeroShotClassifier:
+        """The category group's, for a color, or an attribute group's, for a category."""
         key = id(group), about
-        if key not in self._questions:
-            self._questions[key] = group, self._asked(group, _prompts(group, about), group.name)
-        return self._questions[key][1]
+        if key not in self._classifiers:
+            self._classifiers[key] = group, self._build(group, _prompts(group, about), group.name)
+        return self._classifiers[key][1]
 
-    def _asked(self, group: Group, prompts: Sequence[Sequence[str]], calibrated: str) -> Question:
+    def _build(self, group: Group, prompts: Sequence[Sequence[str]], calibrated: str) -> ZeroShotClassifier:
         scale = self.encoder.logit_scale * self.calibration.get(calibrated, 1.0)
-        return Question.of(self.prompts, prompts, len(group.templates), scale)
+        return ZeroShotClassifier.build(self.prompts, prompts, len(group.templates), scale)
 
-    def _prepare(self, questions: Iterable[tuple[Group, Value | str]], texts: Iterable[str] = ()) -> None:
-        """Embed the prompts of these questions, and texts, in one go."""
-        new = {(id(group), about): group for group, about in questions if (id(group), about) not in self._questions}
+    def _prepare(self, classifiers: Iterable[tuple[Group, Value | str]], texts: Iterable[str] = ()) -> None:
+        """Embed the prompts of these classifiers, and texts, in one go."""
+        new = {(id(group), about): group for group, about in classifiers if (id(group), about) not in self._classifiers}
         prompts = [prompt for (_, about), group in new.items() for one in _prompts(group, about) for prompt in one]
         self.prompts.add([*prompts, *texts])
 
-    def _prepare_attributes(self, shares: Sequence[Tensor]) -> None:
-        """Embed what will be asked of garments of these category probabilities, all at once."""
-        questions, texts = [], []
-        for found in shares:
-            nouns = self.nouns(found)
-            category = nouns[0][0]
+    def _prepare_attributes(self, probabilities: Sequence[Tensor]) -> None:
+        """Embed all prompts that garments of these category probabilities need, at once."""
+        classifiers, texts = [], []
+        for found in probabilities:
+            context = self.category_context(found)
+            category = context[0][0]
             groups = [group for group in self.taxonomy.attributes if group.applies(category)]
-            questions += [(group, noun) for group in groups for noun, _ in nouns]
+            classifiers += [(group, noun) for group in groups for noun, _ in context]
             if category not in self._colors:
                 texts += [text for prompts in self._color_prompts(category) for text in prompts]
-        self._prepare(questions, texts)
+        self._prepare(classifiers, texts)
 
     def _color_prompts(self, category: Value) -> list[list[str]]:
         group = self.taxonomy.category
         return [category_prompts(group, category, name)[: len(group.templates)] for name in PALETTE]
 
     def colors(
-        self, pixels: NDArray[np.uint8], region: NDArray[np.bool_], masked: Tensor, category: Value
+        self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], masked: Tensor, category: Value
     ) -> tuple[Color, ...]:
-        """Colors inside a mask: what the pixels say, weighed with the color words nearest to the masked crop."""
-        return self._weighed(look(pixels, region), masked, category)
+        """Colors inside a mask: what the pixels say, weighed with the color words nearest to the masked crop.
 
-    def _weighed(self, seen: Look, masked: Tensor, category: Value) -> tuple[Color, ...]:
+        Args:
+            pixels: The photo, (H, W, 3) uint8 RGB.
+            mask: The garment, (H, W) bool.
+            masked: Embedding of its masked crop, (d,) float32, L2-normalized.
+            category: Of the garment.
+        """
+        return self._weighed(PixelColors.compute(pixels, mask), masked, category)
+
+    def _weighed(self, colors: PixelColors, masked: Tensor, category: Value) -> tuple[Color, ...]:
         if category not in self._colors:
-            self._colors[category] = self._asked(self.taxonomy.category, self._color_prompts(category), "color")
-        shares = self._colors[category].probabilities(masked)
-        prior = {name: share**_ENCODER_TRUST for name, share in zip(PALETTE, shares.tolist(), strict=True)}
-        return seen.colors(prior=prior)
+            self._colors[category] = self._build(self.taxonomy.category, self._color_prompts(category), "color")
+        probabilities = self._colors[category].probabilities(masked).tolist()
+        prior = {name: value**_ENCODER_TRUST for name, value in zip(PALETTE, probabilities, strict=True)}
+        return colors.colors(prior=prior)
 
-    def _garment(self, region: Region, shares: Tensor, view: Tensor, masked: Tensor, seen: Look, top_k: int) -> Garment:
+    def _garment(
+        self, region: Region, probabilities: Tensor, view: Tensor, masked: Tensor, colors: PixelColors
+    ) -> Garment:
         values = self.taxonomy.category.values
-        categories = _ranked(values, shares, top_k)
+        categories = _ranked(values, probabilities, self.top_k)
         category = next(value for value in values if value.name == categories[0].name)
-        nouns = self.nouns(shares)
-        attributes = {g.name: self._attribute(g, category, nouns, view, top_k) for g in self.taxonomy.attributes}
+        context = self.category_context(probabilities)
+        attributes = {group.name: self._attribute(group, category, context, view) for group in self.taxonomy.attributes}
         return Garment(
             box=region.box,
             mask=region.mask,
@@ -231,13 +311,13 @@ class Recognizer:
             category=categories[0],
             categories=categories,
             attributes=attributes,
-            colors=self._weighed(seen, masked, category),
+            colors=self._weighed(colors, masked, category),
         )
 
-    def _attribute(self, group: Group, category: Value, nouns: Nouns, view: Tensor, top_k: int) -> Attribute:
+    def _attribute(self, group: Group, category: Value, context: CategoryContext, view: Tensor) -> Attribute:
         if not group.applies(category):
             return Attribute(group.name, None, 1.0, "not_applicable")
-        scores = _ranked(group.values, self.attribute_probabilities(view, group, nouns), top_k)
+        scores = _ranked(group.values, self.attribute_probabilities(view, group, context), self.top_k)
         best = scores[0]
         absent = any(value.absent for value in group.values if value.name == best.name)
         if absent or best.probability < self.thresholds.get(group.name, 0.0):
@@ -246,17 +326,49 @@ class Recognizer:
         return Attribute(group.name, best.name, best.probability, "visible", scores)
 
 
+class RecognizerCache:
+    """A model's recognizers, the latest `_RECOGNIZERS` of them, so that no call prepares a taxonomy anew."""
+
+    def __init__(self, encoder: Encoder, prompts: PromptCache, device: torch.device, model_id: str) -> None:
+        self._parts: dict[str, Any] = {"encoder": encoder, "prompts": prompts, "device": device, "model_id": model_id}
+        self._kept: deque[tuple[Taxonomy | str, ModelConfig, Recognizer]] = deque(maxlen=_RECOGNIZERS)
+        self._lock = Lock()
+
+    def get(self, config: ModelConfig, source: Taxonomy | Mapping[str, Any] | str | Path, top_k: int) -> Recognizer:
+        """The recognizer for a taxonomy, as `Taxonomy.load` takes it, with a model's calibration and thresholds.
+
+        Raises:
+            InputError: The taxonomy can't be used, or `top_k` is below 1.
+        """
+        if top_k < 1:
+            raise InputError(f"top_k must be at least 1, got {top_k}")
+        # One taxonomy is told from another without comparing their words: a file gives the same object again.
+        key = repr(source) if isinstance(source, Mapping) else Taxonomy.load(source)
+        with self._lock:
+            for known, of, recognizer in self._kept:
+                if of is config and (known is key or (isinstance(key, str) and known == key)):
+                    return recognizer.reporting(top_k)
+            made = Recognizer(
+                taxonomy=Taxonomy.load(source),
+                calibration=config.calibration,
+                thresholds=config.thresholds,
+                **self._parts,
+            )
+            self._kept.append((key, config, made))
+        return made.reporting(top_k)
+
+
 def _prompts(group: Group, about: Value | str) -> list[list[str]]:
-    """Of each value: of the category group with a color, of an attribute group with a category."""
+    """The prompts of each value: of the category group with a color, of an attribute group with a category."""
     if isinstance(about, str):
         return [category_prompts(group, value, about) for value in group.values]
     return [attribute_prompts(group, value, about) for value in group.values]
 
 
-def _ranked(values: Sequence[Value], shares: Tensor, top_k: int) -> tuple[Score, ...]:
-    top = shares.topk(min(top_k, len(values)))
+def _ranked(values: Sequence[Value], probabilities: Tensor, top_k: int) -> tuple[Score, ...]:
+    top = probabilities.topk(min(top_k, len(values)))
     pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
-    return tuple(Score(values[index].name, min(1.0, share)) for index, share in pairs)
+    return tuple(Score(values[index].name, min(1.0, probability)) for index, probability in pairs)
 
 
 def _agreement(category: str | None, region: str | None) -> float:

@@ -22,6 +22,7 @@ from fashion_retrieval._utils.device import inference_context, resolve_device, r
 from fashion_retrieval._utils.files import sha256
 from fashion_retrieval._utils.hub_errors import explain_download, translate_errors
 from fashion_retrieval.errors import InputError, ModelNotFoundError, WeightsError
+from fashion_retrieval.images.regions import box_mask, mask_box
 from fashion_retrieval.models.weights import NoRandomWeights, fill, read_weights
 from fashion_retrieval.results import Mask, Region, Segmenter
 
@@ -159,7 +160,7 @@ class SegmentAnythingSegmenter:
         masks, quality = self._predict(image, np.array([region.box for region in prompts], dtype=np.float32))
         scores = quality if boxes is not None else [region.score for region in prompts]
         return [
-            Region(box=_mask_box(mask), mask=mask, score=score, kind=prompt.kind) if mask.any() else prompt
+            Region(box=mask_box(mask), mask=mask, score=score, kind=prompt.kind) if mask.any() else prompt
             for prompt, mask, score in zip(prompts, masks, scores, strict=True)
         ]
 
@@ -271,18 +272,4 @@ def _box_regions(boxes: NDArray[np.float32], *, width: int, height: int) -> list
     if empty.size:
         where = f"boxes[{empty[0]}] {array[empty[0]].tolist()}"
         raise InputError(f"{where} is empty in the {width}x{height} photo; pass x1 < x2, y1 < y2 inside it")
-    return [_box_region(box, width=width, height=height) for box in clipped]
-
-
-def _box_region(box: NDArray[np.float32], *, width: int, height: int) -> Region:
-    left, top = np.floor(box[:2]).astype(int)
-    right, bottom = np.ceil(box[2:]).astype(int)
-    mask = np.zeros((height, width), dtype=np.bool_)
-    mask[top:bottom, left:right] = True
-    return Region(box=tuple(box.tolist()), mask=mask, score=0.0)
-
-
-def _mask_box(mask: Mask) -> tuple[float, float, float, float]:
-    """The smallest box, xyxy in pixels, around the true pixels of (H, W); there must be one."""
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+    return [Region(tuple(box.tolist()), box_mask(box, height, width), 0.0) for box in clipped]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import timm
 import torch
@@ -16,6 +14,7 @@ from torch.nn import functional
 from fashion_retrieval.config import SegmenterConfig
 from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.images.preprocess import resized
+from fashion_retrieval.images.regions import box_mask, mask_box, pixel_box
 from fashion_retrieval.results import Region
 
 BACKGROUND, PERSON = "background", "person"
@@ -156,7 +155,7 @@ class GarmentSegmenter(nn.Module):
             for mask in masks:
                 if np.count_nonzero(mask) >= least:
                     score = float(total[mask].mean())
-                    regions.append(Region(_bounds(mask), mask, score, self.config.classes[garments[row]]))
+                    regions.append(Region(mask_box(mask), mask, score, self.config.classes[garments[row]]))
         surest = max((region.score for region in regions), default=0.0)
         return [region for region in regions if region.score >= min(_MIN_SCORE, surest)]
 
@@ -177,9 +176,8 @@ class GarmentSegmenter(nn.Module):
     ) -> Region:
         """The main garment inside a box, by the family of kinds that fills most of it."""
         scale = probabilities.shape[1] / size[0], probabilities.shape[2] / size[1]
-        left, top = int(box[0] * scale[1]), int(box[1] * scale[0])
-        right, bottom = math.ceil(box[2] * scale[1]), math.ceil(box[3] * scale[0])
-        inside = probabilities[:, top:bottom, left:right]
+        covered = pixel_box(box * [scale[1], scale[0], scale[1], scale[0]], *probabilities.shape[1:])
+        inside = probabilities[:, *covered]
         kinds = {kind: i for i, kind in enumerate(self.config.classes) if kind not in (BACKGROUND, PERSON)}
         families = [[kinds[kind] for kind in family if kind in kinds] for family in _FAMILIES]
         families += [[i] for kind, i in kinds.items() if not any(kind in family for family in _FAMILIES)]
@@ -188,13 +186,12 @@ class GarmentSegmenter(nn.Module):
         others = [i for i in range(len(inside)) if i not in main]
         share, rival = inside[main].sum(0), inside[others].max(0)
         mask = np.zeros(probabilities.shape[1:], bool)
-        mask[top:bottom, left:right] = share > 0.5 * np.maximum(share, rival)
+        mask[covered] = share > 0.5 * np.maximum(share, rival)
         if not mask.any():
-            mask[top:bottom, left:right] = True
+            mask[covered] = True
         score = float(probabilities[main].sum(0)[mask].mean())
-        region = _at_size(Region(_bounds(mask), mask, score, self.config.classes[best]), size)
-        whole = np.zeros(size, bool)
-        whole[math.floor(box[1]) : math.ceil(box[3]), math.floor(box[0]) : math.ceil(box[2])] = True
+        region = _at_size(Region(mask_box(mask), mask, score, self.config.classes[best]), size)
+        whole = box_mask(box, *size)
         own = region.mask & whole
         x0, y0, x1, y1 = (float(value) for value in box)
         return Region((x0, y0, x1, y1), own if own.any() else whole, score, region.kind)
@@ -230,19 +227,13 @@ def _doubles(names: dict[int, str], winner: NDArray[np.int8], shares: NDArray[np
     return doubles
 
 
-def _bounds(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
-    """The tight box of a mask, xyxy in pixels."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
-
-
 def _at_size(region: Region, size: tuple[int, int]) -> Region:
     """The region of a photo of another size: its mask resized with smooth edges, its box around it."""
     if region.mask.shape == size:
         return region
     levels = Image.fromarray(np.where(region.mask, np.uint8(255), np.uint8(0)))
     mask = np.asarray(levels.resize((size[1], size[0]), Image.Resampling.BILINEAR)) > 127
-    return Region(_bounds(mask), mask, region.score, region.kind)
+    return Region(mask_box(mask), mask, region.score, region.kind)
 
 
 def _largest(shares: NDArray[np.float32]) -> NDArray[np.int8]:
@@ -257,7 +248,7 @@ def _instances(mask: NDArray[np.bool_], reach: float) -> list[NDArray[np.bool_]]
     """Split the pixels of one kind into garments: parts with a gap below `reach` widths belong together."""
     if not mask.any():
         return []
-    left, top, right, bottom = (int(side) for side in _bounds(mask))
+    left, top, right, bottom = (int(side) for side in mask_box(mask))
     labels, count = ndimage.label(mask[top:bottom, left:right])
     if count == 1:
         return [mask]

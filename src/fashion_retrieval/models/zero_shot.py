@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from threading import RLock
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,13 +20,13 @@ _CROP_SHARE = 0.3
 
 
 class PromptCache:
-    """Embeddings of texts, each computed once; those of a whole call are computed together.
+    """Embeddings of texts, each computed once; those of a whole call are computed together. Threads may share it.
 
     Args:
         encoder: The dual encoder.
         device: Where it is.
         batch_size: Texts that go through the model at a time.
-        limit: Texts kept; when there would be more, those that the call does not ask for are forgotten.
+        limit: Texts kept; when there would be more, only those of the latest call stay.
     """
 
     def __init__(self, encoder: Encoder, device: torch.device, *, batch_size: int = 256, limit: int = 32_768) -> None:
@@ -35,36 +36,41 @@ class PromptCache:
         self._limit = limit
         self._rows: dict[str, Tensor] = {}
         self._classes: dict[tuple[tuple[str, ...], ...], Tensor] = {}
+        self._lock = RLock()
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, texts: Iterable[str]) -> None:
-        """Compute the texts that are not here yet."""
-        asked = set(texts)
-        new = sorted(asked - self._rows.keys(), key=lambda text: (len(text), text))
-        if len(self._rows) + len(new) > self._limit:
-            self._rows = {text: row for text, row in self._rows.items() if text in asked}
-            self._classes.clear()
-        for start in range(0, len(new), self._batch_size):
-            batch = new[start : start + self._batch_size]
-            with torch.inference_mode():
-                rows = self._encoder.encode_text(self._encoder.tokenize(batch).to(self._device))
-            self._rows.update(zip(batch, rows, strict=True))
+    def add(self, texts: Iterable[str], *, batch_size: int | None = None) -> None:
+        """Compute the texts that are not here yet, `batch_size` at a time; None is the cache's own."""
+        size = batch_size or self._batch_size
+        wanted = set(texts)
+        with self._lock:
+            new = sorted(wanted - self._rows.keys(), key=lambda text: (len(text), text))
+            if len(self._rows) + len(new) > self._limit:
+                self._rows = {text: row for text, row in self._rows.items() if text in wanted}
+                self._classes.clear()
+            for start in range(0, len(new), size):
+                batch = new[start : start + size]
+                with torch.inference_mode():
+                    rows = self._encoder.encode_text(self._encoder.tokenize(batch).to(self._device))
+                self._rows.update(zip(batch, rows, strict=True))
 
-    def rows(self, texts: Sequence[str]) -> Tensor:
+    def rows(self, texts: Sequence[str], *, batch_size: int | None = None) -> Tensor:
         """At least one text -> (N, d) float32, L2-normalized."""
-        self.add(texts)
-        return torch.stack([self._rows[text] for text in texts])
+        with self._lock:
+            self.add(texts, batch_size=batch_size)
+            return torch.stack([self._rows[text] for text in texts])
 
     def classes(self, prompts: Sequence[Sequence[str]]) -> Tensor:
         """One class per list of prompts, the mean of its templates: (classes, d) float32, L2-normalized."""
         key = tuple(map(tuple, prompts))
-        if key not in self._classes:
-            self.add(prompt for group in key for prompt in group)
-            means = torch.stack([torch.stack([self._rows[prompt] for prompt in group]).mean(0) for group in key])
-            self._classes[key] = functional.normalize(means, dim=-1)
-        return self._classes[key]
+        with self._lock:
+            if key not in self._classes:
+                self.add(prompt for group in key for prompt in group)
+                means = torch.stack([torch.stack([self._rows[prompt] for prompt in group]).mean(0) for group in key])
+                self._classes[key] = functional.normalize(means, dim=-1)
+            return self._classes[key]
 
 
 def attribute_view(crop: Tensor, masked: Tensor) -> Tensor:
@@ -77,7 +83,7 @@ def attribute_view(crop: Tensor, masked: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ZeroShotClassifier:
     """The values of a group as classes in the embedding space, one per phrase.
 
     Attributes:
@@ -91,7 +97,9 @@ class Question:
     scale: float
 
     @classmethod
-    def of(cls, cache: PromptCache, prompts: Sequence[Sequence[str]], templates: int, scale: float) -> Question:
+    def build(
+        cls, cache: PromptCache, prompts: Sequence[Sequence[str]], templates: int, scale: float
+    ) -> ZeroShotClassifier:
         """From the prompts of each value, phrase by phrase, as many of each phrase as there are templates."""
         phrases = [
             (value, of_value[start : start + templates])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field, fields
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,7 @@ class Region:
     mask: Mask = field(repr=False)
     score: float
     kind: str | None = None
+    _packed: tuple[int, int, bytes] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         owner, mask = type(self).__name__, self.mask
@@ -51,14 +53,33 @@ class Region:
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        names = [item.name for item in fields(self) if item.name != "mask"]
+        names = [item.name for item in fields(self) if item.name not in ("mask", "_packed")]
         same = all(getattr(self, name) == getattr(other, name) for name in names)
         return same and np.array_equal(self.mask, other.mask)
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Mask:
+            # Called only where an attribute has no value: for the mask of a region that was compressed.
+            if name != "mask" or self._packed is None:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            height, width, bits = self._packed
+            flat = np.unpackbits(np.frombuffer(zlib.decompress(bits), np.uint8), count=height * width)
+            return flat.view(np.bool_).reshape(height, width)
+
     @property
     def area(self) -> float:
-        """Share of the photo under the mask, in [0, 1]."""
+        """Fraction of the photo under the mask, in [0, 1]."""
         return float(self.mask.mean())
+
+    def _compressed(self) -> Self:
+        """An equal region whose mask takes some kilobytes, and is decompressed each time it is asked for."""
+        small = object.__new__(type(self))
+        for item in fields(self):
+            if item.name not in ("mask", "_packed"):
+                assign(small, item.name, getattr(self, item.name))
+        assign(small, "_packed", (*self.mask.shape, zlib.compress(np.packbits(self.mask).tobytes(), 1)))
+        return small
 
 
 @runtime_checkable
@@ -131,7 +152,7 @@ class Garment(Region):
             masks: Add the mask as COCO's uncompressed RLE: `{"size": [h, w], "counts": [...]}`; runs go down the
                 columns, the first counts pixels outside the mask.
         """
-        names = [item.name for item in fields(self) if item.name != "mask"]
+        names = [item.name for item in fields(self) if item.name not in ("mask", "_packed")]
         plain = {name: jsonable(getattr(self, name)) for name in (*names, "color", "area")}
         return plain | ({"mask": _run_lengths(self.mask)} if masks else {})
 
@@ -149,7 +170,7 @@ class Recognition:
         model_id: The model that recognized it.
         source: A short name of the photo (its file name), or None.
         image: The upright RGB photo, which `draw` needs, or None. It takes 3 bytes a pixel of memory, and each
-            garment's mask 1 byte a pixel: keep `to_dict()` of many results rather than the results.
+            garment's mask 1 byte a pixel: to collect many results, recognize with `keep_image=False`.
     """
 
     width: int
@@ -178,6 +199,11 @@ class Recognition:
         """JSON-ready dict, without the photo; `masks` adds the masks (see `Garment.to_dict`)."""
         plain = {name: getattr(self, name) for name in ("source", "width", "height", "model_id")}
         return plain | {"garments": [garment.to_dict(masks) for garment in self.garments]}
+
+    def compact(self) -> Recognition:
+        """This result without its photo and with compressed masks, which take some kilobytes."""
+        small = tuple(garment._compressed() for garment in self.garments)
+        return Recognition(self.width, self.height, small, self.model_id, self.source)
 
     def draw(self, *, width: int | None = None, font: str | Path | None = None) -> Image.Image:
         """The recognition card: the photo with its outlines beside one block per garment.

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
-from io import BytesIO
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fashion_retrieval.errors import ImageError, ShardError
+from fashion_retrieval.errors import ShardError
 from fashion_retrieval.results import Failure
 from fashion_retrieval.shards.files import write_shard
 from fashion_retrieval.shards.filesystem import Folder, read_photo
 from fashion_retrieval.shards.manifest import Manifest, Shard, Summary
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from fashion_retrieval.model import FashionModel
-
-Content = bytes | ImageError
-"""The bytes of a photo's file, or why there are none."""
 
 _READERS = 16
 """Files read at a time; in an object store each waits for an answer."""
 _AHEAD = 3
-"""Batches read ahead of the model."""
+"""Batches whose files are read ahead of the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,22 +80,29 @@ class ShardWorker:
         """
         import numpy as np
 
+        from fashion_retrieval.images.inputs import DeferredFile
+        from fashion_retrieval.images.prefetch import fetch_ahead
+
         _check(self.identity(), manifest)
+        model = self._model()
         photos: list[tuple[str, str, str]] = []
-        embeddings: list[NDArray[np.float32]] = []
+        rows = [np.empty((0, model.embedding_dim), np.float32)]
         failures: list[Failure] = []
-        named = enumerate(zip(shard.ids, shard.uris, strict=True), start=shard.start)
-        for outcomes, rows in self._batches(shard.uris):
-            embeddings.append(rows)
-            for outcome, (place, (id, uri)) in zip(outcomes, named, strict=False):
-                if isinstance(outcome, str):
-                    photos.append((id, uri, outcome))
+        files = (DeferredFile(uri, partial(read_photo, self._address(uri))) for uri in shard.uris)
+        with (
+            fetch_ahead(files, threads=_READERS, ahead=_AHEAD * self.batch_size) as fetched,
+            closing(model.encode_iter(fetched, batch_size=self.batch_size, on_error="skip")) as stream,
+        ):
+            for one, id, uri in zip(stream, shard.ids, shard.uris, strict=True):
+                if not isinstance(one.embedding, Failure):
+                    photos.append((id, uri, one.digest or ""))
+                    rows.append(one.embedding[None])
                 elif self.skip:
-                    failures.append(Failure(place, uri, outcome))
+                    failures.append(Failure(shard.start + one.index, uri, one.embedding.error))
                 else:
-                    raise outcome
+                    raise one.embedding.error
         summary = Summary(shard.index, len(photos), tuple(failures))
-        write_shard(Folder(self.out), manifest, summary, photos, np.concatenate(embeddings))
+        write_shard(Folder(self.out), manifest, summary, photos, np.concatenate(rows))
         return summary
 
     def encode_all(self, shards: Iterable[Shard], manifest: Manifest) -> Iterator[Summary]:
@@ -118,44 +117,8 @@ class ShardWorker:
             self._loaded = FashionModel.from_pretrained(self.model, **self.loading)
         return self._loaded
 
-    def _batches(self, uris: Sequence[str]) -> Iterator[tuple[list[str | ImageError], NDArray[np.float32]]]:
-        """What `_encode` makes of each batch, in order; files are read, and on a GPU photos decoded, ahead of it."""
-        models = 1 if self._model().device.type == "cpu" else 2  # one decodes while the other computes
-        coming: deque[Future[tuple[list[str | ImageError], NDArray[np.float32]]]] = deque()
-        with ThreadPoolExecutor(_READERS) as readers, ThreadPoolExecutor(models) as encoders:
-            for start in range(0, len(uris), self.batch_size):
-                some = uris[start : start + self.batch_size]
-                coming.append(encoders.submit(self._encode, [readers.submit(self._read, uri) for uri in some], some))
-                if len(coming) > _AHEAD:
-                    yield coming.popleft().result()
-            while coming:
-                yield coming.popleft().result()
-
-    def _read(self, uri: str) -> Content:
-        try:
-            return read_photo(uri if "://" in uri else str(Path(self.base, uri)))
-        except ImageError as error:
-            return error
-
-    def _encode(
-        self, coming: Sequence[Future[Content]], uris: Sequence[str]
-    ) -> tuple[list[str | ImageError], NDArray[np.float32]]:
-        """For each photo the SHA-256 of its file or what is wrong with it, and the embeddings of the good ones."""
-        contents = [content.result() for content in coming]
-        try:
-            rows = self._embed(contents)
-        except ImageError:
-            contents = [_checked(content, uri) for content, uri in zip(contents, uris, strict=True)]
-            rows = self._embed(contents)
-        return [hashlib.sha256(one).hexdigest() if isinstance(one, bytes) else one for one in contents], rows
-
-    def _embed(self, contents: Sequence[Content]) -> NDArray[np.float32]:
-        import numpy as np
-
-        model, photos = self._model(), [content for content in contents if isinstance(content, bytes)]
-        if not photos:
-            return np.empty((0, model.embedding_dim), np.float32)
-        return model.encode(images=photos, batch_size=self.batch_size)
+    def _address(self, uri: str) -> str:
+        return uri if "://" in uri else str(Path(self.base, uri))
 
 
 def _check(identity: Identity, manifest: Manifest) -> None:
@@ -165,18 +128,3 @@ def _check(identity: Identity, manifest: Manifest) -> None:
     if identity.dtype != manifest.dtype:
         told = f"a worker computes in {identity.dtype}, and the shards are of {manifest.dtype}"
         raise ShardError(f"{told}; pass a dtype that every machine has")
-
-
-def _checked(content: Content, uri: str) -> Content:
-    """The content, or what is wrong with the photo in it."""
-    from fashion_retrieval.images.load import load_image
-
-    if isinstance(content, ImageError):
-        return content
-    stream = BytesIO(content)
-    stream.name = uri  # by which the error calls the photo
-    try:
-        load_image(stream)
-    except ImageError as error:
-        return error
-    return content
