@@ -22,30 +22,8 @@ GROUPS = ("texture", "sleeve", "length", "neckline", "fabric", "fit")
 UNINFORMATIVE = {"sleeve": {"na"}, "fabric": {"other"}}
 """Labels that say nothing about the group."""
 
-# Labels of the three sources that name one category of the default taxonomy; ambiguous ones stay free text.
-PRODUCT_CATEGORIES = {
-    "Shirts": "button_down", "Kurtas": "kurta", "Jeans": "jeans", "Casual Shoes": "sneakers",
-    "Sports Shoes": "sneakers", "Formal Shoes": "dress_shoes", "Heels": "heels", "Flats": "flats", "Sandals": "sandals",
-    "Sports Sandals": "sandals", "Flip Flops": "flip_flops", "Handbags": "handbag", "Messenger Bag": "handbag",
-    "Laptop Bag": "handbag", "Backpacks": "backpack", "Rucksacks": "backpack", "Clutches": "clutch",
-    "Wallets": "wallet", "Belts": "belt", "Ties": "tie", "Sunglasses": "sunglasses", "Watches": "watch",
-    "Socks": "socks", "Caps": "hat", "Hat": "hat", "Scarves": "scarf", "Mufflers": "scarf", "Stoles": "scarf",
-    "Briefs": "underwear", "Trunk": "underwear", "Bra": "underwear", "Boxers": "underwear", "Shorts": "shorts",
-    "Skirts": "skirt", "Sarees": "sari", "Track Pants": "sweatpants", "Capris": "capris", "Leggings": "leggings",
-    "Dresses": "dress", "Earrings": "jewellery", "Ring": "jewellery", "Necklace and Chains": "jewellery",
-    "Pendant": "jewellery", "Bracelet": "jewellery", "Bangle": "jewellery", "Jewellery Set": "jewellery",
-}  # fmt: skip
-CLOTHING_CATEGORIES = {
-    "T-Shirt": "tee", "Shirt": "button_down", "Dress": "dress", "Shorts": "shorts", "Skirt": "skirt", "Hat": "hat",
-    "Polo": "polo", "Hoodie": "hoodie", "Body": "romper", "Blouse": "blouse",
-}  # fmt: skip
-STREET_CATEGORIES = {
-    "boots": "boots", "heels": "heels", "pumps": "heels", "wedges": "heels", "sandals": "sandals",
-    "sneakers": "sneakers", "flats": "flats", "loafers": "flats", "bag": "handbag", "purse": "handbag", "hat": "hat",
-    "scarf": "scarf", "belt": "belt", "tie": "tie", "sunglasses": "sunglasses", "glasses": "sunglasses",
-    "socks": "socks", "stockings": "stockings", "tights": "stockings", "watch": "watch", "wallet": "wallet",
-    "shoes": None,
-}  # fmt: skip
+LABELS: dict[str, dict[str, str]] = tomllib.loads((Path(__file__).parent / "labels.toml").read_text(encoding="utf-8"))
+"""How labels of the pack map to categories of the default taxonomy, and to the segmenter's classes."""
 BASE_COLORS = {"grey": "gray", "navy blue": "blue"}
 
 
@@ -183,7 +161,7 @@ def extra_samples(root: Path, split: str) -> list[Sample]:
             words = row["base_colour"].lower()
             color = BASE_COLORS.get(words, words)
             names = (row["name"], *captions.get(row["id"], ()), f"a photo of {words} {row['article_type'].lower()}")
-            category = PRODUCT_CATEGORIES.get(row["article_type"])
+            category = LABELS["product_categories"].get(row["article_type"])
             photo = root / "products" / split / f"{row['id']}.jpg"
             known = color if color in COLORS else None
             samples.append(Sample("products", row["id"], photo, category=category, color=known, texts=names))
@@ -192,14 +170,16 @@ def extra_samples(root: Path, split: str) -> list[Sample]:
             photo = root / "clothing" / split / f"{row['id']}.jpg"
             texts = (f"a photo of {row['label'].lower()}",)
             samples.append(
-                Sample("clothing", row["id"], photo, category=CLOTHING_CATEGORIES.get(row["label"]), texts=texts)
+                Sample(
+                    "clothing", row["id"], photo, category=LABELS["clothing_categories"].get(row["label"]), texts=texts
+                )
             )
     for row in read_lines(root / "street.jsonl", split):
         for region in row.get("regions", []):
-            if region["label"] in STREET_CATEGORIES and region["area"] >= 0.003:
+            if region["label"] in LABELS["street_categories"] and region["area"] >= 0.003:
                 photo = root / "street" / split / f"{row['id']}.jpg"
                 texts = (f"a photo of {region['label']}",)
-                category = STREET_CATEGORIES[region["label"]]
+                category = LABELS["street_categories"][region["label"]] or None
                 samples.append(_with_region(Sample("street", row["id"], photo, category=category, texts=texts), region))
     return samples
 

@@ -26,7 +26,7 @@ from fashion_retrieval.images.load import load_image
 from fashion_retrieval.taxonomy import KINDS
 from training.data.faces import head_masks
 from training.data.io import read_label_image
-from training.data.manifest import read_lines
+from training.data.manifest import LABELS, read_lines
 from training.data.regions import studio_mask
 
 CLASSES = ("background", "person", *KINDS)
@@ -36,39 +36,8 @@ IGNORED = 2 ** len(CLASSES) - 1
 EXACT, SEVERAL = -1, -2
 """Tags of photos with exact labels, and of photos that show several kinds."""
 
-STREET_KINDS = {
-    "hair": "person", "skin": "person", "null": "background",
-    **dict.fromkeys(["blouse", "shirt", "sweater", "sweatshirt", "t-shirt", "top", "jumper", "hoodie",
-        "bodysuit", "vest"], "upper"),
-    **dict.fromkeys(["blazer", "cape", "cardigan", "coat", "jacket", "suit"], "outerwear"),
-    **dict.fromkeys(["dress", "romper"], "dress"),
-    **dict.fromkeys(["jeans", "pants"], "trousers"),
-    "shorts": "shorts", "skirt": "skirt", "hat": "headwear",
-    **dict.fromkeys(["leggings", "socks", "stockings", "tights"], "legwear"),
-    **dict.fromkeys(
-        ["boots", "clogs", "flats", "heels", "loafers", "pumps", "sandals", "shoes", "sneakers", "wedges"], "footwear"
-    ),
-    **dict.fromkeys(["bag", "purse"], "bag"),
-}  # fmt: skip
-"""Class of each street label; all others are "other"."""
-
-CLOTHING_KINDS = {
-    **dict.fromkeys(["T-Shirt", "Longsleeve", "Shirt", "Polo", "Undershirt", "Hoodie", "Top", "Blouse",
-        "Body"], "upper"),
-    **dict.fromkeys(["Outwear", "Blazer"], "outerwear"),
-    "Pants": "trousers", "Shoes": "footwear", "Dress": "dress", "Shorts": "shorts", "Hat": "headwear", "Skirt": "skirt",
-}  # fmt: skip
-PRODUCT_KINDS = {
-    "Topwear": "upper", "Dress": "dress", "Saree": "dress", "Shoes": "footwear", "Sandal": "footwear",
-    "Flip Flops": "footwear", "Bags": "bag", "Headwear": "headwear", "Socks": "legwear",
-    **dict.fromkeys(["Watches", "Eyewear", "Wallets", "Belts", "Ties", "Mufflers", "Jewellery", "Scarves",
-        "Gloves"], "other"),
-}  # fmt: skip
-PRODUCT_TYPE_KINDS = {
-    "Jackets": "outerwear", "Jeans": "trousers", "Trousers": "trousers", "Track Pants": "trousers",
-    "Capris": "trousers", "Shorts": "shorts", "Skirts": "skirt", "Leggings": "legwear", "Stockings": "legwear",
-    "Waistcoat": "outerwear",
-}  # fmt: skip
+STREET_KINDS, CLOTHING_KINDS = LABELS["street_kinds"], LABELS["clothing_kinds"]
+"""Class by label; street labels without one are "other"."""
 WORN = frozenset({"upper", "outerwear", "dress", "trousers", "shorts", "skirt", "legwear"})
 
 
@@ -112,7 +81,7 @@ def product_photos(root: Path, split: str) -> list[Photo]:
     """Studio photos of a product of a known class on a plain background."""
     photos = []
     for row in read_lines(root / "products.jsonl", split):
-        kind = PRODUCT_TYPE_KINDS.get(row["article_type"], PRODUCT_KINDS.get(row["sub_category"]))
+        kind = LABELS["product_type_kinds"].get(row["article_type"], LABELS["product_kinds"].get(row["sub_category"]))
         if kind:
             photos.append(Photo(root / "products" / split / f"{row['id']}.jpg", kinds=(kind,), studio=True))
     return photos
