@@ -13,7 +13,7 @@ from fashion_retrieval.errors import ShardError
 from fashion_retrieval.results import Failure
 from fashion_retrieval.shards.files import write_shard
 from fashion_retrieval.shards.filesystem import Folder, read_photo
-from fashion_retrieval.shards.manifest import Manifest, Shard, Summary
+from fashion_retrieval.shards.manifest import Manifest, Shard, Summary, precision
 
 if TYPE_CHECKING:
     from fashion_retrieval.model import FashionModel
@@ -26,13 +26,13 @@ _AHEAD = 3
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which model a worker has.
+    """The model of a worker.
 
     Attributes:
         model_id: What it was loaded as.
-        fingerprint: Of its encoder.
+        fingerprint: SHA-256 of its encoder.
         embedding_dim: Width of its embeddings.
-        dtype: What it computes in: "float32", "bfloat16", "float32 by openvino int8" …
+        dtype: What it computes in, as `precision` tells.
     """
 
     model_id: str
@@ -67,9 +67,7 @@ class ShardWorker:
     def identity(self) -> Identity:
         """Which model this is."""
         model = self._model()
-        dtype = str(model.dtype).removeprefix("torch.")
-        dtype += "" if model.backend == "torch" else f" by {model.backend}"
-        return Identity(model.model_id, model.fingerprint, model.embedding_dim, dtype)
+        return Identity(model.model_id, model.fingerprint, model.embedding_dim, precision(model))
 
     def encode(self, shard: Shard, manifest: Manifest) -> Summary:
         """Encode the photos of a shard and write it.
