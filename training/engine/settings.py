@@ -31,6 +31,8 @@ PositiveFraction = Annotated[float, Field(gt=0, le=1)]
 FractionBelowOne = Annotated[float, Field(ge=0, lt=1)]
 ImageSize = Annotated[list[AtLeastOne], Field(min_length=2, max_length=2)]
 """[height, width] in pixels."""
+_RENAMED = {"optimisation": "optimization", "licence": "license"}
+"""Keys of recipes of an earlier release -> their names of today."""
 
 
 def requires(*others: str) -> AfterValidator:
@@ -93,8 +95,8 @@ def _with_new_names(data: Mapping[str, Any]) -> dict[str, Any]:
     """The mapping with the keys of today, in its tables too."""
     renamed = {}
     for key, value in data.items():
-        if key == "optimisation":
-            warn_renamed("key 'optimisation'", "'optimization'", stacklevel=4)
-        name = "optimization" if key == "optimisation" else key
+        name = _RENAMED.get(key, key)
+        if name != key:
+            warn_renamed(f"key '{key}'", f"'{name}'", stacklevel=4)
         renamed[name] = _with_new_names(value) if isinstance(value, Mapping) else value
     return renamed

@@ -18,9 +18,10 @@ import typer
 from fashion_retrieval import FashionModel
 from fashion_retrieval.checkpoint.folder import load
 from training.engine.errors import one_line_errors
+from training.engine.settings import read_settings
 from training.export.folder import publish
 from training.export.pickles import convert_folder
-from training.export.recipe import described, in_bfloat16, joined, read_recipe, with_composer
+from training.export.recipe import Settings, described, in_bfloat16, joined, with_composer
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -31,7 +32,7 @@ Config = Annotated[Path, typer.Argument(help="A TOML file of training/configs/ex
 def model(config: Config) -> None:
     """Join what was trained, calibrate, save, load again and compare; the folder appears whole or not at all."""
     with one_line_errors():
-        settings = read_recipe(config)
+        settings = read_settings(config, Settings)
         publish(joined(settings), settings)
 
 
@@ -41,7 +42,7 @@ def composer(
 ) -> None:
     """Put a composer into the model folder whose encoder it was trained on."""
     with one_line_errors():
-        settings = read_recipe(config)
+        settings = read_settings(config, Settings)
         publish(with_composer(settings, trained), settings)
 
 
@@ -49,7 +50,7 @@ def composer(
 def bfloat16(config: Config) -> None:
     """Round the folder's image tower, by what photos show it, to weights that bfloat16 holds exactly."""
     with one_line_errors():
-        settings = read_recipe(config)
+        settings = read_settings(config, Settings)
         publish(in_bfloat16(settings), settings, source=load(Path(settings.output)))
 
 
@@ -57,7 +58,7 @@ def bfloat16(config: Config) -> None:
 def card(config: Config) -> None:
     """Write license, training data and measured figures into the folder's configuration and card; no weight changes."""
     with one_line_errors():
-        settings = read_recipe(config)
+        settings = read_settings(config, Settings)
         publish(described(settings), settings)
 
 

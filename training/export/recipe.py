@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import copy
-import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import with_config
+from pydantic import AfterValidator, Field, with_config
 
 from fashion_retrieval import FashionModel, checkpoint, hub
-from fashion_retrieval._utils.deprecation import warn_renamed
 from fashion_retrieval.checkpoint.folder import Bundle
 from fashion_retrieval.config import ModelConfig
-from fashion_retrieval.errors import ConfigError, InputError
+from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.models.composer import Composer
 from fashion_retrieval.models.encoder import Encoder
 from fashion_retrieval.taxonomy import Taxonomy
-from training.engine.settings import SCHEMA, from_mapping
+from training.engine.settings import SCHEMA, Fraction, ImageSize
 from training.engine.weights import load_encoder
 from training.export.calibrate import fit_calibration
 from training.export.figures import read_figures
 from training.export.parts import check_output, check_parts, load_composer, load_segmenter
 from training.export.rounding import garments, rounded_encoder
+
+
+def _shipped_taxonomy(name: str) -> str:
+    Taxonomy.load(name)
+    return name
+
+
+def _repo_id(name: str) -> str:
+    if name:
+        hub.check_repo_id(name)
+    return name
 
 
 @with_config(SCHEMA)
@@ -54,53 +62,25 @@ class Settings:
 
     name: str
     output: str
-    encoders: list[str]
-    image_size: list[int] = field(default_factory=list)
+    encoders: Annotated[list[str], Field(min_length=1)]
+    image_size: ImageSize | None = None
     segmenter: str = ""
     composer: str = ""
-    taxonomy: str = "default"
+    taxonomy: Annotated[str, AfterValidator(_shipped_taxonomy)] = "default"
     weights_dtype: Literal["float16", "float32"] = "float16"
     data: str = ""
     calibration_split: str = "val"
     license: str
     training_data: list[str]
     results: list[str] = field(default_factory=list)
-    repo_id: str = ""
-    least_cosine: float = 0.999
-    least_pixels: float = 0.99
+    repo_id: Annotated[str, AfterValidator(_repo_id)] = ""
+    least_cosine: Fraction = 0.999
+    least_pixels: Fraction = 0.99
 
     @property
     def card_id(self) -> str:
         """What the card's examples load."""
         return self.repo_id or self.name
-
-    def faults(self) -> list[str]:
-        """What is wrong with the values."""
-        found = [] if self.encoders else ["encoders must name at least one folder"]
-        if len(self.image_size) not in (0, 2) or any(side < 1 for side in self.image_size):
-            found.append(f"image_size must be [height, width] in pixels, got {self.image_size}")
-        for what in ("least_cosine", "least_pixels"):
-            if not 0 <= getattr(self, what) <= 1:
-                found.append(f"{what} must be from 0 to 1, got {getattr(self, what)}")
-        found += _refused(lambda: Taxonomy.load(self.taxonomy))
-        found += _refused(lambda: hub.check_repo_id(self.repo_id)) if self.repo_id else []
-        return found
-
-
-def read_recipe(path: Path) -> Settings:
-    """Read a recipe; the key `licence` of an earlier release works with a warning.
-
-    Raises:
-        ConfigError: The file can't be read, or has faults; the message names all.
-    """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"config {path} can't be read: {error}") from error
-    if "licence" in data:
-        warn_renamed("key 'licence'", "'license'")
-        data["license"] = data.pop("licence")
-    return from_mapping(data, Settings, str(path))
 
 
 def joined(settings: Settings) -> Bundle:
@@ -112,7 +92,7 @@ def joined(settings: Settings) -> Bundle:
     """
     check_parts(settings.encoders, settings.segmenter, settings.composer)
     check_output(Path(settings.output))
-    encoder = load_encoder(*map(Path, settings.encoders), image_size=settings.image_size).eval()
+    encoder = load_encoder(*map(Path, settings.encoders), image_size=settings.image_size or ()).eval()
     segmenter = load_segmenter(Path(settings.segmenter)) if settings.segmenter else None
     composer = load_composer(Path(settings.composer)) if settings.composer else None
     if composer is not None:
@@ -179,14 +159,6 @@ def described(settings: Settings) -> Bundle:
     training_data = tuple(settings.training_data)
     config = replace(config, license=settings.license, training_data=training_data, figures=figures)
     return replace(bundle, config=config)
-
-
-def _refused(check: Callable[[], object]) -> list[str]:
-    try:
-        check()
-    except InputError as error:
-        return [str(error)]
-    return []
 
 
 def _load(settings: Settings) -> tuple[Bundle, ModelConfig]:

@@ -17,8 +17,9 @@ from fashion_retrieval.models.weights import weights_digest
 from tests.support.exported import WEIGHTS, refused, run, trained_composer, trained_encoder, write_recipe
 from tests.support.paths import ROOT
 from tests.support.tiny import contents, drawn_photo
+from training.engine.settings import read_settings
 from training.export.figures import read_figures
-from training.export.recipe import described, read_recipe
+from training.export.recipe import Settings, described
 
 SHA256 = {WEIGHTS: "a" * 64, "composer.safetensors": "b" * 64, "segmenter.safetensors": "c" * 64}
 
@@ -86,7 +87,7 @@ def test_card_command_adds_figures_and_changes_no_weight(composing: Path) -> Non
 
 def test_embedded_models_card_is_what_its_recipe_makes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    settings = read_recipe(Path("training/configs/export_compact.toml"))
+    settings = read_settings(Path("training/configs/export_compact.toml"), Settings)
     told = described(settings).config
     committed = (ROOT / settings.output / "fashion_retrieval.json").read_text(encoding="utf-8")
     assert told is not None
@@ -96,7 +97,7 @@ def test_embedded_models_card_is_what_its_recipe_makes(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("path", sorted((ROOT / "training/configs").glob("export_*.toml")), ids=lambda path: path.stem)
 def test_every_recipe_can_be_read_and_names_its_commands(path: Path) -> None:
-    settings = read_recipe(path)
+    settings = read_settings(path, Settings)
     assert settings.training_data
     assert settings.results or path.stem.endswith("_open")  # a few steps from random weights have no figures
     header = path.read_text(encoding="utf-8").partition("\nname")[0]
@@ -109,12 +110,12 @@ def test_card_command_refuses_a_folder_without_configuration(desk: Path) -> None
     assert "has no configuration; make it with `python -m training.export model`" in line
 
 
-def test_read_recipe_of_an_earlier_release_reads_its_license(tmp_path: Path) -> None:
+def test_recipe_of_an_earlier_release_reads_its_license(tmp_path: Path) -> None:
     path = write_recipe(tmp_path / "e.toml", license="CC0-1.0")
-    new = read_recipe(path)
+    new = read_settings(path, Settings)
     path.write_text(path.read_text().replace("license =", "licence ="))
     with pytest.warns(DeprecationWarning, match="key 'licence' is now 'license'"):
-        assert read_recipe(path) == new
+        assert read_settings(path, Settings) == new
 
 
 def test_publish_keeps_exports_of_the_same_weights_only(composing: Path) -> None:
