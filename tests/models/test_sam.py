@@ -160,11 +160,14 @@ def test_segment_takes_extreme_shapes_of_photos(segmenter):
 @pytest.mark.parametrize(
     ("boxes", "message"),
     [
-        ([1, 2, 3, 4], r"boxes must be \(N, 4\) xyxy in pixels, got shape \(4,\)"),
-        ([[1, 2, 3]], r"got shape \(1, 3\)"),
-        ([[1, 2, np.nan, 4]], r"got a value that is not finite"),
-        ([[1, 2, 9, 9], [500, 10, 600, 20]], r"boxes\[1\] \[500.0, 10.0, 600.0, 20.0\] is empty in the 400x300 photo"),
-        ([[50, 60, 40, 90]], r"boxes\[0\] .* is empty in the 400x300 photo; pass x1 < x2, y1 < y2 inside"),
+        ([1, 2, 3, 4], r"boxes must have shape \(N, 4\), x1 y1 x2 y2 in pixels, got \(4,\)"),
+        ([[1, 2, 3]], r"got \(1, 3\)"),
+        ([[1, 2, np.nan, 4]], r"must hold finite numbers"),
+        (
+            [[1, 2, 9, 9], [500, 10, 600, 20]],
+            r"boxes\[1\] = \[500.0, 10.0, 600.0, 20.0\] lies outside the photo of 400x300",
+        ),
+        ([[50, 60, 40, 90]], r"boxes\[0\] = .* must be x1 y1 x2 y2 with x2 > x1 and y2 > y1"),
     ],
 )
 def test_segment_refuses_impossible_boxes(segmenter, photo, boxes, message):

@@ -22,7 +22,7 @@ from fashion_retrieval._utils.device import inference_context, resolve_device, r
 from fashion_retrieval._utils.files import sha256
 from fashion_retrieval._utils.hub_errors import explain_download, translate_errors
 from fashion_retrieval.errors import InputError, ModelNotFoundError, WeightsError
-from fashion_retrieval.images.regions import box_mask, mask_box
+from fashion_retrieval.images.regions import box_mask, check_boxes, mask_box
 from fashion_retrieval.models.weights import NoRandomWeights, fill, read_weights
 from fashion_retrieval.results import Mask, Region, Segmenter
 
@@ -150,7 +150,10 @@ class SegmentAnythingSegmenter:
         """
         image = image.convert("RGB")
         if boxes is not None:
-            prompts = _box_regions(boxes, width=image.width, height=image.height)
+            prompts = [
+                Region(tuple(box.tolist()), box_mask(box, image.height, image.width), 0.0)
+                for box in check_boxes(boxes, image.width, image.height)
+            ]
         elif self.detector is not None:
             prompts = self.detector.segment(image)
         else:
@@ -259,17 +262,3 @@ def _download(
             token=token,
         )
     return Path(path)
-
-
-def _box_regions(boxes: NDArray[np.float32], *, width: int, height: int) -> list[Region]:
-    """Each given box, cut at the photo's edges, as a region of its own."""
-    array = np.asarray(boxes, dtype=np.float32)
-    if array.ndim != 2 or array.shape[1] != 4 or not np.isfinite(array).all():
-        got = f"shape {array.shape}" if array.shape[1:] != (4,) else "a value that is not finite"
-        raise InputError(f"boxes must be (N, 4) xyxy in pixels, got {got}; pass one row x1 y1 x2 y2 per garment")
-    clipped = array.clip(0, (width, height, width, height))
-    empty = np.flatnonzero((clipped[:, 2:] <= clipped[:, :2]).any(axis=1))
-    if empty.size:
-        where = f"boxes[{empty[0]}] {array[empty[0]].tolist()}"
-        raise InputError(f"{where} is empty in the {width}x{height} photo; pass x1 < x2, y1 < y2 inside it")
-    return [Region(tuple(box.tolist()), box_mask(box, height, width), 0.0) for box in clipped]
