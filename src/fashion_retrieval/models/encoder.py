@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import open_clip
@@ -31,6 +32,9 @@ from fashion_retrieval.models.weights import weights_digest
 
 _CONVOLVED = 8
 """Photos that go through a convolutional tower at a time: what its layers pass on stays in the processor's cache."""
+
+_TOKENIZING = Lock()
+"""Tokenizers of transformers raise where two threads use one at once."""
 
 
 class Encoder(nn.Module):
@@ -127,7 +131,8 @@ class Encoder(nn.Module):
         With a causal mask and pooling at the end-of-text token padding is never looked at, so a short prompt costs a
         fraction of the full context.
         """
-        tokens = self.tokenizer(list(texts))
+        with _TOKENIZING:
+            tokens = self.tokenizer(list(texts))
         return tokens if self._causal_tower is None else tokens[:, : int(tokens.argmax(dim=1).max()) + 1]
 
     def encode_image(self, pixels: Tensor) -> Tensor:
