@@ -7,11 +7,17 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from fashion_retrieval.errors import ConfigError, WeightsError
+
+
+def asset(name: str) -> str:
+    """The text of a file that comes with the package."""
+    return files("fashion_retrieval").joinpath("assets", name).read_text(encoding="utf-8")
 
 
 def read_object(path: Path, *, remedy: str) -> dict[str, Any]:

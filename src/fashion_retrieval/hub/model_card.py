@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from jinja2 import Environment
 
-from fashion_retrieval._utils.files import write_atomically
+from fashion_retrieval._utils.files import asset, write_atomically
 from fashion_retrieval.config import Figure, ModelConfig
 from fashion_retrieval.taxonomy import Taxonomy
 
@@ -18,38 +18,6 @@ _LICENSES = frozenset(
     | {f"cc-by{kind}-{version}" for kind in ("", "-sa", "-nc", "-nc-sa") for version in ("3.0", "4.0")}
 )
 """Identifiers the Hub accepts in the metadata; everything else must be called "other"."""
-
-_USAGE = """\
-```python
-from fashion_retrieval import FashionModel
-
-model = FashionModel.from_pretrained("{model_id}")
-recognition = model.recognize("photo.jpg")
-print(recognition)
-```
-
-Install the library with `pip install fashion-retrieval`. The encoder is a plain open_clip model too:
-
-```python
-import open_clip
-
-clip, preprocess = open_clip.create_model_from_pretrained("{open_clip_id}")
-tokenizer = open_clip.get_tokenizer("{open_clip_id}")
-```
-{folder_note}"""
-
-_FOLDER_NOTE = """
-`FOLDER` is the one this card lies in; `download_model("{model_id}")` gives its path."""
-
-_LIMITS = """\
-Recognition is zero-shot: any word may be asked for, and words far from the training data are recognized less well.
-Photos unlike the training data (drawings, close-ups of fabric, crowds) are outside of what was measured. The model says
-nothing about the people in a photo and must not be used to."""
-
-_INTERVALS = """
-
-An interval is the middle 95% of the figure over samples of the measured items drawn with replacement. No figure was
-checked by others."""
 
 
 def write_card(config: ModelConfig, folder: Path, *, model_id: str | None = None) -> None:
@@ -65,18 +33,20 @@ def render_card(config: ModelConfig, *, model_id: str | None = None) -> str:
         config: The configuration saved beside the card.
         model_id: What `from_pretrained` takes in the example; the model's name by default.
     """
-    sections = {
-        "What it does": _abilities(config),
-        "Use": _usage(model_id or config.name),
-        "Training data": "\n".join(f"- {source}" for source in config.training_data) or "Not stated.",
-        "Measured": _measured(config.figures),
-        "Limits": _LIMITS,
-        "License of the weights": config.license,
-        "Files": _table(("file", "sha256"), [(f"`{n}`", f"`{h}`") for n, h in _hashed(config)]),
-    }
-    body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
-    card = ModelCard(f"---\n{_metadata(config).to_yaml()}\n---\n\n# {config.name}\n\n{body}\n")
-    return str(card.content)
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False)
+    taxonomy = Taxonomy.load(config.taxonomy)
+    model_id = model_id or config.name
+    text = environment.from_string(asset("model_card.md")).render(
+        config=config,
+        metadata=_metadata(config).to_yaml(),
+        taxonomy=taxonomy,
+        groups=(taxonomy.category, *taxonomy.attributes),
+        model_id=model_id,
+        open_clip_id=f"hf-hub:{model_id}" if "/" in model_id else "local-dir:FOLDER",
+        # the card can't hold its own digest
+        digests=sorted((name, digest) for name, digest in config.sha256.items() if name != CARD_NAME),
+    )
+    return str(ModelCard(text).content)
 
 
 def _metadata(config: ModelConfig) -> ModelCardData:
@@ -112,48 +82,3 @@ def _results(figures: dict[str, Figure]) -> list[EvalResult]:
         for name, figure in sorted(figures.items())
         if figure.task and figure.data and figure.metric
     ]
-
-
-def _usage(model_id: str) -> str:
-    on_hub = "/" in model_id
-    return _USAGE.format(
-        model_id=model_id,
-        open_clip_id=f"hf-hub:{model_id}" if on_hub else "local-dir:FOLDER",
-        folder_note="" if on_hub else _FOLDER_NOTE.format(model_id=model_id),
-    ).rstrip()
-
-
-def _abilities(config: ModelConfig) -> str:
-    taxonomy = Taxonomy.load(config.taxonomy)
-    groups = [f"{group.name} ({len(group.values)})" for group in (taxonomy.category, *taxonomy.attributes)]
-    lines = [f"- Recognizes, with the taxonomy `{taxonomy.name}` (values per group): {', '.join(groups)}."]
-    if config.segmenter:
-        lines.append(f"- Finds garments in a photo: {', '.join(config.segmenter.classes)}.")
-    lines.append("- Encodes images and texts into one space, for search.")
-    if config.composer:
-        lines.append("- Composes a reference photo and a text into one query.")
-    return "\n".join(lines)
-
-
-def _measured(figures: dict[str, Figure]) -> str:
-    rows = [
-        (name, f"{figure.value:.4g}", _range(figure), figure.data or "not stated")
-        for name, figure in sorted(figures.items())
-    ]
-    table = _table(("figure", "value", "95% interval", "measured on"), rows)
-    return table + _INTERVALS if any(figure.interval for figure in figures.values()) else table
-
-
-def _range(figure: Figure) -> str:
-    return f"{figure.interval[0]:.4g} to {figure.interval[1]:.4g}" if figure.interval else ""
-
-
-def _hashed(config: ModelConfig) -> list[tuple[str, str]]:
-    """Digests of the other files; the card can't hold its own."""
-    return sorted((name, digest) for name, digest in config.sha256.items() if name != CARD_NAME)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return "None."
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))

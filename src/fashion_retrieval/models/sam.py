@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from fashion_retrieval._utils.deprecation import accept_old_keywords, renamed_attribute
 from fashion_retrieval._utils.device import inference_context, resolve_device, resolve_dtype
-from fashion_retrieval._utils.files import sha256
+from fashion_retrieval._utils.files import asset, sha256
 from fashion_retrieval._utils.hub_errors import explain_download, translate_errors
 from fashion_retrieval.errors import InputError, ModelNotFoundError, WeightsError
 from fashion_retrieval.images.regions import box_mask, check_boxes, mask_box
@@ -35,34 +36,8 @@ OFFICIAL_SHA256 = {
 
 _BUILDERS: dict[int, Callable[[], Sam]] = {768: build_sam_vit_b, 1024: build_sam_vit_l, 1280: build_sam_vit_h}
 _PATCH_EMBEDDING = "image_encoder.patch_embed.proj.weight"
-_POSITIONS = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
-_FROM_TRANSFORMERS = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"^(shared_image_embedding|prompt_encoder\.shared_embedding)\.positional_embedding$", _POSITIONS),
-        (r"^vision_encoder\.layers\.", "image_encoder.blocks."),
-        (r"^vision_encoder\.", "image_encoder."),
-        (r"\.patch_embed\.projection\.", ".patch_embed.proj."),
-        (r"\.neck\.conv1\.", ".neck.0."),
-        (r"\.neck\.layer_norm1\.", ".neck.1."),
-        (r"\.neck\.conv2\.", ".neck.2."),
-        (r"\.neck\.layer_norm2\.", ".neck.3."),
-        (r"\.point_embed\.", ".point_embeddings."),
-        (r"\.mask_embed\.conv1\.", ".mask_downscaling.0."),
-        (r"\.mask_embed\.layer_norm1\.", ".mask_downscaling.1."),
-        (r"\.mask_embed\.conv2\.", ".mask_downscaling.3."),
-        (r"\.mask_embed\.layer_norm2\.", ".mask_downscaling.4."),
-        (r"\.mask_embed\.conv3\.", ".mask_downscaling.6."),
-        (r"\.upscale_conv1\.", ".output_upscaling.0."),
-        (r"\.upscale_layer_norm\.", ".output_upscaling.1."),
-        (r"\.upscale_conv2\.", ".output_upscaling.3."),
-        (r"\.layer_norm_final_attn\.", ".norm_final_attn."),
-        (r"\.layer_norm(\d)\.", r".norm\1."),
-        (r"((?:_mlps\.\d|_head)\.)layers\.0\.", r"\1layers.1."),
-        (r"((?:_mlps\.\d|_head)\.)proj_in\.", r"\1layers.0."),
-        (r"((?:_mlps\.\d|_head)\.)proj_out\.", r"\1layers.2."),
-    )
-)
+_FROM_TRANSFORMERS = tuple((re.compile(pattern), name) for pattern, name in json.loads(asset("transformers/sam.json")))
+"""What transformers calls parts of SAM's tensors, and what segment_anything does; applied one after another."""
 
 
 class SegmentAnythingSegmenter:
@@ -130,8 +105,19 @@ class SegmentAnythingSegmenter:
         """
         path = _local_path(id_or_path)
         if path is None:
-            path = _download(str(id_or_path), revision, cache_dir, local_files_only, token)
-        return cls(load_sam(path), detector=detector, device=device, dtype=dtype)
+            examples = "such as facebook/sam-vit-base"
+            with translate_errors(
+                partial(explain_download, repo_id=str(id_or_path), revision=revision, examples=examples)
+            ):
+                path = hf_hub_download(
+                    str(id_or_path),
+                    WEIGHTS_NAME,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    local_files_only=local_files_only,
+                    token=token,
+                )
+        return cls(load_sam(Path(path)), detector=detector, device=device, dtype=dtype)
 
     def segment(self, image: Image.Image, boxes: NDArray[np.float32] | None = None) -> list[Region]:
         """Find the mask of what is in each box.
@@ -183,14 +169,7 @@ class SegmentAnythingSegmenter:
 
 
 def load_sam(path: Path) -> Sam:
-    """Build the architecture that fits the weights of a file and load them, all and nothing else.
-
-    Args:
-        path: A `.safetensors` file with the names of segment_anything or of transformers, or an official checkpoint.
-
-    Raises:
-        WeightsError: The file can't be trusted or read, or does not hold a SAM.
-    """
+    """Build the SAM whose weights a `.safetensors` file or an official checkpoint holds, all and nothing else."""
     weights = _segment_anything_names(_read(path), path)
     width = weights[_PATCH_EMBEDDING].shape[0] if _PATCH_EMBEDDING in weights else None
     if width not in _BUILDERS:
@@ -216,10 +195,9 @@ def _read(path: Path) -> dict[str, Tensor]:
             "download it again, or use a .safetensors file"
         )
     try:
-        weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise WeightsError(f"{path.name} can't be read as plain tensors ({error}); download it again") from None
-    return weights
 
 
 def _segment_anything_names(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -246,19 +224,3 @@ def _local_path(id_or_path: str | Path) -> Path | None:
     if named_as_file or path.is_absolute() or str(id_or_path).startswith((".", "~")):
         raise ModelNotFoundError(f"expected SAM weights at {path}, found no such file; use facebook/sam-vit-base")
     return None
-
-
-def _download(
-    repo_id: str, revision: str | None, cache_dir: str | Path | None, local_files_only: bool, token: str | None
-) -> Path:
-    explain = partial(explain_download, repo_id=repo_id, revision=revision, examples="such as facebook/sam-vit-base")
-    with translate_errors(explain):
-        path = hf_hub_download(
-            repo_id,
-            WEIGHTS_NAME,
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            token=token,
-        )
-    return Path(path)
