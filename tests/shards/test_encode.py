@@ -1,7 +1,7 @@
 """Shards of embeddings: the plan, lists of photos, what is kept, resumed and refused, and loading into galleries."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -159,7 +159,7 @@ def test_worker_with_another_model_is_refused(desk, tmp_path):
     """As on a machine of a cluster with other files, or another processor."""
     shard, loading = Shard(0, 0, ("a",), (str(paths(desk)[0]),)), {"device": "cpu", "dtype": "float32"}
     worker = ShardWorker(str(desk / "model"), loading, out=str(tmp_path), base="", batch_size=1, skip=False)
-    plan = Manifest(**asdict(worker.identity()), photos=1, photos_digest="", shard_size=1, format="parquet")
+    plan = Manifest(*worker.identity(), photos=1, photos_digest="", shard_size=1, format="parquet")
     with pytest.raises(ShardError, match=r"^a worker has another model than '.+model', which it should have; keep"):
         worker.encode(shard, replace(plan, fingerprint="f"))
     with pytest.raises(ShardError, match=r"^a worker computes in float32, and the shards are of bfloat16; pass a dty"):
@@ -244,7 +244,7 @@ def test_encode_shards_from_and_to_an_object_store(desk, tmp_path, monkeypatch):
         objects |= {key: content for key, content in written.items() if not key.endswith("1.parquet")}
         again = encode(desk, "s3://shop/a/shards", "s3://shop/list.txt", shard_size=3, on_error="skip")
         assert (again.kept, again.encoded) == (1, 4)
-        (shard,) = (photos := PhotoList(["s3://shop/photos/"], 9)).shards(photos.scan())
+        (shard,) = PhotoList(["s3://shop/photos/"], 9).shards()
         assert list(shard.ids) == list(shard.uris) == [f"s3://{key}" for key in keys]
         with Gallery.create(tmp_path / "gallery", tiny_model()) as gallery:
             assert gallery.add_shards("s3://shop/a/shards/").added == 4

@@ -1,6 +1,7 @@
 """The manifest of a folder of shards: what it holds, and that all faults of a file are named at once."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -22,7 +23,7 @@ def test_manifest_written_and_read_is_the_same(tmp_path):
 
 
 def test_manifest_with_faults_is_refused_with_all_of_them(tmp_path):
-    content = PLAN.to_dict() | {"photos": "23", "format": "csv", "speed": 1}
+    content = asdict(PLAN) | {"photos": "23", "format": "csv", "speed": 1}
     (tmp_path / "manifest.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ShardError) as caught:
         Manifest.read(Folder(str(tmp_path)))

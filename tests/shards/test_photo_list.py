@@ -10,7 +10,7 @@ from fashion_retrieval.shards.photo_list import PhotoList
 
 def listed(*sources):
     photos = PhotoList(list(map(str, sources)), 2)
-    return [photo for shard in photos.shards(photos.scan()) for photo in zip(shard.ids, shard.uris, strict=True)]
+    return [photo for shard in photos.shards() for photo in zip(shard.ids, shard.uris, strict=True)]
 
 
 def test_photo_list_reads_text_csv_parquet_and_folders(tmp_path):
@@ -70,10 +70,9 @@ def test_photo_list_that_does_not_exist_is_refused(tmp_path, name):
 def test_photo_list_that_changes_is_noticed(tmp_path):
     (tmp_path / "x.txt").write_text("a\nb\nc\n")
     photos = PhotoList([str(tmp_path / "x.txt")], 2)
-    scan = photos.scan()
     for changed, kept in (("a\nb\nd\n", 1), ("a\nb\n", 1), ("a\nb\nc\nd\n", 1), ("z\n", 0)):
         (tmp_path / "x.txt").write_text(changed)
-        shards = photos.shards(scan)
+        shards = photos.shards()
         assert [next(shards).ids for _ in range(kept)] == [("a", "b")] * kept
         with pytest.raises(ShardError, match="changed while it was encoded"):
             next(shards)

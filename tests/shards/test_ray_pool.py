@@ -20,7 +20,6 @@ from fashion_retrieval.shards.encode import encode_shards
 from fashion_retrieval.shards.files import read_shard
 from fashion_retrieval.shards.filesystem import Folder
 from fashion_retrieval.shards.manifest import Manifest, Shard, Summary
-from fashion_retrieval.shards.worker import Identity
 from tests.support.tiny import drawn_photo, tiny_folder
 
 ray = pytest.importorskip("ray")
@@ -50,7 +49,7 @@ def test_ray_pool_raises_what_its_workers_raise(address, monkeypatch):
         """Shard 1 kills it, shard 4 holds a bad photo."""
 
         def identity(self):
-            return Identity("fake", "f", 4, "float32")
+            return ("fake", "f", 4, "float32")
 
         def encode(self, shard, manifest):
             if shard.index == 1:
@@ -62,7 +61,7 @@ def test_ray_pool_raises_what_its_workers_raise(address, monkeypatch):
     monkeypatch.setattr(ray_pool, "_RETRIES", 1)
     done = []
     with ray_pool.RayPool(Doomed(), 1, gpus=True) as pool:
-        assert pool.identity() == Identity("fake", "f", 4, "float32")
+        assert pool.identity() == ("fake", "f", 4, "float32")
         with pytest.raises(ShardError, match=r"^shard 1 was given up \(\w+: .+\); look for a photo that breaks its"):
             done += pool.encode_all(shards(4), MANIFEST)
         with pytest.raises(ImageError, match=r"^photo 40 of fake$"):

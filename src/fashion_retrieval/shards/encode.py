@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -98,28 +98,23 @@ def encode_shards(
     _check(engine, workers, shard_size, format, batch_size, on_error)
     place = Folder(str(folder))
     listed = PhotoList([str(one) for one in ([photos] if isinstance(photos, str | Path) else photos)], shard_size)
-    scan = listed.scan()
     model = Path(model).absolute() if Path(model).is_dir() else model
     loading = dict(loading or {})
-    worker = ShardWorker(
-        str(model), loading, out=place.uri, base=str(Path.cwd()), batch_size=batch_size, skip=on_error == "skip"
-    )
-    with _pool(worker, engine, workers, gpus=str(loading.get("device", "auto")) not in ("cpu", "mps")) as pool:
-        identity = pool.identity()
-        manifest = Manifest(
-            **asdict(identity),
-            photos=scan.photos,
-            photos_digest=scan.digest,
-            shard_size=shard_size,
-            format=format,
-        )
+    worker = ShardWorker(str(model), loading, place.uri, str(Path.cwd()), batch_size, skip=on_error == "skip")
+    pools: AbstractContextManager[ShardWorker | RayPool] = nullcontext(worker)
+    if engine == "ray":
+        from fashion_retrieval.shards.ray_pool import RayPool
+
+        pools = RayPool(worker, workers, gpus=str(loading.get("device", "auto")) not in ("cpu", "mps"))
+    with pools as pool:
+        manifest = Manifest(*pool.identity(), listed.photos, listed.digest, shard_size, format)
         manifest.init_or_resume(place)
         done = _complete(place, manifest)
         kept = len(done)
-        left = scan.photos - sum(len(summary) for summary in done.values())
+        left = listed.photos - sum(len(summary) for summary in done.values())
         failures = [failure for summary in done.values() for failure in summary.failures]
         with progress_bar("encoding", left, shown=progress) as advance:
-            missing = (shard for shard in listed.shards(scan) if shard.index not in done)
+            missing = (shard for shard in listed.shards() if shard.index not in done)
             for summary in pool.encode_all(missing, manifest):
                 done[summary.index] = summary
                 failures += summary.failures
@@ -129,17 +124,7 @@ def encode_shards(
     place.write(FAILURES, "".join(lines).encode())
     place.tidy()
     encoded = sum(summary.encoded for summary in done.values())
-    return ShardReport(place.uri, scan.photos, encoded, manifest.embedding_dim, len(done), kept, tuple(failures))
-
-
-def _pool(
-    worker: ShardWorker, engine: Executor, workers: int | None, *, gpus: bool
-) -> AbstractContextManager[ShardWorker | RayPool]:
-    if engine == "local":
-        return nullcontext(worker)
-    from fashion_retrieval.shards.ray_pool import RayPool
-
-    return RayPool(worker, workers, gpus=gpus)
+    return ShardReport(place.uri, listed.photos, encoded, manifest.embedding_dim, len(done), kept, tuple(failures))
 
 
 def _complete(folder: Folder, manifest: Manifest) -> dict[int, Summary]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from fashion_retrieval.errors import ImageError, ShardError
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     import pyarrow as pa
-    from lancedb.table import Table
+    from lancedb.db import DBConnection
     from numpy.typing import NDArray
 
 _METADATA = b"fashion_retrieval_shard"
@@ -28,41 +29,39 @@ def write_shard(
     photos: Sequence[tuple[str, str, str]],
     embeddings: NDArray[np.float32],
 ) -> None:
-    """Write a shard, or replace it.
+    """Write a shard with its summary inside, or replace it.
 
-    Args:
-        folder: The folder of the shards.
-        manifest: The plan of all shards.
-        summary: What became of this shard's images; kept inside it.
-        photos: Id, URI and SHA-256 of the file for each image.
-        embeddings: (N, D) float32, L2-normalized.
+    `photos` has id, URI and SHA-256 of the file for each image; embeddings are (N, D) float32, L2-normalized.
     """
     import pyarrow as pa
+    from pyarrow import parquet
 
     ids, uris, digests = zip(*photos, strict=True) if photos else ((), (), ())
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.ravel()), manifest.embedding_dim)
     columns = {"id": ids, "uri": uris, "digest": digests}
     table = pa.table({name: pa.array(texts, pa.string()) for name, texts in columns.items()} | {"embedding": vectors})
-    table = table.replace_schema_metadata({_METADATA: _to_json(manifest, summary)})
+    failures = [(failure.index, failure.source, str(failure.error)) for failure in summary.failures]
+    kept = {"manifest": asdict(manifest), "index": summary.index, "failures": failures}
+    table = table.replace_schema_metadata({_METADATA: json.dumps(kept)})
     name = manifest.name(summary.index)
     if manifest.format == "lance":
-        _write_lance(folder, name, table)
+        folder.remove(name)  # a killed writer leaves no version, and Lance warns of that
+        with translate_errors(f"{folder.uri}/{name}"):
+            _lance(folder).create_table(name.removesuffix(".lance"), table)
     else:
-        folder.write(name, _parquet(table))
+        stream = pa.BufferOutputStream()
+        parquet.write_table(table, stream, compression="zstd", use_dictionary=False, write_statistics=False)
+        folder.write(name, bytes(stream.getvalue()))
 
 
 def read_shard(folder: Folder, manifest: Manifest, index: int) -> pa.Table:
-    """A shard's columns: id, uri, digest (SHA-256 of the file) and embedding, (D,) float32.
-
-    Raises:
-        ShardError: It can't be read.
-    """
+    """A shard's columns: id, uri, digest (SHA-256 of the file) and embedding, (D,) float32."""
     from pyarrow import parquet
 
     name = manifest.name(index)
     with translate_errors(f"{folder.uri}/{name}"):
         if manifest.format == "lance":
-            return _open_lance(folder, name).to_arrow()
+            return _lance(folder).open_table(name.removesuffix(".lance")).to_arrow()
         with folder.filesystem.open(folder.path(name)) as stream:
             return parquet.read_table(stream)
 
@@ -75,7 +74,7 @@ def read_summary(folder: Folder, manifest: Manifest, index: int) -> Summary | No
     try:
         with translate_errors(f"{folder.uri}/{name}"):
             if manifest.format == "lance":
-                table = _open_lance(folder, name)
+                table = _lance(folder).open_table(name.removesuffix(".lance"))
                 return _from_json(table.schema.metadata or {}, manifest, index, table.count_rows())
             with folder.filesystem.open(folder.path(name)) as stream, parquet.ParquetFile(stream) as file:
                 return _from_json(file.schema_arrow.metadata or {}, manifest, index, file.metadata.num_rows)
@@ -83,32 +82,10 @@ def read_summary(folder: Folder, manifest: Manifest, index: int) -> Summary | No
         return None
 
 
-def _parquet(table: pa.Table) -> bytes:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    stream = pa.BufferOutputStream()
-    parquet.write_table(table, stream, compression="zstd", use_dictionary=False, write_statistics=False)
-    return bytes(stream.getvalue())
-
-
-def _write_lance(folder: Folder, name: str, table: pa.Table) -> None:
+def _lance(folder: Folder) -> DBConnection:
     import lancedb
 
-    folder.remove(name)  # a killed writer leaves no version, and Lance warns of that
-    with translate_errors(f"{folder.uri}/{name}"):
-        lancedb.connect(folder.uri).create_table(name.removesuffix(".lance"), table)
-
-
-def _open_lance(folder: Folder, name: str) -> Table:
-    import lancedb
-
-    return lancedb.connect(folder.uri).open_table(name.removesuffix(".lance"))
-
-
-def _to_json(manifest: Manifest, summary: Summary) -> str:
-    failures = [(failure.index, failure.source, str(failure.error)) for failure in summary.failures]
-    return json.dumps({"manifest": manifest.to_dict(), "index": summary.index, "failures": failures})
+    return lancedb.connect(folder.uri)
 
 
 def _from_json(metadata: dict[bytes, bytes], manifest: Manifest, index: int, encoded: int) -> Summary | None:

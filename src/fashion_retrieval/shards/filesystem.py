@@ -21,14 +21,9 @@ _ARROW = frozenset({"abfs", "abfss", "gs", "gcs", "hdfs", "s3", "viewfs"})
 
 
 class Folder:
-    """A folder whose files appear whole or not at all.
+    """A folder, by path or URI ("s3://bucket/shards"), whose files appear whole or not at all.
 
-    Attributes:
-        filesystem: The file system that `path` belongs to.
-        uri: The absolute path of a local folder, or the URI.
-
-    Args:
-        uri: A path, or a URI such as "s3://bucket/shards".
+    `uri` becomes the absolute path where the folder is local.
     """
 
     def __init__(self, uri: str) -> None:
@@ -81,11 +76,7 @@ class Folder:
 
 
 def locate(uri: str) -> tuple[AbstractFileSystem, str]:
-    """The file system of a path or URI, and the path in it.
-
-    Raises:
-        ShardError: The kind of store is unknown, its package is missing, or it does not answer.
-    """
+    """The file system of a path or URI, and the path in it; a `ShardError` where the store is unknown or silent."""
     from fsspec.core import url_to_fs
     from fsspec.implementations.local import LocalFileSystem
 
@@ -104,11 +95,7 @@ def locate(uri: str) -> tuple[AbstractFileSystem, str]:
 
 
 def read_photo(uri: str) -> bytes:
-    """The bytes of an image file.
-
-    Raises:
-        ImageError: The file does not exist or can't be read.
-    """
+    """The bytes of an image file; an `ImageError` where it does not exist or can't be read."""
     try:
         if "://" not in uri:
             return Path(uri).read_bytes()

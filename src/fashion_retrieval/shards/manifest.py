@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import with_config
 
@@ -35,14 +35,7 @@ _FLOAT32 = re.compile(r"float32( by \w+ fp32)?")
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Images that are encoded together.
-
-    Attributes:
-        index: Its place in the plan, from 0.
-        start: The place of its first image in the list, from 0.
-        ids: A name for each image.
-        uris: Where each image is.
-    """
+    """Images that are encoded together: its place in the plan, and the place of its first image in the list, from 0."""
 
     index: int
     start: int
@@ -60,16 +53,8 @@ class Shard:
 class Manifest:
     """The plan: which shards there will be, and of which model.
 
-    Attributes:
-        model_id: What the model was loaded as.
-        fingerprint: SHA-256 of the model's encoder.
-        embedding_dim: Width of the embeddings.
-        dtype: What the embeddings were computed in, as `precision` tells.
-        photos: How many images the list names.
-        photos_digest: SHA-256 of the list.
-        shard_size: Images in a shard; the last one has what is left.
-        format: "parquet" or "lance".
-        schema_version: The version of this layout.
+    `fingerprint` is the SHA-256 of the model's encoder, `dtype` its `precision`, `photos` how many images the list
+    names, `photos_digest` the SHA-256 of the list, `schema_version` the version of this layout.
     """
 
     model_id: str = field(compare=False)
@@ -91,16 +76,8 @@ class Manifest:
         """The file, or for Lance the folder, of a shard."""
         return f"shard-{index:06}.{self.format}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready dict."""
-        return asdict(self)
-
     def init_or_resume(self, folder: Folder) -> None:
-        """Write the manifest into a new or empty folder, or check that the folder holds the same.
-
-        Raises:
-            ShardError: The folder holds other things, or shards of other settings.
-        """
+        """Write the manifest into a new or empty folder, or check that the folder holds the same."""
         names = folder.names()
         if MANIFEST in names:
             found = self.read(folder)
@@ -112,16 +89,12 @@ class Manifest:
         foreign = [name for name in names if not name.startswith(".")]
         if foreign:
             raise ShardError(f"{folder.uri} holds no shards but {foreign[0]!r}; give a new or an empty folder")
-        content = self.to_dict() | {"shards": self.shards}
+        content = asdict(self) | {"shards": self.shards}
         folder.write(MANIFEST, f"{json.dumps(content, indent=2)}\n".encode())
 
     @classmethod
     def read(cls, folder: Folder) -> Manifest:
-        """Read the manifest of a folder of shards.
-
-        Raises:
-            ShardError: There is none, or it is damaged or of a newer version.
-        """
+        """Read the manifest of a folder of shards; a `ShardError` where there is none, or it is damaged or newer."""
         if MANIFEST not in folder.names():
             raise ShardError(f"{folder.uri} holds no {MANIFEST}; give a folder that encode_shards made")
         try:
@@ -137,13 +110,7 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What became of a shard.
-
-    Attributes:
-        index: Its place in the plan.
-        encoded: How many images it holds.
-        failures: The images it lacks.
-    """
+    """What became of a shard: how many images it holds, and which it lacks."""
 
     index: int
     encoded: int

@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,75 +23,57 @@ Photo = tuple[str, str]
 _URI_COLUMNS = ("uri", "path")
 
 
-@dataclass(frozen=True, slots=True)
-class ListScan:
-    """What reading a list once has found.
+class PhotoList:
+    """Images in a fixed order, cut into shards; read as they are needed, whatever their number.
 
     Attributes:
         photos: How many images the list names.
         digest: SHA-256 of all ids and URIs, in order.
-        shards: The digest of each shard.
-    """
-
-    photos: int
-    digest: str
-    shards: tuple[str, ...]
-
-
-class PhotoList:
-    """Images in a fixed order, cut into shards; read as they are needed, whatever their number.
 
     Args:
         sources: Images, folders (with all folders below, sorted) and lists, by path or URI. A list ends in .txt (one
             image a line), .csv or .parquet (a column "uri" or "path", and "id" where the id is another).
         shard_size: Images in a shard.
+
+    Raises:
+        InputError: The list names no image, one twice, or what can't be an id; or it is malformed.
+        ShardError: A list or folder does not exist.
     """
 
     def __init__(self, sources: Sequence[str], shard_size: int) -> None:
-        self.sources = sources
-        self.shard_size = shard_size
-
-    def scan(self) -> ListScan:
-        """Read the whole list once.
-
-        Raises:
-            InputError: It names no image, one twice, or what can't be an id; or a list is malformed.
-            ShardError: A list or folder does not exist.
-        """
-        whole, shards, hashes = hashlib.sha256(), [], array("q")
+        self._sources = sources
+        self._shard_size = shard_size
+        self._digests: list[str] = []
+        whole, hashes = hashlib.sha256(), array("q")
         for shard in self._cut():
             for place, (id, uri) in enumerate(zip(shard.ids, shard.uris, strict=True), start=shard.start):
                 check_id(id, place)
                 whole.update(f"{id}\0{uri}\0".encode())
                 hashes.append(hash(id))
-            shards.append(shard.digest)
+            self._digests.append(shard.digest)
         if not hashes:
-            raise InputError(f"expected at least one photo, got none in {', '.join(self.sources):.200}")
+            raise InputError(f"expected at least one photo, got none in {', '.join(sources):.200}")
         self._check_distinct(hashes)
-        return ListScan(len(hashes), whole.hexdigest(), tuple(shards))
+        self.photos, self.digest = len(hashes), whole.hexdigest()
 
-    def shards(self, scan: ListScan) -> Iterator[Shard]:
-        """The shards, in order.
-
-        Raises:
-            ShardError: The list has changed since it was scanned.
-        """
+    def shards(self) -> Iterator[Shard]:
+        """The shards, in order; a `ShardError` where the list has changed since it was first read."""
         number = 0
         for number, shard in enumerate(self._cut(), start=1):
-            if scan.shards[shard.index : number] != (shard.digest,):
+            if self._digests[shard.index : number] != [shard.digest]:
                 break
             yield shard
         else:
-            if number == len(scan.shards):
+            if number == len(self._digests):
                 return
-        raise ShardError(f"the list of photos changed while it was encoded, at photo {number * self.shard_size}")
+        raise ShardError(f"the list of photos changed while it was encoded, at photo {number * self._shard_size}")
 
     def _cut(self) -> Iterator[Shard]:
-        photos = (photo for source in self.sources for photo in _read_source(source))
+        photos = (photo for source in self._sources for photo in _read_source(source))
         index = 0
-        while some := list(islice(photos, self.shard_size)):
+        while some := list(islice(photos, self._shard_size)):
             ids, uris = zip(*some, strict=True)
-            yield Shard(index, index * self.shard_size, ids, uris)
+            yield Shard(index, index * self._shard_size, ids, uris)
             index += 1
 
     def _check_distinct(self, hashes: array[int]) -> None:
@@ -111,8 +92,16 @@ class PhotoList:
 
 def _read_source(source: str) -> Iterator[Photo]:
     suffix, remote = Path(source).suffix.lower(), "://" in source
-    if suffix in _READERS:
-        yield from _READERS[suffix](source)
+    if suffix == ".txt":
+        with _text(source) as stream:
+            uris = (line.rstrip("\r\n") for line in stream)
+            yield from ((uri, uri) for uri in uris if uri)
+    elif suffix == ".csv":
+        with _text(source) as stream:
+            rows = csv.DictReader(stream, strict=True)
+            yield from _rows(source, rows.fieldnames or (), rows)
+    elif suffix == ".parquet":
+        yield from _read_parquet(source)
     elif suffix in SUFFIXES or not (remote or Path(source).is_dir()):
         yield source, source
     else:
@@ -127,19 +116,6 @@ def _uris_below(folder: str) -> list[str]:
     with translate_errors(folder):
         found = filesystem.find(path)
     return sorted(folder + name.removeprefix(path) for name in found if Path(name).suffix.lower() in SUFFIXES)
-
-
-def _read_text(source: str) -> Iterator[Photo]:
-    with _text(source) as stream:
-        for line in stream:
-            if uri := line.rstrip("\r\n"):
-                yield uri, uri
-
-
-def _read_csv(source: str) -> Iterator[Photo]:
-    with _text(source) as stream:
-        rows = csv.DictReader(stream, strict=True)
-        yield from _rows(source, rows.fieldnames or (), rows)
 
 
 def _read_parquet(source: str) -> Iterator[Photo]:
@@ -174,10 +150,3 @@ def _text(source: str) -> Iterator[TextIO]:
             raise InputError(f"list {source} must be UTF-8 text ({error.reason}); save it as UTF-8") from error
         except csv.Error as error:
             raise InputError(f"list {source} must be CSV with a header ({error}); correct that line") from error
-
-
-_READERS: dict[str, Callable[[str], Iterator[Photo]]] = {
-    ".txt": _read_text,
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
-}

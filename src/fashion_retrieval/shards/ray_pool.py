@@ -22,7 +22,7 @@ _CPUS = 4
 """CPUs of a worker without a GPU, where the number of workers is not given."""
 _RETRIES = 3
 """How often a shard is tried again after its worker died."""
-_SKIP, _NOISE = "RAY_DEDUP_LOGS_SKIP_REGEX", r"A worker died or was killed while|Task _Actor\.\w+ failed"
+_SKIP, _NOISE = "RAY_DEDUP_LOGS_SKIP_REGEX", r"A worker died or was killed while|Task \w+\.(identity|encode) failed"
 """Lines of Ray about workers that its own setting keeps off the terminal."""
 _MAX_LOST = 3
 """After more than this many shards were given up, each after its retries, the run ends."""
@@ -49,12 +49,16 @@ class RayPool:
     def __enter__(self) -> RayPool:
         self._started = not self._ray.is_initialized()
         if self._started:
-            self._start()
+            try:
+                self._ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
+            except (ConnectionError, RuntimeError, OSError) as error:
+                told = f"no Ray cluster can be reached or started ({_line(error)}); see RAY_ADDRESS"
+                raise ShardError(told) from error
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         number, cpus, gpus = divide(nodes, self._workers, gpus=self._gpus)
         options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": _RETRIES}
-        kind = self._ray.remote(**options)(_Actor)
-        self._actors = [kind.remote(self._worker) for _ in range(number)]
+        kind = self._ray.remote(**options)(type(self._worker))
+        self._actors = [kind.remote(**vars(self._worker)) for _ in range(number)]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,11 +68,7 @@ class RayPool:
             self._ray.shutdown()
 
     def identity(self) -> Identity:
-        """The model of the workers, from the first that is ready.
-
-        Raises:
-            FashionRetrievalError: The model can't be loaded, or no worker can start.
-        """
+        """The model of the workers, from the first that is ready; any of our errors where none can start."""
         ready, _ = self._ray.wait([actor.identity.remote() for actor in self._actors])
         try:
             return cast("Identity", self._ray.get(ready[0]))
@@ -79,10 +79,7 @@ class RayPool:
         """Encode the shards; yields their summaries as they are completed.
 
         A worker that dies is started again, and so is its shard. After an error, the shards at work are completed
-        before it is raised.
-
-        Raises:
-            FashionRetrievalError: An image that is not to be skipped can't be read, or shards were given up.
+        before it is raised: of an image that is not to be skipped, or of a shard that was given up.
         """
         coming, ended = iter(shards), False
         # A worker gets one shard at a time, so that only that one is lost with it, and the first one when its model is
@@ -112,25 +109,6 @@ class RayPool:
         if faults:
             raise faults[min(faults)]
 
-    def _start(self) -> None:
-        try:
-            self._ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
-        except (ConnectionError, RuntimeError, OSError) as error:
-            raise ShardError(f"no Ray cluster can be reached or started ({_line(error)}); see RAY_ADDRESS") from error
-
-
-class _Actor:
-    """A worker, as Ray runs it."""
-
-    def __init__(self, worker: ShardWorker) -> None:
-        self.worker = worker
-
-    def identity(self) -> Identity:
-        return self.worker.identity()
-
-    def encode(self, shard: Shard, manifest: Manifest) -> Summary:
-        return self.worker.encode(shard, manifest)
-
 
 def _import_ray() -> ModuleType:
     before = os.environ.get(_SKIP)
@@ -146,13 +124,7 @@ def _import_ray() -> ModuleType:
 
 
 def divide(nodes: Sequence[Mapping[str, float]], workers: int | None, *, gpus: bool) -> tuple[int, int, int]:
-    """How many workers a cluster gets, and the CPUs and GPUs of each.
-
-    Args:
-        nodes: The resources of each machine, "CPU" and "GPU".
-        workers: The number of workers; None derives it from the resources.
-        gpus: Whether they get a GPU, where there are any.
-    """
+    """How many workers a cluster gets, and the CPUs and GPUs of each; nodes name each machine's "CPU" and "GPU"."""
     with_gpus = [node for node in nodes if node.get("GPU")] if gpus else []
     cpus = [int(node["CPU"]) for node in with_gpus or nodes if node.get("CPU")] or [1]
     found = sum(int(node["GPU"]) for node in with_gpus)

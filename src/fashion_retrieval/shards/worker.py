@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,28 +24,16 @@ _AHEAD = 3
 """Batches whose files are read ahead of the model."""
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """The model of a worker.
-
-    Attributes:
-        model_id: What it was loaded as.
-        fingerprint: SHA-256 of its encoder.
-        embedding_dim: Width of its embeddings.
-        dtype: What it computes in, as `precision` tells.
-    """
-
-    model_id: str
-    fingerprint: str
-    embedding_dim: int
-    dtype: str
+Identity = tuple[str, str, int, str]
+"""The first fields of a `Manifest`: what a model was loaded as, its fingerprint, embedding_dim and `precision`."""
 
 
+@dataclass
 class ShardWorker:
     """Encodes shards in this process. Its model is loaded when it is first needed, so that it can be sent elsewhere.
 
-    Args:
-        model: What `FashionModel.from_pretrained` takes.
+    Attributes:
+        name: What `FashionModel.from_pretrained` takes.
         loading: Its further arguments.
         out: The folder for the shards.
         base: The folder that relative paths of photos start from.
@@ -53,21 +41,23 @@ class ShardWorker:
         skip: List photos that can't be read; otherwise the first one is raised.
     """
 
-    def __init__(
-        self, model: str, loading: Mapping[str, Any], *, out: str, base: str, batch_size: int, skip: bool
-    ) -> None:
-        self.model = model
-        self.loading = dict(loading)
-        self.out = out
-        self.base = base
-        self.batch_size = batch_size
-        self.skip = skip
-        self._loaded: FashionModel | None = None
+    name: str
+    loading: Mapping[str, Any]
+    out: str
+    base: str
+    batch_size: int
+    skip: bool
+
+    @cached_property
+    def model(self) -> FashionModel:
+        """The model, loaded once."""
+        from fashion_retrieval.model import FashionModel
+
+        return FashionModel.from_pretrained(self.name, **self.loading)
 
     def identity(self) -> Identity:
         """Which model this is."""
-        model = self._model()
-        return Identity(model.model_id, model.fingerprint, model.embedding_dim, precision(model))
+        return self.model.model_id, self.model.fingerprint, self.model.embedding_dim, precision(self.model)
 
     def encode(self, shard: Shard, manifest: Manifest) -> Summary:
         """Encode the photos of a shard and write it.
@@ -76,20 +66,20 @@ class ShardWorker:
             ImageError: Without `skip`, of the first photo that can't be read.
             ShardError: This worker has another model or dtype, or the shard can't be written.
         """
+        _check(self.model, manifest)
         import numpy as np
 
         from fashion_retrieval.images.inputs import DeferredFile
         from fashion_retrieval.images.prefetch import fetch_ahead
 
-        _check(self.identity(), manifest)
-        model = self._model()
         photos: list[tuple[str, str, str]] = []
-        rows = [np.empty((0, model.embedding_dim), np.float32)]
+        rows = [np.empty((0, self.model.embedding_dim), np.float32)]
         failures: list[Failure] = []
-        files = (DeferredFile(uri, partial(read_photo, self._address(uri))) for uri in shard.uris)
+        places = (uri if "://" in uri else str(Path(self.base, uri)) for uri in shard.uris)
+        files = (DeferredFile(uri, partial(read_photo, place)) for uri, place in zip(shard.uris, places, strict=True))
         with (
             fetch_ahead(files, threads=_READERS, ahead=_AHEAD * self.batch_size) as fetched,
-            closing(model.encode_iter(fetched, batch_size=self.batch_size, on_error="skip")) as stream,
+            closing(self.model.encode_iter(fetched, batch_size=self.batch_size, on_error="skip")) as stream,
         ):
             for one, id, uri in zip(stream, shard.ids, shard.uris, strict=True):
                 if not isinstance(one.embedding, Failure):
@@ -108,21 +98,11 @@ class ShardWorker:
         for shard in shards:
             yield self.encode(shard, manifest)
 
-    def _model(self) -> FashionModel:
-        if self._loaded is None:
-            from fashion_retrieval.model import FashionModel
 
-            self._loaded = FashionModel.from_pretrained(self.model, **self.loading)
-        return self._loaded
-
-    def _address(self, uri: str) -> str:
-        return uri if "://" in uri else str(Path(self.base, uri))
-
-
-def _check(identity: Identity, manifest: Manifest) -> None:
-    if identity.fingerprint != manifest.fingerprint:
+def _check(model: FashionModel, manifest: Manifest) -> None:
+    if model.fingerprint != manifest.fingerprint:
         remedy = "keep the same files on every machine, or pass a revision"
         raise ShardError(f"a worker has another model than {manifest.model_id!r}, which it should have; {remedy}")
-    if identity.dtype != manifest.dtype:
-        told = f"a worker computes in {identity.dtype}, and the shards are of {manifest.dtype}"
+    if (dtype := precision(model)) != manifest.dtype:
+        told = f"a worker computes in {dtype}, and the shards are of {manifest.dtype}"
         raise ShardError(f"{told}; pass a dtype that every machine has")
