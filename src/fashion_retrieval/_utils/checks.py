@@ -11,11 +11,7 @@ LONGEST_ID = 4_096
 
 
 def check_id(name: object, index: int) -> str:
-    """A photo's name.
-
-    Raises:
-        InputError: No text, an empty one, too long, or not valid as UTF-8.
-    """
+    """A photo's name; an InputError refuses what is no text, empty, too long, or not valid as UTF-8."""
     if not isinstance(name, str) or not name or not fits(name, LONGEST_ID):
         expected = f"a text of 1 to {LONGEST_ID} bytes of UTF-8"
         raise InputError(f"ids[{index}] must be {expected}, got {name!r:.80}; give other ids")
@@ -23,11 +19,7 @@ def check_id(name: object, index: int) -> str:
 
 
 def check_whole(name: str, number: object, most: int) -> None:
-    """Refuse what is no whole number from 1 to `most`.
-
-    Raises:
-        InputError: The message begins with the name.
-    """
+    """Refuse what is no whole number from 1 to `most` with an `InputError` that begins with the name."""
     if not isinstance(number, Integral) or isinstance(number, bool) or not 1 <= int(number) <= most:
         raise InputError(f"{name} must be a whole number from 1 to {most}, got {number!r:.60}")
 

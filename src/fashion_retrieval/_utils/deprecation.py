@@ -17,12 +17,9 @@ R = TypeVar("R")
 
 
 def warn_renamed(old: str, new: str, *, stacklevel: int = 3) -> None:
-    """Tell the caller's caller that a name has changed.
+    """Tell the caller's caller that a name has changed; `old` is as the user wrote it: "Gallery.create(recognise=)".
 
-    Args:
-        old: As the user wrote it: "Gallery.create(recognise=)", "key 'licence'".
-        new: What to write instead.
-        stacklevel: Of the line to name; 3 is whoever called the function that calls this one.
+    A `stacklevel` of 3 names the line that called the function that calls this one.
     """
     warnings.warn(renaming(old, new), DeprecationWarning, stacklevel=stacklevel)
 
@@ -33,11 +30,7 @@ def renaming(old: str, new: str) -> str:
 
 
 def with_color_placeholder(taxonomy: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A taxonomy's dict whose category prompts say `{color}` where an earlier release said `{colour}`.
-
-    Returns:
-        The dict that was given, where it has no old placeholder.
-    """
+    """A taxonomy's dict with `{color}` for an earlier release's `{colour}`; the given dict itself where it has none."""
     category = taxonomy.get("category")
     if not isinstance(category, Mapping) or "{colour}" not in str(category.get("template")):
         return taxonomy
@@ -48,11 +41,7 @@ def with_color_placeholder(taxonomy: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def accept_old_keywords(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorator: the function also takes keyword arguments under their old names, each with a warning.
-
-    Args:
-        **names: The new name by the old one: `recognise="recognize"`.
-    """
+    """Decorator: the function takes keyword arguments under old names too (`recognise="recognize"`) and warns."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)
@@ -78,11 +67,9 @@ def renamed_attribute(old: str, new: str) -> property:
 
 
 def alias_module(old: str, homes: Mapping[str, str]) -> ModuleType:
-    """Register a module under its old path, with names that are imported from their new homes, each with a warning.
+    """Register a module under its old dotted path; a warning comes with each name, imported from its new home.
 
-    Args:
-        old: The dotted path.
-        homes: "module:name" within `fashion_retrieval` by the name in the old module.
+    Homes are "module:name" within `fashion_retrieval`, by the name in the old module.
     """
     alias = ModuleType(old, "Deprecated: its names have moved.")
 

@@ -15,47 +15,47 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """Turn a device name into a device that exists here.
+    """The device of a name: "auto" (CUDA, else Apple MPS, else CPU), "cpu", "cuda", "cuda:N" or "mps".
 
-    Args:
-        device: "auto" (CUDA, else Apple MPS, else CPU), "cpu", "cuda", "cuda:N" or "mps".
-
-    Raises:
-        InputError: The name is none of these, or this machine has no such device.
+    An InputError refuses any other name, and a device that this machine does not have.
     """
     if device == "auto":
-        return torch.device(_best_device_type())
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        resolved = torch.device(device)
+        resolved: torch.device | None = torch.device(device)
     except (RuntimeError, TypeError):
-        raise _unknown_device(device) from None
+        resolved = None
+    if resolved is None or resolved.type not in ("cpu", "cuda", "mps"):
+        expected = "'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'"
+        raise InputError(f"device must be {expected}, got {str(device)!r}; use 'auto'")
+    asked = f"device {str(device)!r} asked for, but"
+    if resolved.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError(f"{asked} PyTorch finds no Apple GPU here; use 'cpu'")
     if resolved.type == "cuda":
-        _check_cuda(resolved)
-    elif resolved.type == "mps":
-        if not torch.backends.mps.is_available():
-            raise InputError(f"device {str(device)!r} asked for, but PyTorch finds no Apple GPU here; use 'cpu'")
-    elif resolved.type != "cpu":
-        raise _unknown_device(device)
+        if not torch.cuda.is_available():
+            raise InputError(f"{asked} PyTorch finds no CUDA GPU here; use 'cpu'")
+        if resolved.index is not None and resolved.index >= (count := torch.cuda.device_count()):
+            raise InputError(f"{asked} this machine has {count} CUDA GPU(s); use 'cuda:0'")
     return resolved
 
 
 def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """Turn a type name into the type in which matrix products are computed on `device`.
+    """The type in which matrix products are computed: "float32", "bfloat16", "float16" or "auto".
 
-    Args:
-        dtype: "float32", "bfloat16", "float16" or "auto": on CUDA bfloat16 where the GPU has it, else float16; on
-            Apple MPS float32; on the CPU bfloat16 only with AVX512-BF16 or AMX, else float32.
-        device: Where the model runs.
-
-    Raises:
-        InputError: The name is none of these.
+    "auto" is bfloat16 where the hardware multiplies it: CUDA GPUs from Ampere on (float16 on older ones), and CPUs with
+    AVX512-BF16 or AMX. Elsewhere it is float32. An InputError refuses any other name.
     """
     name = str(dtype).removeprefix("torch.")
-    if name == "auto":
-        return _fastest_dtype(device)
-    if name not in DTYPES:
-        raise InputError(f"dtype must be 'auto', {_quoted(DTYPES)}, got {name!r}; use 'auto'")
-    return DTYPES[name]
+    if name in DTYPES:
+        return DTYPES[name]
+    if name != "auto":
+        raise InputError(f"dtype must be 'auto', 'float32', 'bfloat16' or 'float16', got {name!r}; use 'auto'")
+    if device.type == "cuda":
+        major, _ = torch.cuda.get_device_capability(device)
+        return torch.bfloat16 if major >= 8 else torch.float16
+    return torch.bfloat16 if device.type == "cpu" and _cpu_multiplies_bfloat16() else torch.float32
 
 
 @contextmanager
@@ -78,41 +78,9 @@ def describe(device: torch.device, dtype: torch.dtype) -> str:
     return f"{device} ({hardware}), {str(dtype).removeprefix('torch.')}"
 
 
-def _best_device_type() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _fastest_dtype(device: torch.device) -> torch.dtype:
-    if device.type == "cuda":
-        major, _ = torch.cuda.get_device_capability(device)
-        return torch.bfloat16 if major >= 8 else torch.float16
-    if device.type == "cpu" and _cpu_multiplies_bfloat16():
-        return torch.bfloat16
-    return torch.float32
-
-
 def _cpu_multiplies_bfloat16() -> bool:
     """True with AVX512-BF16 or AMX, read from Linux' list of CPU flags; False where there is no such list."""
     if not _CPUINFO.is_file():
         return False
     flags = _CPUINFO.read_text(encoding="utf-8", errors="replace").split()
     return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-def _check_cuda(device: torch.device) -> None:
-    if not torch.cuda.is_available():
-        raise InputError(f"device {str(device)!r} asked for, but PyTorch finds no CUDA GPU here; use 'cpu'")
-    count = torch.cuda.device_count()
-    if device.index is not None and device.index >= count:
-        raise InputError(f"device {str(device)!r} asked for, but this machine has {count} CUDA GPU(s); use 'cuda:0'")
-
-
-def _unknown_device(device: object) -> InputError:
-    return InputError(f"device must be 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps', got {str(device)!r}; use 'auto'")
-
-
-def _quoted(names: dict[str, torch.dtype]) -> str:
-    *head, last = (repr(name) for name in names)
-    return f"{', '.join(head)} or {last}"

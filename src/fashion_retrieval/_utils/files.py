@@ -21,15 +21,7 @@ def asset(name: str) -> str:
 
 
 def read_object(path: Path, *, remedy: str) -> dict[str, Any]:
-    """The JSON object that a file holds.
-
-    Args:
-        path: The file.
-        remedy: What to do about a file with a fault: the end of the error's line.
-
-    Raises:
-        ConfigError: It is not JSON, or another kind of value.
-    """
+    """The JSON object that a file holds; a ConfigError that ends with the remedy where it holds anything else."""
     try:
         data = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -48,16 +40,9 @@ def sha256(path: Path) -> str:
 def verify_digests(
     folder: Path, digests: Mapping[str, str], *, remedy: str, known: Mapping[str, str] | None = None
 ) -> None:
-    """Compare files with the digests that they should have.
+    """Compare files with the hex SHA-256 that they should have; `known` digests are not computed again.
 
-    Args:
-        folder: Where they lie.
-        digests: File name -> hex SHA-256.
-        remedy: What to do about a file that differs: the end of the error's line.
-        known: Digests of files that were read already, so that these are not read again.
-
-    Raises:
-        WeightsError: A file is missing, cut off or altered.
+    A WeightsError that ends with the remedy tells of a file that is missing, cut off or altered.
     """
     for name, expected in digests.items():
         path = folder / name

@@ -44,14 +44,7 @@ def translate_errors(explain: Callable[[BaseException], FashionRetrievalError]) 
 def explain_download(
     error: BaseException, repo_id: str, revision: str | None, *, examples: str = "list_models() names some"
 ) -> FashionRetrievalError:
-    """The error to raise for one that came up while downloading.
-
-    Args:
-        error: What huggingface_hub raised.
-        repo_id: "org/name".
-        revision: The one that was asked for.
-        examples: Where to find ids of models that exist.
-    """
+    """The error to raise for one that came up while downloading; `examples` says where to find ids that exist."""
     if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__
     page = f"{constants.ENDPOINT}/{repo_id}"

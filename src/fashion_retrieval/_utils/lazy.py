@@ -8,12 +8,7 @@ from importlib import import_module
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
-    """The `__getattr__` of a package: a name is imported on first use.
-
-    Args:
-        package: The package's `__name__`.
-        homes: "module:name" within `fashion_retrieval` by the name handed on.
-    """
+    """The `__getattr__` of a package: a name is imported on first use from "module:name" within `fashion_retrieval`."""
 
     def load(name: str) -> object:
         if name not in homes:

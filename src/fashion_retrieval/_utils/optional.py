@@ -10,11 +10,7 @@ from fashion_retrieval.errors import MissingExtraError
 
 
 def imported(package: str, extra: str) -> ModuleType:
-    """Import a package that comes with an extra of this one.
-
-    Raises:
-        MissingExtraError: The package is not installed, or its import fails.
-    """
+    """Import a package that comes with an extra of this one; a MissingExtraError where that fails."""
     try:
         return import_module(package)
     except ImportError as error:
@@ -22,11 +18,7 @@ def imported(package: str, extra: str) -> ModuleType:
 
 
 def check_installed(package: str, extra: str) -> None:
-    """Look for a package without importing it.
-
-    Raises:
-        MissingExtraError: The package is not installed.
-    """
+    """Look for a package without importing it; a MissingExtraError where it is not installed."""
     if find_spec(package) is None:
         raise _missing(package, extra, f"No module named {package!r}")
 

@@ -20,41 +20,25 @@ class Advance(Protocol):
 def progress_bar(
     description: str, total: int | None, *, shown: bool, unit: str = "images", transient: bool = False
 ) -> Iterator[Advance]:
-    """A bar on stderr with count, rate, failures and remaining time.
+    """A bar on stderr with count, rate, failures and remaining time; yields a function that moves it on.
 
-    Args:
-        description: What is done.
-        total: How many there are; None where that is not known.
-        shown: False draws nothing.
-        unit: What is counted.
-        transient: Whether the bar goes when it ends.
-
-    Yields:
-        A function to call with each piece of work that is done.
+    A `total` of None is not known; a `transient` bar goes when it ends.
     """
+    from rich import progress as rich
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TextColumn("{task.fields[failures]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TextColumn("{task.fields[rate]}"),
+        rich.TextColumn("{task.fields[failures]}"),
+        rich.TimeElapsedColumn(),
+        rich.TimeRemainingColumn(),
     )
-    console = Console(stderr=True)
-    with Progress(
+    with rich.Progress(
         *columns,
-        console=console,
+        console=Console(stderr=True),
         transient=transient,
         disable=not shown,
         redirect_stdout=False,  # or rich replaces the streams of the process

@@ -33,7 +33,6 @@ _EXPECTED = {
 _MISSING = ("missing", "missing_argument", "missing_keyword_only_argument")
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
-
 Text = Annotated[str, Field(pattern=r"\S", description="a text that is not empty")]
 
 
@@ -57,18 +56,10 @@ def validate(
 ) -> T:
     """Build a dataclass from the parsed JSON, TOML or YAML of a file.
 
-    Args:
-        kind: A dataclass with `STRICT` as its pydantic configuration; a list fits a field of tuples. The
-            `pydantic.Field(description=...)` of a field says what its value must be in the error's words. A validator
-            of a field raises `requirement(...)`. A `ValueError`, as of `__post_init__`, is a whole message: it names
-            the key itself.
-        data: Keys and values; numbers, texts, lists and mappings as JSON has them.
-        where: The file, named in the error.
-        error: What to raise.
-        context: What validators find in `info.context`.
-
-    Raises:
-        error: One line that lists every fault with its key, what was expected and what came.
+    The dataclass has `STRICT` as its pydantic configuration. The description of a field says what its value must be in
+    the error's words; a field's own validator raises `requirement(...)`, and finds `context` in its `info`. A
+    `ValueError`, as of `__post_init__`, is a whole message: it names the key itself. The error is one line that names
+    the file and lists every fault with its key, what was expected and what came.
     """
     faults: list[str] = []
     try:
@@ -91,11 +82,7 @@ def _adapter(kind: Any) -> Any:  # noqa: ANN401  # a cached function can't be ge
 
 
 def _as_json(value: object, location: Location, faults: list[str]) -> Any:  # noqa: ANN401  # whatever JSON has
-    """A copy for `json.dumps`; keys that are no texts are left out and added to the faults.
-
-    Raises:
-        TypeError: A value that JSON does not have.
-    """
+    """A copy for `json.dumps`; keys that are no texts become faults, a value that JSON does not have is a TypeError."""
     if isinstance(value, Mapping):
         owner = f"of '{_key(location)}' " if location else ""
         faults += [f"key {key!r} {owner}must be a text, quote it" for key in value if not isinstance(key, str)]

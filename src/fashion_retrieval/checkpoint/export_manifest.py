@@ -19,7 +19,7 @@ from fashion_retrieval.errors import ConfigError
 NAME = "export.json"
 RUNTIMES = ("openvino", "onnx")
 _COMPUTE = {"openvino": "openvino", "onnx": "onnxruntime"}
-PRECISIONS = ("fp32", "bf16", "int8")
+PRECISIONS = ("fp32", "bf16", "int8")  # bf16 where the CPU has it; int8 in the image tower's products
 _SCHEMA_VERSION = 1
 _REMEDY = "export the model again"
 
@@ -27,17 +27,9 @@ _REMEDY = "export the model again"
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
-    """An exported model.
+    """An exported model: what it was made from (the encoder's fingerprint, the composer's digest) and how near it is.
 
-    Attributes:
-        backend: One of `RUNTIMES`.
-        precision: One of `PRECISIONS`: float32; bfloat16 where the CPU has it; the image tower's products in int8.
-        default: Whether `backend="auto"` may take it: it passed the accuracy check.
-        encoder: Fingerprint of the encoder that it was made from.
-        composer: SHA-256 of the weights of the composer that it was made from; None for a model without one.
-        sha256: File name -> hex digest of each graph's files.
-        versions: Package -> version it was made with.
-        parity: Measured metrics by name (see `fashion_retrieval.export`).
+    `default` says whether `backend="auto"` may take it: it passed the accuracy check, whose metrics are `parity`.
     """
 
     schema_version: int = _SCHEMA_VERSION
@@ -52,11 +44,7 @@ class Export:
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
-        """What lies in a backend's folder; None where nothing was exported.
-
-        Raises:
-            ConfigError: The file is not JSON, of a newer release, or has faults: all of them in one message.
-        """
+        """What lies in a backend's folder; None where nothing was exported, a ConfigError for a file with faults."""
         path = folder / NAME
         if not path.is_file():
             return None
@@ -75,23 +63,14 @@ class Export:
             path.write_text(text, encoding="utf-8")
 
     def verify(self, folder: Path) -> None:
-        """Compare the graphs' files with their digests.
-
-        Raises:
-            WeightsError: A file is missing, cut off or altered.
-        """
+        """Compare the graphs' files with their digests."""
         verify_digests(folder, self.sha256, remedy=_REMEDY)
 
 
 def choose(folder: Path, backend: str) -> str | None:
-    """The backend whose exported model is taken in a model's folder, None for none.
+    """The backend whose exported model is taken in a model's folder, None for none; its graphs need not be there yet.
 
-    Args:
-        folder: The model's folder; the graphs themselves need not be there yet.
-        backend: Its name, or "auto": the first that passed the accuracy check and whose runtime is installed.
-
-    Raises:
-        ConfigError: An export.json with faults.
+    "auto" is the first that passed the accuracy check and whose runtime is installed.
     """
     for name in RUNTIMES if backend == "auto" else (backend,):
         exported = Export.read(folder / name)

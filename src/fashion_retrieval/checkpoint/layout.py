@@ -35,19 +35,12 @@ _LARGE_BYTES = 10_000_000
 
 @dataclass(frozen=True, slots=True)
 class UploadFile:
-    """One file of an upload.
-
-    Attributes:
-        name: Of the file, in the folder and in the repository.
-        size: In bytes.
-        sha256: Hex digest.
-        lfs: Whether it goes to large-file storage, as a new repository has it; another's .gitattributes may differ.
-    """
+    """One file of an upload: its name in the folder and in the repository, and its size in bytes."""
 
     name: str
     size: int
     sha256: str
-    lfs: bool
+    lfs: bool  # whether a new repository keeps it in large-file storage; another's .gitattributes may differ
 
 
 def file_names(folder: Path) -> set[str]:
@@ -71,11 +64,6 @@ def published_files(folder: Path) -> tuple[UploadFile, ...]:
     """The files of a model folder that are published, each the one its configuration was written for.
 
     An exported model in it, which `FashionModel.save_pretrained` does not write, is published with it.
-
-    Raises:
-        InputError: No weights.
-        ConfigError: A configuration with a fault.
-        WeightsError: A file is missing or altered.
     """
     names = file_names(folder)
     if ENCODER_WEIGHTS_NAME not in names:
