@@ -46,15 +46,10 @@ def _ordered(interval: tuple[float, float] | None) -> tuple[float, float] | None
 class SegmenterConfig:
     """What the embedded garment segmenter is.
 
-    Attributes:
-        architecture: timm's name of its backbone.
-        image_size: Height and width of its input, in pixels.
-        classes: Class labels, in the order of its outputs.
-        mean: Per channel (RGB), subtracted from pixels in [0, 1].
-        std: Per channel (RGB), pixels are divided by it.
+    The classes are in the order of its outputs; mean and std, per channel (RGB), are of pixels in [0, 1].
     """
 
-    architecture: Text
+    architecture: Text  # timm's name of the backbone
     image_size: Annotated[tuple[Count, Count], Field(description="[height, width] in pixels, whole numbers above 0")]
     classes: Annotated[tuple[Text, ...], Field(min_length=1, description="a list of at least one text")]
     mean: Annotated[tuple[float, float, float], Field(description="3 numbers")]
@@ -64,27 +59,16 @@ class SegmenterConfig:
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComposerConfig:
-    """What the composer is.
+    """The composer: "agcn", or an ablation: "sum" (no network), "only_text", "only_image", "add" (both, not gated)."""
 
-    Attributes:
-        embedding_dim: Width of the encoder's embeddings.
-        variant: "agcn", or an ablation: "sum" (no network), "only_text", "only_image", "add" (both, not gated).
-        width: Width of the composer's tokens.
-        depth: Number of blocks in each branch.
-        heads: Number of heads of each attention; it divides the width.
-        hidden: Width inside the feed-forward layers.
-        dropout: Probability of dropout in training, in [0, 1).
-        encoder: Fingerprint of the encoder that the composer was trained on; it works with no other.
-    """
-
-    embedding_dim: Count
+    embedding_dim: Count  # of the encoder
     variant: Annotated[str, one_of(VARIANTS)] = "agcn"
-    width: Count = 512
-    depth: Count = 6
-    heads: Count = 8
-    hidden: Count = 2048
+    width: Count = 512  # of the composer's tokens
+    depth: Count = 6  # blocks in each branch
+    heads: Count = 8  # of each attention; they divide the width
+    hidden: Count = 2048  # width inside the feed-forward layers
     dropout: Annotated[float, Field(ge=0, lt=1, description="a number from 0 to below 1")] = 0.1
-    encoder: Digest
+    encoder: Digest  # fingerprint of the encoder that the composer was trained on; it works with no other
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -94,23 +78,15 @@ class ComposerConfig:
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One measured figure.
-
-    Attributes:
-        value: A fraction in [0, 1] or another number.
-        interval: Low and high end of its 95% bootstrap interval, where it was computed.
-        metric: Name of the metric: "accuracy", "macro-F1", "recall@10" ...
-        task: What was asked of the model, in the Hub's words where it has one: "zero-shot-image-classification" ...
-        data: What it was measured on.
-    """
+    """One measured figure, with its 95% bootstrap interval where it was computed."""
 
     value: Annotated[float, Field(description="a finite number")]
     interval: Annotated[
         tuple[float, float] | None, AfterValidator(_ordered), Field(description="[low, high] or null")
     ] = None
-    metric: str = ""
-    task: str = ""
-    data: str = ""
+    metric: str = ""  # "accuracy", "macro-F1", "recall@10" ...
+    task: str = ""  # in the Hub's words where it has some: "zero-shot-image-classification" ...
+    data: str = ""  # what it was measured on
 
 
 @with_config(STRICT)
@@ -154,12 +130,7 @@ class ModelConfig:
     def from_dict(cls, data: object, where: str) -> Self:
         """Read the parsed JSON of a configuration, also one that an earlier release wrote.
 
-        Args:
-            data: What `to_dict` gives.
-            where: The file, named in errors.
-
-        Raises:
-            ConfigError: A newer schema, or all faults of the file in one message.
+        A ConfigError, which names `where`, tells of a newer schema, or of all faults of the file at once.
         """
         if not isinstance(data, Mapping):
             raise ConfigError(f"{where} must hold a JSON object, got {type(data).__name__}")
@@ -181,11 +152,7 @@ class ModelConfig:
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
-        """The configuration of a model folder; None where it has none, as plain open_clip folders.
-
-        Raises:
-            ConfigError: The file is not JSON, or `from_dict` refuses what it holds.
-        """
+        """The configuration of a model folder; None where it has none, as plain open_clip folders."""
         path = folder / CONFIG_NAME
         if not path.is_file():
             return None

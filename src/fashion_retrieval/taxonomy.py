@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from importlib.resources import files
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any
@@ -20,23 +19,14 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, with_config
 
 from fashion_retrieval._utils.deprecation import warn_renamed, with_color_placeholder
+from fashion_retrieval._utils.files import asset
 from fashion_retrieval._utils.validation import STRICT, Text, one_of, requirement, validate
 from fashion_retrieval.errors import TaxonomyError
 
 SHIPPED = ("default", "deepfashion")
-KINDS = (
-    "upper",
-    "outerwear",
-    "dress",
-    "trousers",
-    "shorts",
-    "skirt",
-    "legwear",
-    "footwear",
-    "bag",
-    "headwear",
-    "other",
-)
+FAMILIES = (("upper", "outerwear", "dress"), ("trousers", "shorts", "skirt", "legwear"))
+"""Kinds that are easily taken for one another."""
+KINDS = (*FAMILIES[0], *FAMILIES[1], "footwear", "bag", "headwear", "other")
 """What the segmenter tells apart; a category may name the kind it belongs to."""
 
 
@@ -133,15 +123,9 @@ def _parse_text(text: str, path: Path) -> Taxonomy:
     return _parse(with_color_placeholder(_read(text, path)), str(path))
 
 
-@lru_cache(maxsize=16)
-def _read(text: str, path: Path) -> Mapping[str, Any]:
-    return _decode(text, path)
-
-
 @cache
 def _shipped(name: str) -> Taxonomy:
-    text = files("fashion_retrieval").joinpath(f"assets/taxonomies/{name}.yaml").read_text(encoding="utf-8")
-    return _parse(yaml.safe_load(text), name)
+    return _parse(yaml.safe_load(asset(f"taxonomies/{name}.yaml")), name)
 
 
 class _Loader(yaml.SafeLoader):
@@ -160,7 +144,8 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _decode(text: str, path: Path) -> Mapping[str, Any]:
+@lru_cache(maxsize=16)
+def _read(text: str, path: Path) -> Mapping[str, Any]:
     try:
         if path.suffix == ".json":
             data = json.loads(text, object_pairs_hook=_without_repeats)
@@ -170,9 +155,8 @@ def _decode(text: str, path: Path) -> Mapping[str, Any]:
         reason = " ".join(str(error).split())
         raise TaxonomyError(f"taxonomy {path} is not valid {path.suffix or 'YAML'}: {reason}") from error
     if not isinstance(data, Mapping):
-        raise TaxonomyError(
-            f"taxonomy {path} must be a mapping with 'category' and 'attributes', got {type(data).__name__}"
-        )
+        expected = "a mapping with 'category' and 'attributes'"
+        raise TaxonomyError(f"taxonomy {path} must be {expected}, got {type(data).__name__}")
     return data
 
 
@@ -287,10 +271,8 @@ def _group_to_dict(group: Group) -> dict[str, Any]:
     data: dict[str, Any] = {"template": list(group.templates)}
     if group.applies_to is not None:
         data["applies_to"] = sorted(group.applies_to)
-    data["values"] = {
-        value.name: {"phrases": list(value.phrases)}
-        | ({"kind": value.kind} if value.kind else {})
-        | ({"absent": True} if value.absent else {})
-        for value in group.values
-    }
+    for value in group.values:
+        optional = {"kind": value.kind, "absent": value.absent}
+        given = {key: item for key, item in optional.items() if item}
+        data.setdefault("values", {})[value.name] = {"phrases": list(value.phrases), **given}
     return data

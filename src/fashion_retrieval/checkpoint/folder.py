@@ -16,15 +16,16 @@ import dataclasses
 import json
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from fashion_retrieval._utils.files import read_object, sha256, verify_digests, write_atomically
 from fashion_retrieval.checkpoint.export_manifest import RUNTIMES, Export
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from fashion_retrieval.models.composer import Composer
     from fashion_retrieval.models.segmenter import GarmentSegmenter
 
+Part = TypeVar("Part", bound=nn.Module)
 _TOKENIZER_FILES = (
     "added_tokens.json",
     "merges.txt",
@@ -63,37 +65,19 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """What a model folder holds.
-
-    Attributes:
-        encoder: The encoder, on the CPU, float32, in eval mode.
-        segmenter: The garment segmenter, on the CPU, float32, in eval mode; None for a model without one.
-        composer: The composer, on the CPU, float32, in eval mode; None for a model without one.
-        config: The configuration; None when the folder is not in this package's format.
-        tokenizer_files: File name -> content, for an encoder whose tokenizer is not CLIP's own.
-    """
+    """What a model folder holds: modules on the CPU, in float32 and eval mode."""
 
     encoder: Encoder
     segmenter: GarmentSegmenter | None = None
     composer: Composer | None = None
-    config: ModelConfig | None = None
-    tokenizer_files: Mapping[str, bytes] = field(default_factory=dict)
+    config: ModelConfig | None = None  # None when the folder is not in this package's format
+    tokenizer_files: Mapping[str, bytes] = field(default_factory=dict)  # where the tokenizer is not CLIP's own
 
 
 def load(folder: Path) -> Bundle:
     """Load a model folder: this package's, open_clip's, or one in the transformers CLIP layout.
 
     Weights in float32 stay in their file, mapped into memory: replace it, as `save` does, but don't write into it.
-
-    Args:
-        folder: A local folder; `fashion_retrieval.hub.resolve` gives one for a model id.
-
-    Raises:
-        ModelNotFoundError: No such folder, or no model in it.
-        ConfigError: A configuration file with a fault, or of a newer release.
-        WeightsError: Weights that are pickled, truncated, altered or of another architecture.
-        MissingExtraError: The tokenizer needs transformers.
-        UnsupportedError: A model that is not a plain dual encoder.
     """
     config = _read_config(folder)
     digests = dict(config.sha256) if config else {}
@@ -111,13 +95,7 @@ def load(folder: Path) -> Bundle:
 
 
 def load_segmenter(folder: Path) -> GarmentSegmenter | None:
-    """Load the segmenter of a model folder and nothing else; None for a model without one.
-
-    Raises:
-        ModelNotFoundError: No such folder.
-        ConfigError: A configuration file with a fault, or of a newer release.
-        WeightsError: Weights that are truncated, altered or of another architecture.
-    """
+    """Load the segmenter of a model folder and nothing else; None for a model without one."""
     config = _read_config(folder)
     if config is None:
         return None
@@ -131,19 +109,7 @@ def save(bundle: Bundle, folder: Path) -> ModelConfig:
 
     Each file is written under another name first, then all are moved to their places, the configuration with their
     sha256 last, so that an interrupted save is noticed on loading. An exported model of other weights in the folder is
-    removed; other files stay.
-
-    Args:
-        bundle: One without a config gets a default one, named after the folder.
-        folder: Made where it does not exist.
-
-    Returns:
-        The configuration as written, with the files' sha256.
-
-    Raises:
-        ConfigError: The config has a fault, or does not agree with the segmenter or the composer.
-        InputError: The path is a file.
-        WeightsError: A weight is infinite or not a number, or becomes so in the config's weights_dtype.
+    removed; other files stay. The configuration is returned as written, by default one that is named after the folder.
     """
     folder = folder.resolve()
     if folder.exists() and not folder.is_dir():
@@ -197,11 +163,7 @@ def stale_exports(folder: Path, bundle: Bundle, weights_dtype: str) -> list[str]
 
 
 def _stored_weights(bundle: Bundle, weights_dtype: str) -> dict[str, dict[str, Tensor]]:
-    """File name -> tensors as the file holds them.
-
-    Raises:
-        WeightsError: A weight is not finite in that type.
-    """
+    """File name -> tensors as the file holds them; a WeightsError for a weight that is not finite in that type."""
     parts = {
         ENCODER_WEIGHTS_NAME: bundle.encoder.clip,
         SEGMENTER_WEIGHTS_NAME: bundle.segmenter,
@@ -234,8 +196,7 @@ def _load_encoder(folder: Path) -> Encoder:
     if architecture.is_file() and weights.is_file():
         with NoRandomWeights():
             encoder = build_encoder(read_object(architecture, remedy=_REMEDY), folder)
-        state = upgrade_weights(encoder.clip, read_weights(weights))
-        fill(encoder.clip, state, weights)
+        fill(encoder.clip, upgrade_weights(encoder.clip, read_weights(weights)), weights)
     elif (folder / "config.json").is_file() and transformers_weights.is_file():
         source = read_object(folder / "config.json", remedy=_REMEDY)
         with NoRandomWeights():
@@ -251,11 +212,7 @@ def _load_segmenter(folder: Path, config: ModelConfig) -> GarmentSegmenter | Non
         return None
     from fashion_retrieval.models.segmenter import GarmentSegmenter
 
-    with NoRandomWeights():
-        segmenter = GarmentSegmenter(config.segmenter)
-    path = folder / SEGMENTER_WEIGHTS_NAME
-    fill(segmenter, read_weights(path), path)
-    return segmenter.eval()
+    return _filled(partial(GarmentSegmenter, config.segmenter), folder / SEGMENTER_WEIGHTS_NAME)
 
 
 def _load_composer(folder: Path, config: ModelConfig, encoder: Encoder) -> Composer | None:
@@ -270,11 +227,14 @@ def _load_composer(folder: Path, config: ModelConfig, encoder: Encoder) -> Compo
             f"the composer in {folder} was trained on another encoder ({trained_on[:12]}…) than the one beside it "
             f"({encoder.fingerprint[:12]}…); use the two that belong together, or train it again"
         )
+    return _filled(partial(Composer, config.composer), folder / COMPOSER_WEIGHTS_NAME)
+
+
+def _filled(build: Callable[[], Part], path: Path) -> Part:
     with NoRandomWeights():
-        composer = Composer(config.composer)
-    path = folder / COMPOSER_WEIGHTS_NAME
-    fill(composer, read_weights(path), path)
-    return composer.eval()
+        part = build()
+    fill(part, read_weights(path), path)
+    return part.eval()
 
 
 def _nothing_to_load(folder: Path) -> Exception:
@@ -294,11 +254,10 @@ def _nothing_to_load(folder: Path) -> Exception:
 
 def _read_preprocessor(folder: Path) -> dict[str, Any] | None:
     """CLIP's image preprocessing: in a file of its own, or inside transformers 5's processor_config.json."""
-    if (folder / "preprocessor_config.json").is_file():
-        return read_object(folder / "preprocessor_config.json", remedy=_REMEDY)
-    if (folder / "processor_config.json").is_file():
-        return read_object(folder / "processor_config.json", remedy=_REMEDY).get("image_processor")
-    return None
+    if (path := folder / "preprocessor_config.json").is_file():
+        return read_object(path, remedy=_REMEDY)
+    path = folder / "processor_config.json"
+    return read_object(path, remedy=_REMEDY).get("image_processor") if path.is_file() else None
 
 
 def _tokenizer_files(encoder: Encoder, folder: Path) -> dict[str, bytes]:

@@ -109,34 +109,26 @@ def resolve(
         InputError: A revision was given for something that has none.
         ConfigError: The repository's exported model is described with faults.
     """
-    folder = _embedded() if id_or_path == EMBEDDED else Path(id_or_path).expanduser()
+    folder = Path(id_or_path).expanduser()
+    if id_or_path == EMBEDDED:
+        folder = Path(str(files("fashion_retrieval").joinpath("assets", EMBEDDED)))
+        if not (folder / ENCODER_CONFIG_NAME).is_file():
+            remedy = f"pip install --force-reinstall {LIBRARY}"
+            raise ModelNotFoundError(f"the embedded model is missing from this installation; reinstall it: {remedy}")
     if id_or_path != "" and folder.is_dir():
         if revision is not None:
             raise InputError(f"revision {revision!r} was given for the folder {folder}; only Hub repositories have any")
         return folder
-    repo_id = _repo_id(id_or_path)
-    return _from_hub(repo_id, revision, cache_dir, local_files_only, token, backend)
+    if not isinstance(id_or_path, str) or not _REPO_ID.fullmatch(id_or_path):
+        expected = f"'{EMBEDDED}', a folder that exists, or a Hub id 'org/name'"
+        raise ModelNotFoundError(f"no model {str(id_or_path)!r}; expected {expected}; list_models() names some")
+    return _from_hub(id_or_path, revision, cache_dir, local_files_only, token, backend)
 
 
 def check_repo_id(repo_id: str) -> None:
     """Raise an InputError for what is no "org/name"."""
     if not _REPO_ID.fullmatch(repo_id):
         raise InputError(f"{repo_id!r} is not a Hub id; expected 'org/name'")
-
-
-def _embedded() -> Path:
-    folder = Path(str(files("fashion_retrieval").joinpath("assets", EMBEDDED)))
-    if not (folder / ENCODER_CONFIG_NAME).is_file():
-        remedy = f"pip install --force-reinstall {LIBRARY}"
-        raise ModelNotFoundError(f"the embedded model is missing from this installation; reinstall it: {remedy}")
-    return folder
-
-
-def _repo_id(id_or_path: str | Path) -> str:
-    if isinstance(id_or_path, str) and _REPO_ID.fullmatch(id_or_path):
-        return id_or_path
-    expected = f"'{EMBEDDED}', a folder that exists, or a Hub id 'org/name'"
-    raise ModelNotFoundError(f"no model {str(id_or_path)!r}; expected {expected}; list_models() names some")
 
 
 def _from_hub(
@@ -159,7 +151,9 @@ def _from_hub(
     with translate_errors(partial(explain_download, repo_id=repo_id, revision=revision)):
         folder = Path(fetch(revision=revision, allow_patterns=list(TEXTS)))
         names = file_names(folder)
-        if not (local_files_only or _is_complete(names)):
+        encoded = ENCODER_WEIGHTS_NAME in names or ENCODER_CONFIG_NAME not in names
+        complete = layout_of(names) is not None and encoded  # the layout that the full listing would give
+        if not (local_files_only or complete):
             names = _listed(repo_id, folder.name, token, cached=names)
         layout = layout_of(names)
         if layout is None:
@@ -173,11 +167,6 @@ def _from_hub(
             if exported:
                 of_export(allow_patterns=[f"{chosen}/{name}" for name in exported.sha256])
     return folder
-
-
-def _is_complete(names: Collection[str]) -> bool:
-    """Whether cached files already hold the layout that would be chosen from the full listing."""
-    return layout_of(names) is not None and (ENCODER_WEIGHTS_NAME in names or ENCODER_CONFIG_NAME not in names)
 
 
 def _listed(repo_id: str, commit: str, token: str | bool | None, *, cached: set[str]) -> set[str]:

@@ -41,12 +41,9 @@ class Encoder(nn.Module):
     """An open_clip model with its tokenizer and its one preprocessing path.
 
     Shape legend: b batch, s tokens, d embedding width, h and w the input size of the image tower.
-
-    Attributes:
-        backend: What computes it: "torch", or another runtime with the precision of its graphs, "openvino int8".
     """
 
-    backend = "torch"
+    backend = "torch"  # or another runtime with the precision of its graphs, "openvino int8"
 
     def __init__(
         self,
@@ -69,8 +66,7 @@ class Encoder(nn.Module):
     def for_inference(self, device: torch.device, dtype: torch.dtype) -> Encoder:
         """A copy that computes in `dtype` on `device`, faster than this one and for inference only.
 
-        It takes and gives what this one does, float32 pixels and embeddings too, and has the same fingerprint. In
-        float32 its preprocessing is exact.
+        It takes and gives float32 too, and has the same fingerprint. In float32 its preprocessing is exact.
         """
         ready, clip = copy.copy(self), for_inference(self.clip, device, dtype)
         vars(ready).update(_modules={"clip": clip}, _source=self, _dtype=next(clip.visual.parameters()).dtype)
@@ -110,11 +106,7 @@ class Encoder(nn.Module):
         return self.preprocessing(image)
 
     def pixels(self, image: ImageInput, *, max_pixels: int | None = None) -> Tensor:
-        """`preprocess` of anything that is a photo, from the bytes of its file: (3, h, w) float32.
-
-        Raises:
-            InputError: The photo can't be used.
-        """
+        """`preprocess` of anything that is a photo, from the bytes of its file: (3, h, w) float32."""
         return self.preprocess(load_pixels(image, max_pixels=max_pixels))
 
     @property
@@ -150,10 +142,7 @@ class Encoder(nn.Module):
         """(b, 3, h, w) float -> (b, 1 + k, d) float32: the pooled embedding, then one token a patch or map cell.
 
         All are projected into the embedding space, none is normalized; the first one, normalized, is what
-        `encode_image` gives.
-
-        Raises:
-            UnsupportedError: The tower pools by attention, so that its cells have no place in the embedding space.
+        `encode_image` gives. A tower that pools by attention, whose cells have no place in that space, is unsupported.
         """
         states = [_image_states(self.clip.visual, part) for part in self._parts(pixels)]
         return torch.cat([torch.cat([pooled[:, None], cells], dim=1).float() for cells, pooled in states])
@@ -162,10 +151,7 @@ class Encoder(nn.Module):
         """(b, s) int64 -> (b, s, d) float32 in the embedding space, not normalized, and (b,) int64, each text's length.
 
         A text ends with its end-of-text token, whose row, normalized, is what `encode_text` gives; rows behind it are
-        padding.
-
-        Raises:
-            UnsupportedError: The text tower does not read causally up to an end-of-text token (SigLIP).
+        padding. A text tower that does not read causally up to such a token (SigLIP) is unsupported.
         """
         tower = self._causal_tower
         if tower is None:
@@ -231,33 +217,24 @@ def _text_states(tower: CLIP | TextTransformer, tokens: Tensor, *, pooled: bool)
 
 
 def build_encoder(config: Mapping[str, Any], folder: Path) -> Encoder:
-    """Build the architecture of an `open_clip_config.json`, randomly initialized; nothing is downloaded or loaded.
+    """Build the architecture of a parsed `open_clip_config.json`, with random weights; nothing is downloaded or loaded.
 
-    Args:
-        config: The parsed file: `model_cfg` and `preprocess_cfg`. It need not lie on disk.
-        folder: Tokenizers that need files of their own are read from here.
-
-    Raises:
-        ConfigError: open_clip can't build what the file describes, or its tokenizer's files are missing.
-        MissingExtraError: The tokenizer needs transformers.
-        UnsupportedError: A kind of model that is not a plain dual encoder.
+    A tokenizer that needs files of its own is read from the folder.
     """
     model = config.get("model_cfg")
-    if not (
-        isinstance(model, dict)
-        and isinstance(model.get("vision_cfg"), dict)
-        and isinstance(model.get("text_cfg"), dict)
-    ):
-        raise ConfigError(
-            f"{ENCODER_CONFIG_NAME} must hold 'model_cfg' with 'vision_cfg' and 'text_cfg'; download the model again"
-        )
+    towers = [model.get("vision_cfg"), model.get("text_cfg")] if isinstance(model, dict) else [None]
+    if not all(isinstance(tower, dict) for tower in towers):
+        expected = "'model_cfg' with 'vision_cfg' and 'text_cfg'"
+        raise ConfigError(f"{ENCODER_CONFIG_NAME} must hold {expected}; download the model again")
     if "multimodal_cfg" in model:
         raise UnsupportedError("expected a dual encoder, got a captioning model (CoCa); use a CLIP or SigLIP model")
     if model["text_cfg"].get("hf_model_name"):
         name = model["text_cfg"]["hf_model_name"]
         raise UnsupportedError(f"expected open_clip's own text tower, got {name!r} of transformers; use another model")
     try:
-        clip = _build_clip(model)
+        architecture = copy.deepcopy(model)
+        architecture["vision_cfg"]["timm_model_pretrained"] = False
+        clip = (CustomTextCLIP if architecture.pop("custom_text", False) else CLIP)(**architecture)
         settings = merge_preprocess_dict(PreprocessCfg(), config.get("preprocess_cfg", {}))
         preprocess = PreprocessCfg(**settings | {"size": clip.visual.image_size})
         tokenizer = _build_tokenizer(model["text_cfg"], folder)
@@ -267,9 +244,8 @@ def build_encoder(config: Mapping[str, Any], folder: Path) -> Encoder:
         raise
     except Exception as error:  # open_clip and timm raise any kind, AssertionError too
         expected = f"a model that open_clip {open_clip.__version__} can build"
-        raise ConfigError(
-            f"{ENCODER_CONFIG_NAME} must describe {expected}, got {type(error).__name__}: {error}"
-        ) from error
+        got = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{ENCODER_CONFIG_NAME} must describe {expected}, got {got}") from error
     return encoder
 
 
@@ -281,12 +257,6 @@ def upgrade_weights(clip: CLIP | CustomTextCLIP, state: Mapping[str, Tensor]) ->
         if own is not None and name in state and state[name].numel() == 1:
             state[name] = state[name].reshape(own.shape)
     return state
-
-
-def _build_clip(model: Mapping[str, Any]) -> CLIP | CustomTextCLIP:
-    settings = copy.deepcopy(dict(model))
-    settings["vision_cfg"]["timm_model_pretrained"] = False
-    return (CustomTextCLIP if settings.pop("custom_text", False) else CLIP)(**settings)
 
 
 def _build_tokenizer(text: Mapping[str, Any], folder: Path) -> Callable[[list[str]], Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from typing import TypeVar
 
@@ -24,35 +25,29 @@ def for_inference(module: Module, device: torch.device, dtype: torch.dtype) -> M
 
     Batch norms behind convolutions become part of their weights, and weights of convolutions are laid out with
     channels last. On a CPU the first maps of an EfficientNet, up to its first stage, stay float32: most of the error of
-    bfloat16 arises there, and they take no longer so.
-
-    Args:
-        module: In eval mode.
-        device: Where the copy is.
-        dtype: Type of the copy's weights, but for single numbers. What it must be given is of the first one's type.
+    bfloat16 arises there, and they take no longer so. Single numbers keep their type, and inputs must have that of the
+    first layer. The module is in eval mode.
     """
     ready = _copy(module, lambda tensor: tensor)
     for parent in list(ready.modules()):
         for name, convolution, norm_name, norm in normalized(parent):
             setattr(parent, name, fuse_conv_bn_eval(convolution, norm))
             setattr(parent, norm_name, getattr(norm, "act", nn.Identity()))  # timm's apply an activation too
-    placed = _copy(ready, lambda tensor: _placed(tensor, device, dtype))
+    placed = _copy(ready, partial(_placed, device=device, dtype=dtype))
     if device.type == "cpu" and dtype != torch.float32:
         for part, source in zip(list(placed.modules()), ready.modules(), strict=True):
             if isinstance(part, EfficientNet) and isinstance(source, EfficientNet):
-                _keep_stem_in_float32(part, source, device, dtype)
+                layers = stem_layers(source)
+                part.conv_stem, stage = (
+                    _copy(one, partial(_placed, device=device, dtype=torch.float32)) for one in layers
+                )
+                part.blocks[0] = nn.Sequential(stage, _Cast(dtype))
     return placed
 
 
 def stem_layers(tower: EfficientNet) -> tuple[nn.Module, nn.Module]:
     """What stays float32 on a CPU: the stem's convolution and the first stage."""
     return tower.conv_stem, tower.blocks[0]
-
-
-def _keep_stem_in_float32(tower: EfficientNet, source: EfficientNet, device: torch.device, dtype: torch.dtype) -> None:
-    stem, stage = (_copy(part, lambda tensor: _placed(tensor, device, torch.float32)) for part in stem_layers(source))
-    tower.conv_stem = stem
-    tower.blocks[0] = nn.Sequential(stage, _Cast(dtype))
 
 
 class _Cast(nn.Module):

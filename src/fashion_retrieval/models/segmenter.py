@@ -16,21 +16,20 @@ from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.images.preprocess import resized
 from fashion_retrieval.images.regions import box_mask, mask_box, pixel_box
 from fashion_retrieval.results import Region
+from fashion_retrieval.taxonomy import FAMILIES
 
 BACKGROUND, PERSON = "background", "person"
 _STRIDE = 32
 _WIDTH = 96
 _MIN_AREA = 0.002  # of the photo
 _MIN_PART = 0.04  # of the largest part of the same garment
-_MIN_SHARE = 0.45  # of the clothing probability, for a kind to be in the photo
+_MIN_FRACTION = 0.45  # of the clothing probability, for a kind to be in the photo
 _MIN_SCORE = 0.75  # of a region, unless it is the surest one
 _CLOTHING = 0.5
 _WORKING_SIDE = 1024
 _NEAR = 1 / 3  # of the photo is not background: seen from near
 _FAR = 3 / 4  # of the input's size, for a look from further away
 _RIVAL = 0.4  # of a kind's own probability where it is likeliest, for another of its family to be as good a name
-_FAMILIES = (("upper", "outerwear", "dress"), ("trousers", "shorts", "skirt", "legwear"))
-"""Kinds that are easily taken for one another; in a box their probabilities add up."""
 _REACH = {"footwear": 2.0, "legwear": 2.0}
 """Gap between parts of one garment, in widths of the wider part; 0.75 where nothing is said. Shoes stand apart."""
 
@@ -50,9 +49,8 @@ class GarmentSegmenter(nn.Module):
         try:
             self.backbone = timm.create_model(config.architecture, features_only=True, out_indices=(1, 2, 3, 4))
         except RuntimeError as error:
-            raise ConfigError(
-                f"segmenter architecture {config.architecture!r} is not known to timm: {error}"
-            ) from error
+            name = config.architecture
+            raise ConfigError(f"segmenter architecture {name!r} is not known to timm: {error}") from error
         widths: list[int] = self.backbone.feature_info.channels()  # type: ignore[operator, union-attr]  # timm's own
         self.lateral = nn.ModuleList(nn.Conv2d(width, _WIDTH, 1) for width in widths)
         self.smooth = nn.ModuleList(_separable(_WIDTH) for _ in widths)
@@ -76,14 +74,9 @@ class GarmentSegmenter(nn.Module):
         return logits
 
     def segment(self, image: Image.Image, boxes: NDArray[np.float32] | None = None) -> list[Region]:
-        """Find the garments of an RGB photo of any size.
+        """Find the garments of an RGB photo of any size, largest first; with boxes the main garment inside each.
 
-        Args:
-            image: RGB photo.
-            boxes: (N, 4) float32 xyxy in pixels; then one region a box, the main garment inside it.
-
-        Returns:
-            Regions with boxes xyxy in pixels, masks (H, W) bool and scores in [0, 1], largest first.
+        Boxes are (N, 4) float32 xyxy in pixels, masks (H, W) bool, scores in [0, 1].
         """
         probabilities = self.probabilities(image)
         size = image.height, image.width
@@ -100,9 +93,9 @@ class GarmentSegmenter(nn.Module):
         the size that they mostly have, and the mean is given.
         """
         longest = max(self.config.image_size)
-        inside = self._shares(image, longest)
+        inside = self._probabilities_at(image, longest)
         if 1 - inside[:, self.config.classes.index(BACKGROUND)].mean() > _NEAR:
-            far = self._shares(image, round(_FAR * longest))
+            far = self._probabilities_at(image, round(_FAR * longest))
             inside = (inside + functional.interpolate(far, inside.shape[-2:], mode="bilinear", align_corners=False)) / 2
         working = min(1.0, _WORKING_SIDE / max(image.size))
         size = max(1, round(image.height * working)), max(1, round(image.width * working))
@@ -110,7 +103,7 @@ class GarmentSegmenter(nn.Module):
             inside = functional.interpolate(inside, size, mode="bilinear", align_corners=False)
         return inside[0].cpu().numpy()
 
-    def _shares(self, image: Image.Image, longest: int) -> Tensor:
+    def _probabilities_at(self, image: Image.Image, longest: int) -> Tensor:
         """RGB photo -> (1, c, h, w) float32, summing to 1 over the classes, seen with `longest` pixels on its side."""
         ratio = longest / max(image.size)
         inner = max(1, round(image.height * ratio)), max(1, round(image.width * ratio))
@@ -132,21 +125,22 @@ class GarmentSegmenter(nn.Module):
         total = 1 - probabilities[others].sum(0)
         clothing = np.flatnonzero(total > _CLOTHING)
         least = _MIN_AREA * total.size
-        shares = np.take(probabilities.reshape(len(probabilities), -1), clothing, axis=1)[garments]
-        winner = _largest(shares)
+        candidates = np.take(probabilities.reshape(len(probabilities), -1), clothing, axis=1)[garments]
+        winner = _largest(candidates)
         kinds = np.full(total.shape, -1, np.int8)
         kinds.flat[clothing] = winner
         found: dict[int, list[NDArray[np.bool_]]] = {}
         for row in np.flatnonzero(np.bincount(winner, minlength=len(garments)) >= least).tolist():
-            parts = _instances(kinds == row, self._reach(garments[row]))
-            if any(_is_garment(part, probabilities[garments[row]], total, least) for part in parts):
+            own, parts = probabilities[garments[row]], _instances(kinds == row, self._reach(garments[row]))
+            large = [part for part in parts if np.count_nonzero(part) >= least]
+            if any((own[part] / total[part]).mean() >= _MIN_FRACTION for part in large):
                 found[row] = parts
-        for row in _doubles({row: self.config.classes[garments[row]] for row in found}, winner, shares):
+        for row in _ambiguous({row: self.config.classes[garments[row]] for row in found}, winner, candidates):
             del found[row]
         kept = list(found)
         stray = ~np.isin(winner, kept)
         if kept and stray.any():
-            second = np.array(kept, np.int8)[_largest(shares[kept][:, stray])]
+            second = np.array(kept, np.int8)[_largest(candidates[kept][:, stray])]
             kinds.flat[clothing[stray]] = second
             for row in np.unique(second).tolist():
                 found[row] = _instances(kinds == row, self._reach(garments[row]))
@@ -179,14 +173,14 @@ class GarmentSegmenter(nn.Module):
         covered = pixel_box(box * [scale[1], scale[0], scale[1], scale[0]], *probabilities.shape[1:])
         inside = probabilities[:, *covered]
         kinds = {kind: i for i, kind in enumerate(self.config.classes) if kind not in (BACKGROUND, PERSON)}
-        families = [[kinds[kind] for kind in family if kind in kinds] for family in _FAMILIES]
-        families += [[i] for kind, i in kinds.items() if not any(kind in family for family in _FAMILIES)]
+        families = [[kinds[kind] for kind in family if kind in kinds] for family in FAMILIES]
+        families += [[i] for kind, i in kinds.items() if not any(kind in family for family in FAMILIES)]
         main = max(filter(None, families), key=lambda members: float(inside[members].sum()))
         best = max(main, key=lambda i: float(inside[i].sum()))
         others = [i for i in range(len(inside)) if i not in main]
-        share, rival = inside[main].sum(0), inside[others].max(0)
+        together, rival = inside[main].sum(0), inside[others].max(0)  # kinds of one family add up
         mask = np.zeros(probabilities.shape[1:], bool)
-        mask[covered] = share > 0.5 * np.maximum(share, rival)
+        mask[covered] = together > 0.5 * np.maximum(together, rival)
         if not mask.any():
             mask[covered] = True
         score = float(probabilities[main].sum(0)[mask].mean())
@@ -206,25 +200,20 @@ def _separable(width: int) -> nn.Sequential:
     )
 
 
-def _is_garment(mask: NDArray[np.bool_], share: NDArray[np.float32], total: NDArray[np.float32], least: float) -> bool:
-    """Whether pixels of one kind are many and sure enough to be a garment of their own."""
-    return bool(np.count_nonzero(mask) >= least and (share[mask] / total[mask]).mean() >= _MIN_SHARE)
-
-
-def _doubles(names: dict[int, str], winner: NDArray[np.int8], shares: NDArray[np.float32]) -> list[int]:
+def _ambiguous(names: dict[int, str], winner: NDArray[np.int8], probabilities: NDArray[np.float32]) -> list[int]:
     """Of the kinds in some rows, those that where they win might nearly as well be a larger one of their family.
 
     A jacket and a shirt below it are each sure of their kind; a jacket that is half a shirt is one garment.
     """
     by_size = sorted(names, key=lambda row: np.count_nonzero(winner == row))
-    doubles = []
+    ambiguous = []
     for place, row in enumerate(by_size):
-        family = next((family for family in _FAMILIES if names[row] in family), ())
+        family = next((family for family in FAMILIES if names[row] in family), ())
         own = winner == row
-        rivals = [shares[rival][own].sum() for rival in by_size[place + 1 :] if names[rival] in family]
-        if rivals and max(rivals) > _RIVAL * shares[row][own].sum():
-            doubles.append(row)
-    return doubles
+        rivals = [probabilities[rival][own].sum() for rival in by_size[place + 1 :] if names[rival] in family]
+        if rivals and max(rivals) > _RIVAL * probabilities[row][own].sum():
+            ambiguous.append(row)
+    return ambiguous
 
 
 def _at_size(region: Region, size: tuple[int, int]) -> Region:
@@ -236,11 +225,11 @@ def _at_size(region: Region, size: tuple[int, int]) -> Region:
     return Region(mask_box(mask), mask, region.score, region.kind)
 
 
-def _largest(shares: NDArray[np.float32]) -> NDArray[np.int8]:
+def _largest(rows: NDArray[np.float32]) -> NDArray[np.int8]:
     """(k, n) -> (n,) in which row each column is largest, the first one of equals, in a tenth of argmax's time."""
-    order = np.arange(len(shares), 0, -1, dtype=np.int8)
-    first = ((shares == shares.max(0)).view(np.int8) * order[:, None]).max(0)
-    winner: NDArray[np.int8] = len(shares) - first
+    order = np.arange(len(rows), 0, -1, dtype=np.int8)
+    first = ((rows == rows.max(0)).view(np.int8) * order[:, None]).max(0)
+    winner: NDArray[np.int8] = len(rows) - first
     return winner
 
 
@@ -265,27 +254,19 @@ def _instances(mask: NDArray[np.bool_], reach: float) -> list[NDArray[np.bool_]]
 
 def _grouped(parts: list[int], places: list[tuple[slice, slice]], reach: float) -> list[list[int]]:
     """Parts, largest first, each with the first group that has one near it."""
-    boxes = {part: _box(places[part - 1]) for part in parts}
     groups: list[list[int]] = []
     for part in parts:
-        home = next(
-            (group for group in groups if any(_near(boxes[part], boxes[other], reach) for other in group)), None
-        )
-        if home is None:
-            groups.append([part])
-        else:
+        place = places[part - 1]
+        near = (group for group in groups if any(_near(place, places[other - 1], reach) for other in group))
+        if home := next(near, None):
             home.append(part)
+        else:
+            groups.append([part])
     return groups
 
 
-def _box(place: tuple[slice, slice]) -> tuple[float, float, float, float]:
-    """Rows and columns as xyxy in pixels."""
-    rows, columns = place
-    return float(columns.start), float(rows.start), float(columns.stop), float(rows.stop)
-
-
-def _near(a: tuple[float, float, float, float], b: tuple[float, float, float, float], widths: float) -> bool:
-    gap_x = max(a[0], b[0]) - min(a[2], b[2])
-    gap_y = max(a[1], b[1]) - min(a[3], b[3])
-    reach = max(a[2] - a[0], b[2] - b[0]) * widths
-    return gap_x < reach and gap_y < max(reach, a[3] - a[1], b[3] - b[1])
+def _near(a: tuple[slice, slice], b: tuple[slice, slice], widths: float) -> bool:
+    """Whether two boxes, rows and columns each, have a gap below so many widths of the wider one."""
+    gap_y, gap_x = (max(one.start, other.start) - min(one.stop, other.stop) for one, other in zip(a, b, strict=True))
+    height, width = (max(one.stop - one.start, other.stop - other.start) for one, other in zip(a, b, strict=True))
+    return bool(gap_x < widths * width and gap_y < max(widths * width, height))

@@ -36,16 +36,11 @@ class NoRandomWeights(TorchFunctionMode):
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, mapped into memory.
-
-    Raises:
-        WeightsError: The file is missing or damaged.
-    """
+    """The tensors of a safetensors file, mapped into memory; a WeightsError for a missing or damaged one."""
     try:
-        state: dict[str, Tensor] = load_file(path)
+        return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path} is truncated, corrupt or missing ({error}); download it again") from error
-    return state
 
 
 def fill(
@@ -58,15 +53,7 @@ def fill(
 ) -> None:
     """Make the tensors of a file a module's own, each in the module's type.
 
-    Args:
-        module: Built with `NoRandomWeights`, or any other.
-        state: Name -> tensor.
-        path: The file, named in the error.
-        expected: Which architecture it should be, for the error.
-        remedy: What to do about a file of something else.
-
-    Raises:
-        WeightsError: A tensor is missing, is not the module's, or has another shape or kind of number.
+    A WeightsError tells of each tensor that is missing, is not the module's, or has another shape or kind of number.
     """
     own = module.state_dict()
     differing = [

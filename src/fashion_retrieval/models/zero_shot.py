@@ -15,18 +15,14 @@ if TYPE_CHECKING:
     from fashion_retrieval.models.encoder import Encoder
 
 
-_CROP_SHARE = 0.3
+_CROP_WEIGHT = 0.3
 """Part of the crop beside the masked crop in what attributes are read from; chosen on the validation split."""
 
 
 class PromptCache:
     """Embeddings of texts, each computed once; those of a whole call are computed together. Threads may share it.
 
-    Args:
-        encoder: The dual encoder.
-        device: Where it is.
-        batch_size: Texts that go through the model at a time.
-        limit: Texts kept; when there would be more, only those of the latest call stay.
+    It keeps `limit` texts; when there would be more, only those of the latest call stay.
     """
 
     def __init__(self, encoder: Encoder, device: torch.device, *, batch_size: int = 256, limit: int = 32_768) -> None:
@@ -79,22 +75,16 @@ def attribute_view(crop: Tensor, masked: Tensor) -> Tensor:
     Mostly the masked crop, as in the paper; a part of the crop, which is embedded for the category anyway, makes up for
     what a mask cuts off.
     """
-    return functional.normalize((1 - _CROP_SHARE) * masked + _CROP_SHARE * crop, dim=-1)
+    return functional.normalize((1 - _CROP_WEIGHT) * masked + _CROP_WEIGHT * crop, dim=-1)
 
 
 @dataclass(frozen=True, slots=True)
 class ZeroShotClassifier:
-    """The values of a group as classes in the embedding space, one per phrase.
+    """The values of a group as classes in the embedding space, one per phrase."""
 
-    Attributes:
-        classes: (k, d) float32, L2-normalized.
-        members: (values, k) float32, 1 where a class is a phrase of the value, else 0.
-        scale: Factor on the cosine: the model's logit_scale times the group's calibration.
-    """
-
-    classes: Tensor
-    members: Tensor
-    scale: float
+    classes: Tensor  # (k, d) float32, L2-normalized
+    members: Tensor  # (values, k) float32, 1 where a class is a phrase of the value, else 0
+    scale: float  # factor on the cosine: the model's logit_scale times the group's calibration
 
     @classmethod
     def build(
@@ -112,15 +102,9 @@ class ZeroShotClassifier:
         return cls(classes, members, scale)
 
     def probabilities(self, image: Tensor) -> Tensor:
-        """Softmax of the scaled cosines over all classes, summed over the synonyms of each value.
+        """(d,) float32, L2-normalized -> (values,) float32: softmax over all classes, summed over a value's synonyms.
 
         For models with a sigmoid head (SigLIP) the values of a group still exclude each other, so that their constant
         logit bias cancels and the same softmax holds.
-
-        Args:
-            image: (d,) float32, L2-normalized.
-
-        Returns:
-            (values,) float32, summing to 1.
         """
         return self.members @ (self.scale * (self.classes @ image)).softmax(-1)
