@@ -92,37 +92,22 @@ class Figure:
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """Everything about a published model that open_clip's own file does not say.
-
-    Attributes:
-        schema_version: Version of the file's format; one above `SCHEMA_VERSION` is refused.
-        name: What the model calls itself.
-        weights_dtype: The type its weights are stored in, "float32" or "float16"; they are always loaded as float32.
-        taxonomy: The name of a shipped taxonomy, or a whole one as a dict.
-        calibration: Group -> factor on the logits that makes the probabilities honest.
-        thresholds: Group -> probability in [0, 1] below which a value is not reported.
-        segmenter: None for a model without one.
-        composer: None for a model without one.
-        license: SPDX identifier of the weights' license, or "unknown".
-        training_data: Names of the data sets it was trained on.
-        figures: Measured figures by name; a file may hold plain numbers.
-        sha256: File name -> hex digest of each other file of the folder, checked on loading.
-    """
+    """Everything about a published model that open_clip's own file does not say."""
 
     schema_version: Annotated[int, Field(ge=1, description="a whole number from 1")] = SCHEMA_VERSION
     name: Text
-    weights_dtype: Annotated[str, one_of(WEIGHTS_DTYPES)] = "float32"
+    weights_dtype: Annotated[str, one_of(WEIGHTS_DTYPES)] = "float32"  # in the file; they are loaded as float32
     taxonomy: Annotated[
         Text | dict[str, Any], Field(description="the name of a shipped taxonomy or a whole taxonomy")
     ] = "default"
-    calibration: dict[Text, Positive] = field(default_factory=dict)
-    thresholds: dict[Text, Probability] = field(default_factory=dict)
+    calibration: dict[Text, Positive] = field(default_factory=dict)  # group -> factor on the logits
+    thresholds: dict[Text, Probability] = field(default_factory=dict)  # group -> the least that is reported
     segmenter: SegmenterConfig | None = None
     composer: ComposerConfig | None = None
-    license: Text = "unknown"
+    license: Text = "unknown"  # SPDX identifier, of the weights
     training_data: Annotated[tuple[Text, ...], Field(description="a list of texts")] = ()
-    figures: dict[Text, Figure] = field(default_factory=dict)
-    sha256: dict[FileName, Digest] = field(default_factory=dict)
+    figures: dict[Text, Figure] = field(default_factory=dict)  # a file may hold plain numbers
+    sha256: dict[FileName, Digest] = field(default_factory=dict)  # of each other file, checked on loading
 
     licence = renamed_attribute("licence", "license")
 

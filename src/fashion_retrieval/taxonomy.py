@@ -32,36 +32,22 @@ KINDS = (*FAMILIES[0], *FAMILIES[1], "footwear", "bag", "headwear", "other")
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One value of a group.
+    """One value of a group; its probability is the sum over its phrases."""
 
-    Attributes:
-        name: What results call it.
-        phrases: Synonyms put into the prompt; the probability of the value is the sum over them.
-        kind: For categories, the kind of region it is found in (one of `KINDS`), or None.
-        absent: True when the value says that there is nothing to see ("no visible neckline").
-    """
-
-    name: str
-    phrases: tuple[str, ...]
-    kind: str | None = None
-    absent: bool = False
+    name: str  # what results call it
+    phrases: tuple[str, ...]  # synonyms that are put into the prompt
+    kind: str | None = None  # of a category: the kind of region it is found in, one of `KINDS`
+    absent: bool = False  # whether the value says that there is nothing to see ("no visible neckline")
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Values of which a garment has exactly one, and the prompt templates that ask for them.
+    """At least two values, of which a garment has exactly one, and the prompt templates that ask for them."""
 
-    Attributes:
-        name: "category", or the attribute group ("sleeve").
-        templates: Prompts with `{category}` and `{attribute}` or `{color}`; several are averaged.
-        values: At least two values.
-        applies_to: Kinds and category names the group makes sense for; None is all.
-    """
-
-    name: str
-    templates: tuple[str, ...]
+    name: str  # "category", or that of the attribute, "sleeve"
+    templates: tuple[str, ...]  # with `{category}` and `{attribute}` or `{color}`; several are averaged
     values: tuple[Value, ...]
-    applies_to: frozenset[str] | None = None
+    applies_to: frozenset[str] | None = None  # kinds and categories that the group makes sense for; None is all
 
     def applies(self, category: Value) -> bool:
         """Whether the group makes sense for a garment of this category."""

@@ -56,14 +56,14 @@ def explain_download(
             return HubError(f"{repo_id} is gated (HTTP {error.response.status_code}); {remedy}")
         case RevisionNotFoundError():
             return ModelNotFoundError(f"{repo_id} has no revision {revision!r}; its commits are at {page}/commits/main")
-        case RepositoryNotFoundError():
-            return _unknown(repo_id, examples)
+        case HfHubHTTPError() if isinstance(error, RepositoryNotFoundError) or _lacks_token(error):
+            remedy = f"check the id ({examples}); if it is private, pass token="
+            found = f"no folder {repo_id!r} here, and no such model on the Hub that you may read"
+            return ModelNotFoundError(f"{found}; {remedy}")
         case EntryNotFoundError():
             return ModelNotFoundError(f"{repo_id} lacks a file of such a model; {examples}")
         case HFValidationError():
             return ModelNotFoundError(f"{repo_id!r} is neither a folder here nor a Hub id 'org/name'; {examples}")
-        case HfHubHTTPError() if error.response.status_code == 401 and not _bad_token(error):
-            return _unknown(repo_id, examples)
         case _:
             return HubError(f"can't download {repo_id}: {_reason(error)}")
 
@@ -77,7 +77,7 @@ def explain_upload(error: BaseException, repo_id: str) -> HubError:
         case OfflineModeIsEnabled():
             return HubError(f"can't upload to {repo_id} while HF_HUB_OFFLINE is set; unset it")
         case HfHubHTTPError() if error.response.status_code == 401:
-            why = "the token is not valid" if _bad_token(error) else "no token"
+            why = "no token" if _lacks_token(error) else "the token is not valid"
             remedy = "pass a token= with write permission, or run `hf auth login`"
             return HubError(f"no permission to write to {repo_id} (HTTP 401, {why}); {remedy}")
         case HfHubHTTPError() if error.response.status_code in (403, 404):
@@ -95,13 +95,9 @@ def not_cached(repo_id: str) -> ModelNotFoundError:
     return ModelNotFoundError(f"model {repo_id!r} is not (completely) in the cache and downloads are off; {remedy}")
 
 
-def _unknown(repo_id: str, examples: str) -> ModelNotFoundError:
-    remedy = f"check the id ({examples}); if it is private, pass token="
-    return ModelNotFoundError(f"no folder {repo_id!r} here, and no such model on the Hub that you may read; {remedy}")
-
-
-def _bad_token(error: HfHubHTTPError) -> bool:
-    return "Invalid credentials" in error.response.headers.get("X-Error-Message", "")
+def _lacks_token(error: HfHubHTTPError) -> bool:
+    invalid = "Invalid credentials" in error.response.headers.get("X-Error-Message", "")
+    return bool(error.response.status_code == 401 and not invalid)
 
 
 def _reason(error: BaseException) -> str:

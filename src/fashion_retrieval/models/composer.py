@@ -40,16 +40,10 @@ class Composer(nn.Module):
         self.image_gate = Gate(config, start=_IMAGE_START) if variant == "agcn" else None
 
     def forward(self, image: Tensor, text: Tensor, lengths: Tensor, *, text_weight: float = 0.5) -> Tensor:
-        """F = a F_i + b F_t, eq. (12).
+        """F = a F_i + b F_t, eq. (12): (b, k, d) image and (b, s, d) text tokens -> (b, d) float32, L2-normalized.
 
-        Args:
-            image: (b, k, d) float32, the pooled embedding first (`Encoder.image_tokens`).
-            text: (b, s, d) float32 (`Encoder.text_tokens`).
-            lengths: (b,) int64 from 1 to s: how many tokens of each text count; the last of them is pooled.
-            text_weight: From 0 (the image branch alone) to 1 (the text branch alone); 0.5 is as trained.
-
-        Returns:
-            (b, d) float32, L2-normalized.
+        The pooled embedding is the image's first token; of each text its (b,) int64 `lengths` from 1 to s count, the
+        last of them pooled. A `text_weight` of 0 is the image branch alone, 1 the text branch, 0.5 is as trained.
         """
         rows = torch.arange(text.shape[0], device=text.device)
         padding = torch.arange(text.shape[1], device=text.device) >= lengths[:, None]

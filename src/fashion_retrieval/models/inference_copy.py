@@ -37,10 +37,8 @@ def for_inference(module: Module, device: torch.device, dtype: torch.dtype) -> M
     if device.type == "cpu" and dtype != torch.float32:
         for part, source in zip(list(placed.modules()), ready.modules(), strict=True):
             if isinstance(part, EfficientNet) and isinstance(source, EfficientNet):
-                layers = stem_layers(source)
-                part.conv_stem, stage = (
-                    _copy(one, partial(_placed, device=device, dtype=torch.float32)) for one in layers
-                )
+                exact = partial(_placed, device=device, dtype=torch.float32)
+                part.conv_stem, stage = (_copy(layer, exact) for layer in stem_layers(source))
                 part.blocks[0] = nn.Sequential(stage, _Cast(dtype))
     return placed
 
