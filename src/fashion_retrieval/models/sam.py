@@ -109,7 +109,7 @@ class SegmentAnythingSegmenter:
             with translate_errors(
                 partial(explain_download, repo_id=str(id_or_path), revision=revision, examples=examples)
             ):
-                path = hf_hub_download(
+                file = hf_hub_download(
                     str(id_or_path),
                     WEIGHTS_NAME,
                     revision=revision,
@@ -117,7 +117,8 @@ class SegmentAnythingSegmenter:
                     local_files_only=local_files_only,
                     token=token,
                 )
-        return cls(load_sam(Path(path)), detector=detector, device=device, dtype=dtype)
+            path = Path(file)
+        return cls(load_sam(path), detector=detector, device=device, dtype=dtype)
 
     def segment(self, image: Image.Image, boxes: NDArray[np.float32] | None = None) -> list[Region]:
         """Find the mask of what is in each box.
