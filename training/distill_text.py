@@ -33,21 +33,13 @@ from training.engine.weights import load_efficientnet
 @with_config(SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """One TOML file.
+    """One TOML file."""
 
-    Attributes:
-        data: The open data pack.
-        output: Folder of the run and its weights.
-        architecture: JSON file with open_clip's configuration of the encoder.
-        whitening: 0 only centers the teacher's embeddings, 1 whitens them.
-        batch_size: Texts a step.
-    """
-
-    data: str
-    output: str
-    architecture: str
-    whitening: Fraction
-    batch_size: AtLeastOne
+    data: str  # the open data pack
+    output: str  # folder of the run and its weights
+    architecture: str  # JSON file with open_clip's configuration of the encoder
+    whitening: Fraction  # 0 only centers the teacher's embeddings, 1 whitens them
+    batch_size: AtLeastOne  # texts a step
     optimization: OptimizerConfig
 
 

@@ -66,23 +66,14 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Bags:
-    """Garments as bags of pixels.
+    """Garments as bags of pixels."""
 
-    Attributes:
-        pixels: (N, P, 3) float32 in CIELAB.
-        counts: (N, P) float32, 1 for pixels that count and 0 for skin.
-        around: (N, 6) float32, the photo's illuminant.
-        target: (N, colors) float32, probabilities.
-        weight: (N,) float32, sampling weights.
-        fold: (N,) int64, a number that assigns the garment to a fold.
-    """
-
-    pixels: Tensor
-    counts: Tensor
-    around: Tensor
-    target: Tensor
-    weight: Tensor
-    fold: NDArray[np.int64]
+    pixels: Tensor  # (N, P, 3) float32 in CIELAB
+    counts: Tensor  # (N, P) float32, 1 for pixels that count and 0 for skin
+    around: Tensor  # (N, 6) float32, the photo's illuminant
+    target: Tensor  # (N, colors) float32, probabilities
+    weight: Tensor  # (N,) float32, sampling weights
+    fold: NDArray[np.int64]  # (N,) a number that assigns the garment to a fold
 
 
 def garment_mask(row: dict[str, Any], rgb: NDArray[np.uint8], path: Path, kind: str | None) -> Mask:

@@ -41,21 +41,14 @@ _BATCH = 64
 @with_config(SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """One TOML file.
+    """One TOML file."""
 
-    Attributes:
-        data: The open data pack.
-        encoders: Folders of `training.train_raf_clip`; their weights are averaged.
-        segmenter: Folder of `training.train_segmenter`.
-        output: Folder for the labels and masks.
-        image_size: [height, width] of the encoder's input, if it differs from that of its training.
-    """
-
-    data: str
-    encoders: Annotated[list[str], Field(min_length=1)]
-    segmenter: str
-    output: str
+    data: str  # the open data pack
+    encoders: Annotated[list[str], Field(min_length=1)]  # of `training.train_raf_clip`; their weights are averaged
+    segmenter: str  # folder of `training.train_segmenter`
+    output: str  # folder for the labels and masks
     image_size: Annotated[list[AtLeastOne], Field(max_length=2)] = field(default_factory=list)
+    """[height, width] of the encoder's input, if it differs from that of its training."""
 
 
 def street_garments(segmenter: GarmentSegmenter, root: Path, output: Path) -> Iterator[tuple[Sample, str]]:

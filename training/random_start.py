@@ -21,11 +21,7 @@ from training.engine.weights import save_encoder
 
 
 def random_encoder(architecture: str, seed: int = 0) -> Encoder:
-    """An open_clip architecture by name, initialized from a seed.
-
-    Raises:
-        ConfigError: open_clip knows no such architecture.
-    """
+    """An open_clip architecture by name, initialized from a seed."""
     model = open_clip.get_model_config(architecture)
     if model is None:
         known = ", ".join(open_clip.list_models())

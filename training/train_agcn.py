@@ -26,16 +26,7 @@ from training.recipes.agcn_settings import Settings
 
 
 def train(settings: Settings, bundle: Bundle, env: DistributedEnv | None = None) -> Composer:
-    """Run the recipe and return the composer with its best weights.
-
-    Args:
-        settings: The recipe.
-        bundle: The model whose encoder it is trained on.
-        env: The processes of the run; this one alone by default.
-
-    Raises:
-        ConfigError: Settings that don't fit the data, the number of processes or an earlier run in the same folder.
-    """
+    """Run the recipe on the bundle's encoder and return the composer with its best weights."""
     env = env or single_process()
     torch.manual_seed(settings.optimization.seed)
     encoder = bundle.encoder.to(env.device).eval().requires_grad_(False)

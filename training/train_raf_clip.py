@@ -41,15 +41,7 @@ HELD_OUT, SYNONYMS = CONFIGS / "held_out.toml", CONFIGS / "synonyms.toml"
 
 
 def train(settings: Settings, env: DistributedEnv | None = None) -> Encoder:
-    """Run the recipe and return the encoder with its (averaged, interpolated) weights.
-
-    Args:
-        settings: The recipe.
-        env: The processes of the run; this one alone by default.
-
-    Raises:
-        ConfigError: Settings that don't fit one another, the encoder, the data or the number of processes.
-    """
+    """Run the recipe and return the encoder with its (averaged, interpolated) weights."""
     env = env or single_process()
     torch.manual_seed(settings.optimization.seed)
     encoder = load_encoder(*map(Path, settings.init)).to(env.device)

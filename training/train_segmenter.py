@@ -48,44 +48,28 @@ MEAN = STD = (0.5, 0.5, 0.5)
 @with_config(SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """One TOML file.
+    """One TOML file."""
 
-    Attributes:
-        data: The open data pack.
-        output: Folder of the run and its weights.
-        architecture: Name that the segmenter is built by.
-        image_size: [height, width] of its input in pixels.
-        train_size: [height, width] in training.
-        street: Photos a step from each source; the first has exact labels.
-        weak_weight: Weight of the loss of weak labels.
-        freeze: Parameters whose names begin with one of these aren't trained.
-        init: Folder of a trained segmenter to start from; without it, ImageNet weights.
-        zoom: Least and most of the photo's width that is seen.
-        roam: How far a close-up may lie from the photo's center; 1 is the edge.
-        portraits: Fraction of the photos that show head and chest.
-        scenes: Fraction of the photos with another background and, as often, another color.
-        most: Photos of each source that are read at most; 0 reads all.
-    """
-
-    data: str
-    output: str
-    architecture: str
-    image_size: ImageSize
-    train_size: ImageSize
+    data: str  # the open data pack
+    output: str  # folder of the run and its weights
+    architecture: str  # name that the segmenter is built by
+    image_size: ImageSize  # [height, width] of its input in pixels
+    train_size: ImageSize  # [height, width] in training
     optimization: OptimizerConfig
-    street: Count
+    street: Count  # photos a step with exact labels; then those of each source with weak ones
     products: Count = 0
     clothing: Count = 0
     tagged: Count = 0
-    weak_weight: NonNegative = 0.0
-    freeze: list[str] = field(default_factory=list)
+    weak_weight: NonNegative = 0.0  # of the loss of weak labels
+    freeze: list[str] = field(default_factory=list)  # parameters whose names begin so aren't trained
     compile: bool = False
-    init: str = ""
+    init: str = ""  # folder of a trained segmenter to start from; without it, ImageNet weights
     zoom: Annotated[list[Positive], Field(min_length=2, max_length=2)] = field(default_factory=lambda: [0.3, 1.1])
-    roam: NonNegative = 0.0
-    portraits: Fraction = 0.0
-    scenes: Fraction = 0.0
-    most: Count = 0
+    """Least and most of the photo's width that is seen."""
+    roam: NonNegative = 0.0  # how far a close-up may lie from the photo's center; 1 is the edge
+    portraits: Fraction = 0.0  # fraction of the photos that show head and chest
+    scenes: Fraction = 0.0  # fraction of the photos with another background and, as often, another color
+    most: Count = 0  # photos of each source that are read at most; 0 reads all
 
     def segmenter(self) -> SegmenterConfig:
         """The part of the model's configuration that describes the segmenter."""
@@ -96,9 +80,7 @@ class Settings:
 def pixel_loss(logits: Tensor, allowed: Tensor) -> Tensor:
     """-log of the summed probability of the allowed classes; mean over pixels that can't be of every class.
 
-    Args:
-        logits: (b, c, h, w).
-        allowed: (b, h, w) int, a bit per class.
+    Logits are (b, c, h, w); `allowed` is (b, h, w), a bit per class.
     """
     permitted = (allowed.long()[:, None] & _bits(logits)) > 0
     masked = logits.masked_fill(~permitted, float("-inf"))
@@ -110,13 +92,8 @@ def pixel_loss(logits: Tensor, allowed: Tensor) -> Tensor:
 def presence_loss(logits: Tensor, allowed: Tensor, tags: Tensor, fraction: float = 1 / 6) -> Tensor:
     """-log of the mean probability of the tagged class over the most confident pixels that may have it.
 
-    Photos in which fewer pixels may have it (a close-up of a face) are left out.
-
-    Args:
-        logits: (b, c, h, w).
-        allowed: (b, h, w) int, a bit per class.
-        tags: (b,) int64, negative for none.
-        fraction: Pixels that count, in [0, 1].
+    Photos in which fewer pixels may have it (a close-up of a face) are left out. `tags` are (b,) int64, negative for
+    none; `fraction` of the pixels counts.
     """
     free = 2 ** logits.shape[1] - 1
     possible = ((allowed >> tags.clamp(min=0)[:, None, None]) % 2 == 1) & (allowed != free)
@@ -152,15 +129,8 @@ def augment_pairs(
 ) -> tuple[Tensor, Tensor]:
     """The same random flip, scale, shift and rotation for photos and labels; labels at a quarter of the size.
 
-    Args:
-        pixels: (b, 3, H, W) uint8.
-        allowed: (b, H, W) int16, a bit per class.
-        exact: (b,) bool, photos with exact labels.
-        generator: The only source of random numbers.
-        settings: `train_size`, `zoom`, `roam`, `portraits` and `scenes` count.
-
-    Returns:
-        (b, 3, h, w) float32 in [0, 1] and (b, h/4, w/4) int64.
+    Photos are (b, 3, H, W) uint8, `allowed` is (b, H, W) int16 with a bit per class, `exact` (b,) bool; returns
+    (b, 3, h, w) float32 in [0, 1] and (b, h/4, w/4) int64.
     """
     size, zoom = (settings.train_size[0], settings.train_size[1]), (settings.zoom[0], settings.zoom[1])
     placement = draw_placement(len(pixels), size, generator, zoom, shift=0.25, roam=settings.roam)

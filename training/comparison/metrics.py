@@ -17,12 +17,9 @@ Hits = Sequence[NDArray[np.float64]]
 
 
 def summarize(runs: Sequence[Run]) -> dict[str, Any]:
-    """Recalls in [0, 1]: the mean over the seeds with 95% intervals over queries and seeds.
+    """Recalls in [0, 1] of one run a seed: the mean over the seeds with 95% intervals over queries and seeds.
 
     `spread` is the sample standard deviation of each average recall over the seeds; None for a single seed.
-
-    Args:
-        runs: One a seed, with `ranks` by protocol and group.
     """
     protocols = {}
     for protocol in runs[0]["ranks"]:

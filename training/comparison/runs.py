@@ -34,15 +34,11 @@ Initialization = Literal["sum", "text", "own"]
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A row of the table: a composer, and what it starts from.
-
-    Attributes:
-        name: Name of the composer.
-        start: See `training.compare_composers`; None for AGCN and its ablations, which have no choice.
-    """
+    """A row of the table: a composer, and what it starts from."""
 
     name: str
     start: Initialization | None
+    """See `training.compare_composers`; None for AGCN and its ablations, which have no choice."""
 
     @property
     def key(self) -> str:
@@ -60,11 +56,7 @@ class Method:
 
 
 def init_or_resume(recipe: Settings, fingerprint: str) -> None:
-    """Claim the output folder for this recipe and encoder, or go on in it; settings without effect on runs may change.
-
-    Raises:
-        ConfigError: It holds runs of another recipe or encoder, which must not be mixed with these.
-    """
+    """Claim the output folder for this recipe, or go on in it; runs of another recipe or encoder are refused."""
     path = Path(recipe.output) / "recipe.json"
     elsewhere: dict[str, Any] = {"output": "", "cache": "", "variant": "agcn", "tracking": []}
     ours = {"encoder": fingerprint, **asdict(replace(recipe, **elsewhere))}
@@ -137,13 +129,7 @@ def _summary(log: Path) -> dict[str, Any]:
 
 
 def flops_of_a_query(method: Method, config: ComposerConfig, image_tokens: int) -> int:
-    """Floating-point operations of the matrix products of one query, a multiply-add as two, without the encoder's.
-
-    Args:
-        method: Its composer is counted.
-        config: The composer's configuration.
-        image_tokens: 1 + k; the text has `TEXT_TOKENS`.
-    """
+    """Floating-point operations of the matrix products of one query, a multiply-add as two, without the encoder's."""
     with torch.random.fork_rng(devices=[]):
         composer = method.build(config).eval()
     image = torch.ones(1, image_tokens, config.embedding_dim)

@@ -17,21 +17,13 @@ from fashion_retrieval.config import ComposerConfig
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A batch of queries, each modality in units of its pooled embedding's length.
+    """A batch of queries, each modality in units of its pooled embedding's length."""
 
-    Attributes:
-        image: (b, d), L2-normalized: the pooled embedding of the reference photo.
-        cells: (b, k, d): patches, or cells of the feature map.
-        text: (b, d), L2-normalized: the pooled embedding of the text.
-        words: (b, s, d), padding included.
-        padding: (b, s) bool, True where `words` has none.
-    """
-
-    image: Tensor
-    cells: Tensor
-    text: Tensor
-    words: Tensor
-    padding: Tensor
+    image: Tensor  # (b, d), L2-normalized: the pooled embedding of the reference photo
+    cells: Tensor  # (b, k, d): patches, or cells of the feature map
+    text: Tensor  # (b, d), L2-normalized: the pooled embedding of the text
+    words: Tensor  # (b, s, d), padding included
+    padding: Tensor  # (b, s) bool, True where `words` has none
 
 
 def view(image: Tensor, text: Tensor, lengths: Tensor) -> Tokens:

@@ -14,21 +14,13 @@ ZOOM = (0.78, 1.06)
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """The parameters of a batch's augmentation.
+    """The parameters of a batch's augmentation."""
 
-    Attributes:
-        placement: (b, 2, 3) for `affine_grid`.
-        light: (b, 1, 1, 1), factor on the brightness.
-        cast: (b, 3, 1, 1), factor on each channel.
-        contrast: (b, 1, 1, 1), factor on the distance to gray.
-        hidden: (b, 2, 2) first and last row and column of the erased rectangle as fractions of the side, or None.
-    """
-
-    placement: Tensor
-    light: Tensor
-    cast: Tensor
-    contrast: Tensor
-    hidden: Tensor | None
+    placement: Tensor  # (b, 2, 3) for `affine_grid`
+    light: Tensor  # (b, 1, 1, 1), factor on the brightness
+    cast: Tensor  # (b, 3, 1, 1), factor on each channel
+    contrast: Tensor  # (b, 1, 1, 1), factor on the distance to gray
+    hidden: Tensor | None  # (b, 2, 2) first and last row and column of the erased rectangle as fractions of the side
 
     def of(self, rows: slice, device: torch.device) -> Changes:
         """The parameters of some crops, on a device."""
@@ -46,14 +38,9 @@ def draw_changes(
     zoom: tuple[float, float] = ZOOM,
     erased: float = 0.0,
 ) -> Changes:
-    """Random flip, scale, aspect, shift, rotation, light, color cast and contrast.
+    """Random flip, scale, aspect, shift, rotation, light, color cast and contrast of crops that become (h, w).
 
-    Args:
-        count: Number of crops.
-        size: (h, w) of the results.
-        generator: The only source of random numbers.
-        zoom: See `ZOOM`.
-        erased: Fraction of the crops in which a rectangle becomes white (random erasing, Zhong et al., 2020).
+    In the fraction `erased` of the crops a rectangle becomes white (random erasing, Zhong et al., 2020).
     """
     placement = draw_placement(count, size, generator, zoom)
     light, cast, contrast = _draw_light(count, generator)
@@ -62,15 +49,9 @@ def draw_changes(
 
 
 def apply_changes(crops: Tensor, size: tuple[int, int], changes: Changes | None) -> Tensor:
-    """Crops as the encoder sees them in training; what lies outside a crop is white.
+    """(b, 3, H, W) uint8 crops as the encoder sees them in training: (b, 3, h, w) float32 in [0, 1].
 
-    Args:
-        crops: (b, 3, H, W) uint8.
-        size: (h, w) of the result, at most (H, W).
-        changes: The crops' parameters, on their device; None only resizes.
-
-    Returns:
-        (b, 3, h, w) float32 in [0, 1].
+    What lies outside a crop is white. `size` is at most (H, W); without changes the crops are only resized.
     """
     pixels = crops.float().div_(255)
     if changes is None:

@@ -19,32 +19,20 @@ _SHUFFLE = 2**31
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Garments that are sampled together.
-
-    Attributes:
-        samples: All garments of the pool.
-        per_step: How many of them each step sees.
-        masked: Whether each has a mask, and so a second crop.
-    """
+    """Garments that are sampled together."""
 
     samples: Sequence[Sample]
-    per_step: int
-    masked: bool
+    per_step: int  # how many of them each step sees
+    masked: bool  # whether each has a mask, and so a second crop
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One step's garments.
+    """One step's garments."""
 
-    Attributes:
-        garments: (g,) int64, rows of all samples.
-        masked: (g,) bool, garments with a second crop.
-        crop_rows: (p,) int64, rows of the crops: one a garment, then the masked crops.
-    """
-
-    garments: Tensor
-    masked: Tensor
-    crop_rows: Tensor
+    garments: Tensor  # (g,) int64, rows of all samples
+    masked: Tensor  # (g,) bool, garments with a second crop
+    crop_rows: Tensor  # (p,) int64, rows of the crops: one a garment, then the masked crops
 
     def by_garment(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(p, d) of all crops -> (g, d) of the crops, and (g, d) of the masked crops, or the crops without a mask."""
@@ -58,16 +46,7 @@ class Batches:
     """Samples the garments of a step, alike on every process and in a resumed run."""
 
     def __init__(self, pools: Sequence[Pool], weights: Tensor | None, seed: int) -> None:
-        """Lay out the samples, pool after pool, then the masked crops.
-
-        Args:
-            pools: In the order of the rows.
-            weights: (n,) sampling weights; None draws each sample once an epoch.
-            seed: Seed of the epochs' order.
-
-        Raises:
-            ConfigError: A pool has fewer garments than a step needs.
-        """
+        """Lay out the samples, pool after pool, then the masked crops; no weights draw each sample once an epoch."""
         short = [f"{p.per_step} of {len(p.samples)}" for p in pools if p.per_step > len(p.samples)]
         if short:
             raise ConfigError(f"a step can't draw {', '.join(short)} garments without repeats; draw fewer, or add data")

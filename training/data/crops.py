@@ -53,20 +53,11 @@ class Crops:
 def load_crops(
     crops: Sequence[Crop], size: tuple[int, int], folder: Path, *, env: DistributedEnv | None = None
 ) -> Crops:
-    """Read crops, each fitted into `size` on white, or find them in the cache.
+    """Read crops, each fitted into (h, w) on white, or find them in the cache; rows are in the crops' order.
 
     The cache is made of shards, each written whole or not at all and named by the digest of its sources: an interrupted
-    run goes on where it was, and a photo, box or mask that changes is cropped again. The processes split the shards.
-
-    Args:
-        crops: In the order of their rows.
-        size: (h, w) in pixels.
-        folder: Folder of the shards; recipes may share it.
-        env: The processes of the run; this one alone by default.
-
-    Raises:
-        ConfigError: The disk has too little room.
-        ImageError: A photo or mask can't be read.
+    run goes on where it was, and a photo, box or mask that changes is cropped again. Recipes may share the folder; the
+    processes split the shards.
     """
     env = env or single_process()
     shards = [crops[start : start + _SHARD] for start in range(0, len(crops), _SHARD)]
@@ -92,11 +83,7 @@ def load_crops(
 
 
 def read_crop(sample: Sample, *, masked: bool) -> Image.Image:
-    """The crop by the labeled box, or the whole upright photo without one; `masked` makes all but the garment white.
-
-    Raises:
-        ImageError: The photo or its mask can't be read, or they differ in size.
-    """
+    """The crop by the labeled box, or the whole upright photo without one; `masked` makes all but the garment white."""
     image = load_image(sample.photo)
     mask = region_mask(sample) if masked else None
     if mask is not None:

@@ -34,22 +34,10 @@ def prepared_samples(root: Path, splits: Sequence[str], *, whole: bool = False) 
 def read_samples(
     root: Path, splits: Sequence[str], *, masks: Path | None = None, colors: Path | None = None, whole: bool = False
 ) -> list[Sample]:
-    """The garments of some splits, in the files' order, ready to train on.
+    """The garments of some splits, in the files' order, with the box clipped at the photo's edges.
 
-    Args:
-        root: See the top of this file.
-        splits: Of `PUBLISHED`.
-        masks: Folder of `prepare masks`: a label image for each garment, value 1.
-        colors: File of `prepare colors`.
-        whole: Leave the box out, so that the whole photo is trained on (the paper's Table 4).
-
-    Returns:
-        Samples with the box clipped at the photo's edges, ids as in `Annotated`.
-
-    Raises:
-        InputError: Another split.
-        ConfigError: Faults of the annotations, photos that are missing or can't be opened, boxes outside their photo,
-            garments without their mask or color, masks of another size; the message names all.
+    `masks` and `colors` are what `training.prepare` writes. `whole` leaves the box out, so that the whole photo is
+    trained on (the paper's Table 4). One ConfigError names all faults of annotations, photos, boxes, masks and colors.
     """
     unknown = [split for split in splits if split not in PUBLISHED]
     if unknown:
@@ -116,11 +104,7 @@ def mask_path(masks: Path, row_id: str) -> Path:
 
 
 def read_colors(path: Path) -> dict[str, str]:
-    """Color by id, from the file of `prepare colors`.
-
-    Raises:
-        ConfigError: No such file, or a line that is none of it.
-    """
+    """Color by id, from the file of `prepare colors`."""
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[1:]]
         return {row["id"]: row["color"] if "color" in row else row["colour"] for row in rows}

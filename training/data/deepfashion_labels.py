@@ -40,41 +40,25 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Annotated:
-    """One row of a split.
+    """One row of a split."""
 
-    Attributes:
-        id: `<item>/img_00000037`; a photo that comes again gets `+1`, `+2` … at its end.
-        path: As the split file has it.
-        box: xyxy in pixels as annotated; it may pass the photo's edge.
-        category: After merging.
-        attributes: Value by group; groups without exactly one positive are left out.
-        positives: Number of positives of those groups.
-    """
-
-    id: str
-    path: str
-    box: Box
-    category: str
-    attributes: dict[str, str]
-    positives: dict[str, int]
+    id: str  # `<item>/img_00000037`; a photo that comes again gets `+1`, `+2` … at its end
+    path: str  # as the split file has it
+    box: Box  # xyxy in pixels as annotated; it may pass the photo's edge
+    category: str  # after merging
+    attributes: dict[str, str]  # value by group; groups without exactly one positive are left out
+    positives: dict[str, int]  # number of positives of those groups
 
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """The content of the text files.
-
-    Attributes:
-        splits: Rows by split.
-        faults: Faults that stop a training.
-        repeated: Rows with the photo of an earlier row.
-        disagreements: Photos whose labels in list_attr_img.txt differ from those of their split.
-    """
+    """The content of the text files."""
 
     root: Path
     splits: dict[str, list[Annotated]]
-    faults: Faults
-    repeated: int = 0
-    disagreements: int = 0
+    faults: Faults  # they stop a training
+    repeated: int = 0  # rows with the photo of an earlier row
+    disagreements: int = 0  # photos whose labels in list_attr_img.txt differ from those of their split
 
 
 def inspect_annotations(root: Path) -> Annotations:
@@ -92,11 +76,7 @@ def inspect_annotations(root: Path) -> Annotations:
 
 
 def read_annotations(root: Path) -> Annotations:
-    """Read all text files.
-
-    Raises:
-        ConfigError: Any fault; the message names all.
-    """
+    """Read all text files; one ConfigError names all faults."""
     annotations = inspect_annotations(root)
     refuse(root, annotations.faults)
     return annotations

@@ -19,14 +19,10 @@ _SKIN = np.array([22.0, 8.0, 9.0], dtype=np.float32)  # L, a, b around the face'
 
 
 def head_masks(rgb: NDArray[np.uint8]) -> tuple[Mask, Mask]:
-    """Frontal faces (Viola and Jones, 2001), and what is around and above them.
+    """Frontal faces (Viola and Jones, 2001), and what is around and above them: two (H, W) bool.
 
-    Args:
-        rgb: HWC uint8 RGB, upright, at most about 500 pixels on the long side.
-
-    Returns:
-        Two (H, W) bool: faces with connected skin of their color (neck, ears, shoulders), and what surrounds the heads
-        down to the chin (hair, a hat, background). All False without a face.
+    Faces come with connected skin of their color (neck, ears, shoulders); around them is all down to the chin (hair, a
+    hat, background). `rgb` is HWC uint8, upright, at most about 500 pixels on the long side.
     """
     height, width = rgb.shape[:2]
     skin, around = np.zeros((2, height, width), dtype=np.bool_)

@@ -51,19 +51,7 @@ def read_fashioniq(
     groups: Sequence[str] = GROUPS,
     missing: str = Missing.ERROR,
 ) -> ComposedSet:
-    """Triplets, galleries and photos of a split.
-
-    Args:
-        root: Folder with captions/, image_splits/ and photos.
-        split: "train" or "val"; rows of "test" have no target.
-        protocol: See `Protocol`.
-        groups: Some of `GROUPS`.
-        missing: See `Missing`.
-
-    Raises:
-        InputError: An argument has an unknown value.
-        ConfigError: Files with faults, all in one message, or missing photos.
-    """
+    """Triplets, galleries and photos of "train" or "val"; rows of "test" have no target, and are refused."""
     policy = member(Missing, missing, "missing")
     annotated = read_annotations(root, split, protocol=protocol, groups=groups)
     where = f"{root} (images/ or resized_image/, flat or by category)"
@@ -77,12 +65,7 @@ def read_fashioniq(
 def read_annotations(
     root: Path, split: str, *, protocol: str = Protocol.ORIGINAL, groups: Sequence[str] = GROUPS
 ) -> list[Group]:
-    """Triplets and galleries of a split, without their photos.
-
-    Raises:
-        InputError: An argument has an unknown value.
-        ConfigError: Files with faults, all in one message.
-    """
+    """Triplets and galleries of a split, without their photos; one ConfigError names all faults."""
     kind = member(Protocol, protocol, "protocol")
     if split not in SPLITS:
         raise InputError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")

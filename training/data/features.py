@@ -23,19 +23,10 @@ _SHARD, _BATCH = 256, 32
 
 
 def image_features(encoder: Encoder, photos: Sequence[Path], cache: Path, env: DistributedEnv) -> Tensor:
-    """Tokens of whole photos (`Encoder.image_tokens`): (N, 1 + k, d) float16.
+    """Tokens of whole photos (`Encoder.image_tokens`): (N, 1 + k, d) float16; the encoder is in eval mode.
 
-    The cache is made of shards, each written whole or not at all, so that an interrupted run goes on where it was. The
-    processes split the shards.
-
-    Args:
-        encoder: On the device of `env`, in eval mode.
-        photos: Files; one that changes is encoded again.
-        cache: Folder of the shards; those of other encoders lie beside them.
-        env: The processes of the run.
-
-    Raises:
-        ImageError: A photo can't be read.
+    The cache is made of shards, each written whole or not at all, so that an interrupted run goes on where it was. A
+    photo that changes is encoded again; each encoder has its own shards. The processes split them.
     """
     folder = cache / encoder.fingerprint[:16]
     shards = [photos[start : start + _SHARD] for start in range(0, len(photos), _SHARD)]

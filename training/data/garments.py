@@ -16,11 +16,7 @@ GARMENTS = "garments.jsonl"
 
 
 def read_garments(folder: Path) -> list[Sample]:
-    """Read what `training.pseudo_label` wrote.
-
-    Raises:
-        ConfigError: It has not been run.
-    """
+    """Read what `training.pseudo_label` wrote."""
     path = folder / GARMENTS
     if not path.is_file():
         raise ConfigError(f"{path} is missing; make it with `python -m training.pseudo_label CONFIG`")

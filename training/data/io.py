@@ -18,11 +18,7 @@ _SHOWN = 8
 
 
 def read_json(path: Path, *, lines: bool = False) -> Any:  # noqa: ANN401  # any JSON value
-    """A JSON value; with `lines`, the list of values of a file with one a line.
-
-    Raises:
-        ConfigError: The file is missing or is no JSON.
-    """
+    """A JSON value; with `lines`, the list of values of a file with one a line."""
     try:
         text = path.read_text(encoding="utf-8")
         return [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)
@@ -33,11 +29,7 @@ def read_json(path: Path, *, lines: bool = False) -> Any:  # noqa: ANN401  # any
 
 
 def read_label_image(path: Path) -> NDArray[np.uint8]:
-    """The label of each pixel of a mask file: (H, W) uint8.
-
-    Raises:
-        ImageError: It can't be read.
-    """
+    """The label of each pixel of a mask file: (H, W) uint8."""
     try:
         with Image.open(path) as image:
             return np.asarray(image)

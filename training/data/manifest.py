@@ -29,41 +29,23 @@ BASE_COLORS = {"grey": "gray", "navy blue": "blue"}
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One garment of one photo.
+    """One garment of one photo."""
 
-    Attributes:
-        source: "products", "clothing" or "street".
-        id: Photo id, unique within the source.
-        photo: Image file.
-        box: xyxy in pixels of the upright photo, or None for the whole photo.
-        mask: Label image of the street photo, or None.
-        mask_value: The garment's value in it.
-        category: Category of the default taxonomy, or None.
-        color: One of `COLORS`, or None.
-        attributes: Label by group; groups without a usable label are left out.
-        texts: Free texts that describe the photo, the most specific first (product name, caption …).
-        soft_labels: Predictions of a model (`training.pseudo_label`): probability by value, by group or "category".
-    """
-
-    source: str
-    id: str
+    source: str  # "products", "clothing", "street" or "deepfashion"
+    id: str  # unique within the source
     photo: Path
-    box: tuple[int, int, int, int] | None = None
-    mask: Path | None = None
-    mask_value: int | None = None
-    category: str | None = None
-    color: str | None = None
-    attributes: dict[str, str] = field(default_factory=dict)
-    texts: tuple[str, ...] = ()
-    soft_labels: dict[str, dict[str, float]] = field(default_factory=dict)
+    box: tuple[int, int, int, int] | None = None  # xyxy in pixels of the upright photo; None is the whole photo
+    mask: Path | None = None  # label image
+    mask_value: int | None = None  # the garment's value in it
+    category: str | None = None  # of the taxonomy
+    color: str | None = None  # one of `COLORS`
+    attributes: dict[str, str] = field(default_factory=dict)  # by group; unusable labels are left out
+    texts: tuple[str, ...] = ()  # free texts that describe the photo, the most specific first (name, caption …)
+    soft_labels: dict[str, dict[str, float]] = field(default_factory=dict)  # a model's probabilities by value
 
 
 def read_lines(path: Path, split: str | None = None) -> list[dict[str, Any]]:
-    """Rows of a JSON-lines file, of one split or all.
-
-    Raises:
-        ConfigError: The file is missing or can't be read, or a line is no row.
-    """
+    """Rows of a JSON-lines file, of one split or all."""
     rows: list[dict[str, Any]] = read_json(path, lines=True)
     wrong = [n for n, row in enumerate(rows, 1) if not isinstance(row, dict) or (split and "split" not in row)]
     if wrong:
@@ -78,11 +60,7 @@ def read_held_out(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def read_synonyms(path: Path, held_out: Iterable[str]) -> dict[str, dict[str, list[str]]]:
-    """Other phrases by group and value.
-
-    Raises:
-        ConfigError: One contains a held-out word.
-    """
+    """Other phrases by group and value, none of which may contain a held-out word."""
     synonyms: dict[str, dict[str, list[str]]] = tomllib.loads(path.read_text(encoding="utf-8"))
     phrases = [phrase for group in synonyms.values() for value in group.values() for phrase in value]
     forbidden = sorted(set(phrases) - set(without_held_out(phrases, list(held_out))))
@@ -108,12 +86,7 @@ def read_captions(root: Path, split: str) -> dict[str, list[str]]:
 
 
 def labeled_samples(root: Path, split: str) -> list[Sample]:
-    """Garments of attributes.jsonl, in its order.
-
-    Raises:
-        ConfigError: Files that are missing or lack columns, labels of unknown products or regions; all faults in one
-            message.
-    """
+    """Garments of attributes.jsonl, in its order; one ConfigError names all faults of the files."""
     faults: list[str] = []
     labeled = ("source", "id", "split", "category", "colour", *GROUPS)
     rows = read_rows(root / "attributes.jsonl", labeled, faults)
@@ -190,11 +163,7 @@ def _with_region(sample: Sample, region: dict[str, Any]) -> Sample:
 
 
 def region_mask(sample: Sample) -> NDArray[np.bool_] | None:
-    """The garment's mask, (H, W) bool, or None if it has none.
-
-    Raises:
-        ImageError: The mask can't be read.
-    """
+    """The garment's mask, (H, W) bool, or None if it has none."""
     if sample.mask is None:
         return None
     mask: NDArray[np.bool_] = read_label_image(sample.mask) == sample.mask_value

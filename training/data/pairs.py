@@ -42,19 +42,7 @@ def read_pairs(
     groups: Sequence[str] = GROUPS,
     missing: str = Missing.ERROR,
 ) -> ComposedSet:
-    """Triplets, galleries and photos of a split.
-
-    Args:
-        root: The open data pack, or one laid out like it.
-        split: A split of it.
-        gallery: See `Gallery`.
-        groups: Some of `GROUPS`.
-        missing: See `Missing`.
-
-    Raises:
-        InputError: An argument has an unknown value.
-        ConfigError: Files with faults, all in one message, or missing photos.
-    """
+    """Triplets, galleries and photos of a split of the open data pack; one ConfigError names all faults."""
     kind, policy = member(Gallery, gallery, "gallery"), member(Missing, missing, "missing")
     names = check_groups(groups)
     faults: list[str] = []

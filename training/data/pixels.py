@@ -97,12 +97,8 @@ def load_photos(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Read photos into memory, fitted into (h, w) and centered.
 
-    Returns:
-        (N, 3, h, w) uint8 photos, padded with white; (N, h, w) int16 bit masks of the allowed classes, `IGNORED` in the
-        padding; (N,) int64 class known to be in the photo, or `EXACT`, or `SEVERAL`.
-
-    Raises:
-        ImageError: A photo or mask can't be read.
+    Returns (N, 3, h, w) uint8 photos, padded with white; (N, h, w) int16 bit masks of the allowed classes, `IGNORED` in
+    the padding; (N,) int64 class known to be in the photo, or `EXACT`, or `SEVERAL`.
     """
     names: list[str] = json.loads((root / "street_labels.json").read_text(encoding="utf-8"))
     table = np.array([bits(STREET_KINDS.get(name, "other")) for name in names], dtype=np.int16)

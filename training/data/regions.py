@@ -25,13 +25,9 @@ def studio_mask(rgb: NDArray[np.uint8]) -> Mask:
     The background is a smooth gradient fitted to the border. The flood runs over pixels that hardly differ from it, and
     over soft shadows, which differ more but have no edges. Outlines with small gaps hold, so a white garment on white
     stays whole. Holes that the background shows through (between arm and body, in a bag's handle) are left out when
-    they are as flat as the background and have a sharp edge.
+    they are as flat as the background and have a sharp edge. All True if no background can be separated.
 
-    Args:
-        rgb: HWC uint8 RGB, at least 16x16; made for photos of 150 to 500 pixels on the long side.
-
-    Returns:
-        (H, W) bool. All True if no background can be separated.
+    Made for HWC uint8 photos of 150 to 500 pixels on the long side; the least is 16x16.
     """
     photo = rgb.astype(np.float32)
     distance = np.abs(photo - _background(photo)).max(axis=-1)
@@ -52,15 +48,8 @@ def subject_mask(rgb: NDArray[np.uint8], *, size: int = 96, rounds: int = 6) -> 
     """The subject of a user's own photo: one garment near the center, on a bed, a floor or a door.
 
     Two color histograms, of the subject and of its surroundings, start from a prior for the center and are re-estimated
-    `rounds` times from the pixels assigned to them; the evidence is smoothed over a pixel's neighbors.
-
-    Args:
-        rgb: HWC uint8 RGB.
-        size: Short side in pixels at which the estimate is made.
-        rounds: Number of re-estimations.
-
-    Returns:
-        (H, W) bool. All True if nothing stands out.
+    `rounds` times, `size` pixels on the short side, from the pixels assigned to them; the evidence is smoothed over a
+    pixel's neighbors. All True if nothing stands out.
     """
     height, width = rgb.shape[:2]
     scale = size / min(height, width)

@@ -20,16 +20,9 @@ _BACKGROUND = bits("background")
 
 
 def portrait_places(allowed: Tensor, placement: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
-    """Move a fraction of the placements onto head and chest, as in a portrait.
+    """Move a fraction of the placements, (b, 2, 3), onto head and chest, as in a portrait.
 
-    Args:
-        allowed: (b, H, W) int, a bit per class.
-        placement: (b, 2, 3) for `affine_grid`.
-        fraction: Photos to change, in [0, 1]; those without a known person stay.
-        generator: The only source of random numbers.
-
-    Returns:
-        (b, 2, 3) for `affine_grid`.
+    `allowed` is (b, H, W), a bit per class; photos without a known person stay.
     """
     count, height, width = allowed.shape
     subject = _subject(allowed)
@@ -52,14 +45,7 @@ def portrait_places(allowed: Tensor, placement: Tensor, fraction: float, generat
 def repaint(photos: Tensor, allowed: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
     """Give one garment in a fraction of the photos another mean color; folds and prints stay.
 
-    Args:
-        photos: (b, 3, h, w) float32 in [0, 1].
-        allowed: (b, h, w) int64, a bit per class.
-        fraction: Photos to change, in [0, 1].
-        generator: The only source of random numbers.
-
-    Returns:
-        (b, 3, h, w) float32 in [0, 1].
+    Photos are (b, 3, h, w) float32 in [0, 1]; `allowed` is (b, h, w) int64, a bit per class.
     """
     count = len(photos)
     powers = torch.tensor([bits(kind) for kind in KINDS])
@@ -82,15 +68,8 @@ def change_scenes(
 ) -> tuple[Tensor, Tensor]:
     """Replace the background of a fraction of the photos by another photo or a painted backdrop.
 
-    Args:
-        photos: (b, 3, h, w) float32 in [0, 1].
-        allowed: (b, h, w) int64, a bit per class.
-        exact: (b,) bool, photos with exact labels; only these become backgrounds.
-        fraction: Photos to change, in [0, 1]; those with a tiny or unknown subject stay.
-        generator: The only source of random numbers.
-
-    Returns:
-        Photos and classes of the same shapes.
+    Shapes are those of `repaint`. Only photos with exact labels, (b,) bool, become backgrounds; those with a tiny or
+    unknown subject stay.
     """
     count, size = len(photos), (photos.shape[2], photos.shape[3])
     subject = _subject(allowed)

@@ -23,11 +23,8 @@ Synonyms = Mapping[str, Mapping[str, list[str]]]
 class Vocabulary:
     """All prompts of a taxonomy as text ids; free texts are added as they come.
 
-    Attributes:
-        texts: Text by id.
-        category_ids: (categories, colors) int64.
-        attribute_ids: (categories, values) int64 by group.
-        synonym_ids: (categories, values, n) int64 by group: other wordings, repeated to the longest list.
+    `category_ids` is (categories, colors) int64, `attribute_ids` (categories, values) by group, and `synonym_ids`
+    (categories, values, n): other wordings, repeated to the longest list.
     """
 
     def __init__(self, taxonomy: Taxonomy, synonyms: Synonyms | None = None) -> None:
@@ -72,26 +69,15 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class LabelTable:
-    """One row a sample; -1 is unknown.
-
-    Attributes:
-        vocabulary: The texts behind the ids.
-        category: (n,) int64, for the prompts.
-        color: (n,) int64.
-        targets: (n, values) float32 by group and for "category": one-hot for a label, probabilities for a soft label,
-            zeros for unknown.
-        category_text: (n,) int64, the text of L_c.
-        attribute_texts: (n, groups + 2) int64, the texts of L_a: a prompt by group, then the photo's first two texts.
-        weights: (n,) float64, the sampling weight.
-    """
+    """One row a sample; -1 is unknown."""
 
     vocabulary: Vocabulary
-    category: Tensor
-    color: Tensor
-    targets: dict[str, Tensor]
-    category_text: Tensor
-    attribute_texts: Tensor
-    weights: Tensor
+    category: Tensor  # (n,) int64, for the prompts
+    color: Tensor  # (n,) int64
+    targets: dict[str, Tensor]  # (n, values) float32 by group and "category"; rows of zeros are unknown
+    category_text: Tensor  # (n,) int64, the text of L_c
+    attribute_texts: Tensor  # (n, groups + 2) int64, the texts of L_a: a prompt by group, then two of the photo's
+    weights: Tensor  # (n,) float64, the sampling weight
 
     def categories(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Prompts of every category in each sample's color (a random one if unknown), and the targets."""
@@ -194,15 +180,7 @@ class TextEmbeddingCache:
         env: DistributedEnv | None = None,
         micro_batch: int = 0,
     ) -> None:
-        """Tokenize the texts, and embed them if the tower is locked.
-
-        Args:
-            encoder: Its text tower embeds the texts.
-            texts: Texts by id.
-            locked: Whether the text tower isn't trained.
-            env: The processes of the run; each embeds its part.
-            micro_batch: See `training.engine.grad_cache`.
-        """
+        """Tokenize the texts, and embed them, each process its part, if the tower is locked."""
         self.encoder, self.env, self.micro_batch = encoder, env or single_process(), micro_batch
         self.device = next(encoder.parameters()).device
         self.tokens = encoder.tokenizer(texts)

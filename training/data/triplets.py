@@ -50,27 +50,16 @@ class Triplet:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The queries of one group and the gallery they search.
+    """The queries of one group and the gallery they search."""
 
-    Attributes:
-        name: One of `GROUPS`.
-        triplets: The queries; every target is in the gallery.
-        gallery: Ids, each once.
-        reference_kept: Whether a query's own reference photo may be found.
-        photos: File by id, of the gallery and of the reference photos.
-        missing: Ids without a readable photo, left out of the gallery.
-        left_out: Triplets left out because their candidate's or target's photo is missing.
-        leaked: Ids of the gallery that are training photos of another group; None if unknown.
-    """
-
-    name: str
-    triplets: tuple[Triplet, ...]
-    gallery: tuple[str, ...]
-    reference_kept: bool
-    photos: Mapping[str, Path] = field(default_factory=dict)
-    missing: tuple[str, ...] = ()
-    left_out: tuple[Triplet, ...] = ()
-    leaked: tuple[str, ...] | None = None
+    name: str  # one of `GROUPS`
+    triplets: tuple[Triplet, ...]  # the queries; every target is in the gallery
+    gallery: tuple[str, ...]  # ids, each once
+    reference_kept: bool  # whether a query's own reference photo may be found
+    photos: Mapping[str, Path] = field(default_factory=dict)  # by id, of gallery and references
+    missing: tuple[str, ...] = ()  # ids without a readable photo, left out of the gallery
+    left_out: tuple[Triplet, ...] = ()  # for want of the candidate's or target's photo
+    leaked: tuple[str, ...] | None = None  # ids of the gallery that are training photos of another group
 
     @property
     def target_rows(self) -> NDArray[np.int64]:
@@ -155,11 +144,7 @@ def gallery_faults(group: Group, where: str) -> list[str]:
 
 
 def member(kind: type[Kind], value: str, name: str) -> Kind:
-    """The value as a member of an enumeration.
-
-    Raises:
-        InputError: It is none; the message begins with `name`.
-    """
+    """The value as a member of an enumeration, or an InputError whose message begins with `name`."""
     try:
         return kind(value)
     except ValueError:
@@ -167,11 +152,7 @@ def member(kind: type[Kind], value: str, name: str) -> Kind:
 
 
 def check_groups(groups: Sequence[str]) -> tuple[str, ...]:
-    """The groups, each once.
-
-    Raises:
-        InputError: One is unknown, or there is none.
-    """
+    """The groups, each once; an unknown one, or none at all, is refused."""
     unknown = sorted(set(groups) - set(GROUPS))
     if unknown or not groups:
         raise InputError(f"groups must be some of {', '.join(GROUPS)}, got {', '.join(unknown) or 'none'}")
@@ -181,17 +162,7 @@ def check_groups(groups: Sequence[str]) -> tuple[str, ...]:
 def with_photos(
     groups: Sequence[Group], photos_of: Callable[[str], Mapping[str, Path]], missing: Missing, where: str
 ) -> tuple[Group, ...]:
-    """The groups with their photos; unreadable ones go to `missing` and `left_out`.
-
-    Args:
-        groups: Without photos.
-        photos_of: From a group's name to its files by id.
-        missing: What to do about unreadable photos.
-        where: Where photos are expected, for the message.
-
-    Raises:
-        ConfigError: Photos are missing and that is an error, or a group has no query left.
-    """
+    """The groups with their photos, by id; unreadable ones are refused, or go to `missing` and `left_out`."""
     found = tuple(_with_photos(group, photos_of(group.name)) for group in groups)
     faulty = [g for g in found if g.missing and (missing == Missing.ERROR or not g.triplets)]
     if faulty:

@@ -25,17 +25,11 @@ _TIMEOUT = timedelta(hours=6)
 
 @dataclass(frozen=True, slots=True)
 class DistributedEnv:
-    """The processes of a run: one, unless torchrun started more.
+    """The processes of a run: one, unless torchrun started more."""
 
-    Attributes:
-        rank: Number of this process, from 0.
-        world_size: Number of processes.
-        device: Where this process computes.
-    """
-
-    rank: int
-    world_size: int
-    device: torch.device
+    rank: int  # number of this process, from 0
+    world_size: int  # number of processes
+    device: torch.device  # where this process computes
 
     @property
     def is_main_process(self) -> bool:
@@ -43,11 +37,7 @@ class DistributedEnv:
         return self.rank == 0
 
     def rows(self, count: int) -> slice:
-        """This process's rows of a batch of `count`.
-
-        Raises:
-            ConfigError: The batch can't be split evenly.
-        """
+        """This process's rows of a batch of `count`, which must be a multiple of the number of processes."""
         if count % self.world_size:
             raise ConfigError(
                 f"a batch of {count} can't be shared evenly by {self.world_size} processes; choose a multiple"

@@ -13,11 +13,7 @@ from fashion_retrieval.errors import ConfigError
 
 
 def check_same_settings(path: Path, found: object, settings: Mapping[str, Any]) -> None:
-    """Refuse to go on with settings that differ from those of the existing results.
-
-    Raises:
-        ConfigError: They differ; the message names how.
-    """
+    """Refuse to go on with settings that differ from those of the existing results, and name how."""
     if found == settings:
         return
     before = found if isinstance(found, dict) else {}
@@ -27,18 +23,10 @@ def check_same_settings(path: Path, found: object, settings: Mapping[str, Any]) 
 
 
 class LineFile:
-    """A JSON-lines file: its settings in the first line, then rows with an `id`.
-
-    Attributes:
-        done: Ids of the rows in the file.
-    """
+    """A JSON-lines file: its settings in the first line, then rows with an `id`; `done` has the ids."""
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Open the file, or begin it. A last line that was cut off is removed.
-
-        Raises:
-            ConfigError: It was made with other settings, or has a line that is no row.
-        """
+        """Open the file, or begin it; other settings are refused. A last line that was cut off is removed."""
         self.path = path
         self.done: set[str] = set()
         if not path.exists():

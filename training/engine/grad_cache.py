@@ -14,12 +14,8 @@ def embed_in_parts(encode: Callable[[Tensor], Tensor], batch: Tensor, micro_batc
 
     A contrastive loss needs all embeddings, not all activations. The forward pass keeps the inputs of each part; the
     backward pass embeds part after part again, with the same random numbers, and backpropagates its gradient. The
-    result is that of the plain step; a step takes half as long again.
-
-    Args:
-        encode: Maps a part to its embeddings, row by row.
-        batch: Inputs.
-        micro_batch: Rows of a part; 0 keeps the activations of all.
+    result is that of the plain step; a step takes half as long again. `encode` must work row by row; parts of 0 rows
+    keep the activations of all.
     """
     if not micro_batch or not torch.is_grad_enabled():
         return encode(batch)

@@ -35,17 +35,11 @@ CHECKPOINT = "checkpoint.pt"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """Early stopping: the weights with the best score are kept, and training ends when no better ones come.
+    """Early stopping: the weights with the best score are kept, and training ends when no better ones come."""
 
-    Attributes:
-        score: Measures the weights; higher is better. Only the main process calls it.
-        every: Steps between two measurements.
-        patience: Measurements without a better score before training ends; 0 never ends it.
-    """
-
-    score: Callable[[], float]
-    every: int
-    patience: int = 0
+    score: Callable[[], float]  # higher is better; only the main process calls it
+    every: int  # steps between two measurements
+    patience: int = 0  # measurements without a better score before training ends; 0 never ends it
 
 
 def generator(seed: int, *counters: int) -> torch.Generator:
@@ -70,23 +64,11 @@ def train(
 ) -> None:
     """Train `modules` in place, from the last checkpoint in `folder` if there is one.
 
-    Args:
-        modules: Everything with trainable parameters, saved and restored together.
-        loss_fn: Called with a generator and the step; returns the loss and metrics to log. Under torchrun all processes
-            get the same generator and return the same loss: that of the whole batch, of which each embeds its part.
-        config: Steps, rates, mixed precision, averaging, seed.
-        folder: Gets `checkpoint.pt` and `log.jsonl`; under torchrun all processes must see it.
-        lr_scales: Factors on the learning rate by parameter-name prefix.
-        validation: If given, `modules` ends with the (averaged) weights that scored best.
-        env: The processes of the run; this one alone by default.
-        tracking: Trackers that get the metrics beside the log.
-        settings: The recipe, shown in the trackers.
-
-    Raises:
-        ConfigError: The configuration is not valid, or the checkpoint is of another model or seen by some processes
-            only.
-        MissingExtraError: A tracker's package is not installed.
-        TrainingError: The loss is not finite; the last checkpoint stays.
+    `loss_fn` gets a generator and the step, and returns the loss and metrics to log. Under torchrun all processes get
+    the same generator and return the same loss: that of the whole batch, of which each embeds its part. `folder` gets
+    `checkpoint.pt` and `log.jsonl`, and all processes must see it. `lr_scales` are factors on the learning rate by
+    parameter-name prefix; `settings`, the recipe, is shown in the trackers. With `validation`, `modules` ends with the
+    (averaged) weights that scored best. A loss that is not finite raises TrainingError; the last checkpoint stays.
     """
     check_settings(config, "the optimizer's configuration")
     if not config.steps:

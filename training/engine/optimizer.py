@@ -25,35 +25,22 @@ _STEM = re.compile(
 @with_config(SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW with linear warm-up.
+    """AdamW with linear warm-up."""
 
-    Attributes:
-        steps: Number of steps; 0 where `epochs` is given.
-        epochs: How often each example is seen on average; 0 where `steps` is given.
-        lr: Peak learning rate.
-        schedule: Learning rate after warm-up: half a cosine down to zero, or constant.
-        warmup: Steps in which the rate rises to `lr`.
-        accumulate: Batches whose gradients make a step; each has a loss of its own.
-        clip_norm: Largest norm of the gradient; inf clips nothing.
-        amp: Mixed precision; "fp16" with a dynamic loss scale.
-        ema: Decay of the averaged weights; 0 keeps no average.
-        checkpoint_every: Steps between two checkpoints.
-    """
-
-    steps: Count = 0
-    epochs: NonNegative = 0
-    lr: Positive
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warmup: Count = 0
+    steps: Count = 0  # 0 where `epochs` is given
+    epochs: NonNegative = 0  # how often each example is seen on average; 0 where `steps` is given
+    lr: Positive  # peak learning rate
+    schedule: Literal["cosine", "constant"] = "cosine"  # after warm-up: half a cosine down to zero, or constant
+    warmup: Count = 0  # steps in which the rate rises to `lr`
     weight_decay: NonNegative = 0.2
     beta1: FractionBelowOne = 0.9
     beta2: FractionBelowOne = 0.98
     eps: Positive = 1e-6
-    accumulate: AtLeastOne = 1
-    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=True)] = 1.0
-    amp: Literal["off", "bf16", "fp16"] = "off"
-    ema: FractionBelowOne = 0.0
-    checkpoint_every: AtLeastOne = 200
+    accumulate: AtLeastOne = 1  # batches whose gradients make a step; each has a loss of its own
+    clip_norm: Annotated[float, Field(gt=0, allow_inf_nan=True)] = 1.0  # largest gradient norm; inf clips nothing
+    amp: Literal["off", "bf16", "fp16"] = "off"  # mixed precision; "fp16" with a dynamic loss scale
+    ema: FractionBelowOne = 0.0  # decay of the averaged weights; 0 keeps no average
+    checkpoint_every: AtLeastOne = 200  # steps between two checkpoints
     seed: int = 0
 
     @field_validator("epochs")
@@ -88,13 +75,7 @@ def learning_rate(step: int, config: OptimizerConfig) -> float:
 def parameter_groups(
     named: Iterable[tuple[str, nn.Parameter]], *, lr_scales: Mapping[str, float] | None = None, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Split into decayed matrices and undecayed vectors.
-
-    Args:
-        named: Parameters; those that need no gradient are left out.
-        lr_scales: See `lr_scale`.
-        weight_decay: Of matrices.
-    """
+    """Trainable parameters by their `lr_scale` and decay: matrices decay, vectors don't."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in named:
         if parameter.requires_grad:
@@ -110,17 +91,11 @@ def lr_scale(name: str, scales: Mapping[str, float]) -> float:
 
 
 def layer_scales(names: Iterable[str], decay: float) -> dict[str, float]:
-    """Factors on the rate that fall towards the input of each tower (layer-wise decay).
+    """Factor on the rate by name, falling by `decay` a block towards the input of each tower (layer-wise decay).
 
-    The projections behind the last block learn at the full rate, the last block at `decay` of it, the one before at
-    its square, and so on; what is before the first block as one block more.
-
-    Args:
-        names: Of the parameters of an open_clip model; blocks are those of a transformer or stages of a CNN.
-        decay: Factor a block.
-
-    Returns:
-        Factor by name.
+    The projections behind the last block learn at the full rate, the last block at `decay` of it, the one before at its
+    square, and so on; what is before the first block as one block more. Names are those of an open_clip model's
+    parameters; blocks are those of a transformer or stages of a CNN.
     """
     names = list(names)
     scales = {}

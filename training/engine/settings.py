@@ -58,11 +58,7 @@ def one_of(names: Collection[str]) -> AfterValidator:
 
 
 def read_settings(path: Path, schema: type[Settings]) -> Settings:
-    """Read a TOML file into a dataclass; nested dataclasses are tables.
-
-    Raises:
-        ConfigError: The file can't be read, or all its faults.
-    """
+    """Read a TOML file into a dataclass; nested dataclasses are tables, and one ConfigError names all faults."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -71,11 +67,7 @@ def read_settings(path: Path, schema: type[Settings]) -> Settings:
 
 
 def from_mapping(data: Mapping[str, Any], schema: type[Settings], where: str) -> Settings:
-    """Build a settings dataclass from a mapping.
-
-    Raises:
-        ConfigError: Unknown or missing keys, values of another type or range, combinations that the schema refuses.
-    """
+    """Build a settings dataclass from a mapping; one ConfigError names all faults."""
     settings = validate(schema, _with_new_names(data), where, ConfigError)
     if hasattr(settings, "faults") and (faults := settings.faults()):
         raise ConfigError(f"{where}: {'; '.join(faults)}")
@@ -83,11 +75,7 @@ def from_mapping(data: Mapping[str, Any], schema: type[Settings], where: str) ->
 
 
 def check_settings(settings: Any, where: str) -> None:  # noqa: ANN401  # any dataclass
-    """Validate settings that were made in Python.
-
-    Raises:
-        ConfigError: All faults.
-    """
+    """Validate settings that were made in Python; one ConfigError names all faults."""
     validate(type(settings), asdict(settings), where, ConfigError)
 
 

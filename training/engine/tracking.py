@@ -25,16 +25,9 @@ class Sink(Protocol):
 
 @contextmanager
 def track(folder: Path, names: Sequence[Tracker], start: int, config: Mapping[str, Any]) -> Iterator[Sink]:
-    """Open the log of a run and the trackers named, and close them at the end, an error's too.
+    """Open the log of a run in its folder and the trackers named, and close them at the end, an error's too.
 
-    Args:
-        folder: The run's folder; gets `log.jsonl`, and what trackers write.
-        names: Trackers beside the log.
-        start: The step that a resumed run goes on with; lines of later steps, past the checkpoint, are dropped.
-        config: Shown beside the run.
-
-    Raises:
-        MissingExtraError: A tracker's package is not installed.
+    `start` is the step that a resumed run goes on with; lines of later steps, past the checkpoint, are dropped.
     """
     openers = {"tensorboard": _tensorboard, "wandb": _wandb}
     with ExitStack() as stack:

@@ -18,15 +18,9 @@ from fashion_retrieval.models.encoder import Encoder, build_encoder
 
 
 def load_encoder(*folders: Path, image_size: Sequence[int] = ()) -> Encoder:
-    """An open_clip folder with its weights, strictly.
+    """An open_clip folder with its weights, strictly; those of several are averaged (Wortsman et al., 2022).
 
-    Args:
-        folders: Encoders trained from one another; their weights are averaged (Wortsman et al., 2022).
-        image_size: (h, w) in pixels, another input size for a CNN tower.
-
-    Raises:
-        ConfigError: The configuration is missing or can't be built.
-        WeightsError: The weights are missing, damaged or of another architecture.
+    `image_size` is another (h, w) in pixels of the input of a CNN tower.
     """
     try:
         config = json.loads((folders[0] / ENCODER_CONFIG_NAME).read_text(encoding="utf-8"))

@@ -40,12 +40,7 @@ class Captioner:
     def from_pretrained(
         cls, id_or_path: str, *, revision: str | None = None, device: str = "auto", beam: Beam | None = None
     ) -> Captioner:
-        """Load BLIP from a folder or the Hub, completely and from safetensors.
-
-        Raises:
-            ModelNotFoundError: No such model, or it can't be read.
-            WeightsError: Tensors are missing.
-        """
+        """Load BLIP from a folder or the Hub, completely and from safetensors."""
         try:
             kind: Any = BlipForConditionalGeneration
             processing: Any = BlipProcessor
@@ -88,17 +83,10 @@ def caption_settings(model: str, beam: Beam, view: str, revision: str | None = N
 def prepare_captions(
     garments: Sequence[Garment], captioner: Captioner, lines: LineFile, *, view: str, batch_size: int
 ) -> list[tuple[str, str]]:
-    """Add the missing captions.
+    """Add the missing captions, `{"id": …, "caption": …}`; each batch is on the disk before the next one starts.
 
-    Args:
-        garments: All garments.
-        captioner: BLIP.
-        lines: Gets `{"id": …, "caption": …}`.
-        view: "photo", or "crop" for the garment's box.
-        batch_size: Photos at a time; each batch is on the disk before the next one starts.
-
-    Returns:
-        Id and reason of the photos that can't be read or get an empty caption.
+    `view` is "photo", or "crop" for the garment's box. Returns id and reason of the photos that can't be read or get an
+    empty caption.
     """
     todo = [garment for garment in garments if garment.id not in lines.done]
     failures: list[tuple[str, str]] = []

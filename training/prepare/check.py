@@ -13,16 +13,7 @@ from training.prepare.report import Count, Report, sort_photos
 
 
 def check(root: Path, *, decode: bool = False, workers: int = 1) -> Report:
-    """Check a root of either data set, which is recognized by its folders.
-
-    Args:
-        root: Folder of DeepFashion or of FashionIQ.
-        decode: Decode all photos instead of reading their headers.
-        workers: Processes to decode with.
-
-    Raises:
-        ConfigError: It is neither.
-    """
+    """Check a root of either data set, which is recognized by its folders; `workers` processes decode photos."""
     if annotation_folder(root) is not None:
         return check_deepfashion(root, decode=decode, workers=workers)
     if root.is_dir() and (subfolders(root, "captions") or subfolders(root, "image_splits")):

@@ -25,17 +25,10 @@ def color_settings(masks: Path | None) -> dict[str, Any]:
 
 
 def prepare_colors(garments: Sequence[Garment], lines: LineFile, *, masks: Path | None) -> list[tuple[str, str]]:
-    """Add the missing colors: `{"id": …, "color": …, "seen": …, "share": …}`.
+    """Add the missing colors, and return id and reason of the garments whose photo or mask can't be used.
 
-    `color` is one of the nine, `seen` the name in the wider palette, `share` its fraction of the garment's pixels.
-
-    Args:
-        garments: All garments.
-        lines: Gets the rows.
-        masks: Folder of `prepare masks`; None takes all pixels of the box.
-
-    Returns:
-        Id and reason of the garments whose photo or mask can't be used.
+    Of a row `{"id": …, "color": …, "seen": …, "share": …}`, `color` is one of the nine, `seen` the name in the wider
+    palette, `share` its fraction of the garment's pixels: those of its mask, or without `masks` of its box.
     """
     todo = [garment for garment in garments if garment.id not in lines.done]
     failures: list[tuple[str, str]] = []
@@ -53,11 +46,7 @@ def prepare_colors(garments: Sequence[Garment], lines: LineFile, *, masks: Path 
 
 
 def color_of(garment: Garment, masks: Path | None) -> dict[str, Any]:
-    """The row of one garment.
-
-    Raises:
-        InputError: The photo or the mask can't be used.
-    """
+    """The row of one garment."""
     image, (x1, y1, x2, y2) = load_garment(garment)
     mask = np.zeros((image.height, image.width), dtype=np.bool_)
     mask[y1:y2, x1:x2] = True

@@ -25,22 +25,14 @@ class Garment:
 
 
 def read_garments(root: Path, splits: Sequence[str] = tuple(PUBLISHED)) -> list[Garment]:
-    """All garments of some splits, in the files' order; photos are not opened.
-
-    Raises:
-        ConfigError: Faults of the annotations.
-    """
+    """All garments of some splits, in the files' order; photos are not opened."""
     annotations, folders = read_annotations(root), PhotoFolders(root)
     rows = [row for split in splits for row in annotations.splits[split]]
     return [Garment(row.id, folders.find(row.path), row.box) for row in rows]
 
 
 def load_garment(garment: Garment) -> tuple[Image.Image, Box]:
-    """The upright RGB photo, and the box clipped at its edges.
-
-    Raises:
-        ImageError: The photo is missing or can't be decoded, or the box lies outside it.
-    """
+    """The upright RGB photo, and the box clipped at its edges; a box outside it is refused."""
     image = load_image(garment.photo)
     box = clip_box(garment.box, image.size)
     if box is None:

@@ -33,19 +33,12 @@ _MAX_WAIT = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How often a server is asked.
+    """How often a server is asked."""
 
-    Attributes:
-        rate: Requests a second at most.
-        retries: Repeats after a failure that may pass.
-        timeout: Seconds to wait for the server.
-        backoff: Seconds before the first repeat, doubled for each further one; a Retry-After goes before it.
-    """
-
-    rate: float = 5.0
-    retries: int = 4
-    timeout: float = 20.0
-    backoff: float = 1.0
+    rate: float = 5.0  # requests a second at most
+    retries: int = 4  # repeats after a failure that may pass
+    timeout: float = 20.0  # seconds to wait for the server
+    backoff: float = 1.0  # seconds before the first repeat, doubled for each further one; a Retry-After goes before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +69,7 @@ class FetchError(Exception):
 
 
 def read_urls(lists: Sequence[Path]) -> dict[str, str]:
-    """URL by ASIN from files with `ASIN <tab> URL` lines; of an ASIN that comes again the first counts.
-
-    Raises:
-        ConfigError: A file can't be read, or a line is something else; the message names all.
-    """
+    """URL by ASIN from files with `ASIN <tab> URL` lines; of an ASIN that comes again the first counts."""
     faults, urls = Faults(), dict[str, str]()
     for path in lists:
         try:
@@ -104,11 +93,7 @@ def read_urls(lists: Sequence[Path]) -> dict[str, str]:
 def fetch_images(urls: Mapping[str, str], out: Path, policy: RetryPolicy, report: Path) -> DownloadReport:
     """Fetch the missing photos, flat under `out`; the failures go to `report`, after an interruption too.
 
-    Args:
-        urls: URL by ASIN.
-        out: Gets `<ASIN>.jpg`, or `.png` for what is no JPEG. Photos in folders inside it count as fetched.
-        policy: See `RetryPolicy`.
-        report: A `.json` or `.csv` file.
+    Photos in folders inside `out` count as fetched. The report is CSV or JSON, by its suffix.
     """
     out.mkdir(parents=True, exist_ok=True)
     found = {p.stem for p in out.rglob("*") if p.suffix.lower() in _SUFFIXES and p.stat().st_size} & set(urls)
@@ -162,11 +147,7 @@ class Client(requests.Session):
             self.mount(scheme, HTTPAdapter(max_retries=self.retry))
 
     def photo(self, url: str) -> tuple[bytes, str]:
-        """The photo's bytes and suffix.
-
-        Raises:
-            FetchError: There is none, or the repeats are used up.
-        """
+        """The photo's bytes and suffix."""
         retry = self.retry
         for request in range(1, self.policy.retries + 2):
             try:
@@ -199,11 +180,7 @@ class Client(requests.Session):
 
 
 def check_photo(data: bytes) -> tuple[bytes, str]:
-    """The bytes of a JPEG or PNG unchanged, or of another format converted to PNG; and the suffix.
-
-    Raises:
-        FetchError: They are no photo, or one of a few pixels.
-    """
+    """The bytes of a JPEG or PNG unchanged, or of another format converted to PNG; and the suffix."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()

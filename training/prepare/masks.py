@@ -31,30 +31,17 @@ _WIDTHS = {"vit_b": 768, "vit_l": 1024, "vit_h": 1280}
 
 @dataclass(frozen=True, slots=True)
 class MaskReport:
-    """Result of a run.
+    """Result of a run."""
 
-    Attributes:
-        made: Masks written.
-        kept: Masks that existed before.
-        empty: Masks written for which SAM found nothing and the box was taken.
-        mean_iou: Mean of SAM's own estimates in [0, 1] over the masks written; 0 without any.
-        failures: Id and reason of each failure.
-    """
-
-    made: int
-    kept: int
-    empty: int
-    mean_iou: float
-    failures: tuple[tuple[str, str], ...]
+    made: int  # masks written
+    kept: int  # masks that existed before
+    empty: int  # masks written for which SAM found nothing and the box was taken
+    mean_iou: float  # mean of SAM's own estimates in [0, 1] over the masks written; 0 without any
+    failures: tuple[tuple[str, str], ...]  # id and reason
 
 
 def load_segmenter(sam: str, weights: Path | None, device: str, dtype: str) -> SegmentAnythingSegmenter:
-    """SAM of the named size, from a file or from the Hub; under torchrun each process takes its own GPU.
-
-    Raises:
-        ConfigError: The weights are of another size.
-        FashionRetrievalError: They can't be downloaded or read.
-    """
+    """SAM of the named size, from a file or from the Hub; under torchrun each process takes its own GPU."""
     if device == "auto" and torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
     segmenter = SegmentAnythingSegmenter.from_pretrained(weights or REPOSITORIES[sam], device=device, dtype=dtype)
@@ -81,18 +68,9 @@ def prepare_masks(
     rank: int = 0,
     world_size: int = 1,
 ) -> MaskReport:
-    """Write the missing masks.
+    """Write the missing masks, `<id>.png`, and their settings; `out` must not have masks of other settings.
 
-    Args:
-        garments: All garments; each process takes every `world_size`-th.
-        segmenter: SAM.
-        out: Gets `<id>.png`, and `masks.json` with the settings.
-        settings: See `mask_settings`.
-        rank: Number of this process.
-        world_size: Number of processes.
-
-    Raises:
-        ConfigError: `out` has masks made with other settings.
+    Each process takes every `world_size`-th garment.
     """
     path = out / SETTINGS
     if path.exists():

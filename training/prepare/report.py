@@ -27,26 +27,16 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """State of a data set on disk.
+    """State of a data set on disk."""
 
-    Attributes:
-        dataset: "deepfashion" or "fashioniq".
-        counts: Sizes against the published ones; smaller is no fault.
-        notes: Numbers worth knowing that stop nothing.
-        faults: Faults that make training fail, beside bad photos.
-        looked: "headers" or "pixels".
-        photos: Number of good photos.
-        bad_photos: Paths by what is wrong with them.
-    """
-
-    dataset: str
+    dataset: str  # "deepfashion" or "fashioniq"
     root: str
-    counts: list[Count]
-    notes: dict[str, int]
-    faults: list[str]
-    looked: str
-    photos: int = 0
-    bad_photos: dict[str, list[str]] = field(default_factory=dict)
+    counts: list[Count]  # sizes against the published ones; smaller is no fault
+    notes: dict[str, int]  # numbers worth knowing that stop nothing
+    faults: list[str]  # faults that make training fail, beside bad photos
+    looked: str  # "headers" or "pixels"
+    photos: int = 0  # number of good ones
+    bad_photos: dict[str, list[str]] = field(default_factory=dict)  # paths by fault
 
     @property
     def good(self) -> bool:

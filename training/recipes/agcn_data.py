@@ -26,42 +26,25 @@ from training.recipes.agcn_settings import Settings
 
 
 class Example(NamedTuple):
-    """A training triplet.
+    """A training triplet."""
 
-    Attributes:
-        reference: Row of the reference photo in `TripletDataset.tokens`.
-        target: Row of the target photo in `TripletDataset.gallery`.
-        captions: Its two captions.
-    """
-
-    reference: int
-    target: int
+    reference: int  # row of the reference photo in `TripletDataset.tokens`
+    target: int  # row of the target photo in `TripletDataset.gallery`
     captions: tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class TripletDataset:
-    """Everything that a composer is trained and validated on.
+    """Everything that a composer is trained and validated on."""
 
-    Attributes:
-        tokens: (N, 1 + k, d) float16 of every photo, on the CPU.
-        rows: Row of `tokens` by photo.
-        texts: Tokens of texts.
-        triplets: Examples written by people.
-        derived: Examples made from labels; may be empty.
-        gallery: (M, d) float32, L2-normalized, on the CPU: the target photo and its negatives are rows of it.
-        validation: Groups for early stopping, with galleries of their own.
-        remarks: One line for each group of which something was left out.
-    """
-
-    tokens: Tensor
-    rows: dict[Path, int]
+    tokens: Tensor  # (N, 1 + k, d) float16 of every photo, on the CPU
+    rows: dict[Path, int]  # row of `tokens` by photo
     texts: TextTokens
-    triplets: list[Example]
-    derived: list[Example]
-    gallery: Tensor
-    validation: tuple[Group, ...]
-    remarks: tuple[str, ...]
+    triplets: list[Example]  # written by people
+    derived: list[Example]  # made from labels; may be empty
+    gallery: Tensor  # (M, d) float32, L2-normalized, on the CPU: the target photos and their negatives
+    validation: tuple[Group, ...]  # for early stopping, with galleries of their own
+    remarks: tuple[str, ...]  # one line for each group of which something was left out
 
     def photo_tokens(self, photos: Sequence[Path]) -> Tensor:
         """(n, 1 + k, d) float32."""
@@ -69,11 +52,7 @@ class TripletDataset:
 
 
 def load_dataset(settings: Settings, encoder: Encoder, env: DistributedEnv) -> TripletDataset:
-    """Read the triplets and encode their photos, or read the features from the cache.
-
-    Raises:
-        ConfigError: The data has faults, or photos are missing and `settings.missing` is "error".
-    """
+    """Read the triplets and encode their photos, or read the features from the cache."""
     root = Path(settings.data)
     if settings.source == "fashioniq":
         train = read_fashioniq(root, "train", protocol="val_split", missing=settings.missing)

@@ -38,28 +38,18 @@ class Temperature(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Queries and their targets.
+    """Queries and their targets."""
 
-    Attributes:
-        image: (b, 1 + k, d) float32, tokens of the reference photos.
-        words: (b, s, d) float32, tokens of the texts.
-        lengths: (b,) int64, tokens in each text.
-        targets: (b,) int64, rows of the gallery.
-    """
-
-    image: Tensor
-    words: Tensor
-    lengths: Tensor
-    targets: Tensor
+    image: Tensor  # (b, 1 + k, d) float32, tokens of the reference photos
+    words: Tensor  # (b, s, d) float32, tokens of the texts
+    lengths: Tensor  # (b,) int64, tokens in each text
+    targets: Tensor  # (b,) int64, rows of the gallery
 
 
 def fit(composer: nn.Module, settings: Settings, dataset: TripletDataset, folder: Path, env: DistributedEnv) -> None:
     """Train in place, from the last checkpoint in `folder` if there is one; the composer ends in eval mode.
 
     The processes split each batch; the negatives of every query are the targets of the whole batch.
-
-    Raises:
-        ConfigError: A batch can't be split evenly; the checkpoint is of another recipe.
     """
     temperature = Temperature(settings.temperature).to(env.device)
     gallery = dataset.gallery.to(env.device)

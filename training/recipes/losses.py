@@ -30,11 +30,7 @@ def wrong_pairs(text_ids: Tensor, targets: Targets) -> Tensor:
 def contrastive(image: Tensor, text: Tensor, scale: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
     """InfoNCE in both directions, eq. (1) and (2): image-to-text and text-to-image, each a scalar.
 
-    Args:
-        image: (b, d).
-        text: (b, d), the text of each image.
-        scale: Scalar.
-        wrong: (b, b) bool, symmetric, of `wrong_pairs`.
+    Images and their texts are (b, d); `wrong`, of `wrong_pairs`, is (b, b) bool and symmetric.
     """
     own = torch.eye(len(image), dtype=torch.bool, device=image.device)
     logits = (scale * image @ text.T).masked_fill(~(wrong | own), float("-inf"))
@@ -51,12 +47,8 @@ def category_loss(image: Tensor, text: Tensor, scale: Tensor, wrong: Tensor) -> 
 def attribute_loss(image: Tensor, text: Tensor, scale: Tensor, text_ids: Tensor, targets: Targets) -> Tensor:
     """L_a, eq. (4): the mean over the n attribute texts of the sum of both directions, on masked crops.
 
-    Args:
-        image: (b, d).
-        text: (b, n, d); rows of a missing text are ignored.
-        scale: Scalar.
-        text_ids: (b, n) int64, equal for equal texts, -1 where an image has no such text.
-        targets: How equal texts in a batch count.
+    Images are (b, d), texts (b, n, d); `text_ids` are (b, n) int64, equal for equal texts, -1 where an image has no
+    such text.
     """
     terms = []
     for j in range(text_ids.shape[1]):
@@ -78,13 +70,8 @@ def vocabulary_loss(image: Tensor, text: Tensor, scale: Tensor, target: Tensor, 
     """Image-to-text InfoNCE against every value of a group instead of the batch's texts.
 
     It is zero-shot recognition's own decision as a loss: rare values are negatives in every step, equal texts never.
-
-    Args:
-        image: (b, d).
-        text: (b, k, d): the prompts of all values for each image (its own category or color filled in).
-        scale: Scalar.
-        target: (b, k), rows that sum to 1 (one-hot for a label), or to 0 where nothing is known.
-        smoothing: Label smoothing.
+    Images are (b, d); texts (b, k, d), the prompts of all values for each image (its own category or color filled in);
+    rows of `target`, (b, k), sum to 1 (one-hot for a label), or to 0 where nothing is known.
     """
     known = target.any(1)
     if not known.any():
@@ -98,13 +85,9 @@ def composition_loss(
 ) -> Tensor:
     """L_r, eq. (13) and (14): batch-based classification, -log softmax of the scaled cosines to the targets.
 
-    Args:
-        query: (b, d), L2-normalized.
-        gallery: (n, d), L2-normalized: photos, each once.
-        targets: (b,) int64: each query's target in the gallery.
-        scale: Scalar tau'.
-        negatives: "batch" is the paper's: the targets of the batch, each photo once, so that a photo which two queries
-            share is not its own negative; "gallery": all photos.
+    Queries are (b, d); the gallery (n, d) has photos, each once; `targets` are (b,) int64 rows of it. The negatives
+    "batch" are the paper's: the targets of the batch, each photo once, so that a photo which two queries share is not
+    its own negative; "gallery" is all photos.
     """
     if negatives == "batch":
         chosen, targets = torch.unique(targets, return_inverse=True)
