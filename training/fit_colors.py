@@ -27,24 +27,14 @@ from fashion_retrieval.images.load import load_image
 from fashion_retrieval.inference.colors import ColorModel, dominant_colors, illuminant, sample, to_lab
 from fashion_retrieval.taxonomy import Taxonomy
 from training.data.io import read_label_image
-from training.data.manifest import COLORS, read_lines
+from training.data.manifest import COLORS, LABELS, read_lines
 from training.data.regions import Mask, studio_mask, subject_mask
 from training.engine.errors import one_line_errors
 
 ASSET = Path(__file__).parents[1] / "src/fashion_retrieval/assets/colors.json"
 SKIN_INDEX = 41
-BASE_COLORS = {
-    **{name.capitalize(): name for name in COLORS if name not in ("gray", "cyan")},
-    "Grey": "gray", "Grey Melange": "gray", "Charcoal": "gray", "Navy Blue": "blue", "Maroon": "red",
-    "Burgundy": "red", "Olive": "green", "Sea Green": "green", "Lavender": "purple", "Khaki": "beige",
-    "Cream": "beige", "Mustard": "yellow", "Teal": "cyan", "Turquoise Blue": "cyan", "Peach": "pink", "Tan": "brown",
-}  # fmt: skip
-BASE_KINDS = {
-    "Topwear": "upper", "Bottomwear": "trousers", "Dress": "dress", "Saree": "dress", "Shoes": "footwear",
-    "Sandal": "footwear", "Flip Flops": "footwear", "Bags": "bag", "Headwear": "headwear", "Ties": "other",
-    "Scarves": "other", "Mufflers": "other", "Socks": "other",
-}  # fmt: skip
-"""Kind by product sub-category; the base colors of these products are used."""
+BASE_COLORS, BASE_KINDS = LABELS["base_colors"], LABELS["base_kinds"]
+"""By base color, and by the sub-category of the products whose base colors are used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,15 +200,8 @@ class Namer(nn.Module):
         """(b, p, 3), (b, p), (b, 6) -> (b, colors), the log of each color's fraction of the pixels."""
         light, a, b = lab.unbind(-1)
         chroma = torch.hypot(a, b)
-        columns = (
-            light / 50 - 1,
-            a / 40,
-            b / 40,
-            chroma / 40,
-            a / (chroma + 6),
-            b / (chroma + 6),
-            chroma / (light + 10),
-        )
+        soft = chroma + 6
+        columns = (light / 50 - 1, a / 40, b / 40, chroma / 40, a / soft, b / soft, chroma / (light + 10))
         weights = (counts / counts.sum(1, keepdim=True).clamp(min=1))[..., None]
         mean = (lab * weights).sum(1)
         deviation = ((lab - mean[:, None]).square() * weights).sum(1).clamp(min=1e-4).sqrt()

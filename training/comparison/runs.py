@@ -13,7 +13,6 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from fashion_retrieval._utils.files import write_atomically
 from fashion_retrieval.config import VARIANTS, ComposerConfig
 from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.models.composer import Composer
@@ -21,6 +20,7 @@ from training.composers import COMPOSERS
 from training.composers.base import Anchored
 from training.data.triplets import ComposedSet
 from training.engine.distributed import DistributedEnv
+from training.engine.files import write_text
 from training.engine.settings import from_mapping
 from training.recipes.agcn_data import TripletDataset
 from training.recipes.agcn_fit import fit, rank_groups
@@ -63,9 +63,7 @@ def init_or_resume(recipe: Settings, fingerprint: str) -> None:
     if path.exists() and _completed(path, elsewhere) != ours:
         raise ConfigError(f"{path.parent} holds runs of another recipe or encoder; choose another output, or delete it")
     kept = {key: value for key, value in ours.items() if key not in elsewhere}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with write_atomically(path) as partial:
-        partial.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(kept, indent=2, sort_keys=True) + "\n")
 
 
 def _completed(path: Path, elsewhere: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -114,9 +112,7 @@ def run(
         **training,
         "ranks": {protocol: {g: r.tolist() for g, r in groups.items()} for protocol, groups in ranks.items()},
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    with write_atomically(done) as partial:
-        partial.write_text(json.dumps(measured), encoding="utf-8")
+    write_text(done, json.dumps(measured))
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     return measured
 

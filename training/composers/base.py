@@ -53,17 +53,9 @@ class Baseline(nn.Module, ABC):
     def compose(self, tokens: Tokens) -> Tensor:
         """(b, d) of any length."""
 
-    def learn(
-        self, image: Tensor, text: Tensor, lengths: Tensor, targets: Tensor, scale: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """A step of training: the queries, and what the method adds to the loss beside them.
-
-        Args:
-            image: As in `forward`; so are `text` and `lengths`.
-            targets: (b, d), L2-normalized embeddings of the target photos.
-            scale: Scalar tau' of the loss.
-        """
-        return self(image, text, lengths), scale.new_zeros(())
+    def learn(self, tokens: Tokens, targets: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """A step of training on (b, d) L2-normalized targets: the queries, and what the method adds to the loss."""
+        return functional.normalize(self.compose(tokens), dim=-1), scale.new_zeros(())
 
 
 class Anchored(Baseline):
@@ -84,12 +76,10 @@ class Anchored(Baseline):
         """The start, changed."""
         return self._anchor(tokens, functional.normalize(self.inner.compose(tokens), dim=-1))
 
-    def learn(
-        self, image: Tensor, text: Tensor, lengths: Tensor, targets: Tensor, scale: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def learn(self, tokens: Tokens, targets: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         """With what the inner composer adds to the loss."""
-        query, extra = self.inner.learn(image, text, lengths, targets, scale)
-        return functional.normalize(self._anchor(view(image, text, lengths), query), dim=-1), extra
+        query, extra = self.inner.learn(tokens, targets, scale)
+        return functional.normalize(self._anchor(tokens, query), dim=-1), extra
 
     def _anchor(self, tokens: Tokens, query: Tensor) -> Tensor:
         change: Tensor = self.exit(query)

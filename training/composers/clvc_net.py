@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fashion_retrieval.config import ComposerConfig
-from training.composers.base import Attention, Baseline, Tokens, view
+from training.composers.base import Attention, Baseline, Tokens
 
 
 class ClvcNet(Baseline):
@@ -44,16 +44,13 @@ class ClvcNet(Baseline):
         whole = self.whole_affine(tokens.image, sentence)
         return functional.normalize(cells.mean(1), dim=-1), functional.normalize(whole, dim=-1)
 
-    def learn(
-        self, image: Tensor, text: Tensor, lengths: Tensor, targets: Tensor, scale: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def learn(self, tokens: Tokens, targets: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         """With mutual enhancement: each module's ranking is taught to the other, the teacher held fixed."""
-        local, whole = self.both(view(image, text, lengths))
+        local, whole = self.both(tokens)
         rankings = [(scale * side @ targets.T).log_softmax(-1) for side in (local, whole)]
-        pairs = (rankings, rankings[::-1])
         mutual = [
             functional.kl_div(learner, teacher.detach(), reduction="batchmean", log_target=True)
-            for learner, teacher in pairs
+            for learner, teacher in (rankings, rankings[::-1])
         ]
         return functional.normalize(local + whole, dim=-1), torch.stack(mutual).sum()
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fashion_retrieval.config import ComposerConfig
-from training.composers.base import Baseline, Tokens, two_layers, view
+from training.composers.base import Baseline, Tokens, two_layers
 
 
 class Dcnet(Baseline):
@@ -32,11 +32,8 @@ class Dcnet(Baseline):
         made = [expert(image, tokens) for expert, image in zip(self.experts, seen, strict=True)]
         return torch.stack([functional.normalize(one, dim=-1) for one in made]).sum(0)
 
-    def learn(
-        self, image: Tensor, text: Tensor, lengths: Tensor, targets: Tensor, scale: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def learn(self, tokens: Tokens, targets: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         """With L_corr: what lies between photo and target is told from the other texts of the batch."""
-        tokens = view(image, text, lengths)
         query = functional.normalize(self.compose(tokens), dim=-1)
         difference = self.correction(tokens.image, targets)
         rows = torch.arange(len(query), device=query.device)

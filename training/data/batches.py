@@ -72,7 +72,7 @@ class Batches:
             if self.weights is None:
                 rows = epoch_rows(len(pool.samples), pool.per_step, step, self.seed + number)
             else:
-                rows = weighted_rows(self.weights[first : first + len(pool.samples)], pool.per_step, rng)
+                rows = torch.multinomial(self.weights[first : first + len(pool.samples)], pool.per_step, generator=rng)
             drawn.append(first + rows)
         garments = torch.cat(drawn)
         second = self._second[garments]
@@ -84,11 +84,6 @@ class Batches:
         for pool in self.pools:
             ends.append(ends[-1] + len(pool.samples))
         return list(zip(ends, self.pools, strict=False))
-
-
-def weighted_rows(weights: Tensor, count: int, rng: torch.Generator) -> Tensor:
-    """(count,) int64 sampled by weight without replacement."""
-    return torch.multinomial(weights, count, generator=rng)
 
 
 def epoch_rows(total: int, count: int, step: int, seed: int) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from training.data.io import shown
+
 
 class Faults:
     """Faults by kind, each with its places, so that one line can name them all."""
@@ -16,14 +18,9 @@ class Faults:
         """Note a fault; the message is its kind, then its place: "box of no area in train_bbox.txt line", 17."""
         self._places.setdefault(kind, []).append(str(place))
 
-    def lines(self, shown: int | None = 8) -> list[str]:
-        """One text for each kind, with at most `shown` places and the number of the others."""
-        return [f"{kind} {_listed(places, shown)}" for kind, places in self._places.items()]
-
-
-def _listed(places: list[str], shown: int | None) -> str:
-    more = "" if shown is None or len(places) <= shown else f" and {len(places) - shown} more"
-    return ", ".join(places[:shown]) + more
+    def lines(self, most: int | None = 8) -> list[str]:
+        """One text for each kind, with at most so many places and the number of the others."""
+        return [f"{kind} {shown(places, most)}" for kind, places in self._places.items()]
 
 
 def subfolders(parent: Path, name: str) -> list[Path]:

@@ -8,28 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fashion_retrieval.errors import ConfigError
+from fashion_retrieval.taxonomy import Taxonomy
 from training.data.deepfashion_files import Faults, annotation_folder, integers, photo_id, read_list, read_rows
 
 PUBLISHED = {"train": 14_000, "val": 2_000, "test": 4_000}
 """Number of photos by split; the paper trains on train and val."""
 
-ATTRIBUTES = {
-    "texture": ("floral", "graphic", "striped", "embroidered", "pleated", "solid", "lattice"),
-    "sleeve_length": ("long_sleeve", "short_sleeve", "sleeveless"),
-    "dress_length": ("maxi_length", "mini_length", "no_dress"),
-    "neckline": ("crew_neckline", "v_neckline", "square_neckline", "no_neckline"),
-    "fabric": ("denim", "chiffon", "cotton", "leather", "faux", "knit"),
-    "fit": ("tight", "loose", "conventional"),
-}
+_TAXONOMY = Taxonomy.load("deepfashion")
+ATTRIBUTES = {group.name: tuple(value.name for value in group.values) for group in _TAXONOMY.attributes}
 """The 26 columns by group."""
-
-CATEGORIES = (
-    "Anorak", "Blazer", "Blouse", "Bomber", "Button-Down", "Cardigan", "Flannel", "Halter", "Henley", "Hoodie",
-    "Jacket", "Jersey", "Parka", "Peacoat", "Poncho", "Sweater", "Tank", "Tee", "Top", "Turtleneck", "Capris", "Chinos",
-    "Culottes", "Cutoffs", "Gauchos", "Jeans", "Jeggings", "Jodhpurs", "Joggers", "Leggings", "Sarong", "Shorts",
-    "Skirt", "Sweatpants", "Sweatshorts", "Trunks", "Caftan", "Cape", "Coat", "Coverup", "Dress", "Jumpsuit", "Kaftan",
-    "Kimono", "Nightdress", "Onesie", "Robe", "Romper", "Shirtdress", "Sundress",
-)  # fmt: skip
+CATEGORIES = tuple(value.name for value in _TAXONOMY.category.values)
 """By number, from 1."""
 
 MERGED = dict.fromkeys(("Cape", "Nightdress", "Shirtdress", "Sundress"), "Dress")

@@ -5,6 +5,7 @@ They teach a composer the meaning of words, the captions of pairs.jsonl how peop
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,30 +23,8 @@ _MIN_PROBABILITY = 0.7
 _DRAWN = 17
 """Products among which the most similar pair is found."""
 
-_SHADES = {"grey": "grey", "navy blue": "navy", "multi": "colourful", "off white": "off-white"}
-_CATEGORIES = {"button_down": "button-up shirt", "tee": "t-shirt", "polo": "polo shirt"}
-_SAID: dict[str, dict[str, tuple[str, ...]]] = {
-    "texture": {
-        "solid": ("plain", "solid", "without a print"), "graphic": ("with a graphic print", "with a slogan"),
-        "striped": ("striped", "with stripes"), "lattice": ("checked", "with checks"),
-        "other_print": ("printed", "patterned"), "floral": ("floral", "with a floral print"),
-        "colour_block": ("with contrast blocks",), "embroidered": ("embroidered", "with embroidery"),
-        "pleated": ("pleated", "gathered"), "animal": ("with an animal print",), "dotted": ("with dots",),
-    },
-    "sleeve": {
-        "long_sleeve": ("with long sleeves", "with longer sleeves"),
-        "short_sleeve": ("with short sleeves", "short sleeved"), "sleeveless": ("sleeveless", "with no sleeves"),
-    },
-    "length": {"mini_length": ("shorter",), "maxi_length": ("longer", "full length")},
-    "neckline": {
-        "collar": ("with a collar", "collared"), "crew": ("with a round neck", "with a crew neck"),
-        "v": ("with a v neck",), "scoop": ("with a scoop neck",), "hooded": ("with a hood", "hooded"),
-        "square": ("with a square neck",), "boat": ("with a wide neck",), "turtleneck": ("with a high neck",),
-        "strapless_halter": ("strapless",),
-    },
-    "fabric": {"knit": ("knit", "knitted"), "denim": ("in denim",), "chiffon": ("in a flowing fabric",)},
-    "fit": {"tight": ("fitted", "tighter"), "loose": ("looser", "with a loose fit")},
-}  # fmt: skip
+_WORDS = tomllib.loads((Path(__file__).parent / "phrases.toml").read_text(encoding="utf-8"))
+"""Words for labels: "shades", "categories", and phrases "said" by group and value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +43,14 @@ def read_products(root: Path, pseudo_labels: Path | None) -> list[Product]:
     if pseudo_labels is not None and (pseudo_labels / GARMENTS).is_file():
         for sample in read_garments(pseudo_labels):
             if sample.source == "products" and sample.id not in labels:
-                best = {
-                    group: max(shares.items(), key=lambda item: item[1]) for group, shares in sample.soft_labels.items()
-                }
-                sure = {group: value for group, (value, probability) in best.items() if probability >= _MIN_PROBABILITY}
+                best = {group: max(shares, key=lambda v: shares[v]) for group, shares in sample.soft_labels.items()}
+                sure = {g: v for g, v in best.items() if sample.soft_labels[g][v] >= _MIN_PROBABILITY}
                 labels[sample.id] = {"category": sample.category or ""} | sure
     products = []
     for row in read_lines(root / "products.jsonl", "train"):
         if row["group"] in GROUPS:
             shade = row["base_colour"].lower()
-            values = {"color": _SHADES.get(shade, shade), **labels.get(row["id"], {})}
+            values = {"color": _WORDS["shades"].get(shade, shade), **labels.get(row["id"], {})}
             products.append(Product(row["id"], row["group"], {k: v for k, v in values.items() if v}))
     return products
 
@@ -106,13 +83,12 @@ def describe(
     old = [g for g in ("color", *ATTRIBUTES) if _phrases(target, g) and g not in new] if whole else []
     if not new:
         return None
-    order = [*_shuffled(new, generator), *_shuffled(old, generator)]
+    order = [groups[i] for groups in (new, old) for i in torch.randperm(len(groups), generator=generator).tolist()]
     size = 2 + int(torch.randint(3, (), generator=generator))
     said = [_one(_phrases(target, group), generator) for group in order[:size]]
     category = target.values.get("category", "")
     if category and whole and float(torch.rand((), generator=generator)) < 0.5:
-        noun = _CATEGORIES.get(category, category.replace("_", " "))
-        said.insert(0, f"a {noun}")
+        said.insert(0, f"a {_WORDS['categories'].get(category, category.replace('_', ' '))}")
     half = max(1, len(said) // 2)
     first, second = said[:half], said[half:] or said[:1]
     return f"is {' '.join(first)}", _one((f"is {' and '.join(second)}", f"{', '.join(second)}"), generator)
@@ -124,14 +100,10 @@ def _differing(candidate: Product, target: Product) -> list[str]:
     return [g for g in groups if _phrases(target, g) and target.values[g] != candidate.values.get(g)]
 
 
-def _phrases(product: Product, group: str) -> tuple[str, ...]:
+def _phrases(product: Product, group: str) -> list[str]:
     value = product.values.get(group, "")
-    return (value,) * bool(value) if group == "color" else _SAID[group].get(value, ())
+    return [value] * bool(value) if group == "color" else _WORDS["said"][group].get(value, [])
 
 
-def _shuffled(groups: list[str], generator: torch.Generator) -> list[str]:
-    return [groups[int(i)] for i in torch.randperm(len(groups), generator=generator)]
-
-
-def _one(phrases: tuple[str, ...], generator: torch.Generator) -> str:
+def _one(phrases: Sequence[str], generator: torch.Generator) -> str:
     return phrases[int(torch.randint(len(phrases), (), generator=generator))]

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from fashion_retrieval._utils.files import write_atomically
 from fashion_retrieval.errors import ConfigError
 from training.data.manifest import Sample, read_lines
+from training.engine.files import write_text
 
 GARMENTS = "garments.jsonl"
 
@@ -33,5 +33,4 @@ def read_garments(folder: Path) -> list[Sample]:
 
 def write_garments(samples: Sequence[Sample], folder: Path) -> None:
     """Write one line a sample."""
-    with write_atomically(folder / GARMENTS) as partial:
-        partial.write_text("".join(json.dumps(asdict(s), default=os.fspath) + "\n" for s in samples), encoding="utf-8")
+    write_text(folder / GARMENTS, "".join(json.dumps(asdict(s), default=os.fspath) + "\n" for s in samples))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fashion_retrieval.errors import ConfigError, ImageError
-
-_SHOWN = 8
 
 
 def read_json(path: Path, *, lines: bool = False) -> Any:  # noqa: ANN401  # any JSON value
@@ -46,11 +44,10 @@ def readable(photo: Path) -> bool:
     return _decodes(photo, state.st_size, state.st_mtime_ns)
 
 
-def shown(names: Iterable[str]) -> str:
+def shown(names: Sequence[str], most: int | None = 8) -> str:
     """The first few names, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    more = f" and {len(names) - most} more" if most is not None and len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def read_rows(path: Path, keys: tuple[str, ...], faults: list[str]) -> list[dict[str, Any]]:

@@ -96,15 +96,10 @@ def labeled_samples(root: Path, split: str) -> list[Sample]:
     rows = [row for row in rows if row["split"] == split]
     known: set[tuple[str, Any, int | None]] = {("products", name, None) for name in names}
     known |= {("street", name, place) for name, found in regions.items() for place in range(len(found))}
-    strangers = [
-        row["id"]
-        for row in rows
-        if row["source"] != "clothing" and (row["source"], row["id"], row.get("region")) not in known
-    ]
-    if strangers and not faults:
-        faults.append(
-            f"attributes.jsonl labels {len(strangers)} products or regions that aren't there: {shown(strangers)}"
-        )
+    places = [(row["source"], row["id"], row.get("region")) for row in rows if row["source"] != "clothing"]
+    absent = [place[1] for place in places if place not in known]
+    if absent and not faults:
+        faults.append(f"attributes.jsonl labels {len(absent)} products or regions that aren't there: {shown(absent)}")
     if faults:
         raise ConfigError(f"labels in {root}: {'; '.join(faults)}")
     captions = read_captions(root, split)
@@ -142,11 +137,8 @@ def extra_samples(root: Path, split: str) -> list[Sample]:
         if ("clothing", row["id"]) not in labeled:
             photo = root / "clothing" / split / f"{row['id']}.jpg"
             texts = (f"a photo of {row['label'].lower()}",)
-            samples.append(
-                Sample(
-                    "clothing", row["id"], photo, category=LABELS["clothing_categories"].get(row["label"]), texts=texts
-                )
-            )
+            category = LABELS["clothing_categories"].get(row["label"])
+            samples.append(Sample("clothing", row["id"], photo, category=category, texts=texts))
     for row in read_lines(root / "street.jsonl", split):
         for region in row.get("regions", []):
             if region["label"] in LABELS["street_categories"] and region["area"] >= 0.003:

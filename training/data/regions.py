@@ -34,13 +34,13 @@ def studio_mask(rgb: NDArray[np.uint8]) -> Mask:
     step = _gradient(photo)
     noise = float(np.median(distance[_frame(distance.shape)]))
     flat = distance < _TIGHT + noise
-    soft = (distance < _LOOSE + noise) & (step < _STEP + noise) & _grayish(photo)
+    soft = (distance < _LOOSE + noise) & (step < _STEP + noise) & (np.ptp(photo, axis=-1) < 12.0)
     subject = ~_flood(~_close(~flat))
     without_shadows = ~_flood(~_close(~(flat | soft)))
     if without_shadows.sum() > 0.8 * subject.sum():
         subject = without_shadows
     subject = _peel(subject, (distance < _RINGING + noise) & _grow(step > _EDGE, 6))
-    subject = _keep_large(_open(subject & ~_holes(subject, distance, noise)))
+    subject = _keep_large(_grow(_shrink(subject & ~_holes(subject, distance, noise))))
     return subject if subject.mean() > 0.01 else np.ones_like(subject)
 
 
@@ -133,11 +133,6 @@ def _gradient(photo: Floats) -> Floats:
     return step
 
 
-def _grayish(photo: Floats) -> Mask:
-    gray: Mask = photo.max(axis=-1) - photo.min(axis=-1) < 12.0
-    return gray
-
-
 def _flood(passable: Mask) -> Mask:
     """The passable pixels that are connected to the border."""
     edge = np.zeros_like(passable)
@@ -162,10 +157,6 @@ def _shrink(mask: Mask, times: int = 1) -> Mask:
 
 def _close(mask: Mask) -> Mask:
     return _shrink(_grow(mask, 2), 2)
-
-
-def _open(mask: Mask) -> Mask:
-    return _grow(_shrink(mask))
 
 
 def _peel(subject: Mask, ringing: Mask, depth: int = 7) -> Mask:

@@ -22,6 +22,13 @@ def check_same_settings(path: Path, found: object, settings: Mapping[str, Any]) 
     raise ConfigError(f"{path} was made with {changes or 'no settings'}; take another --out, or remove it")
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all; its folder is made if it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 class LineFile:
     """A JSON-lines file: its settings in the first line, then rows with an `id`; `done` has the ids."""
 
@@ -29,10 +36,7 @@ class LineFile:
         """Open the file, or begin it; other settings are refused. A last line that was cut off is removed."""
         self.path = path
         self.done: set[str] = set()
-        if not path.exists():
-            self._begin(settings)
-            return
-        data = path.read_bytes()
+        data = path.read_bytes() if path.exists() else b""
         whole = data.rfind(b"\n") + 1
         lines = data[:whole].splitlines()
         for number, line in enumerate(lines, start=1):
@@ -44,14 +48,9 @@ class LineFile:
             if number == 1:
                 check_same_settings(path, row, settings)
         if not lines:
-            self._begin(settings)
+            write_text(path, json.dumps(settings) + "\n")
         elif whole < len(data):
             os.truncate(path, whole)
-
-    def _begin(self, settings: Mapping[str, Any]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with write_atomically(self.path) as partial:
-            partial.write_text(json.dumps(settings) + "\n", encoding="utf-8")
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add rows in one write that reaches the disk."""

@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -133,6 +133,7 @@ class _Run:
         self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps)
         self.trainable = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.device = next(modules.parameters()).device
+        self.dtype = torch.float16 if config.amp == "fp16" else torch.bfloat16
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
         self.average = averaged_model(modules, config.ema) if config.ema else None
         self.best: dict[str, Any] = {"score": -math.inf, "step": 0, "weights": {}}
@@ -187,10 +188,15 @@ class _Run:
             rng = generator(config.seed, self.step, micro)
             torch.manual_seed(generator(config.seed, self.step, micro, self.env.rank).initial_seed())  # of dropout
             last = micro == config.accumulate - 1
-            with _without_sync(self.objective) if not last else nullcontext():
-                with autocast(config.amp, self.device.type):
+            parallel = isinstance(self.objective, DistributedDataParallel)
+            with self.objective.no_sync() if parallel and not last else nullcontext():  # gradients meet once a step
+                with torch.autocast(self.device.type, dtype=self.dtype, enabled=config.amp != "off"):
                     loss, metrics = self.objective(rng, self.step)
-                self._check_finite(loss)
+                if not torch.isfinite(loss):
+                    raise TrainingError(
+                        f"the loss of step {self.step} is {loss.item()}; run again from the last checkpoint with a "
+                        "lower lr, a longer warmup or amp = 'bf16'"
+                    )
                 self.scaler.scale(loss / config.accumulate).backward()
             for name, value in {"loss": float(loss.detach()), **metrics}.items():
                 means[name] = means.get(name, 0.0) + value / config.accumulate
@@ -207,13 +213,6 @@ class _Run:
             self.average.update_parameters(self.modules)
         self.step += 1
         return {"lr": rate, **means}
-
-    def _check_finite(self, loss: Tensor) -> None:
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"the loss of step {self.step} is {loss.item()}; run again from the last checkpoint with a lower lr, a "
-                "longer warmup or amp = 'bf16'"
-            )
 
     def measure(self, validation: Validation) -> float:
         """The score of the averaged weights, if there are any; the modules are left as they were."""
@@ -240,17 +239,6 @@ class _Run:
         if validation is None or not validation.patience:
             return False
         return bool(self.step - self.best["step"] >= validation.patience * validation.every)
-
-
-def _without_sync(objective: nn.Module) -> AbstractContextManager[None]:
-    """Keeps DDP from exchanging the gradients of a batch that others follow in the same step."""
-    return objective.no_sync() if isinstance(objective, DistributedDataParallel) else nullcontext()
-
-
-def autocast(amp: str, device: str) -> torch.autocast:
-    """Mixed precision as `OptimizerConfig.amp` names it."""
-    dtype = torch.float16 if amp == "fp16" else torch.bfloat16
-    return torch.autocast(device, dtype=dtype, enabled=amp != "off")
 
 
 def save_checkpoint(path: Path, state: object) -> None:

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from fashion_retrieval._utils.files import write_atomically
 from fashion_retrieval._utils.optional import imported
+from training.engine.files import write_text
 
 Tracker = Literal["tensorboard", "wandb"]
 LOG = "log.jsonl"
-
-
-class Sink(Protocol):
-    """Takes the metrics of a step."""
-
-    def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write them; `step` counts from 0."""
+Sink = Callable[[int, Mapping[str, float]], None]
+"""Takes a step, from 0, and its metrics."""
 
 
 @contextmanager
@@ -47,8 +42,7 @@ def _jsonl(folder: Path, start: int) -> Iterator[Sink]:
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines()
         kept = "".join(line + "\n" for line in lines if (step := _step_of(line)) is not None and step < start)
-        with write_atomically(path) as partial:
-            partial.write_text(kept, encoding="utf-8")
+        write_text(path, kept)
     with path.open("a", encoding="utf-8") as file:
 
         def write(step: int, metrics: Mapping[str, float]) -> None:

@@ -15,6 +15,7 @@ from fashion_retrieval._utils.files import write_atomically
 from fashion_retrieval.config import ENCODER_CONFIG_NAME, ENCODER_WEIGHTS_NAME
 from fashion_retrieval.errors import ConfigError, WeightsError
 from fashion_retrieval.models.encoder import Encoder, build_encoder
+from training.engine.files import write_text
 
 
 def load_encoder(*folders: Path, image_size: Sequence[int] = ()) -> Encoder:
@@ -45,9 +46,7 @@ def load_encoder(*folders: Path, image_size: Sequence[int] = ()) -> Encoder:
 def save_encoder(encoder: Encoder, folder: Path) -> None:
     """Write an open_clip folder; each file appears whole or not at all."""
     state = {name: value.detach().cpu().contiguous() for name, value in encoder.clip.state_dict().items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    with write_atomically(folder / ENCODER_CONFIG_NAME) as partial:
-        partial.write_text(json.dumps(encoder.config, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / ENCODER_CONFIG_NAME, json.dumps(encoder.config, indent=2) + "\n")
     with write_atomically(folder / ENCODER_WEIGHTS_NAME) as partial:
         save_file(state, partial)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -62,22 +62,13 @@ class Captioner:
     def caption(self, images: Sequence[Image.Image]) -> list[str]:
         """One text for each RGB photo."""
         pixels = self.processor(images=list(images), return_tensors="pt")["pixel_values"].to(self.model.device)
-        limits = {"min_new_tokens": self.beam.min_new_tokens, "max_new_tokens": self.beam.max_new_tokens}
-        tokens = self.model.generate(pixels, num_beams=self.beam.num_beams, do_sample=False, **limits)
+        tokens = self.model.generate(pixels, do_sample=False, **asdict(self.beam))
         return [text.strip() for text in self.processor.batch_decode(tokens, skip_special_tokens=True)]
 
 
 def caption_settings(model: str, beam: Beam, view: str, revision: str | None = None) -> dict[str, Any]:
     """The file's first line."""
-    limits = {"min_new_tokens": beam.min_new_tokens, "max_new_tokens": beam.max_new_tokens}
-    return {
-        "kind": "captions",
-        "model": model,
-        "revision": revision,
-        "view": view,
-        "num_beams": beam.num_beams,
-        **limits,
-    }
+    return {"kind": "captions", "model": model, "revision": revision, "view": view, **asdict(beam)}
 
 
 def prepare_captions(

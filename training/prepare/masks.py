@@ -21,7 +21,7 @@ from fashion_retrieval._utils.progress import tracked
 from fashion_retrieval.errors import ConfigError, InputError
 from fashion_retrieval.models.sam import WEIGHTS_NAME
 from training.data.deepfashion import mask_path, photo_size
-from training.engine.files import check_same_settings
+from training.engine.files import check_same_settings, write_text
 from training.prepare.garments import Garment, load_garment
 
 REPOSITORIES = {"vit_b": "facebook/sam-vit-base", "vit_l": "facebook/sam-vit-large", "vit_h": "facebook/sam-vit-huge"}
@@ -76,7 +76,7 @@ def prepare_masks(
     if path.exists():
         check_same_settings(path, _read_settings(path), settings)
     elif rank == 0:
-        _write(path, json.dumps(settings, indent=2).encode() + b"\n")
+        write_text(path, json.dumps(settings, indent=2) + "\n")
     own = garments[rank::world_size]
     todo = [garment for garment in own if photo_size(mask_path(out, garment.id)) is None]
     failures, scores = [], []
@@ -87,16 +87,13 @@ def prepare_masks(
         except InputError as error:
             failures.append((garment.id, str(error)))
             continue
-        _write(mask_path(out, garment.id), encode_mask(region.mask, region.score))
+        mask = mask_path(out, garment.id)
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        with write_atomically(mask) as partial:
+            partial.write_bytes(encode_mask(region.mask, region.score))
         scores.append(region.score)
     mean = float(np.mean(scores)) if scores else 0.0
     return MaskReport(len(scores), len(own) - len(todo), scores.count(0.0), mean, tuple(failures))
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with write_atomically(path) as partial:
-        partial.write_bytes(data)
 
 
 def _read_settings(path: Path) -> object:

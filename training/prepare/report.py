@@ -75,16 +75,12 @@ def print_report(report: Report, console: Console) -> None:
         table.add_row(note, f"{number:,}", "")
     console.print(table)
     for state, names in report.bad_photos.items():
-        _print_lines(console, f"photo {state.replace('_', ' ')}: ", names)
+        head = f"photo {state.replace('_', ' ')}: "
+        more = [f"and {len(names) - _SHOWN} more (--json names all)"] if len(names) > _SHOWN else []
+        for line in names[:_SHOWN] + more:
+            console.print(Text(head + line, style="red"), soft_wrap=True)
     for fault in report.faults:
         text = fault if len(fault) <= _LONGEST else f"{fault[:_LONGEST]}… (--json shows all)"
         console.print(Text(f"fault: {text}", style="red"), soft_wrap=True)
     verdict = "nothing stops a training" if report.good else "a training would fail on this"
     console.print(Text(verdict, style="green" if report.good else "red"))
-
-
-def _print_lines(console: Console, head: str, names: list[str]) -> None:
-    for name in names[:_SHOWN]:
-        console.print(Text(head + name, style="red"), soft_wrap=True)
-    if len(names) > _SHOWN:
-        console.print(Text(f"{head}and {len(names) - _SHOWN} more (--json names all)", style="red"), soft_wrap=True)

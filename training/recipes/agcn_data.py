@@ -91,7 +91,12 @@ def load_dataset(settings: Settings, encoder: Encoder, env: DistributedEnv) -> T
         derived=derived,
         gallery=functional.normalize(tokens[gallery, 0].float(), dim=-1),
         validation=validation,
-        remarks=tuple(line for data in read for line in _left_out(data)),
+        remarks=tuple(
+            f"{data.split} {group.name}: {len(group.missing)} photos missing, {len(group.left_out)} triplets left out"
+            for data in read
+            for group in data.groups
+            if group.missing
+        ),
     )
 
 
@@ -121,11 +126,3 @@ def hold_out(data: ComposedSet, fraction: float) -> tuple[ComposedSet, tuple[Gro
     if not all(group.triplets for group in kept):
         raise ConfigError(f"held_out must leave triplets to train on in every group, got {fraction}; make it smaller")
     return replace(data, groups=tuple(kept)), tuple(validation)
-
-
-def _left_out(data: ComposedSet) -> list[str]:
-    return [
-        f"{data.split} {group.name}: {len(group.missing)} photos missing, {len(group.left_out)} triplets left out"
-        for group in data.groups
-        if group.missing
-    ]

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training.composers.base import Baseline
+from training.composers.base import Baseline, view
 from training.data.batches import epoch_rows
 from training.data.triplets import Group, join_captions, training_caption
 from training.engine.distributed import DistributedEnv
@@ -59,7 +59,7 @@ def fit(composer: nn.Module, settings: Settings, dataset: TripletDataset, folder
         batch, targets = sample_batch(settings, dataset, step, rng, env)
         scale = temperature()
         if isinstance(composer, Baseline):
-            query, extra = composer.learn(batch.image, batch.words, batch.lengths, gallery[batch.targets], scale)
+            query, extra = composer.learn(view(batch.image, batch.words, batch.lengths), gallery[batch.targets], scale)
         else:
             query, extra = composer(batch.image, batch.words, batch.lengths), scale.new_zeros(())
         with torch.autocast(env.device.type, enabled=False):

@@ -79,7 +79,7 @@ def test_gradient_reaches_every_parameter(name: str) -> None:
     composer = built(name)
     image, text, lengths = drawn_tokens(16)
     targets = functional.normalize(drawn_tokens(16, seed=1)[0][:, 0], dim=-1)
-    query, extra = composer.learn(image, text, lengths, targets, torch.tensor(5.0))
+    query, extra = composer.learn(view(image, text, lengths), targets, torch.tensor(5.0))
     (composition_loss(query, targets, torch.arange(16), torch.tensor(5.0), "batch") + extra).backward()
     without = [key for key, value in composer.named_parameters() if value.grad is None or not value.grad.any()]
     assert without == []
@@ -103,7 +103,7 @@ def learned(composer: Baseline, steps: int = 100) -> tuple[float, float]:
     before = loss()
     optimizer = torch.optim.AdamW(composer.parameters(), lr=1e-2)
     for _ in range(steps):
-        query, extra = composer.train().learn(image, text, lengths, targets, scale)
+        query, extra = composer.train().learn(view(image, text, lengths), targets, scale)
         (composition_loss(query, targets, rows, scale, "batch") + extra).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -227,7 +227,7 @@ def test_mutual_enhancement_by_hand() -> None:
     """Local-wise (1, 1) / sqrt 2 cannot choose between two targets, global-wise (3, 4) / 5 can: both divergences."""
     clvc, (image, text, lengths) = two_wide("clvc_net")
     image, text, lengths = image.repeat(2, 1, 1), text.repeat(2, 1, 1), lengths.repeat(2)
-    query, extra = clvc.learn(image, text, lengths, torch.eye(2), torch.tensor(5.0))
+    query, extra = clvc.learn(view(image, text, lengths), torch.eye(2), torch.tensor(5.0))
     share = 1 / (1 + math.exp(5 * 0.2))
     even = 0.5 * (math.log(0.5 / share) + math.log(0.5 / (1 - share)))
     uneven = share * math.log(share / 0.5) + (1 - share) * math.log((1 - share) / 0.5)
