@@ -42,7 +42,6 @@ class Annotated:
 class Annotations:
     """The content of the text files."""
 
-    root: Path
     splits: dict[str, list[Annotated]]
     faults: Faults  # they stop a training
     repeated: int = 0  # rows with the photo of an earlier row
@@ -55,12 +54,12 @@ def inspect_annotations(root: Path) -> Annotations:
     folder = annotation_folder(root)
     if folder is None:
         faults.add("no folder Anno_fine in", str(root))
-        return Annotations(root, {}, faults)
+        return Annotations({}, faults)
     seen: Counter[str] = Counter()
     splits = {split: _read_split(folder, split, seen, faults) for split in PUBLISHED}
     disagreements = _check_lists(folder, splits, faults)
     repeated = sum(count - 1 for count in seen.values())
-    return Annotations(root, splits, faults, repeated, disagreements)
+    return Annotations(splits, faults, repeated, disagreements)
 
 
 def read_annotations(root: Path) -> Annotations:

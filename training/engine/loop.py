@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parallel import DistributedDataParallel as Parallel
 
 from fashion_retrieval._utils.files import write_atomically
 from fashion_retrieval._utils.progress import progress_bar
@@ -112,7 +112,7 @@ def data_parallel(modules: nn.ModuleDict, loss_fn: LossFn, env: DistributedEnv) 
     objective = _Objective(modules, loss_fn)
     if env.world_size == 1:
         return objective
-    return DistributedDataParallel(objective, find_unused_parameters=True)
+    return Parallel(objective, find_unused_parameters=True)
 
 
 class _Run:
@@ -188,10 +188,10 @@ class _Run:
             rng = generator(config.seed, self.step, micro)
             torch.manual_seed(generator(config.seed, self.step, micro, self.env.rank).initial_seed())  # of dropout
             last = micro == config.accumulate - 1
-            parallel = isinstance(self.objective, DistributedDataParallel)
-            with self.objective.no_sync() if parallel and not last else nullcontext():  # gradients meet once a step
+            objective = self.objective  # DDP exchanges the gradients of the last batch, with which all are added up
+            with objective.no_sync() if isinstance(objective, Parallel) and not last else nullcontext():
                 with torch.autocast(self.device.type, dtype=self.dtype, enabled=config.amp != "off"):
-                    loss, metrics = self.objective(rng, self.step)
+                    loss, metrics = objective(rng, self.step)
                 if not torch.isfinite(loss):
                     raise TrainingError(
                         f"the loss of step {self.step} is {loss.item()}; run again from the last checkpoint with a "

@@ -21,15 +21,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 
 Sam = Literal["vit_b", "vit_l", "vit_h"]
 View = Literal["photo", "crop"]
-
-
-class Split(StrEnum):
-    """Splits of DeepFashion."""
-
-    TRAIN = "train"
-    VAL = "val"
-    TEST = "test"
-
+Split = StrEnum("Split", {"TRAIN": "train", "VAL": "val", "TEST": "test"})
 
 Root = Annotated[Path, typer.Argument(help="Folder with Anno_fine/ and img/.")]
 Splits = Annotated[list[Split] | None, typer.Option("--split", help="Only this one; may come again.")]

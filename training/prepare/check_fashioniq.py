@@ -33,7 +33,10 @@ def check_fashioniq(root: Path, *, decode: bool, workers: int) -> Report:
         except ConfigError as error:
             faults.append(str(error))
             continue
-        sizes += _counts(groups[split], split)
+        for group in groups[split]:
+            triplets, photos = PUBLISHED[group.name][split]
+            sizes.append(Count(f"{group.name} {split} triplets", len(group.triplets), triplets))
+            sizes.append(Count(f"{group.name} {split} photos", len(group.gallery), photos))
         captions = [triplet.captions for group in groups[split] for triplet in group.triplets]
         empty, wordless = sum(map(_has_empty, captions)), sum(group.empty_captions for group in groups[split])
         notes[f"{split} rows with an empty caption"] = empty
@@ -50,15 +53,6 @@ def check_fashioniq(root: Path, *, decode: bool, workers: int) -> Report:
     paths = _photos(root, [group for split in groups.values() for group in split])
     good, bad = sort_photos(paths, look_at_all(list(paths.values()), decode=decode, workers=workers))
     return Report("fashioniq", str(root), sizes, notes, faults, "pixels" if decode else "headers", good, bad)
-
-
-def _counts(groups: Iterable[Group], split: str) -> list[Count]:
-    counts = []
-    for group in groups:
-        triplets, photos = PUBLISHED[group.name][split]
-        counts.append(Count(f"{group.name} {split} triplets", len(group.triplets), triplets))
-        counts.append(Count(f"{group.name} {split} photos", len(group.gallery), photos))
-    return counts
 
 
 def _photos(root: Path, groups: Iterable[Group]) -> dict[str, Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -36,16 +36,6 @@ class Temperature(nn.Module):
         return self.log_scale.clamp(max=4.6052).exp()
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Queries and their targets."""
-
-    image: Tensor  # (b, 1 + k, d) float32, tokens of the reference photos
-    words: Tensor  # (b, s, d) float32, tokens of the texts
-    lengths: Tensor  # (b,) int64, tokens in each text
-    targets: Tensor  # (b,) int64, rows of the gallery
-
-
 def fit(composer: nn.Module, settings: Settings, dataset: TripletDataset, folder: Path, env: DistributedEnv) -> None:
     """Train in place, from the last checkpoint in `folder` if there is one; the composer ends in eval mode.
 
@@ -56,12 +46,12 @@ def fit(composer: nn.Module, settings: Settings, dataset: TripletDataset, folder
     written = settings.batch_size - derived_count(settings, dataset)
 
     def loss_fn(rng: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
-        batch, targets = sample_batch(settings, dataset, step, rng, env)
+        tokens, targets = sample_batch(settings, dataset, step, rng, env)
         scale = temperature()
         if isinstance(composer, Baseline):
-            query, extra = composer.learn(view(batch.image, batch.words, batch.lengths), gallery[batch.targets], scale)
+            query, extra = composer.learn(view(*tokens), gallery[targets[env.rows(len(targets))]], scale)
         else:
-            query, extra = composer(batch.image, batch.words, batch.lengths), scale.new_zeros(())
+            query, extra = composer(*tokens), scale.new_zeros(())
         with torch.autocast(env.device.type, enabled=False):
             loss = composition_loss(env.all_gather(query.float()), gallery, targets, scale, settings.negatives)
         return loss + extra, {"scale": scale.item(), "extra": extra.item()}
@@ -87,8 +77,12 @@ def fit(composer: nn.Module, settings: Settings, dataset: TripletDataset, folder
 
 def sample_batch(
     settings: Settings, dataset: TripletDataset, step: int, rng: torch.Generator, env: DistributedEnv
-) -> tuple[Batch, Tensor]:
-    """This process's part of a batch that all processes draw alike, and (b,) int64 targets of the whole batch."""
+) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+    """This process's part of a batch that all processes draw alike, and the targets of the whole batch.
+
+    The part is tokens of the photos, (b, 1 + k, d), tokens of the texts, (b, s, d), and the texts' lengths, (b,) int64;
+    the targets are (b,) int64 rows of the gallery.
+    """
     derived = derived_count(settings, dataset)
     pools = [(dataset.triplets, settings.batch_size - derived)] + [(dataset.derived, derived)] * (derived > 0)
     chosen = []
@@ -103,8 +97,7 @@ def sample_batch(
     own = env.rows(len(chosen))
     words, lengths = dataset.texts(texts[own])
     image = dataset.tokens[[example.reference for example in chosen[own]]].float()
-    parts = (part.to(env.device) for part in (image, words, lengths, targets[own]))
-    return Batch(*parts), targets.to(env.device)
+    return (image.to(env.device), words.to(env.device), lengths.to(env.device)), targets.to(env.device)
 
 
 def derived_count(settings: Settings, dataset: TripletDataset) -> int:
