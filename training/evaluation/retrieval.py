@@ -71,9 +71,7 @@ def match_texts(
 def retrieval_scores(metrics: Mapping[str, Any]) -> dict[str, ItemScores]:
     """Scores behind each recall of `match_texts`; an item is a query."""
     return {
-        f"{words(way)} R@{k}": ItemScores.of_groups([np.array(metrics[way]["ranks"]) <= k])
-        for way in WAYS
-        for k in KS
+        f"{words(way)} R@{k}": ItemScores.of_groups([np.array(metrics[way]["ranks"]) <= k]) for way in WAYS for k in KS
     }
 
 

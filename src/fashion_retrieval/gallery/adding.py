@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from fashion_retrieval._utils.progress import Advance
 from fashion_retrieval.gallery.engines.base import Row, VectorStore
-from fashion_retrieval.gallery.fields import garment_fields, recognized_fields
 from fashion_retrieval.gallery.filters import Scalar
-from fashion_retrieval.gallery.items import Item, batched
+from fashion_retrieval.gallery.items import Item, batched, garment_fields, recognized_fields
 from fashion_retrieval.images.inputs import ImageInput, describe
 from fashion_retrieval.images.prefetch import ReadPhoto, read_photos
 from fashion_retrieval.inference.pipeline import encode_levels, find_photo
@@ -46,22 +45,15 @@ class _Content(NamedTuple):
 class Indexer:
     """Adds photos to a gallery, and counts what became of them.
 
-    Args:
-        store: Where the rows go.
-        model: Encodes the photos and, with a taxonomy, recognizes them.
-        taxonomy: What to recognize, or None for nothing.
-        skip: List photos that can't be read in `failures`; otherwise the first one is raised.
-        batch_size: Rows written at a time.
+    With a taxonomy, photos are recognized too. `skip` lists those that can't be read in `failures`; otherwise the first
+    one is raised. `batch_size` rows are written at a time.
     """
 
     def __init__(
         self, store: VectorStore, model: FashionModel, taxonomy: Taxonomy | None, *, skip: bool, batch_size: int
     ) -> None:
-        self.store = store
-        self.model = model
-        self.taxonomy = taxonomy
-        self.skip = skip
-        self.batch_size = batch_size
+        self.store, self.model, self.taxonomy = store, model, taxonomy
+        self.skip, self.batch_size = skip, batch_size
         self.added = self.updated = self.unchanged = 0
         self.failures: list[Failure] = []
         self._group = min(batch_size, _GROUP)
@@ -72,11 +64,7 @@ class Indexer:
         self._written = time.monotonic()
 
     def add(self, items: Iterable[Item], advance: Advance) -> None:
-        """Add photos; what is there with the same content is not decoded.
-
-        Raises:
-            FashionRetrievalError: Without `skip`, of the first photo that can't be read; those before it are kept.
-        """
+        """Add photos; what is there with the same content is not decoded, and what came before an error is kept."""
         reader = read_photos(
             self._look_up(items),
             self._finish,
@@ -120,18 +108,14 @@ class Indexer:
         else:
             advance(failed=bool(photo.error))
             del self._known[photo.index]
-            if row and not photo.error:
-                self._keep(item, row)
+            if row and not photo.error:  # of the same content; its path and fields may be others
+                same = replace(row, photo=item.photo, fields=row.fields | (item.fields or {}))
+                if same.photo == row.photo and same.fields == row.fields:
+                    self.unchanged += 1
+                else:
+                    self._changed.append(same)
         if len(self._waiting) == _DECODED or (photo.index + 1) % self._group == 0:
             self._encode(advance)
-
-    def _keep(self, item: Item, row: Row) -> None:
-        """A photo of the same content; its path and fields may be others."""
-        same = replace(row, photo=item.photo, fields=row.fields | (item.fields or {}))
-        if same.photo == row.photo and same.fields == row.fields:
-            self.unchanged += 1
-        else:
-            self._changed.append(same)
 
     def _encode(self, advance: Advance) -> None:
         """Make rows of the photos that wait, and write when a batch is full."""

@@ -50,15 +50,10 @@ class Filter:
     fields: Mapping[str, type]
 
     def render(self, compare: Compare[T], join: Join[T]) -> T:
-        """Translate the condition, the comparisons first.
+        """Translate the condition: `compare` a field, an operator and its values, `join` the translated parts.
 
-        Negations are moved into the comparisons, so that null is false in each of them, as SQL wants it.
-
-        Args:
-            compare: Translates a field, an operator and its values to a condition that is false where the field is
-                null, unless it asks for null. "like" takes % for any text, _ for one character, and a backslash before
-                a character meant as itself.
-            join: Translates "and" or "or" between translated parts.
+        Negations are moved into the comparisons, which must be false where the field is null, unless they ask for null.
+        "like" takes % for any text, _ for one character, and a backslash before a character meant as itself.
         """
         return self._render(self.tree, False, compare, join)
 
@@ -128,15 +123,9 @@ class Filter:
 
 
 def parse_where(where: str, fields: Mapping[str, type], renamed: Mapping[str, str] | None = None) -> Filter:
-    """Read a filter like "category = 'dress' and not color in ('red', 'pink')".
+    """Read a filter like "category = 'dress' and not color in ('red', 'pink')", for fields of these types.
 
-    Args:
-        where: The filter; names that are no plain words stand in double quotes.
-        fields: The type of each field: str, int, float or bool.
-        renamed: The current name by old name; an old one is accepted with a `DeprecationWarning`.
-
-    Raises:
-        InputError: Not of this language, an unknown field, or a value of another type.
+    The old name of a renamed field is accepted with a `DeprecationWarning`; what can't be used is an `InputError`.
     """
     import sqlglot
     from sqlglot.errors import SqlglotError
@@ -155,7 +144,7 @@ def parse_where(where: str, fields: Mapping[str, type], renamed: Mapping[str, st
     for column in tree.find_all(sqlglot.exp.Column):
         new = (renamed or {}).get(column.name)
         if new and column.name not in fields:
-            warn_renamed(f"the field {column.name!r}", repr(new), stacklevel=5)
+            warn_renamed(f"the field {column.name!r}", repr(new), stacklevel=4)
             column.this.set("this", new)
     condition, depth = Filter(tree, fields), _MAX_DEPTH + 1
     with suppress(RecursionError):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fashion_retrieval._utils.progress import progress_bar
 from fashion_retrieval.errors import GalleryError, ShardError
 from fashion_retrieval.gallery.engines.base import Row, VectorStore
+from fashion_retrieval.gallery.info import AddReport
 from fashion_retrieval.results import Failure
 from fashion_retrieval.shards.files import read_shard, read_summary
 from fashion_retrieval.shards.filesystem import Folder
@@ -22,16 +21,8 @@ _ROWS = 4_096
 """Rows written at a time."""
 
 
-def add_shards(store: VectorStore, folder: Folder, *, progress: bool) -> tuple[int, int, int, tuple[Failure, ...]]:
-    """Write all rows of the shards.
-
-    Returns:
-        How many rows were added, updated and unchanged, and the images that the shards lack.
-
-    Raises:
-        GalleryError: The gallery is of another model, dtype or backend, or it recognizes its images.
-        ShardError: There are no shards, one is missing, or one is damaged.
-    """
+def add_shards(store: VectorStore, folder: Folder, *, progress: bool) -> AddReport:
+    """Write all rows of the shards; `Gallery.add_shards` says what is refused."""
     manifest = Manifest.read(folder)
     _check(store, folder, manifest)
     counts: Counter[str] = Counter()
@@ -39,12 +30,12 @@ def add_shards(store: VectorStore, folder: Folder, *, progress: bool) -> tuple[i
     with progress_bar("adding", manifest.photos, shown=progress) as advance:
         for index, summary in enumerate(_summaries(folder, manifest)):
             failures += summary.failures
-            for rows in _rows(read_shard(folder, manifest, index), store):
-                counts += _write(store, rows)
-                advance(len(rows))
+            for batch in read_shard(folder, manifest, index).to_batches(_ROWS):
+                counts += _write(store, batch)
+                advance(len(batch))
             advance(len(summary.failures), failed=len(summary.failures))
     store.wait_until_indexed()
-    return counts["added"], counts["updated"], counts["unchanged"], tuple(failures)
+    return AddReport(counts["added"], counts["updated"], counts["unchanged"], tuple(failures))
 
 
 def _check(store: VectorStore, folder: Folder, manifest: Manifest) -> None:
@@ -76,27 +67,19 @@ def _summaries(folder: Folder, manifest: Manifest) -> list[Summary]:
     return summaries
 
 
-def _rows(table: pa.Table, store: VectorStore) -> Iterator[list[Row]]:
-    empty = dict.fromkeys(store.settings.fields)
-    width = store.settings.embedding_dim
-    for batch in table.to_batches(_ROWS):
-        vectors = batch["embedding"].flatten().to_numpy().reshape(-1, width)
-        columns = (batch[name].to_pylist() for name in ("id", "uri", "digest"))
-        yield [
-            Row(id, vector, digest, uri, dict(empty)) for id, uri, digest, vector in zip(*columns, vectors, strict=True)
-        ]
-
-
-def _write(store: VectorStore, rows: Sequence[Row]) -> Counter[str]:
-    known = store.read([row.id for row in rows])
+def _write(store: VectorStore, batch: pa.RecordBatch) -> Counter[str]:
+    """Write what is new or changed of a batch, and count."""
+    vectors = batch["embedding"].flatten().to_numpy().reshape(-1, store.settings.embedding_dim)
+    ids, *others = (batch[name].to_pylist() for name in ("id", "uri", "digest"))
+    known, unset = store.read(ids), dict.fromkeys(store.settings.fields)
     counts: Counter[str] = Counter()
     changed: list[Row] = []
-    for row in rows:
-        before = known.get(row.id)
-        same = before is not None and (before.digest, before.photo) == (row.digest, row.photo)
+    for id, uri, digest, vector in zip(ids, *others, vectors, strict=True):
+        before = known.get(id)
+        same = before is not None and (before.digest, before.photo) == (digest, uri)
         counts["unchanged" if same else "updated" if before else "added"] += 1
         if not same:
-            changed.append(replace(row, fields=before.fields) if before else row)
+            changed.append(Row(id, vector, digest, uri, dict(before.fields if before else unset)))
     if changed:
         store.write(changed)
     return counts

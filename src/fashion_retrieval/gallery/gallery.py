@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from fashion_retrieval._utils.checks import check_id, check_on_error, check_whole
-from fashion_retrieval._utils.deprecation import warn_renamed
+from fashion_retrieval._utils.deprecation import accept_old_keywords, warn_renamed
 from fashion_retrieval._utils.progress import length_of, progress_bar
 from fashion_retrieval.errors import GalleryError, InputError
-from fashion_retrieval.gallery.engines.base import Settings, VectorStore, already_exists
-from fashion_retrieval.gallery.fields import field_types
+from fashion_retrieval.gallery.engines.base import (
+    MAX_ROWS,
+    RENAMED_FIELDS,
+    Row,
+    Settings,
+    VectorStore,
+    already_exists,
+)
+from fashion_retrieval.gallery.filters import Scalar, parse_where
 from fashion_retrieval.gallery.from_shards import add_shards
 from fashion_retrieval.gallery.info import AddReport, GalleryInfo, read_info
-from fashion_retrieval.gallery.items import read_items
-from fashion_retrieval.gallery.search import search, to_match
+from fashion_retrieval.gallery.items import field_types, read_items
 from fashion_retrieval.images.inputs import ImageInput
 from fashion_retrieval.results import Match
 from fashion_retrieval.shards.filesystem import Folder
@@ -30,6 +38,8 @@ if TYPE_CHECKING:
     from fashion_retrieval.model import FashionModel, TaxonomyInput
 
 _LARGEST_BATCH = 1_024
+_TIE = 1e-6
+"""Scores closer than this may come from the store in any order."""
 
 
 class Gallery:
@@ -51,6 +61,7 @@ class Gallery:
         self._taxonomy = Taxonomy.load(kept.taxonomy) if kept.taxonomy else None
 
     @classmethod
+    @accept_old_keywords(recognise="recognize")
     def create(
         cls,
         uri: str | Path,
@@ -60,7 +71,6 @@ class Gallery:
         taxonomy: TaxonomyInput = None,
         fields: Mapping[str, type] | None = None,
         exist_ok: bool = False,
-        recognise: bool | None = None,
     ) -> Gallery:
         """Make a new, empty gallery.
 
@@ -73,15 +83,11 @@ class Gallery:
             taxonomy: What to recognize, as in `FashionModel.recognize`.
             fields: Further fields of your own: str, int, float or bool by name.
             exist_ok: Open the gallery if there is one of the same settings.
-            recognise: Old spelling of `recognize`.
 
         Raises:
             GalleryError: There is one already, or with `exist_ok` one of other settings; or the place can't be used.
             InputError: A field's name or type can't be used.
         """
-        if recognise is not None:
-            warn_renamed("Gallery.create(recognise=)", "recognize=")
-            recognize = recognise
         vocabulary = None
         if recognize:
             vocabulary = Taxonomy.load(model.config.taxonomy if taxonomy is None else taxonomy)
@@ -102,13 +108,11 @@ class Gallery:
         if not exist_ok:
             raise already_exists(uri)
         gallery = cls.open(uri, model)
-        for name, same in (
-            ("fields", gallery._store.settings.fields == settings.fields),
-            ("taxonomy", gallery._taxonomy == vocabulary),
-        ):
-            if not same:
-                gallery.close()
-                raise GalleryError(f"gallery {uri} was made with other {name}; pass the same, or another place")
+        same_fields = gallery._store.settings.fields == settings.fields
+        if not same_fields or gallery._taxonomy != vocabulary:
+            gallery.close()
+            other = "taxonomy" if same_fields else "fields"
+            raise GalleryError(f"gallery {uri} was made with other {other}; pass the same, or another place")
         return gallery
 
     @classmethod
@@ -138,11 +142,8 @@ class Gallery:
         Raises:
             GalleryError: There is none, or it is no gallery.
         """
-        store = _store_for(uri).open(str(uri), load=False)
-        try:
+        with closing(_store_for(uri).open(str(uri), load=False)) as store:
             return read_info(store)
-        finally:
-            store.close()
 
     def add(
         self,
@@ -177,7 +178,14 @@ class Gallery:
         check_on_error(on_error)
         check_whole("batch_size", batch_size, _LARGEST_BATCH)
         store = self._store
-        self._check_precision()
+        kept, given = store.settings.dtype, precision(self._model)
+        if kept is not None and not same_precision(kept, given):
+            dtype, _, runtime = kept.partition(" by ")
+            remedy = f"load the model with dtype={dtype!r}, backend={(runtime or 'torch').split()[0]!r}"
+            raise GalleryError(
+                f"gallery {store.uri} holds embeddings computed in {kept}, got a model that computes in {given}; "
+                f"{remedy}, or build a new gallery"
+            )
         metadata = _with_current_names(metadata, store.settings.renamed)
         items = read_items(images, ids, metadata, store.settings.types)
         indexer = Indexer(store, self._model, self._taxonomy, skip=on_error == "skip", batch_size=batch_size)
@@ -199,7 +207,7 @@ class Gallery:
             GalleryError: The shards are of another model, dtype or backend, or this gallery recognizes its images.
             ShardError: There are no shards, one is missing, or one is damaged.
         """
-        return AddReport(*add_shards(self._store, Folder(str(folder)), progress=progress))
+        return add_shards(self._store, Folder(str(folder)), progress=progress)
 
     def search(
         self, query: ArrayLike, top_k: int = 10, *, where: str | None = None, exclude: Collection[str] = ()
@@ -215,7 +223,27 @@ class Gallery:
         Raises:
             InputError: The query's shape, type or values, `where` or `exclude` can't be used.
         """
-        return search(self._store, query, top_k, where=where, exclude=exclude)
+        store = self._store
+        vector = _unit(query, store.settings.embedding_dim)
+        if isinstance(exclude, str):
+            raise InputError(f"exclude must be a collection of ids, got the text {exclude!r:.60}; put it in a list")
+        excluded = set(exclude)
+        most = MAX_ROWS - 1 - len(excluded)
+        if most < 1:
+            raise InputError(f"exclude must name fewer than {MAX_ROWS - 1} ids, got {len(excluded)}; use where instead")
+        check_whole("top_k", top_k, most)
+        condition = None if where is None else parse_where(where, store.settings.types, store.settings.renamed)
+        asked = top_k + len(excluded) + 1
+        while True:
+            rows = store.nearest(vector, asked, condition)
+            # In float64, with each row summed alike, so that equal embeddings have equal scores in every store.
+            vectors = np.array([row.vector for row in rows], np.float64).reshape(-1, len(vector))
+            scores = np.round(np.sum(vectors * vector, axis=1), 7).tolist()
+            ranked = sorted(zip(scores, rows, strict=True), key=lambda pair: (-pair[0], pair[1].id))
+            kept = [(score, row) for score, row in ranked if row.id not in excluded]
+            if len(rows) < asked or asked == MAX_ROWS or kept[top_k - 1][0] > ranked[-1][0] + _TIE:
+                return [_to_match(row, score, store.settings) for score, row in kept[:top_k]]
+            asked = min(4 * asked, MAX_ROWS)  # a tie at the end: which of its ids come first is not known yet
 
     def get(self, id: str) -> Match:
         """The image of this id, with a score of 1.
@@ -226,7 +254,7 @@ class Gallery:
         row = self._store.read([id]).get(id) if isinstance(id, str) else None
         if row is None:
             raise InputError(f"gallery {self._store.uri} has no photo with id {id!r:.120}; ids are those given to add")
-        return to_match(row, 1.0, self._store.settings)
+        return _to_match(row, 1.0, self._store.settings)
 
     def delete(self, ids: Collection[str]) -> int:
         """Remove images; returns how many there were.
@@ -287,16 +315,6 @@ class Gallery:
             raise GalleryError("this gallery is closed; open it again with Gallery.open")
         return self._opened
 
-    def _check_precision(self) -> None:
-        kept, given = self._store.settings.dtype, precision(self._model)
-        if kept is not None and not same_precision(kept, given):
-            dtype, _, runtime = kept.partition(" by ")
-            remedy = f"load the model with dtype={dtype!r}, backend={(runtime or 'torch').split()[0]!r}"
-            raise GalleryError(
-                f"gallery {self._store.uri} holds embeddings computed in {kept}, got a model that computes in {given}; "
-                f"{remedy}, or build a new gallery"
-            )
-
 
 def _with_current_names(
     metadata: Sequence[Mapping[str, Any]] | None, renamed: Mapping[str, str]
@@ -313,6 +331,36 @@ def _with_current_names(
         {renamed.get(name, name): value for name, value in values.items()} if isinstance(values, Mapping) else values
         for values in metadata
     ]
+
+
+def _unit(query: ArrayLike, width: int) -> NDArray[np.float32]:
+    try:
+        array = np.asarray(query)
+    except ValueError as error:
+        raise InputError(f"a query must be ({width},) floats, got rows of several lengths") from error
+    if array.dtype.kind != "f" or array.shape not in {(width,), (1, width)}:
+        expected = f"floats of shape ({width},) or (1, {width})"
+        raise InputError(f"a query must be {expected}, got {array.dtype} {array.shape}; see FashionModel.encode")
+    vector = array.reshape(width).astype(np.float64)
+    length = float(np.linalg.norm(vector))
+    if not np.isfinite(length) or not length:
+        raise InputError(f"a query must hold finite numbers, not all 0, got a vector of length {length}")
+    return (vector / length).astype(np.float32)
+
+
+def _to_match(row: Row, score: float, settings: Settings) -> Match:
+    return Match(row.id, score, row.photo, _Fields(row.fields) if settings.renamed else row.fields)
+
+
+class _Fields(dict[str, Scalar | None]):
+    """Values by field, which the old name of a recognized field finds too."""
+
+    def __missing__(self, name: str) -> Scalar | None:
+        new = RENAMED_FIELDS.get(name, name)
+        if new not in self:
+            raise KeyError(name)
+        warn_renamed(f"the field {name!r}", repr(new))
+        return self[new]
 
 
 def _store_for(uri: str | Path) -> type[LanceStore] | type[MilvusStore]:

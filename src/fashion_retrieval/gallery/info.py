@@ -61,16 +61,13 @@ class GalleryInfo:
 def read_info(store: VectorStore) -> GalleryInfo:
     """What a vector store tells of its gallery."""
     kept = store.settings
+    names = ("model_id", "fingerprint", "embedding_dim", "dtype", "revision")
     return GalleryInfo(
         uri=store.uri,
         engine=store.name,
-        model_id=kept.model_id,
-        fingerprint=kept.fingerprint,
-        embedding_dim=kept.embedding_dim,
         count=store.count(),
         fields=dict(kept.fields),
         taxonomy=Taxonomy.load(kept.taxonomy).name if kept.taxonomy else None,
         indexed=store.indexed(),
-        dtype=kept.dtype,
-        revision=kept.revision,
+        **{name: getattr(kept, name) for name in names},
     )

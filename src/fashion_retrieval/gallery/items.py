@@ -1,4 +1,4 @@
-"""What is given to `Gallery.add`: photos with their ids and metadata, checked before anything is done."""
+"""What a gallery is given: its fields, and photos with their ids and metadata, checked before anything is done."""
 
 from __future__ import annotations
 
@@ -6,33 +6,65 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
-from itertools import count
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fashion_retrieval._utils.checks import check_id, fits
 from fashion_retrieval.errors import InputError
+from fashion_retrieval.gallery.engines.base import TYPES
 from fashion_retrieval.gallery.filters import INT64, Scalar
 from fashion_retrieval.images.inputs import ImageInput
+from fashion_retrieval.results import Recognition
+from fashion_retrieval.taxonomy import Taxonomy
 
-LONGEST_TEXT = 65_535
-"""Bytes of UTF-8."""
+_MAX_FIELDS = 30
+_RESERVED = frozenset({"id", "photo", "score"})
+_EXPECTED = {
+    str: "a text of at most 65535 bytes of UTF-8",
+    bool: "True or False",
+    int: "a whole number of 64 bits",
+    float: "a finite number",
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A photo to add.
+def recognized_fields(taxonomy: Taxonomy) -> list[str]:
+    """The fields that recognition gives: category, color and the attribute groups."""
+    return list(dict.fromkeys(["category", "color", *(group.name for group in taxonomy.attributes)]))
 
-    Attributes:
-        index: Its position among the photos given.
-        id: Its name in the gallery.
-        image: The photo.
-        photo: Its path, or None.
-        fields: Values of the user's, or None for no word on them.
+
+def field_types(taxonomy: Taxonomy | None, fields: Mapping[str, type]) -> dict[str, str]:
+    """The fields of a new gallery, those of recognition and the user's own, as a name of `TYPES` each.
+
+    An `InputError` says which name or type can't be used, or that there are too many.
     """
+    found = dict.fromkeys(recognized_fields(taxonomy), "str") if taxonomy else {}
+    names = {kind: name for name, kind in TYPES.items()}
+    for name, kind in fields.items():
+        if not isinstance(name, str) or not name.strip() or name in _RESERVED:
+            raise InputError(f"fields must be named by a text other than {', '.join(sorted(_RESERVED))}, got {name!r}")
+        if name in found:
+            raise InputError(f"fields names {name!r}, which recognition gives; choose another name")
+        if kind not in names:
+            raise InputError(f"fields[{name!r}] must be str, int, float or bool, got {kind!r}")
+        found[name] = names[kind]
+    if len(found) > _MAX_FIELDS:
+        raise InputError(f"a gallery must have at most {_MAX_FIELDS} fields, got {len(found)}; leave some out")
+    return found
+
+
+def garment_fields(recognition: Recognition) -> dict[str, Scalar | None]:
+    """Values of the recognized fields: those of the largest garment; none where no garment was found."""
+    garment = max(recognition.garments, key=lambda garment: garment.area, default=None)
+    if garment is None:
+        return {}
+    attributes = {name: attribute.value for name, attribute in garment.attributes.items()}
+    return {"category": garment.category.name, "color": garment.color} | attributes
+
+
+class Item(NamedTuple):
+    """A photo to add: its position among those given, its id, its path or None, and the user's values or None."""
 
     index: int
     id: str
@@ -56,7 +88,7 @@ def read_items(
     if isinstance(metadata, Mapping):
         raise InputError("metadata must be a sequence with a dict for each photo, got one dict; put it in a list")
     names = None if ids is None else [check_id(name, index) for index, name in enumerate(ids)]
-    values = None if metadata is None else [check_fields(item, types, index) for index, item in enumerate(metadata)]
+    values = None if metadata is None else [_check_fields(item, types, index) for index, item in enumerate(metadata)]
     if isinstance(images, Sequence) and names is None:
         names = [_path_id(image, index) for index, image in enumerate(images)]
     lengths = {"images": images, "ids": names, "metadata": values}
@@ -85,12 +117,8 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         raise fault
 
 
-def check_fields(values: object, types: Mapping[str, type], index: int) -> dict[str, Scalar | None]:
-    """The user's values for one photo, in the types of the gallery.
-
-    Raises:
-        InputError: No mapping, an unknown field, or a value of another type.
-    """
+def _check_fields(values: object, types: Mapping[str, type], index: int) -> dict[str, Scalar | None]:
+    """The user's values for one photo, in the types of the gallery; what can't be one is an `InputError`."""
     if not isinstance(values, Mapping):
         raise InputError(f"metadata[{index}] must be a dict of fields, got {type(values).__name__}")
     unknown = [str(name) for name in values if name not in types]
@@ -104,7 +132,7 @@ def _checked(value: object, kind: type, where: str) -> Scalar | None:
     number = not isinstance(value, bool | np.bool_)
     if value is None:
         return None
-    if kind is str and isinstance(value, str) and fits(value, LONGEST_TEXT):
+    if kind is str and isinstance(value, str) and fits(value, 65_535):
         return str(value)
     if kind is bool and not number:
         return bool(value)
@@ -112,13 +140,7 @@ def _checked(value: object, kind: type, where: str) -> Scalar | None:
         return int(value)
     if kind is float and number and isinstance(value, Real) and math.isfinite(value):
         return float(value)
-    expected = {
-        str: f"a text of at most {LONGEST_TEXT} bytes of UTF-8",
-        bool: "True or False",
-        int: "a whole number of 64 bits",
-        float: "a finite number",
-    }[kind]
-    raise InputError(f"{where} must be {expected}, or None, got {type(value).__name__} {value!r:.60}")
+    raise InputError(f"{where} must be {_EXPECTED[kind]}, or None, got {type(value).__name__} {value!r:.60}")
 
 
 def _stream(
@@ -131,22 +153,17 @@ def _stream(
     seen: set[str] = set()
     others = {name: size for name, size in sizes.items() if name != "images"}
     least = min(others.values(), default=None)
-    for index, image in zip(count(), images, strict=False):
+    for index, image in enumerate(images):
         if index == least:
             _check_equal({"images": index + 1} | others)
         name = names[index] if names else _path_id(image, index)
         if names is None and name in seen:
             raise _twice(name)
         seen.add(name)
-        yield Item(index, name, image, _path_of(image), values[index] if values else None)
+        path = os.fsdecode(image) if isinstance(image, str | os.PathLike) else None
+        photo = path and path.encode("utf-8", "backslashreplace").decode()  # what is no UTF-8 in it as escapes
+        yield Item(index, name, image, photo, values[index] if values else None)
     _check_equal({"images": index + 1} | others)
-
-
-def _path_of(image: ImageInput) -> str | None:
-    """The path as given, what is no UTF-8 in it as escapes, or None where the photo is no path."""
-    if not isinstance(image, str | os.PathLike):
-        return None
-    return os.fsdecode(image).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _path_id(image: ImageInput, index: int) -> str:

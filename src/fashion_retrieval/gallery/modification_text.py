@@ -2,60 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from importlib.resources import files
+from typing import NamedTuple
 
 from fashion_retrieval.inference.colors import PALETTE
 from fashion_retrieval.taxonomy import Taxonomy
 
 COLOR = "color"
-_MORE_COLORS = {
-    **{"aqua": "cyan", "burgundy": "red", "camel": "beige", "charcoal": "gray", "coral": "orange", "cream": "beige"},
-    **{"gold": "yellow", "indigo": "blue", "ivory": "white", "khaki": "beige", "lavender": "purple", "lilac": "purple"},
-    **{"magenta": "pink", "maroon": "red", "mint": "green", "mustard": "yellow", "navy": "blue", "olive": "green"},
-    **{"peach": "orange", "rust": "orange", "silver": "gray", "tan": "beige", "teal": "cyan", "turquoise": "cyan"},
-    **{"violet": "purple"},
-}
+_WORDS = json.loads(files("fashion_retrieval").joinpath("assets", "modification_words.json").read_text("utf-8"))
+_MORE_COLORS: dict[str, str] = _WORDS["colors"]
 """Other color words, each with the nearest name of the palette."""
-_SHADES = {"dark": "dark", "deep": "dark", "light": "light", "pale": "light", "bright": "bright"}
+_SHADES: dict[str, str] = _WORDS["shades"]
 _ALONE = frozenset({"dark", "light"})
-_PARTS = frozenset(
-    (
-        *("accent", "belt", "border", "bow", "button", "check", "collar", "cuff", "detail", "dot", "edge"),
-        *("embroidery", "flower", "graphic", "hem", "lace", "letter", "lining", "logo", "neckline", "panel"),
-        *("pattern", "pocket", "print", "slogan", "sole", "strap", "stripe", "text", "trim", "waistband", "writing"),
-        "zip",
-    )
-)
-_SPELT = {"grey": "gray", "greyer": "gray", "colour": "color", "coloured": "colored"}
-_NEGATIONS = frozenset({"less", "no", "not", "than", "without"})
-_ARTICLES = frozenset({"a", "an", "any", "so", "the"})
-_FILLERS = frozenset(
-    (
-        *("a", "also", "an", "and", "any", "are", "be", "bit", "but", "color", "colored", "has", "have", "having"),
-        *("i", "in", "instead", "is", "it", "its", "just", "like", "little", "make", "more", "much", "now", "of"),
-        *("one", "only", "or", "please", "quite", "rather", "should", "so", "that", "the", "this", "to", "too"),
-        *("very", "want", "with", "would"),
-    )
-)
+_PARTS = frozenset(_WORDS["parts"])
+_NEGATIONS, _ARTICLES, _FILLERS = (frozenset(_WORDS[kind]) for kind in ("negations", "articles", "fillers"))
 _EXCLAIMED = re.compile(r"\b(?:no|not)(?=\s*[,;.!:])", re.IGNORECASE)
 _SEPARATOR = re.compile(r"[,;.]|\b(?:and|but|with)\b", re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]+")
 _AN = re.compile(r"\ban(?= [^aeio])", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Mention:
-    """What a text says about one group.
+class Mention(NamedTuple):
+    """What the words from `start` up to `end` of a text say about one group; a negation is included.
 
-    Attributes:
-        group: "color", "shade", a group of the taxonomy, or "color of stripe" for the color of a part.
-        value: The taxonomy's name of the value, or the color with its shade ("dark blue").
-        wanted: False after "not", "without", "instead of" and the like.
-        start: The first word, counted from 0; a negation is included.
-        end: The word after the last.
-        part: The word that names the part, or None.
+    The group is "color", "shade", one of the taxonomy, or "color of stripe" for the color of a part, which the word
+    `part` names. The value is the taxonomy's name, or the color with its shade ("dark blue"). It is not `wanted` after
+    "not", "without", "instead of" and the like.
     """
 
     group: str
@@ -75,9 +50,7 @@ class Mention:
 class Vocabulary:
     """Finds the words for attributes and colors in free text, whatever their endings.
 
-    Args:
-        taxonomy: The taxonomy of the attribute groups.
-        categories: Find its categories too. Without them, asking for a belt does not cancel a scarf.
+    Categories are found only on request: without them, asking for a belt does not cancel a scarf.
     """
 
     def __init__(self, taxonomy: Taxonomy, *, categories: bool = False) -> None:
@@ -94,20 +67,16 @@ class Vocabulary:
     def mentions(self, text: str) -> list[Mention]:
         """What a text says, in the order of its words."""
         lowered = [word.lower() for word in _WORD.findall(_EXCLAIMED.sub("oh", text))]
-        words = [_SPELT.get(word, word) for word in lowered]
+        words = [_WORDS["spellings"].get(word, word) for word in lowered]
         stems = [_stem(word) for word in words]
-        found: list[Mention] = []
-        for start in range(len(words)):
-            found += [_negated(item, words) for item in self._at(start, words, stems)]
-        return found
+        return [_negated(item, words) for start in range(len(words)) for item in self._at(start, words, stems)]
 
     def remaining(self, earlier: str, newer: str) -> str | None:
         """What is left of an earlier text beside a newer one; None where nothing is."""
         old, new = self.mentions(earlier), self.mentions(newer)
-        lost = {item.group for item in old if _contradicted(item, new)}
-        gone = {
-            word for item in old if item.group in lost for word in range(item.start, (item.part or item.end - 1) + 1)
-        }
+        lost = {item.group for item in old if any(_contradicts(other, item) for other in new)}
+        contradicted = [item for item in old if item.group in lost]
+        gone = {word for item in contradicted for word in range(item.start, (item.part or item.end - 1) + 1)}
         gone |= {word for item in old if item.part in gone for word in range(item.start, item.end)}
         return _without(earlier, gone) if gone else earlier
 
@@ -123,16 +92,15 @@ class Vocabulary:
             yield Mention("shade", _SHADES[stems[start]], True, start, start + 1)
 
     def _color(self, place: int, words: list[str], stems: list[str]) -> Mention:
-        shaded = place > 0 and stems[place - 1] in _SHADES
-        shade = f"{_SHADES[stems[place - 1]]} " if shaded else ""
-        value, start, end = shade + self._colors[stems[place]], place - shaded, place + 1
-        after = end
+        shade = _SHADES.get(stems[place - 1]) if place else None
+        color = self._colors[stems[place]]
+        value, start, after = f"{shade} {color}" if shade else color, place - bool(shade), place + 1
         while after < len(words) and (words[after] == "and" or stems[after] in self._colors):
             after += 1
-        if after < len(words) and words[after].removesuffix("s") in _PARTS:
-            part = words[after].removesuffix("s")
-            return Mention(f"{COLOR} of {part}", value, True, start, end, after)
-        return Mention(COLOR, value, True, start, end)
+        part = words[after].removesuffix("s") if after < len(words) else None
+        if part in _PARTS:
+            return Mention(f"{COLOR} of {part}", value, True, start, place + 1, after)
+        return Mention(COLOR, value, True, start, place + 1)
 
 
 def _negated(item: Mention, words: list[str]) -> Mention:
@@ -143,17 +111,15 @@ def _negated(item: Mention, words: list[str]) -> Mention:
     if before < 0:
         return item
     if before and words[before] == "of" and words[before - 1] == "instead":
-        return Mention(item.group, item.value, False, before - 1, item.end, item.part)
+        return item._replace(wanted=False, start=before - 1)
     if words[before] in _NEGATIONS:
-        first = before - (before > 0 and words[before - 1] == "rather")
-        return Mention(item.group, item.value, False, first, item.end, item.part)
+        return item._replace(wanted=False, start=before - (before > 0 and words[before - 1] == "rather"))
     return item
 
 
-def _contradicted(item: Mention, newer: Iterable[Mention]) -> bool:
-    """Whether newer mentions give the group another value, or negate this one."""
-    same = [other for other in newer if other.group == item.group]
-    return any(other.wanted or (item.wanted and other.value == item.value) for other in same)
+def _contradicts(newer: Mention, item: Mention) -> bool:
+    """Whether the newer mention gives the group another value, or negates this one."""
+    return newer.group == item.group and (newer.wanted or (item.wanted and newer.value == item.value))
 
 
 def _without(text: str, gone: set[int]) -> str | None:

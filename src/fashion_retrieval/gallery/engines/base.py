@@ -27,14 +27,9 @@ RENAMED_FIELDS = {"colour": "color"}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An image as the vector store keeps it.
+    """An image as the vector store keeps it: with an L2-normalized (D,) float32 and the SHA-256 of its content.
 
-    Attributes:
-        id: Unique in the gallery.
-        vector: L2-normalized (D,) float32.
-        digest: SHA-256 of the image's content, in hexadecimal.
-        photo: The path or URI it was added from, or None.
-        fields: A value of the field's type, or None, for each field of the gallery.
+    `photo` is the path or URI it was added from, or None; every field of the gallery has a value of its type or None.
     """
 
     id: str
@@ -49,15 +44,9 @@ class Row:
 class Settings:
     """What a gallery remembers of itself, kept inside the vector store.
 
-    Attributes:
-        model_id: The model to load for it: "compact", a Hub repository, or the absolute path of a folder.
-        fingerprint: SHA-256 of the model's encoder.
-        embedding_dim: Width of the embeddings.
-        taxonomy: The vocabulary its images are recognized with; None where they are not.
-        fields: The name of the type ("str", "int", "float", "bool") by field, in order.
-        dtype: What the embeddings were computed in, as `precision` tells; None in galleries that did not keep it.
-        revision: The commit of the model's repository; None where it has none or was not kept.
-        schema_version: The version of this layout.
+    `model_id` is the model to load for it, a folder by its absolute path, and `fingerprint` the SHA-256 of its encoder.
+    `fields` has the name of the type by field, in order. `taxonomy` is None where images are not recognized. `dtype`,
+    as `precision` tells it, and `revision` are None in galleries that did not keep them.
     """
 
     model_id: str
@@ -90,11 +79,7 @@ class Settings:
 
     @classmethod
     def from_json(cls, text: str | bytes, uri: str) -> Settings:
-        """Read what `to_json` wrote, in this release or an earlier one.
-
-        Raises:
-            GalleryError: The text is of something else, or of a newer version.
-        """
+        """Read what `to_json` wrote, in this release or an earlier one; a `GalleryError` says what else it is."""
         try:
             data = json.loads(text)["fashion_retrieval_gallery"]
             version = data["schema_version"]
@@ -103,7 +88,11 @@ class Settings:
         if version != SCHEMA_VERSION:
             remedy = "upgrade fashion-retrieval, or build the gallery anew"
             raise GalleryError(f"gallery {uri} must have schema version {SCHEMA_VERSION}, got {version}; {remedy}")
-        return validate(cls, _with_american_spelling(data), f"gallery {uri} in its settings", GalleryError)
+        types = data.get("fields", {})
+        if data.get("taxonomy") and "colour" in types and "color" not in types:  # from before release 0.2
+            data["fields"] = {RENAMED_FIELDS.get(name, name): kind for name, kind in types.items()}
+            data["taxonomy"] = with_color_placeholder(data["taxonomy"])
+        return validate(cls, data, f"gallery {uri} in its settings", GalleryError)
 
 
 class VectorStore(Protocol):
@@ -115,45 +104,33 @@ class VectorStore(Protocol):
 
     def write(self, rows: Sequence[Row]) -> None:
         """Insert the rows, or replace those of the same id; all or none."""
-        ...
 
     def read(self, ids: Collection[str]) -> dict[str, Row]:
         """The rows of these ids, as far as they exist."""
-        ...
 
     def nearest(self, query: NDArray[np.float32], limit: int, where: Filter | None) -> list[Row]:
-        """The nearest rows by cosine, in no order: exact with a filter or without an index.
+        """The `limit` rows, at most `MAX_ROWS`, nearest by cosine to an L2-normalized (D,) float32, in no order.
 
-        Args:
-            query: L2-normalized (D,) float32.
-            limit: From 1 to `MAX_ROWS`.
-            where: Which rows count; None is all.
+        It is exact with a filter or without an index.
         """
-        ...
 
     def remove(self, ids: Collection[str]) -> int:
         """Remove these rows; returns how many existed."""
-        ...
 
     def count(self) -> int:
         """How many rows there are."""
-        ...
 
     def wait_until_indexed(self) -> None:
         """Wait, after much writing, until the index covers all written rows."""
-        ...
 
     def optimize(self) -> None:
         """Compact the data, and build or refresh the indices that the size asks for."""
-        ...
 
     def indexed(self) -> bool:
         """Whether searches without a filter use an approximate index."""
-        ...
 
     def close(self) -> None:
         """Close the connection."""
-        ...
 
 
 @contextmanager
@@ -183,12 +160,3 @@ def batches(ids: Collection[str], size: int = 1_000) -> Iterator[list[str]]:
     distinct = list(dict.fromkeys(ids))
     for start in range(0, len(distinct), size):
         yield distinct[start : start + size]
-
-
-def _with_american_spelling(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings from before release 0.2 with the new field and placeholder; the columns keep their numbers."""
-    taxonomy, types = settings.get("taxonomy"), settings.get("fields", {})
-    if not taxonomy or "colour" not in types or "color" in types:
-        return settings
-    types = {RENAMED_FIELDS.get(name, name): kind for name, kind in types.items()}
-    return settings | {"fields": types, "taxonomy": with_color_placeholder(taxonomy)}

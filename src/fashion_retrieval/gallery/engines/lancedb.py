@@ -63,20 +63,12 @@ class LanceStore:
 
     @classmethod
     def exists(cls, uri: str) -> bool:
-        """Whether there is a table.
-
-        Raises:
-            GalleryError: There is other data in its place.
-        """
+        """Whether there is a table; other data in its place is refused."""
         return _open(uri) is not None
 
     @classmethod
     def create(cls, uri: str, settings: Settings) -> LanceStore:
-        """Make a new table.
-
-        Raises:
-            GalleryError: There is one already, or the place can't be written.
-        """
+        """Make a new table."""
         try:
             with translate_errors(uri, "created"):
                 return cls(uri, _connect(uri).create_table(_TABLE, schema=_schema(settings)))
@@ -85,18 +77,13 @@ class LanceStore:
 
     @classmethod
     def open(cls, uri: str, *, load: bool = True) -> LanceStore:
-        """Open the table; it is read when it is first searched, whatever `load` says.
-
-        Raises:
-            GalleryError: There is no table, or it is no gallery.
-        """
+        """Open the table; it is read when it is first searched, whatever `load` says."""
         table = _open(uri)
         if table is None:
             raise not_found(uri)
         return cls(uri, table)
 
     def write(self, rows: Sequence[Row]) -> None:
-        """See `VectorStore`."""
         with translate_errors(self.uri, "written"):
             merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
             merge.execute(self._to_arrow(rows))
@@ -106,7 +93,6 @@ class LanceStore:
                 self._compact()
 
     def read(self, ids: Collection[str]) -> dict[str, Row]:
-        """See `VectorStore`."""
         found: dict[str, Row] = {}
         with translate_errors(self.uri, "read"):
             for some in batches(ids):
@@ -115,7 +101,6 @@ class LanceStore:
         return found
 
     def nearest(self, query: NDArray[np.float32], limit: int, where: Filter | None) -> list[Row]:
-        """See `VectorStore`."""
         with translate_errors(self.uri, "searched"):
             snapshot = self._current_snapshot()
             if snapshot:
@@ -133,20 +118,17 @@ class LanceStore:
             return self._from_arrow(builder.where(condition, prefilter=True).bypass_vector_index().to_arrow())
 
     def remove(self, ids: Collection[str]) -> int:
-        """See `VectorStore`."""
         with translate_errors(self.uri, "changed"):
             return sum(self._table.delete(_any_of("id", some)).num_deleted_rows for some in batches(ids))
 
     def count(self) -> int:
-        """See `VectorStore`."""
         with translate_errors(self.uri, "read"):
             return int(self._table.count_rows())
 
-    def wait_until_indexed(self) -> None:
-        """See `VectorStore`."""
+    def wait_until_indexed(self) -> None:  # an index is made by `optimize` alone
+        pass
 
     def optimize(self) -> None:
-        """See `VectorStore`."""
         from lancedb.index import BTree, HnswSq
 
         with translate_errors(self.uri, "optimized"):
@@ -158,12 +140,10 @@ class LanceStore:
                 self._table.create_index("vector", config=HnswSq(distance_type="cosine"))
 
     def indexed(self) -> bool:
-        """See `VectorStore`."""
         with translate_errors(self.uri, "read"):
             return not self._fits(self.count()) and "vector" in self._indices()
 
     def close(self) -> None:
-        """See `VectorStore`."""
         self._change_token = self._version = self._snapshot = None
 
     def _current_snapshot(self) -> Snapshot | None:

@@ -43,10 +43,8 @@ _ROUNDING = 1e-5
 class Snapshot:
     """The rows of a table at one version.
 
-    Attributes:
-        columns: All columns but the vectors, and the address of each row.
-        scan: The vectors, in the same order; rows of later versions may follow them.
-        alive: (N,) bool, False for rows that were removed or replaced after they were read.
+    `columns` are all but the vectors, and the address of each row; `scan` has the vectors in the same order, and rows
+    of later versions may follow them. `alive`, (N,) bool, is False for rows removed or replaced after they were read.
     """
 
     columns: pa.Table
@@ -98,14 +96,7 @@ class Snapshot:
     def nearest(
         self, query: NDArray[np.float32], limit: int, where: Filter | None, columns: Mapping[str, str]
     ) -> tuple[pa.Table, NDArray[np.float32]]:
-        """The nearest rows by cosine, and their vectors (M, D) float32; exact.
-
-        Args:
-            query: L2-normalized (D,) float32.
-            limit: How many, at least 1.
-            where: Which rows count; None is all.
-            columns: The column by field.
-        """
+        """The `limit` rows nearest to an L2-normalized query by cosine, and their vectors (M, D) float32; exact."""
         import pyarrow as pa
 
         allowed = self.alive if where is None else self.alive & matching(where, self.columns, columns)
@@ -150,10 +141,6 @@ class ExactScan:
     A row v is kept as it is and as a scale s times a code c of whole numbers from -127 to 127; the residual is
     |v - s c|. With the query coded in the same way, a score by codes is off by at most the two residuals
     (Cauchy-Schwarz). So all rows that may be among the nearest are known, and only these are scored in float32.
-
-    Args:
-        dim: Width of a row, D.
-        capacity: For how many rows to allot memory.
     """
 
     def __init__(self, dim: int, capacity: int = 0) -> None:
@@ -182,12 +169,9 @@ class ExactScan:
         return self._rows[numbers]
 
     def nearest(self, query: NDArray[np.float32], limit: int, allowed: NDArray[np.bool_]) -> NDArray[np.intp]:
-        """The numbers of the rows with the highest scores, best first; fewer than `limit` where fewer are allowed.
+        """The numbers of the rows nearest to an L2-normalized (D,) float32, best first.
 
-        Args:
-            query: L2-normalized (D,) float32.
-            limit: How many, at least 1.
-            allowed: (N,) bool, which of the first N rows count.
+        `allowed`, (N,) bool, tells which of the first N rows count; where they are fewer than `limit`, all are given.
         """
         possible = int(np.count_nonzero(allowed))
         limit = min(limit, possible)

@@ -38,12 +38,8 @@ _LAST_CODE_POINT = "\U0010ffff"
 class MilvusStore:
     """One collection. Milvus before 2.5 knows no null: a second column of each field says whether it is set.
 
-    Args:
-        uri: The collection's URI without a password.
-        client: A connection, which this object closes.
-        collection: The collection's name.
-        load: Build the index where it is missing and load the collection; without this, the store tells its settings,
-            its count and whether it is indexed, and changes nothing on the server.
+    The client is closed with this object. With `load`, the index is built where it is missing and the collection is
+    loaded; without it, the store only tells its settings, its count and whether it is indexed, and changes nothing.
     """
 
     name = "milvus"
@@ -70,11 +66,7 @@ class MilvusStore:
 
     @classmethod
     def create(cls, uri: str, settings: Settings) -> MilvusStore:
-        """Make a new collection.
-
-        Raises:
-            GalleryError: There is one already, or the server does not answer.
-        """
+        """Make a new collection."""
         from pymilvus import CollectionSchema, DataType, FieldSchema
 
         shown, client, collection = _connect(uri)
@@ -99,11 +91,7 @@ class MilvusStore:
 
     @classmethod
     def open(cls, uri: str, *, load: bool = True) -> MilvusStore:
-        """Open the collection; `load` as in the constructor.
-
-        Raises:
-            GalleryError: There is no collection, it is no gallery, or the server does not answer.
-        """
+        """Open the collection; `load` as in the constructor."""
         shown, client, collection = _connect(uri)
         with _closed_on_error(client), translate_errors(shown, "looked up"):
             if not client.has_collection(collection):
@@ -111,18 +99,15 @@ class MilvusStore:
         return cls(shown, client, collection, load=load)
 
     def write(self, rows: Sequence[Row]) -> None:
-        """See `VectorStore`."""
         with translate_errors(self.uri, "written"):
             self._client.upsert(self._collection, [self._to_entity(row) for row in rows])
             self._written += len(rows)
 
     def read(self, ids: Collection[str]) -> dict[str, Row]:
-        """See `VectorStore`."""
         entities = (entity for some in batches(ids) for entity in self._query(_any_of(some), ["*"]))
         return {entity["id"]: self._from_entity(entity) for entity in entities}
 
     def nearest(self, query: NDArray[np.float32], limit: int, where: Filter | None) -> list[Row]:
-        """See `VectorStore`."""
         condition = "" if where is None else render(where, self.settings.columns)
         # With ensure_topk_full, a filtered scan ends after as many rows as the filter leaves, wherever these are.
         effort = {"nprobe": _PROBED if where is None else _LISTS, "ensure_topk_full": False}
@@ -139,7 +124,6 @@ class MilvusStore:
             return [self._from_entity(hit["entity"]) for hit in hits[0]]
 
     def remove(self, ids: Collection[str]) -> int:
-        """See `VectorStore`."""
         removed = 0
         for some in batches(ids):
             found = [entity["id"] for entity in self._query(_any_of(some), ["id"])]
@@ -150,21 +134,20 @@ class MilvusStore:
         return removed
 
     def count(self) -> int:
-        """See `VectorStore`. Of a collection that is not loaded, the server's estimate."""
+        """How many rows there are; of a collection that is not loaded, the server's estimate."""
         if self._is_loaded():
             return int(self._query("", ["count(*)"])[0]["count(*)"])
         with translate_errors(self.uri, "read"):
             return int(self._client.get_collection_stats(self._collection)["row_count"])
 
     def wait_until_indexed(self) -> None:
-        """See `VectorStore`. Until then the server searches newer rows through a coarser index of its own."""
+        # Until then the server searches newer rows through a coarser index of its own.
         with translate_errors(self.uri, "optimized"):
             stored = sum(segment.num_rows for segment in self._segments("persistent"))
             if max(self._written, self.count() - stored) >= _SMALL or not self._served():
                 self.optimize()
 
     def optimize(self) -> None:
-        """See `VectorStore`."""
         with translate_errors(self.uri, "optimized"):
             self._client.flush(self._collection)
             self._written = 0
@@ -180,14 +163,12 @@ class MilvusStore:
                 time.sleep(0.1)
 
     def indexed(self) -> bool:
-        """See `VectorStore`."""
         if not self._is_loaded():
             return False
         with translate_errors(self.uri, "read"):
             return any(segment.num_rows >= _SMALL for segment in self._segments("loaded"))
 
     def close(self) -> None:
-        """See `VectorStore`."""
         self._client.close()
 
     def _load(self) -> None:
@@ -252,11 +233,7 @@ def _closed_on_error(client: MilvusClient) -> Iterator[None]:
 
 
 def render(condition: Filter, columns: dict[str, str]) -> str:
-    """The condition as a Milvus expression.
-
-    Raises:
-        UnsupportedError: LIKE with a wildcard that is not at the end.
-    """
+    """The condition as a Milvus expression; LIKE with a wildcard that is not at the end is an `UnsupportedError`."""
 
     def compare(field: str, operator: Operator, values: Values) -> str:
         column = columns[field]
