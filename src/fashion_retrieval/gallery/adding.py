@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion_retrieval._utils.progress import Advance
-from fashion_retrieval.gallery.engines.base import Row, VectorStore
+from fashion_retrieval.gallery.engines.base import Row, VectorStore, batched
 from fashion_retrieval.gallery.filters import Scalar
-from fashion_retrieval.gallery.items import Item, batched, garment_fields, recognized_fields
+from fashion_retrieval.gallery.items import Item, garment_fields, recognized_fields
 from fashion_retrieval.images.inputs import ImageInput, describe
 from fashion_retrieval.images.prefetch import ReadPhoto, read_photos
 from fashion_retrieval.inference.pipeline import encode_levels, find_photo

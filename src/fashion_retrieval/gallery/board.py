@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from math import ceil, sqrt
 from pathlib import Path
 from statistics import median
@@ -64,26 +65,12 @@ def draw_board(
     width: int | None = None,
     font: str | Path | None = None,
 ) -> Image.Image:
-    """Draw a query beside its results.
+    """Draw a query beside its results, as an RGB image whose height follows from their number.
 
-    Below each result are the values that differ from the reference, first those the text asked for; without
-    recognition of both, its color and category.
-
-    Args:
-        matches: Results, best first, at most 200. A photo that can't be read is an empty frame.
-        reference: The photo of the query. A Match or a Recognition (its largest garment) is also compared.
-        text: The modification text of the query.
-        taxonomy: The vocabulary that the photos were recognized with.
-        caption: A line under the query, about the gallery for example.
-        width: Of the board, in pixels; None is the width at which its text is easy to read, 670 to 2,300.
-        font: A TrueType or OpenType file for other scripts; without it their letters become "?".
-
-    Returns:
-        An RGB image; its height follows from the number of results.
-
-    Raises:
-        InputError: Too many results, a reference that can't be read, a width below 320, or a font that can't be read.
-        TaxonomyError: The taxonomy has a fault.
+    Below each result are the values that differ from the reference, first those the text asked for; without recognition
+    of both, its color and category. Of a Recognition, its largest garment is compared. A photo of a result that can't
+    be read is an empty frame. `caption` is a line under the query; `width` is in pixels, None the width at which the
+    text is easy to read, 670 to 2,300; `font` is a file for other scripts, whose letters are "?" without it.
     """
     if len(matches) > MOST:
         raise InputError(f"a board shows at most {MOST} results, got {len(matches)}; draw the first {MOST}")
@@ -94,11 +81,12 @@ def draw_board(
     photos = [_small(match) for match in matches]
     frame = (_TILE, _frame_height(photos, _TILE, _FRAME))
     columns = _columns(len(tiles))
-    tops = _tops(tiles, columns, frame[1] + _GAP)
-    asking = _reference_photo(reference)
+    heights = [max(tile.height for tile in tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
+    tops = list(accumulate(heights, lambda top, height: top + (frame[1] + _GAP) + height, initial=0.0))
+    name, asking = _named(reference)
     asking_frame = (_QUERY, _frame_height([asking], _QUERY, _QUERY_FRAME))
-    above = 0 if reference is None else asking_frame[1]
-    panel = _panel(above, reference, text, comparison.title, _legend(changes), caption, metrics)
+    writer = _Writer(metrics, _QUERY, 0 if reference is None else asking_frame[1] + 10)
+    panel = _panel(writer, name, comparison.title, text, changes, caption)
     left = MARGIN + _QUERY + 2 * GUTTER
     inside = max(panel.height, tops[-1] - _GAP)
     natural = (left + max(columns, 2) * (_TILE + _GAP) - _GAP + MARGIN, inside + 2 * MARGIN)
@@ -112,7 +100,8 @@ def draw_board(
         corner = (left + index % columns * (_TILE + _GAP), MARGIN + tops[index // columns])
         _show(painter, photo, corner, frame)
         painter.paint(tile.shapes, corner[0], corner[1] + frame[1])
-        painter.paint(_chip(index + 1), *corner)
+        chip = (*disc(_CHIP + 2, PAGE), *disc(_CHIP, INK, str(index + 1), 16 if index < 99 else 12))
+        painter.paint(moved(chip, 10 + _CHIP, 10 + _CHIP), *corner)
     return painter.finished(width)
 
 
@@ -148,10 +137,6 @@ class _Writer:
             else:
                 self.write(was, 15, FAINT, most=2, indent=_INDENT)
 
-    def block(self) -> Box:
-        """What was written."""
-        return Box(tuple(self.shapes), self.y)
-
 
 def _tile(match: Match, changes: Sequence[Change] | None, comparison: Comparison, metrics: FontMetrics) -> Box:
     """The text below a result's photo: id and score, and what changed or what it is."""
@@ -171,60 +156,49 @@ def _tile(match: Match, changes: Sequence[Change] | None, comparison: Comparison
         writer.dotted(change)
     if changes and len(changes) > _MAX_ROWS:
         writer.write(f"+ {len(changes) - _MAX_ROWS} more", 15, FAINT, indent=_INDENT)
-    return writer.block()
+    return Box(tuple(writer.shapes), writer.y)
 
 
 def _panel(
-    above: float,
-    reference: _Reference | None,
-    text: str | None,
+    writer: _Writer,
+    name: str | None,
     title: str,
-    legend: Sequence[Change],
+    text: str | None,
+    changes: Sequence[Sequence[Change] | None],
     caption: str | None,
-    metrics: FontMetrics,
 ) -> Box:
     """The text below the photo of the query: its name, the modification text, what the dots mean, the caption."""
-    writer = _Writer(metrics, _QUERY, above)
-    if reference is not None:
-        writer.y += 10
-        name = _name(reference)
-        if name:
-            writer.shapes.append(Text(0, writer.y + _LINE / 2, metrics.shorten(name, 15, _QUERY), 15, MUTED, "lm"))
-            writer.y += _LINE + 2
-        if title:
-            writer.write(title, 15, INK, most=2)
-        writer.y += 20 if text else 0
+    metrics = writer.metrics
+    if name:
+        writer.shapes.append(Text(0, writer.y + _LINE / 2, metrics.shorten(name, 15, _QUERY), 15, MUTED, "lm"))
+        writer.y += _LINE + 2
+    if title:
+        writer.write(title, 15, INK, most=2)
     if text:
+        writer.y += 20 if writer.y else 0
         size, most = next(
             (item for item in _TEXT_SIZES if len(metrics.wrap(text, item[0], _QUERY)) <= item[1]), _TEXT_SIZES[-1]
         )
         writer.write(text, size, INK, most=most)
-    for item in legend:
-        writer.y += 22 if item is legend[0] else 0
-        writer.dotted(item)
+    asked = {change.asked for found in changes for change in found or ()}
+    writer.y += 22 if asked else 0
+    if True in asked:
+        writer.dotted(Change("as asked for", None, True))
+    if False in asked:
+        writer.dotted(Change("changed besides" if True in asked else "changed", None, False))
     if caption:
         writer.y += 22
         writer.write(caption, 14, FAINT, most=6)
-    return writer.block()
+    return Box(tuple(writer.shapes), writer.y)
 
 
-def _legend(changes: Sequence[Sequence[Change] | None]) -> list[Change]:
-    """What the dots mean, for those that occur."""
-    asked = {change.asked for found in changes for change in found or ()}
-    words = {True: "as asked for", False: "changed besides" if True in asked else "changed"}
-    return [Change(words[kind], None, kind) for kind in (True, False) if kind in asked]
-
-
-def _name(reference: _Reference) -> str | None:
+def _named(reference: _Reference | None) -> tuple[str | None, Image.Image | None]:
+    """The name and the photo of a reference."""
     if isinstance(reference, Match):
-        return reference.id
-    return reference.source if isinstance(reference, Recognition) else describe(reference)
-
-
-def _reference_photo(reference: _Reference | None) -> Image.Image | None:
-    if reference is None or isinstance(reference, Match):
-        return None if reference is None else _small(reference)
-    return reference.image if isinstance(reference, Recognition) else load_image(reference)
+        return reference.id, _small(reference)
+    if isinstance(reference, Recognition):
+        return reference.source, reference.image
+    return (None, None) if reference is None else (describe(reference), load_image(reference))
 
 
 def _small(match: Match) -> Image.Image | None:
@@ -254,14 +228,6 @@ def _columns(count: int) -> int:
     return min(best, _MAX_COLUMNS)
 
 
-def _tops(tiles: Sequence[Box], columns: int, above: float) -> list[float]:
-    """Tops of the rows, and of one more."""
-    tops = [0.0]
-    for start in range(0, len(tiles), columns):
-        tops.append(tops[-1] + above + max(tile.height for tile in tiles[start : start + columns]))
-    return tops
-
-
 def _show(painter: Painter, photo: Image.Image | None, corner: Size, frame: Size) -> None:
     """The photo in the middle of its frame, whole and in its proportions; without one, an empty frame."""
     border = Rect(-1, -1, frame[0] + 2, frame[1] + 2, RULE, 11)
@@ -275,9 +241,3 @@ def _show(painter: Painter, photo: Image.Image | None, corner: Size, frame: Size
     shown = photo.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     corners = np.asarray(shown)[[0, 0, -1, -1], [0, -1, 0, -1]]
     painter.place(framed(shown, room, PAGE if corners.min() >= _STUDIO else BACKDROP), *corner)
-
-
-def _chip(rank: int) -> tuple[Shape, ...]:
-    """The rank on a disc in the corner of the photo."""
-    shapes = (*disc(_CHIP + 2, PAGE), *disc(_CHIP, INK, str(rank), 16 if rank < 100 else 12))
-    return moved(shapes, 10 + _CHIP, 10 + _CHIP)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fashion_retrieval.gallery.items import garment_fields
 from fashion_retrieval.gallery.modification_text import COLOR, Vocabulary
 from fashion_retrieval.results import Attribute, Match, Recognition
 from fashion_retrieval.taxonomy import Taxonomy
@@ -14,12 +15,9 @@ CATEGORY = "category"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A value of a result that the text asked for or that differs from the reference.
+    """A value that the text asked for or that differs from the reference: what it is now, and what it was.
 
-    Attributes:
-        label: What it is now: "red", "long sleeve".
-        was: The reference's value ("blue", "short"), or None if it is the same.
-        asked: Whether the text asked for it.
+    `was` is None where it is the same.
     """
 
     label: str
@@ -37,7 +35,7 @@ class Comparison:
         mentions = Vocabulary(taxonomy, categories=True).mentions(text) if text else []
         self._asked = {(item.group, item.name) for item in mentions if item.wanted}
         self._before = self._facts(reference)
-        self.title = self._title(self._before)
+        self.title = self.title_of(reference)
 
     def changes(self, match: Match) -> tuple[Change, ...] | None:
         """Values that were asked for, then others that differ; None unless both were recognized."""
@@ -53,23 +51,17 @@ class Comparison:
                 found.append(Change(label, was, asked))
         return tuple(sorted(found, key=lambda change: not change.asked))
 
-    def title_of(self, match: Match) -> str:
+    def title_of(self, source: object) -> str:
         """Color and category in words: "blue shirt dress"; empty if it was not recognized."""
-        return self._title(self._facts(match))
+        facts = self._facts(source)
+        return " ".join(self._label(group, facts[group]) for group in (COLOR, CATEGORY) if group in facts)
 
     def _facts(self, source: object) -> dict[str, str]:
         """Value by group, of a Match or of the largest garment of a Recognition."""
-        values: Mapping[str, object] = {}
-        if isinstance(source, Match):
-            values = source.fields
-        elif isinstance(source, Recognition) and source.garments:
-            garment = max(source.garments, key=lambda garment: garment.area)
-            values = {CATEGORY: garment.category.name, COLOR: garment.color}
-            values |= {name: attribute.value for name, attribute in garment.attributes.items()}
+        values: Mapping[str, object] = source.fields if isinstance(source, Match) else {}
+        if isinstance(source, Recognition):
+            values = garment_fields(source)
         return {group: value for group in self._groups if isinstance(value := values.get(group), str)}
-
-    def _title(self, facts: Mapping[str, str]) -> str:
-        return " ".join(self._label(group, facts[group]) for group in (COLOR, CATEGORY) if group in facts)
 
     def _label(self, group: str, value: str) -> str:
         """The value as the taxonomy's prompts say it, or its name in words."""

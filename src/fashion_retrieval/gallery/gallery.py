@@ -14,14 +14,7 @@ from fashion_retrieval._utils.checks import check_id, check_on_error, check_whol
 from fashion_retrieval._utils.deprecation import accept_old_keywords, warn_renamed
 from fashion_retrieval._utils.progress import length_of, progress_bar
 from fashion_retrieval.errors import GalleryError, InputError
-from fashion_retrieval.gallery.engines.base import (
-    MAX_ROWS,
-    RENAMED_FIELDS,
-    Row,
-    Settings,
-    VectorStore,
-    already_exists,
-)
+from fashion_retrieval.gallery.engines.base import MAX_ROWS, RENAMED_FIELDS, Row, Settings, VectorStore, already_exists
 from fashion_retrieval.gallery.filters import Scalar, parse_where
 from fashion_retrieval.gallery.from_shards import add_shards
 from fashion_retrieval.gallery.info import AddReport, GalleryInfo, read_info
@@ -186,8 +179,7 @@ class Gallery:
                 f"gallery {store.uri} holds embeddings computed in {kept}, got a model that computes in {given}; "
                 f"{remedy}, or build a new gallery"
             )
-        metadata = _with_current_names(metadata, store.settings.renamed)
-        items = read_items(images, ids, metadata, store.settings.types)
+        items = read_items(images, ids, metadata, store.settings.types, store.settings.renamed)
         indexer = Indexer(store, self._model, self._taxonomy, skip=on_error == "skip", batch_size=batch_size)
         with progress_bar("adding", length_of(images), shown=progress) as advance:
             indexer.add(items, advance)
@@ -314,23 +306,6 @@ class Gallery:
         if self._opened is None:
             raise GalleryError("this gallery is closed; open it again with Gallery.open")
         return self._opened
-
-
-def _with_current_names(
-    metadata: Sequence[Mapping[str, Any]] | None, renamed: Mapping[str, str]
-) -> Sequence[Mapping[str, Any]] | None:
-    """The metadata with the current names of renamed fields; what is not a list of dicts is left as it is."""
-    if not isinstance(metadata, Sequence) or not any(
-        isinstance(values, Mapping) and renamed.keys() & values.keys() for values in metadata
-    ):
-        return metadata
-    warn_renamed(
-        f"metadata's field {', '.join(map(repr, renamed))}", ", ".join(map(repr, renamed.values())), stacklevel=4
-    )
-    return [
-        {renamed.get(name, name): value for name, value in values.items()} if isinstance(values, Mapping) else values
-        for values in metadata
-    ]
 
 
 def _unit(query: ArrayLike, width: int) -> NDArray[np.float32]:

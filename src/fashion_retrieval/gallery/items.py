@@ -6,12 +6,14 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from fashion_retrieval._utils.checks import check_id, fits
+from fashion_retrieval._utils.deprecation import warn_renamed
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.gallery.engines.base import TYPES
 from fashion_retrieval.gallery.filters import INT64, Scalar
@@ -59,11 +61,12 @@ def garment_fields(recognition: Recognition) -> dict[str, Scalar | None]:
     garment = max(recognition.garments, key=lambda garment: garment.area, default=None)
     if garment is None:
         return {}
-    attributes = {name: attribute.value for name, attribute in garment.attributes.items()}
-    return {"category": garment.category.name, "color": garment.color} | attributes
+    values: dict[str, Scalar | None] = {"category": garment.category.name, "color": garment.color}
+    return values | {name: attribute.value for name, attribute in garment.attributes.items()}
 
 
-class Item(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Item:
     """A photo to add: its position among those given, its id, its path or None, and the user's values or None."""
 
     index: int
@@ -78,6 +81,7 @@ def read_items(
     ids: Sequence[str] | None,
     metadata: Sequence[Mapping[str, Any]] | None,
     types: Mapping[str, type],
+    renamed: Mapping[str, str],
 ) -> Iterator[Item]:
     """The photos with all that belongs to them; what can be checked is checked before the first is given out."""
     single = isinstance(images, str | bytes | os.PathLike | np.ndarray) or hasattr(images, "read")
@@ -88,7 +92,11 @@ def read_items(
     if isinstance(metadata, Mapping):
         raise InputError("metadata must be a sequence with a dict for each photo, got one dict; put it in a list")
     names = None if ids is None else [check_id(name, index) for index, name in enumerate(ids)]
-    values = None if metadata is None else [_check_fields(item, types, index) for index, item in enumerate(metadata)]
+    given = None if metadata is None else list(metadata)
+    if any(isinstance(item, Mapping) and renamed.keys() & item.keys() for item in given or ()):
+        old, new = (", ".join(map(repr, words)) for words in (renamed.keys(), renamed.values()))
+        warn_renamed(f"metadata's field {old}", new, stacklevel=4)
+    values = None if given is None else [_check_fields(item, types, renamed, i) for i, item in enumerate(given)]
     if isinstance(images, Sequence) and names is None:
         names = [_path_id(image, index) for index, image in enumerate(images)]
     lengths = {"images": images, "ids": names, "metadata": values}
@@ -99,28 +107,13 @@ def read_items(
     return _stream(images, names, values, sizes)
 
 
-def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """The items in lists of `size`; where they end in an error, those that came before are given first."""
-    batch: list[Item] = []
-    fault: Exception | None = None
-    try:
-        for item in items:
-            batch.append(item)
-            if len(batch) == size:
-                yield batch
-                batch = []
-    except Exception as error:  # whatever the user's iterable raises
-        fault = error
-    if batch:
-        yield batch
-    if fault:
-        raise fault
-
-
-def _check_fields(values: object, types: Mapping[str, type], index: int) -> dict[str, Scalar | None]:
+def _check_fields(
+    values: object, types: Mapping[str, type], renamed: Mapping[str, str], index: int
+) -> dict[str, Scalar | None]:
     """The user's values for one photo, in the types of the gallery; what can't be one is an `InputError`."""
     if not isinstance(values, Mapping):
         raise InputError(f"metadata[{index}] must be a dict of fields, got {type(values).__name__}")
+    values = {renamed.get(name, name): value for name, value in values.items()}
     unknown = [str(name) for name in values if name not in types]
     if unknown:
         known = ", ".join(types) or "none; name them in Gallery.create(fields=…)"

@@ -16,7 +16,6 @@ _WORDS = json.loads(files("fashion_retrieval").joinpath("assets", "modification_
 _MORE_COLORS: dict[str, str] = _WORDS["colors"]
 """Other color words, each with the nearest name of the palette."""
 _SHADES: dict[str, str] = _WORDS["shades"]
-_ALONE = frozenset({"dark", "light"})
 _PARTS = frozenset(_WORDS["parts"])
 _NEGATIONS, _ARTICLES, _FILLERS = (frozenset(_WORDS[kind]) for kind in ("negations", "articles", "fillers"))
 _EXCLAIMED = re.compile(r"\b(?:no|not)(?=\s*[,;.!:])", re.IGNORECASE)
@@ -82,14 +81,13 @@ class Vocabulary:
 
     def _at(self, start: int, words: list[str], stems: list[str]) -> Iterable[Mention]:
         for length in range(min(self._longest, len(stems) - start), 0, -1):
-            known = self._phrases.get(tuple(stems[start : start + length]))
-            if known:
+            if known := self._phrases.get(tuple(stems[start : start + length])):
                 yield Mention(*known, True, start, start + length)
                 break
         if stems[start] in self._colors:
             yield self._color(start, words, stems)
-        elif stems[start] in _ALONE:
-            yield Mention("shade", _SHADES[stems[start]], True, start, start + 1)
+        elif stems[start] in ("dark", "light"):
+            yield Mention("shade", stems[start], True, start, start + 1)
 
     def _color(self, place: int, words: list[str], stems: list[str]) -> Mention:
         shade = _SHADES.get(stems[place - 1]) if place else None

@@ -204,9 +204,8 @@ class Refinement:
         if text is None:
             return self.wishes
         if not isinstance(text, str) or not text.strip():
-            raise InputError(
-                f"text must be a wish that is not empty, got {text!r}; leave it out to ask without a new one"
-            )
+            remedy = "leave it out to ask without a new one"
+            raise InputError(f"text must be a wish that is not empty, got {text!r}; {remedy}")
         wish = " ".join(text.split())
         earlier = (old for old in self.wishes if old.casefold() != wish.casefold())
         return (*filter(None, (self._vocabulary.remaining(old, wish) for old in earlier)), wish)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from fashion_retrieval._utils.validation import STRICT, validate
 from fashion_retrieval.errors import FashionRetrievalError, GalleryError
 from fashion_retrieval.gallery.filters import Filter, Scalar
 
+T = TypeVar("T")
 SCHEMA_VERSION = 1
 MAX_ROWS = 16_384
 """The most rows a search may ask for; a limit of Milvus."""
@@ -155,8 +156,18 @@ def already_exists(uri: str) -> GalleryError:
     return GalleryError(f"there is already a gallery at {uri}; open it with Gallery.open, or pass exist_ok=True")
 
 
-def batches(ids: Collection[str], size: int = 1_000) -> Iterator[list[str]]:
-    """The distinct ids, in lists of at most `size`."""
-    distinct = list(dict.fromkeys(ids))
-    for start in range(0, len(distinct), size):
-        yield distinct[start : start + size]
+def batched(items: Iterable[T], size: int = 1_000) -> Iterator[list[T]]:
+    """The items in lists of `size`; where they end in an error, those that came before are given first."""
+    batch: list[T] = []
+    try:
+        for item in items:
+            batch.append(item)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    except Exception:  # whatever the user's iterable raises
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch

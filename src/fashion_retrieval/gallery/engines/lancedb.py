@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion_retrieval.errors import GalleryError
-from fashion_retrieval.gallery.engines.base import Row, Settings, already_exists, batches, not_found, translate_errors
+from fashion_retrieval.gallery.engines.base import Row, Settings, already_exists, batched, not_found, translate_errors
 from fashion_retrieval.gallery.engines.memory import BYTES_PER_NUMBER, Snapshot
 from fashion_retrieval.gallery.filters import Filter, Operator, Scalar, Values, like_pieces
 
@@ -95,8 +95,8 @@ class LanceStore:
     def read(self, ids: Collection[str]) -> dict[str, Row]:
         found: dict[str, Row] = {}
         with translate_errors(self.uri, "read"):
-            for some in batches(ids):
-                query = self._table.search().where(_any_of("id", some)).limit(len(some))
+            for some in batched(dict.fromkeys(ids)):
+                query = self._table.search().where(_any_of(some)).limit(len(some))
                 found |= {row.id: row for row in self._from_arrow(query.to_arrow())}
         return found
 
@@ -119,7 +119,7 @@ class LanceStore:
 
     def remove(self, ids: Collection[str]) -> int:
         with translate_errors(self.uri, "changed"):
-            return sum(self._table.delete(_any_of("id", some)).num_deleted_rows for some in batches(ids))
+            return sum(self._table.delete(_any_of(some)).num_deleted_rows for some in batched(dict.fromkeys(ids)))
 
     def count(self) -> int:
         with translate_errors(self.uri, "read"):
@@ -202,11 +202,11 @@ class LanceStore:
 
     def _from_arrow(self, table: pa.Table, vectors: NDArray[np.float32] | None = None) -> list[Row]:
         vectors = self._vectors(table) if vectors is None else vectors
-        columns = {name: table[column].to_pylist() for name, column in self.settings.columns.items()}
-        plain = zip(*(table[name].to_pylist() for name in ("id", "digest", "photo")), strict=True)
+        columns = ("id", "digest", "photo", *self.settings.columns.values())
+        records = zip(vectors, *(table[column].to_pylist() for column in columns), strict=True)
         return [
-            Row(id, vectors[i], digest, photo, {name: values[i] for name, values in columns.items()})
-            for i, (id, digest, photo) in enumerate(plain)
+            Row(id, vector, digest, photo, dict(zip(self.settings.fields, values, strict=True)))
+            for vector, id, digest, photo, *values in records
         ]
 
     def _vectors(self, table: pa.Table) -> NDArray[np.float32]:
@@ -234,8 +234,8 @@ def render(condition: Filter, columns: dict[str, str]) -> str:
     return condition.render(compare, lambda operator, parts: f"({f' {operator.upper()} '.join(parts)})")
 
 
-def _any_of(column: str, values: list[str]) -> str:
-    return f"{column} IN ({', '.join(map(_literal, values))})"
+def _any_of(ids: list[str]) -> str:
+    return f"id IN ({', '.join(map(_literal, ids))})"
 
 
 def _literal(value: Scalar) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion_retrieval.errors import GalleryError, InputError, MissingExtraError, UnsupportedError
-from fashion_retrieval.gallery.engines.base import Row, Settings, already_exists, batches, not_found, translate_errors
+from fashion_retrieval.gallery.engines.base import Row, Settings, already_exists, batched, not_found, translate_errors
 from fashion_retrieval.gallery.filters import Filter, Operator, Scalar, Values, like_prefix
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class MilvusStore:
         from pymilvus import CollectionSchema, DataType, FieldSchema
 
         shown, client, collection = _connect(uri)
-        types = {int: DataType.INT64, float: DataType.DOUBLE, bool: DataType.BOOL}
+        types = {str: DataType.VARCHAR, int: DataType.INT64, float: DataType.DOUBLE, bool: DataType.BOOL}
         fields = [
             FieldSchema("id", DataType.VARCHAR, is_primary=True, max_length=_MAX_ID),
             FieldSchema("vector", DataType.FLOAT_VECTOR, dim=settings.embedding_dim),
@@ -79,9 +79,8 @@ class MilvusStore:
         ]
         for name, column in settings.columns.items():
             kind = settings.types[name]
-            text = {"dtype": DataType.VARCHAR, "max_length": _MAX_TEXT}
-            fields.append(FieldSchema(column, **(text if kind is str else {"dtype": types[kind]})))
-            fields.append(FieldSchema(f"{column}_set", DataType.BOOL))
+            options = {"max_length": _MAX_TEXT} if kind is str else {}
+            fields += [FieldSchema(column, types[kind], **options), FieldSchema(f"{column}_set", DataType.BOOL)]
         with _closed_on_error(client), translate_errors(shown, "created"):
             if client.has_collection(collection):
                 raise already_exists(shown)
@@ -104,7 +103,7 @@ class MilvusStore:
             self._written += len(rows)
 
     def read(self, ids: Collection[str]) -> dict[str, Row]:
-        entities = (entity for some in batches(ids) for entity in self._query(_any_of(some), ["*"]))
+        entities = (entity for some in batched(dict.fromkeys(ids)) for entity in self._query(_any_of(some), ["*"]))
         return {entity["id"]: self._from_entity(entity) for entity in entities}
 
     def nearest(self, query: NDArray[np.float32], limit: int, where: Filter | None) -> list[Row]:
@@ -125,7 +124,7 @@ class MilvusStore:
 
     def remove(self, ids: Collection[str]) -> int:
         removed = 0
-        for some in batches(ids):
+        for some in batched(dict.fromkeys(ids)):
             found = [entity["id"] for entity in self._query(_any_of(some), ["id"])]
             if found:
                 with translate_errors(self.uri, "changed"):
@@ -176,8 +175,7 @@ class MilvusStore:
             # A creation that was interrupted may have left the collection without these two; both may be repeated.
             if "vector" not in self._client.list_indexes(self._collection):
                 index = self._client.prepare_index_params()
-                sizes = {"nlist": _LISTS}
-                index.add_index("vector", index_type="IVF_FLAT", metric_type="COSINE", params=sizes)
+                index.add_index("vector", index_type="IVF_FLAT", metric_type="COSINE", params={"nlist": _LISTS})
                 self._client.create_index(self._collection, index)
             self._client.load_collection(self._collection)
         self._loaded = True
@@ -202,11 +200,8 @@ class MilvusStore:
 
     def _query(self, condition: str, outputs: list[str]) -> list[dict[str, Any]]:
         with translate_errors(self.uri, "read"):
-            return list(
-                self._client.query(
-                    self._collection, filter=condition, output_fields=outputs, consistency_level="Strong"
-                )
-            )
+            options = {"filter": condition, "output_fields": outputs, "consistency_level": "Strong"}
+            return list(self._client.query(self._collection, **options))
 
     def _to_entity(self, row: Row) -> dict[str, Any]:
         entity: dict[str, Any] = {"id": row.id, "vector": row.vector, "digest": row.digest, "photo": row.photo or ""}
