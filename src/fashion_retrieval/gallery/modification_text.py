@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from importlib.resources import files
 from typing import NamedTuple
 
+from fashion_retrieval._utils.files import asset
 from fashion_retrieval.inference.colors import PALETTE
 from fashion_retrieval.taxonomy import Taxonomy
 
 COLOR = "color"
-_WORDS = json.loads(files("fashion_retrieval").joinpath("assets", "modification_words.json").read_text("utf-8"))
+_WORDS = json.loads(asset("modification_words.json"))
 _MORE_COLORS: dict[str, str] = _WORDS["colors"]
 """Other color words, each with the nearest name of the palette."""
 _SHADES: dict[str, str] = _WORDS["shades"]
