@@ -8,8 +8,7 @@ from PIL import Image, ImageColor, ImageFont
 
 from fashion_retrieval.drawing import canvas
 from fashion_retrieval.errors import InputError
-from fashion_retrieval.gallery.board import _ACCENT, _DOT, _columns, draw_board
-from fashion_retrieval.gallery.differences import Change, Comparison
+from fashion_retrieval.gallery.board import _ACCENT, _DOT, Change, Comparison, _columns, draw_board
 from fashion_retrieval.results import Attribute, Color, Garment, Match, Recognition, Score
 from fashion_retrieval.taxonomy import Taxonomy
 from tests.support.painted import record_painted

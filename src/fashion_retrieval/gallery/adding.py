@@ -1,8 +1,9 @@
-"""From photos to rows of a gallery: what is new or changed is decoded and encoded, and written in batches."""
+"""From photos, or the embeddings in shards, to rows of a gallery: what is new or changed is written in batches."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -12,17 +13,23 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fashion_retrieval._utils.progress import Advance
+from fashion_retrieval._utils.progress import Advance, progress_bar
+from fashion_retrieval.errors import GalleryError, ShardError
 from fashion_retrieval.gallery.engines.base import Row, VectorStore, batched
 from fashion_retrieval.gallery.filters import Scalar
+from fashion_retrieval.gallery.info import AddReport
 from fashion_retrieval.gallery.items import Item, garment_fields, recognized_fields
 from fashion_retrieval.images.inputs import ImageInput, describe
 from fashion_retrieval.images.prefetch import ReadPhoto, read_photos
 from fashion_retrieval.inference.pipeline import encode_levels, find_photo
 from fashion_retrieval.results import Failure
+from fashion_retrieval.shards.files import read_shard, read_summary
+from fashion_retrieval.shards.filesystem import Folder
+from fashion_retrieval.shards.manifest import Manifest, Summary, same_precision
 from fashion_retrieval.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from torch import Tensor
 
     from fashion_retrieval.model import FashionModel
@@ -31,6 +38,8 @@ _GROUP = 64
 """Photos looked up at a time."""
 _DECODED = 16
 """Photos encoded at a time, and read at a time."""
+_ROWS = 4_096
+"""Rows of a shard written at a time."""
 _PATIENCE = 10.0
 """Seconds after which a batch is written though it is not full, so that an interruption costs no more."""
 
@@ -152,3 +161,67 @@ class Indexer:
         self.added += len(new)
         self.updated += len(changed)
         self._written = time.monotonic()
+
+
+def add_shards(store: VectorStore, folder: Folder, *, progress: bool) -> AddReport:
+    """Write all rows of the shards; `Gallery.add_shards` says what is refused."""
+    manifest = Manifest.read(folder)
+    _check(store, folder, manifest)
+    counts: Counter[str] = Counter()
+    failures: list[Failure] = []
+    with progress_bar("adding", manifest.photos, shown=progress) as advance:
+        for index, summary in enumerate(_summaries(folder, manifest)):
+            failures += summary.failures
+            for batch in read_shard(folder, manifest, index).to_batches(_ROWS):
+                counts += _write(store, batch)
+                advance(len(batch))
+            advance(len(summary.failures), failed=len(summary.failures))
+    store.wait_until_indexed()
+    return AddReport(counts["added"], counts["updated"], counts["unchanged"], tuple(failures))
+
+
+def _check(store: VectorStore, folder: Folder, manifest: Manifest) -> None:
+    kept = store.settings
+    if (kept.fingerprint, kept.embedding_dim) != (manifest.fingerprint, manifest.embedding_dim):
+        raise GalleryError(
+            f"gallery {store.uri} holds embeddings of model {kept.model_id!r} ({kept.fingerprint[:12]}), shards "
+            f"{folder.uri} of {manifest.model_id!r} ({manifest.fingerprint[:12]}); encode them with the gallery's model"
+        )
+    if kept.dtype is not None and not same_precision(kept.dtype, manifest.dtype):
+        raise GalleryError(
+            f"gallery {store.uri} holds embeddings computed in {kept.dtype}, shards {folder.uri} in {manifest.dtype}; "
+            "encode them with the gallery's dtype and backend"
+        )
+    if kept.taxonomy:
+        remedy = "make it with recognize=False, or add the photos themselves"
+        raise GalleryError(f"gallery {store.uri} recognizes its photos, and shards hold embeddings alone; {remedy}")
+
+
+def _summaries(folder: Folder, manifest: Manifest) -> list[Summary]:
+    """The summaries of all shards, read before the first is added, so that a gallery never gets a part of them."""
+    summaries: list[Summary] = []
+    for index in range(manifest.shards):
+        summary = read_summary(folder, manifest, index)
+        if summary is None:
+            remedy = "run the same encode_shards again"
+            raise ShardError(f"{folder.uri} lacks {manifest.name(index)}, of {manifest.shards} shards; {remedy}")
+        summaries.append(summary)
+    return summaries
+
+
+def _write(store: VectorStore, batch: pa.RecordBatch) -> Counter[str]:
+    """Write what is new or changed of a batch, and count."""
+    vectors = batch["embedding"].flatten().to_numpy().reshape(-1, store.settings.embedding_dim)
+    ids, *others = (batch[name].to_pylist() for name in ("id", "uri", "digest"))
+    known, unset = store.read(ids), dict.fromkeys(store.settings.fields)
+    counts: Counter[str] = Counter()
+    changed: list[Row] = []
+    for id, uri, digest, vector in zip(ids, *others, vectors, strict=True):
+        before = known.get(id)
+        same = before is not None and (before.digest, before.photo) == (digest, uri)
+        counts["unchanged" if same else "updated" if before else "added"] += 1
+        if not same:
+            changed.append(Row(id, vector, digest, uri, dict(before.fields if before else unset)))
+    if changed:
+        store.write(changed)
+    return counts

@@ -14,9 +14,8 @@ from fashion_retrieval._utils.checks import check_id, check_on_error, check_whol
 from fashion_retrieval._utils.deprecation import accept_old_keywords, warn_renamed
 from fashion_retrieval._utils.progress import length_of, progress_bar
 from fashion_retrieval.errors import GalleryError, InputError
-from fashion_retrieval.gallery.engines.base import MAX_ROWS, RENAMED_FIELDS, Row, Settings, VectorStore, already_exists
+from fashion_retrieval.gallery.engines.base import MAX_ROWS, RENAMED_FIELDS, Row, Settings, VectorStore
 from fashion_retrieval.gallery.filters import Scalar, parse_where
-from fashion_retrieval.gallery.from_shards import add_shards
 from fashion_retrieval.gallery.info import AddReport, GalleryInfo, read_info
 from fashion_retrieval.gallery.items import field_types, read_items
 from fashion_retrieval.images.inputs import ImageInput
@@ -96,10 +95,8 @@ class Gallery:
             revision=model.revision,
         )
         kind, uri = _store_for(uri), str(uri)
-        if not kind.exists(uri):
+        if not exist_ok or not kind.exists(uri):
             return cls(kind.create(uri, settings), model)
-        if not exist_ok:
-            raise already_exists(uri)
         gallery = cls.open(uri, model)
         same_fields = gallery._store.settings.fields == settings.fields
         if not same_fields or gallery._taxonomy != vocabulary:
@@ -199,6 +196,8 @@ class Gallery:
             GalleryError: The shards are of another model, dtype or backend, or this gallery recognizes its images.
             ShardError: There are no shards, one is missing, or one is damaged.
         """
+        from fashion_retrieval.gallery.adding import add_shards  # brings torch
+
         return add_shards(self._store, Folder(str(folder)), progress=progress)
 
     def search(

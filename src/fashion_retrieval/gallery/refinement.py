@@ -152,8 +152,8 @@ class Refinement:
         if start is None and not wishes:
             raise InputError("the first turn needs a text or a reference photo, got neither")
         query = self._query(start, JOINED.join(wishes), text_weight)
-        asked_from = {start.id} if isinstance(start, Match) else set()
-        found = self.gallery.search(query, top_k, where=where, exclude={*self.picked, *asked_from, *exclude})
+        picked = {*self.picked, start.id} if isinstance(start, Match) else self.picked
+        found = self.gallery.search(query, top_k, where=where, exclude={*picked, *exclude})
         self.history += (Turn(start, wishes, tuple(found), where),)
         return found
 

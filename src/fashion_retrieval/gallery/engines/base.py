@@ -139,7 +139,7 @@ def translate_errors(uri: str, done: str) -> Iterator[None]:
     """Turn any error of a store's library into a `GalleryError` of one line; `done` is what could not be done."""
     try:
         yield
-    except (FashionRetrievalError, KeyboardInterrupt):
+    except FashionRetrievalError:
         raise
     except Exception as error:  # the libraries raise nearly anything
         reason = " ".join(str(getattr(error, "message", error)).split())[:200] or type(error).__name__

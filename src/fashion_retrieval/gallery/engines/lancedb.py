@@ -69,6 +69,8 @@ class LanceStore:
     @classmethod
     def create(cls, uri: str, settings: Settings) -> LanceStore:
         """Make a new table."""
+        if cls.exists(uri):
+            raise already_exists(uri)
         try:
             with translate_errors(uri, "created"):
                 return cls(uri, _connect(uri).create_table(_TABLE, schema=_schema(settings)))
@@ -266,18 +268,17 @@ def _connect(uri: str) -> DBConnection:
 
 def _open(uri: str) -> Table | None:
     """The table, or None; a folder of other things is refused."""
-    path = Path(uri)
-    if "://" not in uri:
-        if not path.exists():
-            return None
-        if not path.is_dir():
-            raise GalleryError(f"a gallery must be a folder, got {uri}, a file; choose another path")
+    path = None if "://" in uri else Path(uri)
+    if path and not path.exists():
+        return None
+    if path and not path.is_dir():
+        raise GalleryError(f"a gallery must be a folder, got {uri}, a file; choose another path")
     try:
         with translate_errors(uri, "opened"):
             return _connect(uri).open_table(_TABLE)
     except GalleryError as error:
         if "was not found" not in str(error):
             raise
-    if "://" not in uri and {entry.name for entry in path.iterdir()} - {f"{_TABLE}.lance"}:
+    if path and {entry.name for entry in path.iterdir()} - {f"{_TABLE}.lance"}:
         raise GalleryError(f"folder {uri} is no gallery; give the folder that Gallery.create made, or a new one")
     return None
