@@ -21,10 +21,10 @@ from fashion_retrieval.images.inputs import ImageInput
 from fashion_retrieval.results import Recognition
 from fashion_retrieval.taxonomy import Taxonomy
 
-_MAX_FIELDS = 30
+_MAX_FIELDS, _MAX_BYTES = 30, 65_535
 _RESERVED = frozenset({"id", "photo", "score"})
 _EXPECTED = {
-    str: "a text of at most 65535 bytes of UTF-8",
+    str: f"a text of at most {_MAX_BYTES} bytes of UTF-8",
     bool: "True or False",
     int: "a whole number of 64 bits",
     float: "a finite number",
@@ -125,7 +125,7 @@ def _checked(value: object, kind: type, where: str) -> Scalar | None:
     number = not isinstance(value, bool | np.bool_)
     if value is None:
         return None
-    if kind is str and isinstance(value, str) and fits(value, 65_535):
+    if kind is str and isinstance(value, str) and fits(value, _MAX_BYTES):
         return str(value)
     if kind is bool and not number:
         return bool(value)
