@@ -429,5 +429,5 @@ def test_a_file_a_dict_and_a_taxonomy_give_the_same_answer(model: FashionModel, 
 def test_what_recognize_refuses(model: FashionModel) -> None:
     with pytest.raises(InputError, match="top_k must be at least 1, got 0"):
         model.recognize(drawn_photo(), top_k=0)
-    with pytest.raises(TaxonomyError, match="must name at least two values"):
+    with pytest.raises(TaxonomyError, match="at least two values"):
         model.recognize(drawn_photo(), taxonomy={"category": {"values": ["one"]}})
