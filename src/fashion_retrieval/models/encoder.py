@@ -221,7 +221,7 @@ def build_encoder(config: Mapping[str, Any], folder: Path) -> Encoder:
 
     A tokenizer that needs files of its own is read from the folder.
     """
-    model = config.get("model_cfg")
+    model: Any = config.get("model_cfg")
     towers = [model.get("vision_cfg"), model.get("text_cfg")] if isinstance(model, dict) else [None]
     if not all(isinstance(tower, dict) for tower in towers):
         expected = "'model_cfg' with 'vision_cfg' and 'text_cfg'"
