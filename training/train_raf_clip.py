@@ -80,11 +80,7 @@ def train(settings: Settings, env: DistributedEnv | None = None) -> Encoder:
 
 
 def check_recipe(settings: Settings, encoder: Encoder, env: DistributedEnv) -> None:
-    """Refuse settings that don't fit the encoder or the number of processes, before anything is read.
-
-    Raises:
-        ConfigError: All faults.
-    """
+    """Refuse settings that don't fit the encoder or the number of processes, before anything is read."""
     check_settings(settings, "the recipe")
     faults = []
     names = [name for name, _ in encoder.clip.named_parameters()]

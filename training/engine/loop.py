@@ -91,7 +91,11 @@ def train(
             report(run.step - 1, {**metrics, "seconds": round(time.perf_counter() - began, 3)})
             done = run.step == config.steps or run.is_stale(validation)
             if env.is_main_process and (done or run.step % config.checkpoint_every == 0):
-                save_checkpoint(checkpoint, run.state())
+                # A kill, or a power cut, leaves the old checkpoint or the new one whole.
+                with write_atomically(checkpoint) as partial, partial.open("wb") as file:
+                    torch.save(run.state(), file)
+                    file.flush()
+                    os.fsync(file.fileno())
     if run.best["weights"] or run.average is not None:
         modules.load_state_dict(run.best["weights"] or run.averaged_weights())
 
@@ -188,7 +192,7 @@ class _Run:
             rng = generator(config.seed, self.step, micro)
             torch.manual_seed(generator(config.seed, self.step, micro, self.env.rank).initial_seed())  # of dropout
             last = micro == config.accumulate - 1
-            objective = self.objective  # DDP exchanges the gradients of the last batch, with which all are added up
+            objective = self.objective  # DDP exchanges gradients once a step, with those of its last batch
             with objective.no_sync() if isinstance(objective, Parallel) and not last else nullcontext():
                 with torch.autocast(self.device.type, dtype=self.dtype, enabled=config.amp != "off"):
                     loss, metrics = objective(rng, self.step)
@@ -239,14 +243,6 @@ class _Run:
         if validation is None or not validation.patience:
             return False
         return bool(self.step - self.best["step"] >= validation.patience * validation.every)
-
-
-def save_checkpoint(path: Path, state: object) -> None:
-    """Write a checkpoint so that a kill, or a power cut, leaves the old one or the new one whole."""
-    with write_atomically(path) as partial, partial.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 @contextmanager
