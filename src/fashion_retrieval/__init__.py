@@ -12,8 +12,7 @@ from fashion_retrieval._utils.lazy import lazy_names
 if TYPE_CHECKING:
     from fashion_retrieval.diagnostics import doctor
     from fashion_retrieval.errors import FashionRetrievalError
-    from fashion_retrieval.gallery.gallery import Gallery
-    from fashion_retrieval.gallery.refinement import Refinement
+    from fashion_retrieval.gallery import Gallery, Refinement
     from fashion_retrieval.hub.download import list_models
     from fashion_retrieval.hub.download import resolve as download_model
     from fashion_retrieval.model import FashionModel

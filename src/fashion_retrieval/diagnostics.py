@@ -7,28 +7,14 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fashion_retrieval._utils.files import verify_digests
 from fashion_retrieval.config import CONFIG_NAME, ModelConfig
 
-if TYPE_CHECKING:
-    from PIL import Image
-
 _PACKAGES = (
-    "huggingface-hub",
-    "numpy",
-    "open-clip-torch",
-    "pillow",
-    "pyarrow",
-    "pyyaml",
-    "rich",
-    "safetensors",
-    "segment-anything",
-    "torch",
-    "torchvision",
-    "transformers",
-    "typer",
+    *("huggingface-hub", "numpy", "open-clip-torch", "pillow", "pyarrow", "pyyaml", "rich", "safetensors"),
+    *("segment-anything", "torch", "torchvision", "transformers", "typer"),
 )
 
 
@@ -47,7 +33,7 @@ def doctor(*, device: str = "auto", dtype: str = "auto") -> dict[str, Any]:
     """
     problems: list[str] = []
     hardware = _run(lambda: _hardware(device, dtype), problems)
-    model = _run(_check_embedded, problems)
+    model = _run(_embedded_model, problems)
     return {
         "version": version("fashion-retrieval"),
         "python": platform.python_version(),
@@ -59,17 +45,6 @@ def doctor(*, device: str = "auto", dtype: str = "auto") -> dict[str, Any]:
         "self_test": _run(lambda: _time_one_photo(device, dtype), problems) if hardware and model else {},
         "problems": problems,
     }
-
-
-def check_files(folder: Path) -> None:
-    """Compare the files of a model folder with the digests in its configuration.
-
-    Raises:
-        WeightsError: A file is missing or altered.
-    """
-    config = ModelConfig.read(folder)
-    remedy = "reinstall it: pip install --force-reinstall fashion-retrieval"
-    verify_digests(folder, config.sha256 if config else {CONFIG_NAME: ""}, remedy=remedy)
 
 
 def _run(check: Callable[[], dict[str, Any]], problems: list[str]) -> dict[str, Any]:
@@ -104,21 +79,29 @@ def _hub() -> dict[str, Any]:
     return {"offline": constants.HF_HUB_OFFLINE, "cache": str(cache), "cache_bytes": _size(cache)}
 
 
-def _check_embedded() -> dict[str, Any]:
+def _embedded_model() -> dict[str, Any]:
     from fashion_retrieval.hub.download import EMBEDDED, resolve
 
     folder = resolve(EMBEDDED)
-    check_files(folder)
+    config = ModelConfig.read(folder)
+    remedy = "reinstall it: pip install --force-reinstall fashion-retrieval"
+    verify_digests(folder, config.sha256 if config else {CONFIG_NAME: ""}, remedy=remedy)
     return {"folder": str(folder), "bytes": _size(folder)}
 
 
 def _time_one_photo(device: str, dtype: str) -> dict[str, Any]:
+    """Load the embedded model and recognize a drawn shirt."""
+    from PIL import Image, ImageDraw
+
     from fashion_retrieval.model import FashionModel
 
+    photo = Image.new("RGB", (240, 320), "white")
+    outline = [(80, 60), (105, 50), (120, 65), (135, 50), (160, 60), (210, 120), (180, 145), (165, 125)]
+    ImageDraw.Draw(photo).polygon([*outline, (165, 270), (75, 270), (75, 125), (60, 145), (30, 120)], fill="navy")
     start = perf_counter()
     model = FashionModel.from_pretrained(device=device, dtype=dtype)
     loaded = perf_counter()
-    garments = model.recognize(_drawn_shirt()).garments
+    garments = model.recognize(photo).garments
     seconds = {"load_seconds": loaded - start, "recognize_seconds": perf_counter() - loaded}
     return {name: round(value, 3) for name, value in seconds.items()} | {"garments": len(garments)}
 
@@ -126,12 +109,3 @@ def _time_one_photo(device: str, dtype: str) -> dict[str, Any]:
 def _size(folder: Path) -> int:
     """Bytes of all files below; links are not followed."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-
-
-def _drawn_shirt() -> Image.Image:
-    from PIL import Image, ImageDraw
-
-    photo = Image.new("RGB", (240, 320), "white")
-    outline = [(80, 60), (105, 50), (120, 65), (135, 50), (160, 60), (210, 120), (180, 145), (165, 125)]
-    ImageDraw.Draw(photo).polygon([*outline, (165, 270), (75, 270), (75, 125), (60, 145), (30, 120)], fill="navy")
-    return photo

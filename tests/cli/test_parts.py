@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fashion_retrieval.cli.output import CardFolder
+from fashion_retrieval.cli.output import save_cards
 from fashion_retrieval.cli.photos import find_photos, identifier
 from tests.support.tiny import drawn_photo, photo_folder
 
@@ -44,18 +44,17 @@ def test_find_photos_tells_what_holds_none(photos):
     assert "File name too long" in messages[2]
 
 
-def test_card_folder_names_never_collide(photos, tmp_path):
+def test_save_cards_names_never_collide(tmp_path):
     card = drawn_photo((20, 10))
 
     class Drawn:
         def draw(self):
             return card
 
-    folder = CardFolder(tmp_path / "new" / "cards")
-    names = [folder.save(Path(name), Drawn()).name for name in ("x/a.png", "y/A.jpg", "é" * 150 + ".jpg")]
-    assert names == ["a.png", "A-2.png", "é" * 100 + ".png"]
-    assert sorted(p.name for p in folder.folder.iterdir()) == sorted(names)
-    with Image.open(folder.folder / "a.png") as saved:
+    results = [(Path(name), Drawn()) for name in ("x/a.png", "y/A.jpg", "é" * 150 + ".jpg")]
+    assert list(save_cards(iter(results), tmp_path)) == results
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "A-2.png", "é" * 100 + ".png"}
+    with Image.open(tmp_path / "a.png") as saved:
         assert saved.size == (20, 10)
 
 

@@ -19,11 +19,9 @@ from rich.text import Text
 from fashion_retrieval.cli.encode import encode
 from fashion_retrieval.cli.export import export
 from fashion_retrieval.cli.gallery import index, search
-from fashion_retrieval.cli.options import AsJson, Commands, Device, Dtype, ModelId, Revision, load_model
+from fashion_retrieval.cli.options import AsJson, Commands, Device, Dtype, ModelId, Revision
 from fashion_retrieval.cli.recognize import recognize
 from fashion_retrieval.cli.refine import refine
-
-PROG = "fashion-retrieval"
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 models = typer.Typer(help="List, download and describe models.", no_args_is_help=True)
@@ -77,10 +75,10 @@ def download(model_id: ModelId, revision: Revision = None) -> None:
 @models.command()
 def info(model_id: ModelId, revision: Revision = None, as_json: AsJson = False) -> None:
     """Load a model and tell what it is: files, sizes, license, training data, measured figures."""
-    from fashion_retrieval import download_model
+    from fashion_retrieval import FashionModel, download_model
 
     folder = download_model(model_id, revision=revision)
-    model = load_model(model_id, device="cpu", dtype="float32", revision=revision)
+    model = FashionModel.from_pretrained(model_id, revision=revision, device="cpu", dtype="float32")
     config = model.config.to_dict()
     if isinstance(config.get("taxonomy"), Mapping):
         config["taxonomy"] = config["taxonomy"].get("name", "custom")
@@ -110,7 +108,7 @@ def main() -> None:
     atexit.register(gc.freeze)  # or the end of the process spends most of a second on looking for torch's garbage
     try:
         try:
-            app(prog_name=PROG)
+            app(prog_name="fashion-retrieval")
         finally:
             sys.stdout.flush()
     except BrokenPipeError:

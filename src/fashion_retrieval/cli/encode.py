@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from fashion_retrieval.cli import options
-from fashion_retrieval.cli.options import load_model, progress, report_failures, usage_error
+from fashion_retrieval.cli.options import report_failures, successes
 from fashion_retrieval.cli.output import write_embeddings
 from fashion_retrieval.cli.photos import find_photos, identifier, photo_sources
 from fashion_retrieval.errors import InputError, MissingExtraError
@@ -56,69 +56,55 @@ def encode(
     Its photos may be named by lists (.txt, .csv, .parquet) and lie in an object store (s3://bucket/photos).
     """
     if bool(paths) == bool(texts):
-        usage_error("give either photos or --texts FILE")
-    given = {"engine": engine, "workers": workers, "shard_size": shard_size, "format": format_}
-    given = {name: value for name, value in given.items() if value is not None}
+        raise typer.BadParameter("give either photos or --texts FILE")
+    shards = {"engine": engine, "workers": workers, "shard_size": shard_size, "format": format_}
+    given: dict[str, Any] = {name: value for name, value in shards.items() if value is not None}
     loading = {"device": device, "dtype": dtype, "backend": backend}
+    reading: dict[str, Any] = {"batch_size": batch_size, "on_error": on_error}
+    endings = " or ".join(OUTPUTS)
     if Path(out).suffix in OUTPUTS:
         if given:
-            usage_error(f"--{next(iter(given)).replace('_', '-')} goes with --out FOLDER, got the file {out!r}")
-        _to_file(paths or (), texts, Path(out), model, loading, batch_size, on_error)
+            option = next(iter(given)).replace("_", "-")
+            raise typer.BadParameter(f"--{option} goes with --out FOLDER, got the file {out!r}")
+        _to_file(Path(out), paths or (), texts, model, loading, reading)
         return
     if texts:
-        usage_error(f"--texts goes with --out FILE, {' or '.join(OUTPUTS)}, got {out!r}")
+        raise typer.BadParameter(f"--texts goes with --out FILE, {endings}, got {out!r}")
     if Path(out).suffix and not (out.endswith("/") or Path(out).is_dir()):
-        usage_error(f"--out must end in {' or '.join(OUTPUTS)}, or be a folder, got {out!r}; a new folder may end in /")
-    _to_shards(paths or (), out, model=model, loading=loading, batch_size=batch_size, on_error=on_error, **given)
+        wanted = f"end in {endings}, or be a folder, got {out!r}; a new folder may end in /"
+        raise typer.BadParameter(f"--out must {wanted}")
+    from fashion_retrieval.shards import encode_shards
+
+    given |= reading | {"loading": loading, "progress": sys.stderr.isatty()}
+    report = encode_shards(photo_sources(paths or ()), out, model=model, **given)
+    counts = f"{report.encoded} embeddings of {report.embedding_dim} numbers in {report.folder}"
+    typer.echo(f"{counts}, {report.shards} shards, {report.kept} of them there before", err=True)
+    failures = [(failure.source, failure.error) for failure in report.failures]
+    report_failures(failures, most=_SHOWN, note=", all listed in failures.jsonl")
 
 
 def _to_file(
-    paths: Sequence[str],
-    texts: Path | None,
-    out: Path,
-    model: str,
-    loading: Mapping[str, str],
-    batch_size: int,
-    on_error: Literal["raise", "skip"],
+    out: Path, paths: Sequence[str], texts: Path | None, model: str, loading: dict[str, Any], reading: dict[str, Any]
 ) -> None:
     if not out.parent.is_dir():
         raise InputError(f"--out must lie in an existing folder, got {out}; create {out.parent} first")
     if out.suffix == ".parquet" and find_spec("pyarrow") is None:
         raise MissingExtraError("a .parquet file needs pyarrow; pip install 'fashion-retrieval[parquet]'")
-    from fashion_retrieval import Failure
+    from fashion_retrieval import FashionModel
 
-    photos, failures = find_photos(paths, on_error)
+    photos, failures = find_photos(paths, reading["on_error"])
     ids = _read_lines(texts) if texts else []
-    fashion = load_model(model, **loading)
+    fashion = FashionModel.from_pretrained(model, **loading)
     if texts:
-        rows = list(fashion.encode(texts=ids, batch_size=batch_size, progress=sys.stderr.isatty()))
+        rows = list(fashion.encode(texts=ids, batch_size=reading["batch_size"], progress=sys.stderr.isatty()))
     else:
-        rows = []
-        encoded = fashion.encode_iter(photos, batch_size=batch_size, on_error=on_error)
-        for photo, one in zip(photos, progress(encoded, len(photos)), strict=True):
-            if isinstance(one.embedding, Failure):
-                failures.append((str(photo), one.embedding.error))
-            else:
-                ids.append(identifier(photo))
-                rows.append(one.embedding)
+        encoded = fashion.encode_iter(photos, **reading)
+        pairs = list(successes(photos, (one.embedding for one in encoded), failures))
+        ids, rows = [identifier(photo) for photo, _ in pairs], [embedding for _, embedding in pairs]
     if ids:
         write_embeddings(out, ids, rows)
         typer.echo(f"{len(ids)} embeddings of {fashion.embedding_dim} numbers in {out}", err=True)
     report_failures(failures)
-
-
-def _to_shards(paths: Sequence[str], out: str, **given: Any) -> None:  # noqa: ANN401
-    """Encode into a folder of shards and report the counts; exit status 1 if any photo failed."""
-    from fashion_retrieval.shards import encode_shards
-
-    report = encode_shards(photo_sources(paths), out, progress=sys.stderr.isatty(), **given)
-    counts = f"{report.encoded} embeddings of {report.embedding_dim} numbers in {report.folder}"
-    typer.echo(f"{counts}, {report.shards} shards, {report.kept} of them there before", err=True)
-    if report.failures:
-        typer.echo(f"{len(report.failures)} failed, all listed in failures.jsonl:", err=True)
-        for failure in report.failures[:_SHOWN]:
-            typer.echo(f"  {failure.source}: {failure.error}", err=True)
-        raise typer.Exit(1)
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -56,7 +56,6 @@ def export(
 
 
 def _read_labeled(folder: Path) -> Labeled:
-    """A folder with a subfolder of photos for each category."""
     from fashion_retrieval.export.accuracy import Labeled
 
     if not folder.is_dir():

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from fashion_retrieval.cli import options
-from fashion_retrieval.cli.options import load_model, report_failures, usage_error
-from fashion_retrieval.cli.output import PICTURES, match_table, write_picture
+from fashion_retrieval.cli.options import report_failures
+from fashion_retrieval.cli.output import PICTURES, check_picture, print_matches, write_picture
 from fashion_retrieval.cli.photos import name_photos
-from fashion_retrieval.errors import InputError
-
-if TYPE_CHECKING:
-    from fashion_retrieval import Match
 
 GalleryUri = Annotated[str, typer.Argument(metavar="GALLERY", help="Its folder, or the URI of its server.")]
 GalleryModel = Annotated[str | None, typer.Option("--model", help="Instead of the model the gallery was built with.")]
@@ -46,11 +39,11 @@ def index(
 
     Photos that are there already are left alone unless they changed: after an interruption the same command goes on.
     """
-    from fashion_retrieval import Gallery
+    from fashion_retrieval import FashionModel, Gallery
 
     photos, failures = name_photos(paths, prefix, on_error)
     place = str(Path(model).absolute()) if Path(model).is_dir() else model
-    fashion = load_model(place, device=device, dtype=dtype, backend=backend, revision=revision)
+    fashion = FashionModel.from_pretrained(place, revision=revision, device=device, dtype=dtype, backend=backend)
     with Gallery.create(gallery, fashion, recognize=recognize, taxonomy=taxonomy, exist_ok=True) as store:
         files = [photo.absolute() for photo in photos.values()]
         report = store.add(files, list(photos), batch_size=batch_size, on_error=on_error, progress=sys.stderr.isatty())
@@ -82,40 +75,21 @@ def search(
 
     start = id_ if image is None else image
     if text is None and start is None:
-        usage_error("give --text, --image or --id")
+        raise typer.BadParameter("give --text, --image or --id")
     if image is not None and id_ is not None:
-        usage_error("--image and --id exclude each other")
+        raise typer.BadParameter("--image and --id exclude each other")
     if text is not None and not text.strip():
-        usage_error("--text must not be empty")
+        raise typer.BadParameter("--text must not be empty")
     if text_weight is not None and (text is None or start is None):
-        usage_error("--text-weight goes with --text and a photo")
+        raise typer.BadParameter("--text-weight goes with --text and a photo")
     if save and save.suffix.lower() not in PICTURES:
-        usage_error(f"--save must end in {', '.join(PICTURES)}, got {save.name!r}")
+        raise typer.BadParameter(f"--save must end in {', '.join(PICTURES)}, got {save.name!r}")
     if save:
         check_picture(save)
     turns = Refinement.open(gallery, model, revision=revision, device=device, dtype=dtype, backend=backend)
     with turns.gallery:
         reference = turns.gallery.get(id_) if id_ is not None else image
         matches = turns.ask(text, reference, top_k=top_k, where=where, exclude=exclude or (), text_weight=text_weight)
-        show_matches(matches, as_json=as_json)
+        print_matches(matches, as_json=as_json)
         if save:
             write_picture(save, turns.draw())
-
-
-def show_matches(matches: Sequence[Match], *, as_json: bool = False) -> None:
-    """A table, or one line of JSON a match."""
-    if as_json:
-        for rank, match in enumerate(matches, start=1):
-            typer.echo(json.dumps({"rank": rank} | match.to_dict()))
-    elif matches:
-        Console().print(match_table(matches))
-    else:
-        typer.echo("nothing found")
-
-
-def check_picture(path: Path) -> None:
-    """Refuse a picture that could not be written, before anything is computed."""
-    if path.suffix.lower() not in PICTURES:
-        raise InputError(f"a board's name must end in {', '.join(PICTURES)}, got {path.name!r}")
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"a board must lie in an existing folder, got {path}; create {path.parent} first")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 from typer.core import TyperGroup
@@ -16,9 +16,9 @@ from fashion_retrieval._utils.progress import tracked
 from fashion_retrieval.errors import FashionRetrievalError
 
 if TYPE_CHECKING:
-    from fashion_retrieval import FashionModel
+    from fashion_retrieval import Failure
 
-Item = TypeVar("Item")
+Result = TypeVar("Result")
 Failed = tuple[str, FashionRetrievalError]
 """An argument or photo, and why it can't be used."""
 
@@ -41,9 +41,16 @@ class Commands(TyperGroup):
     """The commands: expected errors become one line, and options keep their old names."""
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  # typer has click's types as a private copy
-        """Run a command."""
-        with handle_errors():
+        """Run a command; the exit status is 1 after an expected error, and 130 after an interrupt."""
+        try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except EXPECTED as error:
+            typer.echo(f"error: {one_line(error)}", err=True)
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401
         """Find a command; its arguments come back under their new names."""
@@ -51,47 +58,31 @@ class Commands(TyperGroup):
         return name, command, [_renamed(argument) for argument in rest]
 
 
-@contextmanager
-def handle_errors() -> Iterator[None]:
-    """Turn expected errors into one line on stderr and an exit status: 1, or 130 after an interrupt."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except EXPECTED as error:
-        typer.echo(f"error: {one_line(error)}", err=True)
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-
-
-def usage_error(message: str) -> NoReturn:
-    """Wrong usage: the usage and one line on stderr; exit status 2."""
-    raise typer.BadParameter(message)
-
-
-def report_failures(failures: Sequence[Failed]) -> None:
-    """List what was skipped on stderr; exit status 1 if there is anything to list."""
+def report_failures(failures: Sequence[Failed], *, most: int | None = None, note: str = "") -> None:
+    """List what was skipped on stderr, or the first of it; exit status 1 if there is anything to list."""
     if failures:
-        typer.echo(f"{len(failures)} failed:", err=True)
-        for source, error in failures:
+        typer.echo(f"{len(failures)} failed{note}:", err=True)
+        for source, error in failures[:most]:
             typer.echo(f"  {source}: {error}", err=True)
         raise typer.Exit(1)
 
 
-def load_model(
-    model: str, *, device: str, dtype: str, backend: str = "auto", revision: str | None = None
-) -> FashionModel:
-    """`FashionModel.from_pretrained`, imported here because it brings torch."""
-    from fashion_retrieval import FashionModel
+def successes(
+    photos: Sequence[Path], results: Iterable[Result | Failure], failures: list[Failed], *, streaming: bool = False
+) -> Iterator[tuple[Path, Result]]:
+    """Each photo with its result; what failed joins the failures.
 
-    return FashionModel.from_pretrained(model, revision=revision, device=device, dtype=dtype, backend=backend)
+    A progress bar is on stderr, where that is a terminal which the output does not share.
+    """
+    from fashion_retrieval import Failure
 
-
-def progress(items: Iterable[Item], total: int, *, streaming: bool = False) -> Iterator[Item]:
-    """Pass the items on under a progress bar on stderr, where that is a terminal which the output does not share."""
     shown = sys.stderr.isatty() and not (streaming and sys.stdout.isatty())
-    return tracked(items, "photos", total, shown=shown, transient=True)
+    watched = tracked(results, "photos", len(photos), shown=shown, transient=True)
+    for photo, result in zip(photos, watched, strict=True):
+        if isinstance(result, Failure):
+            failures.append((str(photo), result.error))
+        else:
+            yield photo, result
 
 
 def _renamed(argument: str) -> str:

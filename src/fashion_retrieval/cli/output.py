@@ -1,4 +1,4 @@
-"""The CLI's output: recognitions as a table, JSON Lines or CSV, and files that appear whole or not at all."""
+"""The CLI's output: results as a table, JSON Lines or CSV, and files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from fashion_retrieval._utils.files import write_atomically
+from fashion_retrieval.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,112 +26,96 @@ if TYPE_CHECKING:
 
     from fashion_retrieval import Garment, Match, Recognition
 
+    Recognized: TypeAlias = Iterator[tuple[Path, Recognition]]
+
 PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 """Formats of pictures by the name's ending."""
 _LONGEST_STEM = 200
+_FIXED = ("photo", "garment", "category", "score", "kind", "x1", "y1", "x2", "y2", "area", "color", "hex")
+"""Columns of CSV, before those of attributes."""
 
 
-class Report:
-    """Takes one recognition after the other; `close` is called once, also after an error."""
-
-    def add(self, photo: Path, recognition: Recognition) -> None:
-        """Take the recognition of one photo."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Write what is left."""
-
-
-class TableReport(Report):
-    """One table for the whole run, at its end."""
-
-    def __init__(self) -> None:
-        self.table = _table("photo", "#", "garment", "score", "color", "attributes")
-
-    def add(self, photo: Path, recognition: Recognition) -> None:
-        """One row per garment; the photo is named in the first."""
-        if not recognition.garments:
-            self.table.add_row(Text(str(photo)), "", Text("nothing found", style="dim"), "", "", "")
-        for number, garment in enumerate(recognition.garments, start=1):
-            self.table.add_row(Text(str(photo) if number == 1 else ""), str(number), *_cells(garment))
-        self.table.add_section()
-
-    def close(self) -> None:
-        """Print the table, if anything came."""
-        if self.table.row_count:
-            Console().print(self.table)
+def print_table(results: Recognized) -> None:
+    """One table for the whole run, at its end, also after an error: a row per garment, the photo named in the first."""
+    table = _table("photo", "#", "garment", "score", "color", "attributes")
+    try:
+        for photo, recognition in results:
+            if not recognition.garments:
+                table.add_row(Text(str(photo)), "", Text("nothing found", style="dim"), "", "", "")
+            for number, garment in enumerate(recognition.garments, start=1):
+                words = [f"{a.label} {a.probability:.2f}" for a in garment.attributes.values() if a.status == "visible"]
+                category, score = garment.category.name, f"{garment.category.probability:.2f}"
+                cells = map(Text, (category, score, garment.color or "", ", ".join(words)))
+                table.add_row(Text(str(photo) if number == 1 else ""), str(number), *cells)
+            table.add_section()
+    finally:
+        if table.row_count:
+            Console().print(table)
 
 
-class JsonReport(Report):
+def print_json(results: Recognized, *, masks: bool) -> None:
     """JSON Lines: one object per photo, as soon as it is known; `source` is the path as it was found."""
-
-    def __init__(self, *, masks: bool) -> None:
-        self.masks = masks
-
-    def add(self, photo: Path, recognition: Recognition) -> None:
-        """One line."""
-        print(json.dumps(recognition.to_dict(masks=self.masks) | {"source": str(photo)}), flush=True)
+    for photo, recognition in results:
+        print(json.dumps(recognition.to_dict(masks=masks) | {"source": str(photo)}), flush=True)
 
 
-class CsvReport(Report):
-    """One row per garment, with a column and a probability per attribute group."""
-
-    fixed = ("photo", "garment", "category", "score", "kind", "x1", "y1", "x2", "y2", "area", "color", "hex")
-
-    def __init__(self) -> None:
-        self.writer: csv.DictWriter[str] | None = None
-
-    def add(self, photo: Path, recognition: Recognition) -> None:
-        """No row for a photo with nothing in it."""
-        for number, garment in enumerate(recognition.garments, start=1):
-            writer = self.writer or self._start(garment.attributes)
-            writer.writerow({"photo": str(photo), "garment": number} | _fields(garment))
-
-    def close(self) -> None:
-        """Write the header alone, where no garment came."""
-        if self.writer is None:
-            self._start(())
-
-    def _start(self, groups: Iterable[str]) -> csv.DictWriter[str]:
-        names = [name for group in groups for name in (group, f"{group}_score")]
-        self.writer = csv.DictWriter(sys.stdout, [*self.fixed, *names], lineterminator="\n")
-        self.writer.writeheader()
-        return self.writer
+def print_csv(results: Recognized) -> None:
+    """One row per garment, with a column and a probability per attribute group; without garments the header alone."""
+    writer = None
+    try:
+        for photo, recognition in results:
+            for number, garment in enumerate(recognition.garments, start=1):
+                row = {"photo": str(photo), "garment": number} | _fields(garment)
+                writer = writer or _csv_writer(row)
+                writer.writerow(row)
+    finally:
+        if writer is None:
+            _csv_writer(_FIXED)
 
 
-class CardFolder:
-    """Saves recognition cards as PNG, one per photo, under names that never collide within a run."""
+def save_cards(results: Recognized, folder: Path) -> Recognized:
+    """Pass the results on and save a card of each as PNG, under names that never collide within a run.
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self.taken: set[str] = set()
-
-    def save(self, photo: Path, recognition: Recognition) -> Path:
-        """`dress.jpg` -> `dress.png`; a second `dress` becomes `dress-2.png`."""
-        target = self.folder / self._name(photo)
-        write_picture(target, recognition.draw())
-        return target
-
-    def _name(self, photo: Path) -> str:
+    `dress.jpg` -> `dress.png`; a second `dress` becomes `dress-2.png`.
+    """
+    taken: set[str] = set()
+    for photo, recognition in results:
+        yield photo, recognition
         stem = os.fsencode(photo.stem)[:_LONGEST_STEM].decode("utf-8", "ignore")
-        name, number = f"{stem}.png", 1
-        while name.casefold() in self.taken:
-            number += 1
-            name = f"{stem}-{number}.png"
-        self.taken.add(name.casefold())
-        return name
+        names = chain([f"{stem}.png"], (f"{stem}-{number}.png" for number in count(2)))
+        name = next(name for name in names if name.casefold() not in taken)
+        taken.add(name.casefold())
+        write_picture(folder / name, recognition.draw())
 
 
-def match_table(matches: Sequence[Match]) -> Table:
-    """Rank, id and score; category, color and attributes where any match has them."""
-    rows = [(str(rank), match.id, f"{match.score:.3f}", *_known(match)) for rank, match in enumerate(matches, start=1)]
+def print_matches(matches: Sequence[Match], *, as_json: bool = False) -> None:
+    """One line of JSON a match, or a table: category, color and attributes where any match has them."""
+    if as_json:
+        for rank, match in enumerate(matches, start=1):
+            typer.echo(json.dumps({"rank": rank} | match.to_dict()))
+        return
+    if not matches:
+        typer.echo("nothing found")
+        return
+    rows = []
+    for rank, match in enumerate(matches, start=1):
+        category, color = (str(match.fields.get(name) or "") for name in ("category", "color"))
+        words = (category.replace("_", " "), color, ", ".join(match.words))
+        rows.append((str(rank), match.id, f"{match.score:.3f}", *words))
     headings = ("#", "id", "score", "category", "color", "attributes")
     shown = [place for place in range(len(headings)) if place < 3 or any(row[place] for row in rows)]
     table = _table(*(headings[place] for place in shown))
     for row in rows:
         table.add_row(*(Text(row[place]) for place in shown))
-    return table
+    Console().print(table)
+
+
+def check_picture(path: Path) -> None:
+    """Refuse a picture that could not be written, before anything is computed."""
+    if path.suffix.lower() not in PICTURES:
+        raise InputError(f"a board's name must end in {', '.join(PICTURES)}, got {path.name!r}")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"a board must lie in an existing folder, got {path}; create {path.parent} first")
 
 
 def write_picture(target: Path, picture: Image.Image) -> None:
@@ -167,16 +154,10 @@ def _table(*headings: str) -> Table:
     return table
 
 
-def _cells(garment: Garment) -> tuple[Text, ...]:
-    words = [f"{a.label} {a.probability:.2f}" for a in garment.attributes.values() if a.status == "visible"]
-    texts = (garment.category.name, f"{garment.category.probability:.2f}", garment.color or "", ", ".join(words))
-    return tuple(map(Text, texts))
-
-
-def _known(match: Match) -> tuple[str, str, str]:
-    """Category, color, and all other fields in words."""
-    category, color = (str(match.fields.get(name) or "") for name in ("category", "color"))
-    return category.replace("_", " "), color, ", ".join(match.words)
+def _csv_writer(columns: Iterable[str]) -> csv.DictWriter[str]:
+    writer = csv.DictWriter(sys.stdout, list(columns), lineterminator="\n")
+    writer.writeheader()
+    return writer
 
 
 def _fields(garment: Garment) -> dict[str, Any]:

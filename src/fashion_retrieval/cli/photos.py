@@ -8,7 +8,9 @@ from collections.abc import Iterator, Sequence
 from glob import glob, has_magic
 from pathlib import Path
 
-from fashion_retrieval.cli.options import Failed, usage_error
+import typer
+
+from fashion_retrieval.cli.options import Failed
 from fashion_retrieval.errors import ImageError, InputError
 from fashion_retrieval.images.folder import photos_below, why_empty
 
@@ -16,18 +18,17 @@ from fashion_retrieval.images.folder import photos_below, why_empty
 def find_photos(arguments: Sequence[str], on_error: str = "raise") -> tuple[list[Path], list[Failed]]:
     """Files, folders (with all folders in them) and glob patterns -> photos, and the arguments that hold none.
 
-    The order is that of the arguments, sorted within a folder or pattern; a photo named twice comes once.
-    A file that doesn't exist stays in the list: the error comes when it is read.
-
-    Raises:
-        ImageError: An argument holds no photo and `on_error` is "raise".
+    The order is that of the arguments, sorted within a folder or pattern; a photo named twice comes once. A file that
+    doesn't exist stays in the list: the error comes when it is read.
     """
     photos: dict[Path, None] = {}
     failures: list[Failed] = []
     for argument in arguments:
         try:
             found = list(_expand(argument))
-            error = None if found else ImageError(_why_empty(argument))
+            pattern = f"no file matches {argument!r}; check the pattern"
+            reason = why_empty(argument) if Path(argument).is_dir() else pattern
+            error = None if found else ImageError(reason)
         except OSError as problem:
             found, error = [], ImageError(f"{argument} can't be looked up ({problem.strerror}); check the path")
         photos.update(dict.fromkeys(found))
@@ -43,11 +44,8 @@ def name_photos(
 ) -> tuple[dict[str, Path], list[Failed]]:
     """Photos by id, in order, and the arguments that hold none.
 
-    The id is the path below the folder given, or below the fixed part of a pattern; the id of a file is its name.
-
-    Raises:
-        ImageError: As in `find_photos`.
-        InputError: Two photos would have the same id.
+    The id is the path below the folder given, or below the fixed part of a pattern; the id of a file is its name. Two
+    photos with the same id are an `InputError`.
     """
     ids: dict[Path, str] = {}
     failures: list[Failed] = []
@@ -67,15 +65,9 @@ def name_photos(
 
 
 def photo_sources(arguments: Sequence[str]) -> list[str]:
-    """What `encode_shards` takes: URIs, folders, lists and files as they are, and the matches of patterns.
-
-    Raises:
-        ImageError: A pattern matches no photo.
-    """
-    plain = [
-        one for argument in arguments for one in ([argument] if _is_plain(argument) else find_photos([argument])[0])
-    ]
-    return [str(one) for one in plain]
+    """What `encode_shards` takes: URIs, folders, lists and files as they are, and the photos that patterns match."""
+    given = [[argument] if _is_plain(argument) else find_photos([argument])[0] for argument in arguments]
+    return [str(one) for group in given for one in group]
 
 
 def identifier(photo: Path) -> str:
@@ -88,9 +80,9 @@ def parse_box(text: str) -> tuple[float, float, float, float]:
     try:
         x1, y1, x2, y2 = (float(part) for part in text.split(","))
     except ValueError:
-        usage_error(f"expected four numbers x1,y1,x2,y2 in pixels, got {text!r}")
+        raise typer.BadParameter(f"expected four numbers x1,y1,x2,y2 in pixels, got {text!r}") from None
     if not all(map(math.isfinite, (x1, y1, x2, y2))):
-        usage_error(f"expected four finite numbers x1,y1,x2,y2, got {text!r}")
+        raise typer.BadParameter(f"expected four finite numbers x1,y1,x2,y2, got {text!r}")
     return x1, y1, x2, y2
 
 
@@ -107,10 +99,6 @@ def _expand(argument: str) -> Iterator[Path]:
 
 def _is_plain(argument: str) -> bool:
     return "://" in argument or not has_magic(argument) or Path(argument).exists()
-
-
-def _why_empty(argument: str) -> str:
-    return why_empty(argument) if Path(argument).is_dir() else f"no file matches {argument!r}; check the pattern"
 
 
 def _base(path: Path) -> Path:

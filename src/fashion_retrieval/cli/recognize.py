@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from fashion_retrieval.cli import options
-from fashion_retrieval.cli.options import Failed, load_model, progress, report_failures, usage_error
-from fashion_retrieval.cli.output import CardFolder, CsvReport, JsonReport, Report, TableReport
+from fashion_retrieval.cli.options import report_failures, successes
+from fashion_retrieval.cli.output import print_csv, print_json, print_table, save_cards
 from fashion_retrieval.cli.photos import find_photos, parse_box
-
-if TYPE_CHECKING:
-    from fashion_retrieval import Failure, Recognition
 
 
 def recognize(
@@ -38,46 +34,33 @@ def recognize(
     on_error: options.OnError = "raise",
 ) -> None:
     """Tell what garments are in photos."""
+    from fashion_retrieval import FashionModel
+
     if as_json and as_csv:
-        usage_error("--json and --csv exclude each other")
+        raise typer.BadParameter("--json and --csv exclude each other")
     if masks and not as_json:
-        usage_error("--masks goes with --json")
+        raise typer.BadParameter("--masks goes with --json")
     boxes = [parse_box(text) for text in box or ()]
     photos, failures = find_photos(paths, on_error)
     if boxes and len(photos) != 1:
-        usage_error(f"--box is for a single photo, got {len(photos)}")
+        raise typer.BadParameter(f"--box is for a single photo, got {len(photos)}")
     given: dict[str, Any] = {"segmenter": None if no_segmenter else "auto", "taxonomy": taxonomy, "top_k": top_k}
     if max_pixels:
         given["max_pixels"] = max_pixels
-    cards = CardFolder(save) if save else None
-    report: Report = JsonReport(masks=masks) if as_json else CsvReport() if as_csv else TableReport()
-    fashion = load_model(model, device=device, dtype=dtype, backend=backend)
-    results: Iterator[Recognition | Failure]
-    if boxes:
-        results = iter([fashion.recognize(photos[0], boxes=boxes, **given)])
-    else:
+    if save:
+        save.mkdir(parents=True, exist_ok=True)
+    fashion = FashionModel.from_pretrained(model, device=device, dtype=dtype, backend=backend)
+    if not boxes:
         results = fashion.recognize_many(photos, batch_size=batch_size, on_error=on_error, **given)
-    _write(photos, progress(results, len(photos), streaming=as_json or as_csv), report, cards, failures)
+    else:
+        results = iter([fashion.recognize(photos[0], boxes=boxes, **given)])
+    recognized = successes(photos, results, failures, streaming=as_json or as_csv)
+    if save:
+        recognized = save_cards(recognized, save)
+    if as_json:
+        print_json(recognized, masks=masks)
+    elif as_csv:
+        print_csv(recognized)
+    else:
+        print_table(recognized)
     report_failures(failures)
-
-
-def _write(
-    photos: list[Path],
-    results: Iterator[Recognition | Failure],
-    report: Report,
-    cards: CardFolder | None,
-    failures: list[Failed],
-) -> None:
-    """Report each recognition, with its card; a failure joins the failures. What was reported is shown in any case."""
-    from fashion_retrieval import Failure
-
-    try:
-        for photo, result in zip(photos, results, strict=True):
-            if isinstance(result, Failure):
-                failures.append((str(photo), result.error))
-                continue
-            report.add(photo, result)
-            if cards:
-                cards.save(photo, result)
-    finally:
-        report.close()

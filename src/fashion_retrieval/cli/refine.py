@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fashion_retrieval._utils.one_line import EXPECTED, one_line
-from fashion_retrieval.cli.gallery import GalleryModel, GalleryUri, TopK, Where, check_picture, show_matches
-from fashion_retrieval.cli.options import Backend, Device, Dtype, Revision, usage_error
-from fashion_retrieval.cli.output import write_picture
+from fashion_retrieval.cli.gallery import GalleryModel, GalleryUri, TopK, Where
+from fashion_retrieval.cli.options import Backend, Device, Dtype, Revision
+from fashion_retrieval.cli.output import check_picture, print_matches, write_picture
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.images.folder import SUFFIXES
 
@@ -39,7 +39,7 @@ def refine(
     from fashion_retrieval import Refinement
 
     if image is not None and id_ is not None:
-        usage_error("--image and --id exclude each other")
+        raise typer.BadParameter("--image and --id exclude each other")
     turns = Refinement.open(gallery, model, revision=revision, device=device, dtype=dtype, backend=backend)
     with turns.gallery:
         reference = turns.gallery.get(id_) if id_ is not None else image
@@ -73,68 +73,51 @@ class _Session:
                 typer.echo(f"error: {one_line(error)}", err=True)
 
     def obey(self, line: str) -> None:
-        """Do what one line says."""
         word, _, rest = line.partition(" ")
         if not line:
             return
         if line.lower() in ("help", "?"):
             typer.echo(HELP)
-        elif line.lower() == "undo":
-            self.undo()
+        elif line.lower() == "undo":  # of what was picked since the last turn, or else of that turn
+            if self.picked is None:
+                self.turns.undo()
+            self.picked = None
+            if self.turns.history:
+                self.show(self.turns.history[-1].matches)
+            else:
+                typer.echo("back at the beginning")
         elif word.lower() == "board" and (not rest or "." in rest):
-            self.save(Path(rest.strip()))
+            path = Path(rest.strip())
+            check_picture(path)
+            write_picture(path, self.turns.draw())
+            typer.echo(f"board: {path}")
         elif word.lower() == "photo" and Path(rest).suffix.lower() in SUFFIXES:
             self.start(Path(rest.strip()), rest.strip())
         elif line.isdecimal():
-            self.pick(int(line))
+            shown = self.turns.history[-1].matches if self.turns.history else ()
+            if not shown:
+                raise InputError("there is no result to pick from; type a wish first")
+            if not 1 <= int(line) <= len(shown):
+                raise InputError(f"there is no result {int(line)}; expected a number from 1 to {len(shown)}")
+            self.start(shown[int(line) - 1], shown[int(line) - 1].id)
         else:
-            self.ask(line)
-
-    def pick(self, number: int) -> None:
-        """Go on from a result of the last turn."""
-        shown = self.turns.history[-1].matches if self.turns.history else ()
-        if not shown:
-            raise InputError("there is no result to pick from; type a wish first")
-        if not 1 <= number <= len(shown):
-            raise InputError(f"there is no result {number}; expected a number from 1 to {len(shown)}")
-        self.start(shown[number - 1], shown[number - 1].id)
+            reference = self.picked or (None if self.turns.history else self.first)
+            matches = self.turns.ask(line, reference, top_k=self.top_k, where=self.where)
+            self.picked = None
+            self.show(matches)
 
     def start(self, reference: Match | Path, name: str) -> None:
         """Take a photo for the next wish."""
         self.picked = reference
         typer.echo(f"from {name}: what should change?")
 
-    def ask(self, wish: str) -> None:
-        """One turn."""
-        reference = self.picked or (None if self.turns.history else self.first)
-        matches = self.turns.ask(wish, reference, top_k=self.top_k, where=self.where)
-        self.picked = None
-        self.show(matches)
-
-    def undo(self) -> None:
-        """Take back what was picked since the last turn, or else that turn, and show the one before."""
-        if self.picked is None:
-            self.turns.undo()
-        self.picked = None
-        if self.turns.history:
-            self.show(self.turns.history[-1].matches)
-        else:
-            typer.echo("back at the beginning")
-
-    def save(self, path: Path) -> None:
-        """The board of the last turn."""
-        check_picture(path)
-        write_picture(path, self.turns.draw())
-        typer.echo(f"board: {path}")
-
     def show(self, matches: Sequence[Match]) -> None:
-        """What was asked, and the results."""
         from fashion_retrieval import Match
 
         turn = self.turns.history[-1]
         name = turn.reference.id if isinstance(turn.reference, Match) else turn.reference
         typer.echo(turn.text if name is None else f"{turn.text}, from {name!s}")
-        show_matches(matches)
+        print_matches(matches)
 
 
 def _read() -> str | None:

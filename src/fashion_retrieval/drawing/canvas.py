@@ -9,10 +9,9 @@ import os
 import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -24,11 +23,9 @@ _PLAIN = {"ß": "ss", "\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'
 _TO_PLAIN = str.maketrans(_PLAIN | {"\u2026": "..."})
 
 Size: TypeAlias = tuple[float, float]
-Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(NamedTuple):
     """Words at a place, anchored as Pillow anchors them."""
 
     x: float
@@ -39,8 +36,7 @@ class Text:
     anchor: str
 
 
-@dataclass(frozen=True, slots=True)
-class Rect:
+class Rect(NamedTuple):
     """A filled rectangle, rounded by `radius`."""
 
     x: float
@@ -54,8 +50,7 @@ class Rect:
 Shape: TypeAlias = Text | Rect
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
+class Box(NamedTuple):
     """Shapes from the top, and the height they take."""
 
     shapes: tuple[Shape, ...]
@@ -63,13 +58,9 @@ class Box:
 
 
 class FontMetrics:
-    """A font: which letters it has, how wide words are, where lines break.
+    """Which letters a font file has, how wide words are, where lines break; `InputError` if it can't be read.
 
-    Args:
-        path: A TrueType or OpenType file; None is Pillow's built-in font, of which only basic Latin is used.
-
-    Raises:
-        InputError: The file can't be read as a font.
+    Without a file it is Pillow's built-in font, of which only basic Latin is used.
     """
 
     def __init__(self, path: str | Path | None) -> None:
@@ -77,7 +68,7 @@ class FontMetrics:
         self.font = lru_cache(maxsize=None)(self._load)
         self.font(16)
 
-    def _load(self, size: float) -> Font:
+    def _load(self, size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
         if self.path is None:
             return ImageFont.load_default(size)
         try:
@@ -146,11 +137,7 @@ class Painter:
 
     @classmethod
     def page(cls, size: Size, width: int | None, metrics: FontMetrics) -> Painter:
-        """A painter of an empty page: at the page's natural scale, or at a larger one if `width` is wider.
-
-        Raises:
-            InputError: The width is below 320 pixels.
-        """
+        """A painter of an empty page: at the page's natural scale, or at a larger one if `width` is wider."""
         if width is not None and width < MIN_WIDTH:
             raise InputError(f"width must be at least {MIN_WIDTH} pixels, got {width}")
         scale = 1.0 if width is None else max(1.0, width / size[0])
@@ -187,7 +174,7 @@ def framed(picture: Image.Image, frame: tuple[int, int], fill: str) -> Image.Ima
 
 def moved(shapes: Iterable[Shape], x: float, y: float) -> tuple[Shape, ...]:
     """The shapes, further right and down."""
-    return tuple(replace(shape, x=shape.x + x, y=shape.y + y) for shape in shapes)
+    return tuple(shape._replace(x=shape.x + x, y=shape.y + y) for shape in shapes)
 
 
 def disc(radius: float, fill: str, words: str = "", size: int = 0) -> tuple[Shape, ...]:

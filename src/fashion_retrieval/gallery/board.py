@@ -13,27 +13,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from fashion_retrieval.drawing.canvas import (
-    BACKDROP,
-    FAINT,
-    GUTTER,
-    INK,
-    MARGIN,
-    MUTED,
-    PAGE,
-    RULE,
-    Box,
-    FontMetrics,
-    Painter,
-    Rect,
-    Shape,
-    Size,
-    Text,
-    disc,
-    framed,
-    moved,
-    to_pixels,
-)
+from fashion_retrieval.drawing import canvas
+from fashion_retrieval.drawing.canvas import GUTTER, MARGIN, Box, FontMetrics, Painter, Rect, Shape, Size, Text
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.gallery.items import garment_fields
 from fashion_retrieval.gallery.modification_text import COLOR, Vocabulary
@@ -94,17 +75,20 @@ def draw_board(
     inside = max(panel.height, tops[-1] - _GAP)
     natural = (left + max(columns, 2) * (_TILE + _GAP) - _GAP + MARGIN, inside + 2 * MARGIN)
     painter = Painter.page(natural, width, metrics)
-    painter.paint([*panel.shapes, Rect(_QUERY + GUTTER, 0, 1, inside, RULE, 0)], MARGIN, MARGIN)
+    painter.paint([*panel.shapes, Rect(_QUERY + GUTTER, 0, 1, inside, canvas.RULE, 0)], MARGIN, MARGIN)
     if reference is not None:
         _show(painter, asking, (MARGIN, MARGIN), asking_frame)
     if not tiles:
-        painter.paint([Text(0, 17, "Nothing found", 24, MUTED, "lm")], left, MARGIN)
+        painter.paint([Text(0, 17, "Nothing found", 24, canvas.MUTED, "lm")], left, MARGIN)
     for index, (tile, photo) in enumerate(zip(tiles, photos, strict=True)):
         corner = (left + index % columns * (_TILE + _GAP), MARGIN + tops[index // columns])
         _show(painter, photo, corner, frame)
         painter.paint(tile.shapes, corner[0], corner[1] + frame[1])
-        chip = (*disc(_CHIP + 2, PAGE), *disc(_CHIP, INK, str(index + 1), 16 if index < 99 else 12))
-        painter.paint(moved(chip, 10 + _CHIP, 10 + _CHIP), *corner)
+        chip = (
+            *canvas.disc(_CHIP + 2, canvas.PAGE),
+            *canvas.disc(_CHIP, canvas.INK, str(index + 1), 16 if index < 99 else 12),
+        )
+        painter.paint(canvas.moved(chip, 10 + _CHIP, 10 + _CHIP), *corner)
     return painter.finished(width)
 
 
@@ -129,16 +113,16 @@ class _Writer:
 
     def dotted(self, change: Change) -> None:
         """A change after its dot, then in brackets what it was, on the same line if there is room."""
-        ink, dot = (INK, _ACCENT) if change.asked else (MUTED, FAINT)
+        ink, dot = (canvas.INK, _ACCENT) if change.asked else (canvas.MUTED, canvas.FAINT)
         self.shapes.append(Rect(0, self.y + (_LINE - _DOT) / 2, _DOT, _DOT, dot, _DOT / 2))
         self.write(change.label, 15, ink, most=2, indent=_INDENT)
         if change.was:
             was, last = f"(was {change.was})", self.shapes[-1]
             end = last.x + self.metrics.length(last.words, 15) + 5 if isinstance(last, Text) else self.width
             if end + self.metrics.length(self.metrics.clean(was), 15) <= self.width:
-                self.shapes.append(Text(end, self.y - 0.7 * 15, self.metrics.clean(was), 15, FAINT, "lm"))
+                self.shapes.append(Text(end, self.y - 0.7 * 15, self.metrics.clean(was), 15, canvas.FAINT, "lm"))
             else:
-                self.write(was, 15, FAINT, most=2, indent=_INDENT)
+                self.write(was, 15, canvas.FAINT, most=2, indent=_INDENT)
 
 
 def _tile(match: Match, changes: Sequence[Change] | None, comparison: Comparison, metrics: FontMetrics) -> Box:
@@ -146,19 +130,19 @@ def _tile(match: Match, changes: Sequence[Change] | None, comparison: Comparison
     writer = _Writer(metrics, _TILE, 10)
     score = f"{match.score:.2f}"
     room = _TILE - metrics.length(score, 16) - 12
-    writer.shapes.append(Text(_TILE, 10 + _LINE / 2, score, 16, INK, "rm"))
-    writer.shapes.append(Text(0, 10 + _LINE / 2, metrics.shorten(match.id, 15, room), 15, MUTED, "lm"))
+    writer.shapes.append(Text(_TILE, 10 + _LINE / 2, score, 16, canvas.INK, "rm"))
+    writer.shapes.append(Text(0, 10 + _LINE / 2, metrics.shorten(match.id, 15, room), 15, canvas.MUTED, "lm"))
     writer.y += _LINE + 4
     if changes is None:
         title = comparison.title_of(match)
         if title:
-            writer.write(title, 15, INK, most=2)
+            writer.write(title, 15, canvas.INK, most=2)
     elif not changes:
-        writer.write("as the reference", 15, FAINT)
+        writer.write("as the reference", 15, canvas.FAINT)
     for change in (changes or ())[:_MAX_ROWS]:
         writer.dotted(change)
     if changes and len(changes) > _MAX_ROWS:
-        writer.write(f"+ {len(changes) - _MAX_ROWS} more", 15, FAINT, indent=_INDENT)
+        writer.write(f"+ {len(changes) - _MAX_ROWS} more", 15, canvas.FAINT, indent=_INDENT)
     return Box(tuple(writer.shapes), writer.y)
 
 
@@ -173,16 +157,16 @@ def _panel(
     """The text below the photo of the query: its name, the modification text, what the dots mean, the caption."""
     metrics = writer.metrics
     if name:
-        writer.shapes.append(Text(0, writer.y + _LINE / 2, metrics.shorten(name, 15, _QUERY), 15, MUTED, "lm"))
+        writer.shapes.append(Text(0, writer.y + _LINE / 2, metrics.shorten(name, 15, _QUERY), 15, canvas.MUTED, "lm"))
         writer.y += _LINE + 2
     if title:
-        writer.write(title, 15, INK, most=2)
+        writer.write(title, 15, canvas.INK, most=2)
     if text:
         writer.y += 20 if writer.y else 0
         size, most = next(
             (item for item in _TEXT_SIZES if len(metrics.wrap(text, item[0], _QUERY)) <= item[1]), _TEXT_SIZES[-1]
         )
-        writer.write(text, size, INK, most=most)
+        writer.write(text, size, canvas.INK, most=most)
     asked = {change.asked for found in changes for change in found or ()}
     writer.y += 22 if asked else 0
     if True in asked:
@@ -191,7 +175,7 @@ def _panel(
         writer.dotted(Change("changed besides" if True in asked else "changed", None, False))
     if caption:
         writer.y += 22
-        writer.write(caption, 14, FAINT, most=6)
+        writer.write(caption, 14, canvas.FAINT, most=6)
     return Box(tuple(writer.shapes), writer.y)
 
 
@@ -233,17 +217,17 @@ def _columns(count: int) -> int:
 
 def _show(painter: Painter, photo: Image.Image | None, corner: Size, frame: Size) -> None:
     """The photo in the middle of its frame, whole and in its proportions; without one, an empty frame."""
-    border = Rect(-1, -1, frame[0] + 2, frame[1] + 2, RULE, 11)
-    painter.paint([border, Rect(0, 0, *frame, BACKDROP, 10)], *corner)
+    border = Rect(-1, -1, frame[0] + 2, frame[1] + 2, canvas.RULE, 11)
+    painter.paint([border, Rect(0, 0, *frame, canvas.BACKDROP, 10)], *corner)
     if photo is None:
-        painter.paint([Text(frame[0] / 2, frame[1] / 2, "photo not found", 15, FAINT, "mm")], *corner)
+        painter.paint([Text(frame[0] / 2, frame[1] / 2, "photo not found", 15, canvas.FAINT, "mm")], *corner)
         return
-    room = to_pixels(frame, painter.scale)
+    room = canvas.to_pixels(frame, painter.scale)
     factor = min(room[0] / photo.width, room[1] / photo.height)
-    size = to_pixels((photo.width, photo.height), factor)
+    size = canvas.to_pixels((photo.width, photo.height), factor)
     shown = photo.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     corners = np.asarray(shown)[[0, 0, -1, -1], [0, -1, 0, -1]]
-    painter.place(framed(shown, room, PAGE if corners.min() >= _STUDIO else BACKDROP), *corner)
+    painter.place(canvas.framed(shown, room, canvas.PAGE if corners.min() >= _STUDIO else canvas.BACKDROP), *corner)
 
 
 @dataclass(frozen=True, slots=True)

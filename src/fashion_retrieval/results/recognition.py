@@ -18,8 +18,6 @@ from fashion_retrieval.results.values import Attribute, Box, Color, Mask, Score,
 if TYPE_CHECKING:
     from PIL import Image
 
-    from fashion_retrieval.drawing.card import Entry
-
 
 @dataclass(frozen=True, slots=True)
 class Region:
@@ -153,8 +151,13 @@ class Garment(Region):
                 columns, the first counts pixels outside the mask.
         """
         names = [item.name for item in fields(self) if item.name not in ("mask", "_packed")]
-        plain = {name: jsonable(getattr(self, name)) for name in (*names, "color", "area")}
-        return plain | ({"mask": _run_lengths(self.mask)} if masks else {})
+        plain: dict[str, Any] = {name: jsonable(getattr(self, name)) for name in (*names, "color", "area")}
+        if masks:
+            pixels = self.mask.ravel(order="F")
+            changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
+            counts = np.diff(np.concatenate(([0], changes, [pixels.size]))).tolist()
+            plain["mask"] = {"size": list(self.mask.shape), "counts": ([0] if pixels[0] else []) + counts}
+        return plain
 
 
 Garment.__init__ = accept_old_keywords(colours="colors")(Garment.__init__)  # type: ignore[method-assign]
@@ -219,13 +222,12 @@ class Recognition:
         Raises:
             InputError: The result has no photo, the width is below 320, or the font can't be read.
         """
-        from fashion_retrieval.drawing.card import draw_card
+        from fashion_retrieval.results.card import draw_card
 
         if self.image is None:
             raise InputError("a card needs the photo and this Recognition has no photo; recognize the photo again")
         facts = (self.source, f"{self.width} x {self.height}", self.model_id)
-        entries = [_card_entry(garment) for garment in self.garments]
-        return draw_card(self.image, " · ".join(filter(None, facts)), entries, width=width, font=font)
+        return draw_card(self.image, " · ".join(filter(None, facts)), self.garments, width=width, font=font)
 
     def _repr_png_(self) -> bytes | None:
         if self.image is None:
@@ -235,31 +237,6 @@ class Recognition:
         return buffer.getvalue()
 
 
-def _card_entry(garment: Garment) -> Entry:
-    from fashion_retrieval.drawing.card import Entry
-
-    shown = [a for a in garment.attributes.values() if a.status != "not_applicable"]
-    return Entry(
-        title=_words(garment.category.name),
-        probability=garment.category.probability,
-        swatches=[(f"{color.name} {color.share:.0%}", color.hex) for color in garment.colors],
-        bars=[(_words(a.group), _words(a.value or a.status), a.probability if a.value else None) for a in shown],
-        mask=garment.mask,
-        box=garment.box,
-    )
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
 def _check_descending(name: str, numbers: list[float]) -> None:
     if numbers != sorted(numbers, reverse=True):
         raise InputError(f"{name} must be in falling order, got {numbers}")
-
-
-def _run_lengths(mask: Mask) -> dict[str, list[int]]:
-    pixels = mask.ravel(order="F")
-    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
-    counts = np.diff(np.concatenate(([0], changes, [pixels.size]))).tolist()
-    return {"size": list(mask.shape), "counts": ([0] if pixels.size and pixels[0] else []) + counts}

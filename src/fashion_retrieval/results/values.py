@@ -107,11 +107,7 @@ def assign(result: object, name: str, value: object) -> None:
 
 
 def checked_fraction(result: object, name: str, value: float) -> float:
-    """The value, clipped to [0, 1] where rounding alone put it outside.
-
-    Raises:
-        InputError: It lies outside by more than rounding, or is NaN.
-    """
+    """The value, clipped to [0, 1] where rounding alone put it outside; further outside it is an `InputError`."""
     number = float(value)
     if not -ROUNDING <= number <= 1 + ROUNDING:
         raise InputError(f"{type(result).__name__}.{name} must be in [0, 1], got {number}")

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image, ImageColor, ImageFont
 
 from fashion_retrieval.drawing import canvas
-from fashion_retrieval.drawing.card import _TAG, GARMENT_COLORS
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.results import Attribute, Color, Garment, Recognition, Score
+from fashion_retrieval.results.card import _TAG, GARMENT_COLORS
 from tests.support.painted import record_painted
 
 
