@@ -27,10 +27,7 @@ _ROUNDED = 6e-5
 def evaluate_ablation(results: Path, runs: Path | None = None, *, seed: int = 0) -> dict[str, Any]:
     """Metrics of the five variants of a comparison.
 
-    Args:
-        results: JSON of `training.compare_composers`.
-        runs: Folder of its runs, which holds the ranks; None takes that of its recipe. Without ranks there is no p.
-        seed: Seed of the randomization.
+    `runs` holds the ranks; None takes the folder of the comparison's recipe. Without ranks there is no p.
 
     Raises:
         ConfigError: A file is missing or was not written by that command, variants are missing in it, or the runs are

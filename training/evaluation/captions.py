@@ -70,13 +70,7 @@ def read_captioned(root: Path, split: str) -> Captioned:
 
 
 def evaluate_captions(model: FashionModel, data: Captioned, *, seed: int = 0) -> dict[str, Any]:
-    """The recalls of `match_texts` by rule; see the top of this file.
-
-    Args:
-        model: Any dual encoder; it is shown what BLIP was shown.
-        data: Photos and captions.
-        seed: Seed of the bootstrap over queries.
-    """
+    """The recalls of `match_texts` by rule; see the top of this file."""
     starts = range(0, len(data.samples), _BATCH)
     rows = [
         model.encode(images=[read_crop(sample, masked=False) for sample in data.samples[start : start + _BATCH]])

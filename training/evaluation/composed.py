@@ -40,12 +40,6 @@ def evaluate_composed(
     """Metrics of a model by protocol.
 
     Each query and each photo is encoded once, however many protocols and groups it is in.
-
-    Args:
-        model: Composes queries and encodes photos.
-        sets: One split under each protocol.
-        captions: How two captions become one text.
-        seed: Seed of the bootstrap.
     """
     groups = [group for one in sets for group in one.groups]
     queries = _compose(model, [query for group in groups for query in _queries(group, captions)])
@@ -121,10 +115,7 @@ def average_recall(ranks: Mapping[str, Ranks], k: int) -> float:
 def protocol_metrics(data: ComposedSet, ranks: Mapping[str, Ranks], *, seed: int = 0) -> dict[str, Any]:
     """Metrics of one protocol: galleries, recalls as fractions with 95% intervals, ranks by query.
 
-    Args:
-        data: The queries and galleries.
-        ranks: (Q,) int64 from 1 by group, in the order of its triplets.
-        seed: Seed of the bootstrap.
+    Ranks are (Q,) int64 from 1 by group, in the order of its triplets.
     """
     average: dict[str, Any] = {}
     for k in KS:

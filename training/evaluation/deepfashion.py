@@ -73,14 +73,7 @@ def decodable(root: Path, samples: list[Sample]) -> list[Sample]:
 def evaluate_deepfashion(
     model: FashionModel, samples: Sequence[Sample], views: Sequence[View], *, seed: int = 0
 ) -> dict[View, dict[str, Any]]:
-    """Metrics by view.
-
-    Args:
-        model: Any dual encoder.
-        samples: What `read_garments` gave.
-        views: What the model is shown.
-        seed: Seed of the bootstrap over photos.
-    """
+    """Metrics by view."""
     embedded = _embed(model, samples, views)
     return {view: _metrics(model, samples, embedded, view, seed) for view in views}
 

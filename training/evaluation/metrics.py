@@ -150,11 +150,7 @@ def stratified_interval(
 ) -> list[float]:
     """95% percentile interval of a metric over items drawn with replacement, from each stratum separately.
 
-    Args:
-        counts: Items of each stratum.
-        metric: Gets the drawn indices of each stratum.
-        rounds: How often all are drawn.
-        seed: Seed of the draws.
+    `metric` gets the drawn indices of each stratum.
     """
     generator = np.random.default_rng(seed)
     values = [metric([generator.integers(count, size=count) for count in counts]) for _ in range(rounds)]

@@ -20,14 +20,7 @@ _ENLARGED = 3
 
 
 def evaluate_close_ups(model: FashionModel, root: Path, split: str, names: list[str]) -> dict[str, Any]:
-    """IoU of clothing in portraits; and whether one garment is found as one region, of the right kind.
-
-    Args:
-        model: Its segmenter finds regions without boxes; without a segmenter there are no metrics.
-        root: The open data pack.
-        split: A split of it.
-        names: What the values of street masks mean.
-    """
+    """IoU of clothing in portraits; and whether one garment is found as one region, of the right kind."""
     kinds = np.array([CLASSES.index(STREET_KINDS.get(name, "other")) for name in names])
     segmenter = model.segmenter
     if segmenter is None:

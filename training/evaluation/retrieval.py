@@ -48,12 +48,7 @@ def match_texts(
 ) -> dict[str, Any]:
     """Recalls between photos and their texts, in both directions.
 
-    Args:
-        model: Encodes the texts.
-        images: (N, D) float32, L2-normalized.
-        texts: The text of each photo.
-        own: Whether only a photo's own text is correct; otherwise equal texts count as one.
-        seed: Seed of the bootstrap over queries.
+    `images` are (N, D) float32, L2-normalized. With `own` only a photo's own text is correct, else every equal text.
     """
     different = list(texts) if own else list(dict.fromkeys(texts))
     places = {text: place for place, text in enumerate(different)}
@@ -106,11 +101,7 @@ def rank_labels(
 ) -> NDArray[np.int64]:
     """The rank, from 1, of the best row with the query's own label.
 
-    Args:
-        queries: (Q, D) float32, L2-normalized.
-        gallery: (N, D) float32, L2-normalized.
-        query_labels: (Q,) int64.
-        gallery_labels: (N,) int64; each query's label occurs.
+    Queries (Q, D) and gallery (N, D) are float32, L2-normalized; each query's label occurs in the gallery.
     """
     asked, right = np.nonzero(query_labels[:, None] == gallery_labels)
     ranks = np.full(len(queries), len(gallery), dtype=np.int64)

@@ -114,13 +114,7 @@ def randomization_p(differences: NDArray[np.floating], *, rounds: int = ROUNDS, 
 def compare_with_first(
     runs: Mapping[str, Metrics], scores: Callable[[Metrics], Mapping[str, ItemScores]], *, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Each later run against the first, metric by metric; p is not corrected for the number of comparisons.
-
-    Args:
-        runs: Metrics by name of the run.
-        scores: Gives the scores behind them, by name of the metric.
-        seed: As in `ItemScores.compare`.
-    """
+    """Each later run against the first, metric by metric; p is not corrected for the number of comparisons."""
     first, *others = [(name, scores(metrics)) for name, metrics in runs.items()]
     return [
         {"first": first[0], "other": name, "measure": measure, **found.compare(first[1][measure], seed=seed)}

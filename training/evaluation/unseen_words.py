@@ -34,13 +34,6 @@ def evaluate_unseen_words(
     label of its group are ranked by the probability of the word; its precision is that of the top n, where the word is
     true of n garments. Chance is their fraction. `by_word_alone` ranks by the cosine to the prompt of the word, without
     other values to compare with.
-
-    Args:
-        model: A dual encoder.
-        garments: The split's labeled garments.
-        root: The open data pack.
-        split: A split of it.
-        words_file: TOML with the words, their groups and the values they mean.
     """
     recognizer = model.recognizer("default", 1)
     groups = {group.name: group for group in recognizer.taxonomy.attributes}

@@ -16,13 +16,7 @@ ALIASES = {"sleeve": "sleeve_length", "length": "dress_length"}
 
 
 def fit_calibration(model: FashionModel, root: Path, split: str) -> dict[str, float]:
-    """The factor of least negative log-likelihood for category and each attribute group.
-
-    Args:
-        model: Without calibration.
-        root: The open data pack.
-        split: One the weights were not trained on.
-    """
+    """The factor of least negative log-likelihood for category and each attribute group."""
     garments = embed_split(model, root, split)
     recognizer, view = model.recognizer("default", 1), garments.view
     names = [value.name for value in recognizer.taxonomy.category.values]
@@ -45,9 +39,7 @@ def fit_calibration(model: FashionModel, root: Path, split: str) -> dict[str, fl
 def _best_factor(mixtures: list[list[tuple[float, Tensor]]], truths: list[int]) -> float:
     """The factor for garments whose probabilities are mixtures of softmaxes with one scale.
 
-    Args:
-        mixtures: Weight and (values,) probabilities of each part, by garment; as many parts for each.
-        truths: Index of the correct value, -1 for unknown.
+    `truths` are indices of the correct values, -1 for unknown.
     """
     labels = torch.tensor(truths)
     known = (labels >= 0).nonzero()[:, 0]

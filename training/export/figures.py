@@ -25,10 +25,6 @@ _GALLERIES = {"full": "all products", "split": "the split's products"}
 def read_figures(paths: Sequence[Path], sha256: Mapping[str, str]) -> dict[str, Figure]:
     """Figures of the model with these weights, by name.
 
-    Args:
-        paths: Results files, which may hold metrics of other models too.
-        sha256: Hex digests of the model's weights, by file name.
-
     Raises:
         ConfigError: Files can't be read, lack a figure, or hold none of this model; the message names all.
     """

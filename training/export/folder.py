@@ -19,10 +19,7 @@ def publish(bundle: Bundle, settings: Settings, *, source: Bundle | None = None)
 
     Files of an earlier model go, exported models of the same weights stay.
 
-    Args:
-        bundle: What is saved.
-        settings: The recipe.
-        source: What the saved model must agree with; the bundle itself by default.
+    What was saved must agree with `source`, by default the bundle itself.
 
     Raises:
         ConfigError: The output holds something other than a model.

@@ -48,9 +48,7 @@ def rounded_encoder(encoder: Encoder, batches: Iterable[Tensor]) -> Encoder:
 
     The architecture stays: what is left of a batch norm is the bias that it adds.
 
-    Args:
-        encoder: In eval mode, float32, on the CPU.
-        batches: (b, 3, h, w) float32 each, photos as its image tower takes them.
+    The encoder is in eval mode, float32, on the CPU; batches are (b, 3, h, w) float32.
     """
     copied = copy.deepcopy(encoder)
     vars(copied).pop("fingerprint", None)

@@ -46,13 +46,6 @@ class Roots:
 def measure_all(models: Models, roots: Roots, path: Path, *, missing: str, seed: int = 0) -> list[str]:
     """Measure part after part, and write the results after each.
 
-    Args:
-        models: The first is compared with the others.
-        roots: The data at hand.
-        path: The JSON file; a Markdown file comes beside it.
-        missing: What to do about missing photos of composed retrieval.
-        seed: Seed of intervals and tests.
-
     Returns:
         A line for each part that failed; the results name it, and the parts without data.
 

@@ -15,13 +15,7 @@ _COLORS = {"products": "#2563eb", "clothing": "#059669", "street": "#d97706"}
 
 
 def plot_groups(groups: dict[str, Any], agreement: dict[str, float], path: Path) -> None:
-    """Precision per attribute group and source, with how far two annotation passes agree.
-
-    Args:
-        groups: `recognition.deepfashion` of a results file.
-        agreement: Share of equal labels by group.
-        path: The PNG to write.
-    """
+    """Precision per attribute group and source, with how far two annotation passes agree."""
     names = [name for name, row in groups["all"].items() if isinstance(row, dict)]
     sources = [source for source in _COLORS if source in groups]
     places, width = np.arange(len(names)), 0.8 / len(sources)

@@ -25,12 +25,7 @@ _COLUMNS = {
 
 
 def paper_table(name: str, runs: Mapping[str, Metrics]) -> str:
-    """A table of the paper with measured rows above its own.
-
-    Args:
-        name: "table_1" …
-        runs: Metrics by name of the run; groups that were not measured are left empty.
-    """
+    """A table of the paper with measured rows above its own."""
     paper = read_paper()[name]
     scale, digits = (100, 2) if paper["unit"] == "percent" else (1, 4)
     rows = _rows(runs, _COLUMNS[name], scale, digits)
