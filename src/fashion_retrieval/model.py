@@ -23,8 +23,8 @@ from fashion_retrieval.images.inputs import DeferredFile, ImageInput, describe, 
 from fashion_retrieval.images.load import load_pixels
 from fashion_retrieval.images.regions import check_boxes
 from fashion_retrieval.inference.composition import Composition, ReferenceInput, as_pairs, check_text_weight
-from fashion_retrieval.inference.pipeline import encode_photos, encode_texts, find_photo, recognize_photos
-from fashion_retrieval.inference.recognition import Recognizer, RecognizerCache, check_segmenter
+from fashion_retrieval.inference.pipeline import encode_photos, encode_texts, recognize_photos
+from fashion_retrieval.inference.recognition import Recognizer, RecognizerCache, find_photo
 from fashion_retrieval.models.zero_shot import PromptCache
 from fashion_retrieval.results import Encoded, Failure, Recognition, Reference, Segmenter
 from fashion_retrieval.taxonomy import Taxonomy
@@ -70,12 +70,8 @@ class FashionModel:
         self.dtype = resolve_dtype(dtype, self.device)
         self.encoder: Encoder = bundle.encoder.for_inference(self.device, self.dtype)
         self._bundle = bundle
-        self._composition = Composition(
-            encoder=self.encoder,
-            composer=bundle.composer.to(self.device) if bundle.composer else None,
-            device=self.device,
-            dtype=self.dtype,
-        )
+        composer = bundle.composer.to(self.device) if bundle.composer else None
+        self._composition = Composition(self.encoder, composer, self.device, self.dtype)
         self._segmenter = self._ready(bundle.segmenter)
         self._prompts = PromptCache(self.encoder, self.device)
         self._texts = PromptCache(self.encoder, self.device)  # of users: they don't push out the prompts
@@ -128,8 +124,7 @@ class FashionModel:
 
     def __repr__(self) -> str:
         height, width = self.encoder.image_size
-        where = describe_device(self.device, self.dtype)
-        where += "" if self.backend == "torch" else f", {self.backend}"
+        where = describe_device(self.device, self.dtype) + ("" if self.backend == "torch" else f", {self.backend}")
         return f"FashionModel({self.model_id!r}, {self.embedding_dim}-d, {width}x{height} px, {where})"
 
     @property
@@ -201,8 +196,7 @@ class FashionModel:
         Raises:
             InputError: The photo, the boxes or the taxonomy can't be used.
         """
-        recognizer = self.recognizer(taxonomy, top_k)
-        finder = self.segmenter if segmenter == "auto" else check_segmenter(segmenter)
+        recognizer, finder = self.recognizer(taxonomy, top_k), self._finder(segmenter)
         pixels = load_pixels(image, max_pixels=max_pixels)
         if boxes is not None:
             boxes = check_boxes(boxes, pixels.shape[1], pixels.shape[0])
@@ -241,8 +235,7 @@ class FashionModel:
         """
         check_on_error(on_error)
         check_batch_size(batch_size)
-        recognizer = self.recognizer(taxonomy, top_k)
-        finder = self.segmenter if segmenter == "auto" else check_segmenter(segmenter)
+        recognizer, finder = self.recognizer(taxonomy, top_k), self._finder(segmenter)
         options: dict[str, Any] = {"skip": on_error == "skip", "max_pixels": max_pixels, "keep_image": keep_image}
         found = recognize_photos(recognizer, finder, images, batch_size=batch_size, **options)
         return tracked(found, "recognizing", length_of(images), shown=progress)
@@ -390,6 +383,13 @@ class FashionModel:
         with TemporaryDirectory() as parent:
             folder = self.save_pretrained(Path(parent, repo_id.partition("/")[2]), card_id=repo_id)
             return hub.push(folder, repo_id, commit_message=commit_message, dry_run=dry_run, **options)
+
+    def _finder(self, segmenter: SegmenterInput) -> Segmenter | None:
+        if segmenter == "auto":
+            return self.segmenter
+        if segmenter is None or isinstance(segmenter, Segmenter):
+            return segmenter
+        raise InputError(f"segmenter must be 'auto', None or have a segment() method, got {segmenter!r}")
 
     def _ready(self, segmenter: GarmentSegmenter | None) -> Segmenter | None:
         if segmenter is None:

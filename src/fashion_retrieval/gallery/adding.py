@@ -21,7 +21,8 @@ from fashion_retrieval.gallery.info import AddReport
 from fashion_retrieval.gallery.items import Item, garment_fields, recognized_fields
 from fashion_retrieval.images.inputs import ImageInput, describe
 from fashion_retrieval.images.prefetch import ReadPhoto, read_photos
-from fashion_retrieval.inference.pipeline import encode_levels, find_photo
+from fashion_retrieval.inference.pipeline import encode_levels
+from fashion_retrieval.inference.recognition import find_photo
 from fashion_retrieval.results import Failure
 from fashion_retrieval.shards.files import read_shard, read_summary
 from fashion_retrieval.shards.filesystem import Folder

@@ -35,9 +35,7 @@ _SHOWN = 160
 class DeferredFile:
     """A photo that a thread of the reader fetches, from an object store for example.
 
-    Attributes:
-        name: What messages call it.
-        read: Returns the bytes of the file; called at most once. Raises `ImageError` where it can't.
+    `name` is what messages call it; `read`, called at most once, returns the bytes of its file or raises `ImageError`.
     """
 
     name: str
@@ -45,12 +43,7 @@ class DeferredFile:
 
 
 def read_content(image: ImageInput | DeferredFile) -> bytes | Image.Image:
-    """Read a photo whole: the bytes of its file or, where it has no file, a PIL image.
-
-    Raises:
-        ImageError: The file can't be found or read.
-        InputError: The type, dtype or shape is not one of `ImageInput`.
-    """
+    """Read a photo whole: the bytes of its file or, where it has no file, a PIL image."""
     if isinstance(image, DeferredFile):
         return image.read()
     if isinstance(image, Image.Image):
@@ -63,7 +56,7 @@ def read_content(image: ImageInput | DeferredFile) -> bytes | Image.Image:
         return _from_array(image)
     if _is_tensor(image):
         return _from_tensor(image)
-    if _is_stream(image):
+    if hasattr(image, "read"):
         return _read_stream(image)
     expected = "a path, bytes, a binary file object, a PIL image, an HWC uint8 array or a CHW uint8 tensor"
     raise InputError(f"a photo must be {expected}, got {type(image).__name__}; convert it to one of these")
@@ -90,7 +83,7 @@ def called(image: object) -> str:
 def is_photo(image: object) -> bool:
     """Whether something is one photo, and not several or none."""
     data = isinstance(image, str | os.PathLike | bytes | bytearray | memoryview)
-    return data or isinstance(image, Image.Image | np.ndarray) or _is_tensor(image) or _is_stream(image)
+    return data or isinstance(image, Image.Image | np.ndarray) or _is_tensor(image) or hasattr(image, "read")
 
 
 def _read_path(source: str | os.PathLike[str]) -> bytes:
@@ -158,7 +151,3 @@ def _from_tensor(tensor: Tensor) -> Image.Image:
 def _is_tensor(image: object) -> TypeGuard[Tensor]:
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(image, torch.Tensor)
-
-
-def _is_stream(image: object) -> TypeGuard[BinaryIO]:
-    return hasattr(image, "read")

@@ -58,13 +58,7 @@ def load_pixels(image: ImageInput | DeferredFile, *, max_pixels: int | None = No
 def decode(content: bytes | Image.Image, name: str, *, max_pixels: int | None = None) -> NDArray[np.uint8]:
     """Decode what `read_content` gives: upright RGB pixels, (H, W, 3) uint8, which share nothing with it.
 
-    Args:
-        content: The bytes of a file, or a PIL image.
-        name: What messages call the photo.
-        max_pixels: As in `load_image`.
-
-    Raises:
-        ImageError: The content can't be decoded, or has too many pixels.
+    `name` is what messages call the photo. An `ImageError` where it can't be decoded, or has too many pixels.
     """
     limit = MAX_PIXELS if max_pixels is None else max_pixels
     if isinstance(content, Image.Image):
@@ -147,7 +141,10 @@ def _decode_jpeg(content: bytes) -> NDArray[np.uint8] | None:
 def _to_rgb(image: Image.Image) -> Image.Image:
     image.load()
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return _from_sixteen_bits(image)
+        values = np.asarray(image, dtype=np.int32)
+        if values.min() < 0 or values.max() > 65_535:
+            raise ValueError(f"its gray values run from {values.min()} to {values.max()}, beyond 16 bits")
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("its pixels are 32-bit floats of unknown range")
     if not image.has_transparency_data:
@@ -156,13 +153,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     canvas = Image.new("RGB", image.size, "white")
     canvas.paste(layer, (0, 0), layer)
     return canvas
-
-
-def _from_sixteen_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image, dtype=np.int32)
-    if values.min() < 0 or values.max() > 65_535:
-        raise ValueError(f"its gray values run from {values.min()} to {values.max()}, beyond 16 bits")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
 
 
 def _orientation(image: Image.Image, *, is_file: bool) -> int:

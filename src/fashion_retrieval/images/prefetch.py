@@ -27,15 +27,10 @@ _AHEAD = 2
 
 @dataclass(frozen=True, slots=True)
 class ReadPhoto(Generic[Result]):
-    """One photo that the reader is through with.
+    """One photo that the reader is through with; `index` is its position in the input, from 0.
 
-    Attributes:
-        index: Its position in the input, from 0.
-        image: The photo as it was given.
-        digest: SHA-256 of the file or, of a photo without a file, of its size and pixels; None where it was not asked
-            for or the photo can't be read.
-        content: What `finish` made of the pixels; None after an error, and for a photo that is not wanted.
-        error: Why the photo can't be read or decoded, or None.
+    `digest` is `digest_of` the photo, None where it was not asked for or can't be read. `content` is what `finish` made
+    of the pixels, None after an error, and for a photo that is not wanted.
     """
 
     index: int
@@ -64,24 +59,13 @@ def read_photos(
 ) -> Generator[list[ReadPhoto[Result]]]:
     """Read photos by threads; batch by batch, in order.
 
+    `images` are taken by the calling thread, as they are needed. The threads call `finish` with the upright pixels,
+    (H, W, 3) uint8, and `wanted` with position and digest; a photo for which that is false is not decoded. With `skip`,
+    photos that can't be read come with their error; otherwise the first one's is raised, after those before it, and
+    begins with its `label`, "images[3]". What `images`, `finish` or `wanted` raise is raised, too.
+
     Besides the batch that is handed over, as many are held as are read ahead: two on a GPU, none on a CPU. Once the
     caller stops, no thread is left.
-
-    Args:
-        images: Taken by the calling thread, as they are needed.
-        finish: Called in the threads with the upright pixels, (H, W, 3) uint8.
-        batch_size: Photos a batch; at the end, and before an error that is raised, there may be fewer.
-        device: Where the photos are used.
-        skip: Hand over photos that can't be read, with their error; otherwise raise the first one's, after those
-            before it.
-        label: Position -> what the error raised begins with: "images[3]".
-        max_pixels: As in `load_image`.
-        digests: Compute the digests.
-        wanted: Called in the threads with position and digest; a photo for which it is false is not decoded.
-
-    Raises:
-        FashionRetrievalError: Without `skip`, of the first photo that can't be read.
-        Exception: What `images`, `finish` or `wanted` raised.
     """
 
     def read(index: int, image: ImageInput | DeferredFile) -> ReadPhoto[Result]:
@@ -107,7 +91,9 @@ def read_photos(
                 continue
             if before := batch[: batch.index(failed)]:
                 yield before
-            raise failed.error if label is None else _labeled(failed.error, label(failed.index))
+            if label is None:
+                raise failed.error
+            raise type(failed.error)(f"{label(failed.index)}: {failed.error}") from failed.error
 
 
 @contextmanager
@@ -137,18 +123,9 @@ def batches(
 ) -> Generator[list[Result]]:
     """What `function(*item)` returns for each item, in order, computed by as many threads as torch uses.
 
-    At most `1 + ahead` batches of items are under way or held. Once the caller stops or an item fails, no further items
-    are begun.
-
-    Args:
-        function: Called by several threads at once.
-        items: Arguments; taken by the calling thread, as they are needed.
-        batch_size: Items a batch.
-        ahead: Batches to begin while the caller is busy with one.
-
-    Raises:
-        Exception: What `function` raised, when its batch is asked for; or what taking an item raised, after the results
-            of those before it.
+    Items are taken by the calling thread, as they are needed; `ahead` batches are begun while it is busy with one. At
+    most `1 + ahead` batches are under way or held. Once the caller stops or an item fails, no further items are begun.
+    What `function` raised is raised when its batch is asked for; what taking an item raised, after those before it.
     """
     remaining = iter(items)
     waiting: deque[list[Future[Result]]] = deque()
@@ -172,9 +149,3 @@ def batches(
         pool.shutdown(cancel_futures=True)
     if failure is not None:
         raise failure
-
-
-def _labeled(error: FashionRetrievalError, label: str) -> FashionRetrievalError:
-    labeled = type(error)(f"{label}: {error}")
-    labeled.__cause__ = error
-    return labeled

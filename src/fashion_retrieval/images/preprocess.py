@@ -31,14 +31,9 @@ class Preprocessing:
     Resizing works on 8-bit levels, bicubic or bilinear with antialiasing: as Pillow does it or, where that is asked
     for, by Pillow itself.
 
-    Attributes:
-        size: Height and width of the result, in pixels.
-        mean: Per channel, of levels in [0, 1].
-        std: The same.
-        interpolation: "bicubic" or "bilinear".
-        resize_mode: "shortest" cuts what is longer, "longest" adds borders to what is shorter, "squash" does neither.
-        fill: Level of the borders in [0, 255].
-        exact: Every level is open_clip's own, in little less than its time.
+    `size` is height and width, `mean` and `std` are per channel, of levels in [0, 1]. The resize mode "shortest" cuts
+    what is longer, "longest" adds borders of the level `fill`, in [0, 255], "squash" does neither. With `exact` every
+    level is open_clip's own, in little less than its time.
     """
 
     size: tuple[int, int]

@@ -13,28 +13,14 @@ from fashion_retrieval.errors import InputError
 
 
 def crop_region(image: NDArray[np.uint8], box: Sequence[float] | NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    """The part of the photo inside the box, at least one pixel, in the photo's own memory.
-
-    Args:
-        image: RGB photo, (H, W, 3).
-        box: xyxy in pixels; rounded outwards and clipped to the photo.
-    """
+    """The part of the photo, (H, W, 3), inside the box (`pixel_box`), in the photo's own memory."""
     return image[pixel_box(box, *image.shape[:2])]
 
 
 def masked_crop(
     image: NDArray[np.uint8], box: Sequence[float] | NDArray[np.floating[Any]], mask: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
-    """The part of the photo inside the box, white outside the mask; in the photo's own memory where all is inside.
-
-    Args:
-        image: RGB photo, (H, W, 3).
-        box: xyxy in pixels; rounded outwards and clipped to the photo.
-        mask: (H, W) bool, the size of the photo.
-
-    Raises:
-        InputError: The mask has another shape or dtype.
-    """
+    """`crop_region`, white outside the mask, (H, W) bool; in the photo's own memory where all is inside."""
     if mask.shape != image.shape[:2] or mask.dtype != np.bool_:
         expected = f"{image.shape[:2]} bool, the photo's height and width"
         raise InputError(f"a mask must be {expected}, got {mask.dtype} {mask.shape}; resize it to the photo")
@@ -43,18 +29,9 @@ def masked_crop(
 
 
 def check_boxes(boxes: ArrayLike, width: int, height: int) -> NDArray[np.float32]:
-    """Boxes from a user, clipped to the photo.
+    """Boxes from a user, (N, 4) xyxy in pixels, clipped to the upright photo.
 
-    Args:
-        boxes: (N, 4) numbers, xyxy in pixels.
-        width: Of the upright photo.
-        height: Of the upright photo.
-
-    Returns:
-        (N, 4) float32 with 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height.
-
-    Raises:
-        InputError: Another shape, a number that isn't finite, corners in the wrong order, or a box outside the photo.
+    The result is float32 with 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height, else an `InputError` is raised.
     """
     try:
         with np.errstate(over="ignore"):
@@ -78,14 +55,9 @@ def check_boxes(boxes: ArrayLike, width: int, height: int) -> NDArray[np.float32
 
 
 def pixel_box(box: Sequence[float] | NDArray[np.floating[Any]], height: int, width: int) -> tuple[slice, slice]:
-    """The rows and columns of a photo that a box covers: rounded outwards, clipped, at least one pixel.
+    """The rows and columns of a photo that a box, xyxy in pixels, covers: rounded outwards, clipped, never empty.
 
     Every crop and every mask of a box follows this one rule.
-
-    Args:
-        box: xyxy in pixels.
-        height: Of the photo.
-        width: Of the photo.
     """
     x1, y1, x2, y2 = (float(value) for value in box)
     left, top = (min(max(math.floor(low), 0), length - 1) for low, length in ((x1, width), (y1, height)))

@@ -65,22 +65,14 @@ def dominant_colors(
     exclude_skin: bool = True,
     prior: Mapping[str, float] | None = None,
 ) -> tuple[Color, ...]:
-    """The colors of a garment.
+    """The colors of a garment, at most `limit`, largest share first; none for an empty mask, (H, W) bool.
 
-    Args:
-        image: The photo, HWC uint8 RGB in [0, 255]. All of it, not only the garment: the rest tells the light.
-        mask: The garment, (H, W) bool.
-        limit: At most this many colors.
-        exclude_skin: Leave out skin-colored pixels where they are a minor part of the mask.
-        prior: Odds of each name before looking at the pixels, from a model that saw the garment; None is even.
+    `image` is the whole photo, HWC uint8 RGB: what is beside the garment tells the light. `exclude_skin` leaves out
+    skin-colored pixels where they are a minor part of the mask. `prior` holds the odds of each name before looking at
+    the pixels, from a model that saw the garment; None is even.
 
-    Returns:
-        Largest share first: the first name is the dominant color. `hex` is the mean color of the pixels of that name
-        in this photo, `share` their part of the mask. Names below 8% are left out, so shares sum to at most 1. Empty
-        for an empty mask.
-
-    Raises:
-        InputError: For another shape, dtype or limit.
+    `hex` is the mean color of the pixels of that name in this photo, `share` their part of the mask. Names below 8% are
+    left out, so shares sum to at most 1.
     """
     if limit < 1:
         raise InputError(f"limit must be at least 1, got {limit}")
@@ -89,11 +81,9 @@ def dominant_colors(
 
 @dataclass(frozen=True, slots=True)
 class PixelColors:
-    """What the pixels of a garment say of its colors, before anything else is known.
+    """What a garment's pixels, (N, 3) uint8, say of its colors by their soft names, (N, names), rows sum to 1.
 
-    Attributes:
-        rgb: Colors of pixels of the garment, (N, 3) uint8; N is 0 for an empty mask.
-        names: Their soft names, (N, names) float32; rows sum to 1.
+    N is 0 for an empty mask.
     """
 
     rgb: NDArray[np.uint8]
@@ -112,7 +102,10 @@ class PixelColors:
 
         `light` is the photo's `illuminant`, where it is known already from another garment.
         """
-        _check(image, mask)
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise InputError(f"image must be HWC uint8 RGB, got {image.dtype} {image.shape}; convert it first")
+        if mask.shape != image.shape[:2] or mask.dtype != np.bool_:
+            raise InputError(f"mask must be bool {image.shape[:2]} as the image, got {mask.dtype} {mask.shape}")
         model = _model()
         rgb, light = sample(image, mask), illuminant(image) if light is None else light
         lab = to_lab(rgb)
@@ -194,11 +187,6 @@ def pixel_features(lab: Floats) -> Floats:
     return np.stack([*columns, chroma / (lightness + 10)], axis=-1)
 
 
-def context_features(lab: Floats, light: Floats) -> Floats:
-    """What the network sees of the surroundings: the garment's mean and deviation, and the photo's light; (12,)."""
-    return np.concatenate([lab.mean(axis=0) / 50, lab.std(axis=0) / 25, light / 50])
-
-
 @dataclass(frozen=True, slots=True)
 class ColorModel:
     """The fitted naming: a network of one hidden layer, and the colors of skin as a Gaussian in CIELAB."""
@@ -214,7 +202,9 @@ class ColorModel:
 
     def names(self, lab: Floats, light: Floats) -> Floats:
         """Soft names of pixels: (N, 3) CIELAB and the photo's light (6,) -> (N, names), rows sum to 1."""
-        shared = context_features(lab, light) @ self.from_context + self.hidden_bias
+        # The surroundings: the garment's mean and deviation, and the photo's light.
+        context = np.concatenate([lab.mean(axis=0) / 50, lab.std(axis=0) / 25, light / 50])
+        shared = context @ self.from_context + self.hidden_bias
         hidden = np.maximum(_product(pixel_features(lab), self.from_pixel) + shared, 0)
         logits = _product(hidden, self.to_name) + self.name_bias
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -279,10 +269,3 @@ def _mean_hex(rgb: NDArray[np.uint8], own: NDArray[np.bool_], shares: Floats) ->
         own = shares >= shares.max()
     red, green, blue = (round(level) for level in rgb[own].mean(axis=0).tolist())
     return f"#{red:02x}{green:02x}{blue:02x}"
-
-
-def _check(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise InputError(f"image must be HWC uint8 RGB, got {image.dtype} {image.shape}; convert it first")
-    if mask.shape != image.shape[:2] or mask.dtype != np.bool_:
-        raise InputError(f"mask must be bool {image.shape[:2]} as the image, got {mask.dtype} {mask.shape}")

@@ -29,16 +29,13 @@ Pair = tuple[ReferenceInput | None, str | None]
 def as_pairs(
     references: ReferenceInput | Sequence[ReferenceInput | None] | None, texts: str | Sequence[str | None] | None
 ) -> list[Pair]:
-    """What `FashionModel.compose` is given, as pairs; one of a pair may be None.
-
-    Raises:
-        InputError: Lists of different length, a list beside a single one, a text that is empty or none, or neither.
-    """
+    """What `FashionModel.compose` is given, checked, as pairs."""
     lists = [value for value in (references, texts) if isinstance(value, list | tuple)]
     if lists and any(value is not None and not isinstance(value, list | tuple) for value in (references, texts)):
         raise InputError("compose expects one photo and one text, or two lists of equal length; got a list beside one")
     count = len(lists[0]) if lists else 1
-    left, right = _listed(references, count), _listed(texts, count)
+    given: tuple[Any, Any] = references, texts
+    left, right = (list(value) if isinstance(value, list | tuple) else [value] * count for value in given)
     if len(left) != len(right):
         raise InputError(f"compose expects as many photos as texts, got {len(left)} and {len(right)}")
     for index, (reference, text) in enumerate(zip(left, right, strict=True)):
@@ -47,11 +44,6 @@ def as_pairs(
         if reference is None and text is None:
             raise InputError(f"compose needs a photo or a text, pair {index} has neither")
     return list(zip(left, right, strict=True))
-
-
-def _listed(value: Any, count: int) -> list[Any]:  # noqa: ANN401  # one of the two kinds of `as_pairs`
-    """A list as it is; one value, or None, so many times."""
-    return list(value) if isinstance(value, list | tuple) else [value] * count
 
 
 def check_text_weight(weight: float | None) -> float:
@@ -63,7 +55,7 @@ def check_text_weight(weight: float | None) -> float:
     return float(weight)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Composition:
     """What makes references and queries: an encoder on `device` and, for queries of a photo and a text, a composer."""
 
@@ -73,20 +65,20 @@ class Composition:
     dtype: torch.dtype
 
     def references(self, images: Sequence[ReferenceInput], batch_size: int) -> list[Reference]:
-        """One `Reference` an image; a photo that comes more than once is read once.
-
-        Raises:
-            InputError: A photo can't be read, a match has no photo, or a reference is of another encoder.
-            UnsupportedError: The image tower has no token features.
-        """
+        """One `Reference` an image; a photo that comes more than once is read once."""
         found: dict[object, Reference] = {}
         waiting: dict[object, tuple[ImageInput, int]] = {}  # with its first place
         keys = [_key(image) for image in images]
         for index, (key, image) in enumerate(zip(keys, images, strict=True)):
             if isinstance(image, Reference):
-                found[key] = _own(image, self.encoder, index)
+                _check(image, self.encoder, f"reference_image[{index}]")
+                found[key] = image
+            elif not isinstance(image, Match):
+                waiting.setdefault(key, (image, index))
+            elif image.photo is not None:
+                waiting.setdefault(key, (image.photo, index))
             else:
-                waiting.setdefault(key, (_photo(image, index), index))
+                raise InputError(f"reference_image[{index}], {image.id!r}, has no photo; give the photo itself")
         places = list(waiting.values())
         for batch in read_photos(
             (image for image, _ in places),
@@ -148,18 +140,7 @@ def _key(image: ReferenceInput) -> object:
     return str(image) if isinstance(image, str) or hasattr(image, "__fspath__") else id(image)
 
 
-def _own(reference: Reference, encoder: Encoder, index: int) -> Reference:
+def _check(reference: Reference, encoder: Encoder, name: str) -> None:
     if reference.fingerprint != encoder.fingerprint:
         expected, got = encoder.fingerprint[:12], reference.fingerprint[:12]
-        raise InputError(
-            f"reference_image[{index}] must be encoded by this model ({expected}…), it is by {got}…; encode it again"
-        )
-    return reference
-
-
-def _photo(image: ImageInput | Match, index: int) -> ImageInput:
-    if not isinstance(image, Match):
-        return image
-    if image.photo is None:
-        raise InputError(f"reference_image[{index}], {image.id!r}, has no photo; give the photo itself")
-    return image.photo
+        raise InputError(f"{name} must be encoded by this model ({expected}…), it is by {got}…; encode it again")

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from fashion_retrieval._utils.progress import tracked
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.images.inputs import DeferredFile, ImageInput, describe
 from fashion_retrieval.images.prefetch import read_photos
-from fashion_retrieval.inference.recognition import Photo, Recognizer, find_regions
+from fashion_retrieval.inference.recognition import Recognizer, find_photo
 from fashion_retrieval.results import Encoded, Failure, Recognition, Segmenter
 
 if TYPE_CHECKING:
@@ -80,14 +79,6 @@ def encode_texts(
         chosen = order[start : start + batch_size]
         rows[chosen] = cache.rows([texts[i] for i in chosen], batch_size=batch_size).cpu().numpy()
     return rows
-
-
-def find_photo(
-    pixels: NDArray[np.uint8], boxes: NDArray[np.float32] | None, segmenter: Segmenter | None, source: str | None
-) -> Photo:
-    """A photo, (H, W, 3) uint8, with the regions found in it."""
-    image = Image.fromarray(pixels)
-    return Photo(pixels, find_regions(image, boxes, segmenter), source, image)
 
 
 def recognize_photos(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -44,14 +43,7 @@ CategoryContext = Sequence[tuple[Value, float]]
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """An upright RGB photo with the regions found in it.
-
-    Attributes:
-        pixels: (H, W, 3) uint8 RGB.
-        regions: Where its garments are.
-        source: A short name, or None.
-        image: The same photo for `Recognition.image`, or None to keep none.
-    """
+    """An upright RGB photo, (H, W, 3) uint8, with the regions of its garments; `image` is the same photo, to keep."""
 
     pixels: NDArray[np.uint8]
     regions: Sequence[Region]
@@ -59,98 +51,59 @@ class Photo:
     image: Image.Image | None = None
 
 
-def find_regions(
-    image: Image.Image, boxes: NDArray[np.float32] | None, segmenter: Segmenter | None
-) -> Sequence[Region]:
-    """What the segmenter finds or, without one, whole boxes or the whole photo.
+def find_photo(
+    pixels: NDArray[np.uint8], boxes: NDArray[np.float32] | None, segmenter: Segmenter | None, source: str | None
+) -> Photo:
+    """A photo, (H, W, 3) uint8, with what the segmenter finds or, without one, whole boxes or the whole photo.
 
-    Args:
-        image: Upright RGB photo.
-        boxes: (N, 4) xyxy in pixels, inside the photo; None finds the garments.
-        segmenter: None cuts nothing out of boxes.
+    Boxes are (N, 4) xyxy in pixels, inside the photo; None finds the garments.
     """
+    image = Image.fromarray(pixels)
     if segmenter is not None:
-        return segmenter.segment(image, boxes)
-    whole = np.array([[0, 0, image.width, image.height]], dtype=np.float32)
-    return [
+        return Photo(pixels, segmenter.segment(image, boxes), source, image)
+    whole = [[0.0, 0.0, float(image.width), float(image.height)]]
+    regions = [
         Region((left, top, right, bottom), box_mask((left, top, right, bottom), image.height, image.width), 1.0)
-        for left, top, right, bottom in (whole if boxes is None else boxes).tolist()
+        for left, top, right, bottom in (whole if boxes is None else boxes.tolist())
     ]
+    return Photo(pixels, regions, source, image)
 
 
-def check_segmenter(segmenter: Segmenter | str | None) -> Segmenter | None:
-    """A segmenter of the user's, or None.
-
-    Raises:
-        InputError: It has no `segment` method.
-    """
-    if segmenter is None or (isinstance(segmenter, Segmenter) and not isinstance(segmenter, str)):
-        return segmenter
-    raise InputError(f"segmenter must be 'auto', None or have a segment() method, got {segmenter!r}")
-
-
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Recognizer:
     """What is in regions of photos, by an encoder and a taxonomy; made by `FashionModel.recognizer`.
 
     It may be used by several threads at once.
 
     Attributes:
+        encoder: The dual encoder, on `device`.
+        prompts: Embeddings of prompts, shared between taxonomies.
         taxonomy: What is looked for.
+        calibration: Factor on the logits by group, so that probabilities are frequencies.
+        thresholds: By group, the probability below which a value is reported as not visible.
+        device: Where the encoder is.
+        model_id: What results call the model.
         top_k: How many alternatives are reported.
     """
 
-    def __init__(
-        self,
-        *,
-        encoder: Encoder,
-        prompts: PromptCache,
-        taxonomy: Taxonomy,
-        calibration: Mapping[str, float],
-        thresholds: Mapping[str, float],
-        device: torch.device,
-        model_id: str,
-        top_k: int = 3,
-    ) -> None:
-        """Set up.
-
-        Args:
-            encoder: The dual encoder, on `device`.
-            prompts: Embeddings of prompts, shared between taxonomies.
-            taxonomy: What to look for.
-            calibration: Factor on the logits by group, so that probabilities are frequencies.
-            thresholds: By group, the probability below which a value is reported as not visible.
-            device: Where the encoder is.
-            model_id: What results call the model.
-            top_k: How many alternatives to report.
-        """
-        self.encoder = encoder
-        self.prompts = prompts
-        self.taxonomy = taxonomy
-        self.calibration = calibration
-        self.thresholds = thresholds
-        self.device = device
-        self.model_id = model_id
-        self.top_k = top_k
-        # Each beside its group, so that no other group gets the same id.
-        self._classifiers: dict[tuple[int, Value | str], tuple[Group, ZeroShotClassifier]] = {}
-        self._colors: dict[Value, ZeroShotClassifier] = {}
-        self._agreements: dict[str | None, Tensor] = {}
+    encoder: Encoder
+    prompts: PromptCache
+    taxonomy: Taxonomy
+    calibration: Mapping[str, float]
+    thresholds: Mapping[str, float]
+    device: torch.device
+    model_id: str
+    top_k: int = 3
+    # Each beside its group, so that no other group gets the same id.
+    _classifiers: dict[tuple[int, Value | str], tuple[Group, ZeroShotClassifier]] = field(default_factory=dict)
+    _agreements: dict[str | None, Tensor] = field(default_factory=dict)
 
     def reporting(self, top_k: int) -> Recognizer:
         """This recognizer with another `top_k`; both share what they have prepared."""
-        if top_k == self.top_k:
-            return self
-        other = copy(self)
-        other.top_k = top_k
-        return other
+        return self if top_k == self.top_k else replace(self, top_k=top_k)
 
     def recognize(self, photos: Sequence[Photo], *, batch_size: int = 32) -> list[Recognition]:
-        """One `Recognition` a photo; the regions of all photos go through the encoder together.
-
-        Args:
-            photos: With their regions.
-            batch_size: Crops that go through the encoder at a time.
-        """
+        """One `Recognition` a photo; the regions of all photos go through the encoder together, `batch_size` a time."""
         regions, colors = [], []
         for photo in photos:
             light = illuminant(photo.pixels)
@@ -163,7 +116,7 @@ class Recognizer:
             self.category_probabilities(crop, color, region.kind)
             for (_, region), crop, color in zip(regions, crops, dominant, strict=True)
         ]
-        self._prepare_attributes(probabilities)
+        self._prepare_garments(probabilities)
         garments = iter(
             self._garment(region, categories, attribute_view(crop, inside), inside, of_pixels)
             for (_, region), categories, crop, inside, of_pixels in zip(
@@ -204,15 +157,9 @@ class Recognizer:
         return torch.cat(rows)
 
     def category_probabilities(self, embedding: Tensor, color: str, kind: str | None = None) -> Tensor:
-        """Classify one crop among the taxonomy's categories.
+        """Classify one crop, by its embedding, (d,) float32, among the categories: (values,) float32, summing to 1.
 
-        Args:
-            embedding: Of the crop, (d,) float32, L2-normalized.
-            color: Named in the prompts.
-            kind: What the segmenter takes the garment for, or None.
-
-        Returns:
-            (values,) float32, summing to 1.
+        The prompts name the color; `kind` is what the segmenter takes the garment for.
         """
         group = self.taxonomy.category
         probabilities = self._classifier(group, color).probabilities(embedding)
@@ -229,69 +176,60 @@ class Recognizer:
         return list(zip(values, (top.values / top.values.sum()).tolist(), strict=True))
 
     def attribute_probabilities(self, embedding: Tensor, group: Group, context: CategoryContext) -> Tensor:
-        """Classify one region among the values of an attribute group.
+        """Classify one region's `attribute_view`, (d,) float32, among the values of a group, of any taxonomy.
 
-        Args:
-            embedding: Of the region (`attribute_view`), (d,) float32, L2-normalized.
-            group: Of this or another taxonomy.
-            context: The categories that the garment may be of; the result is the mean over them, by their weights.
-
-        Returns:
-            (values,) float32, summing to 1.
+        The result, (values,) float32, summing to 1, is the mean over the categories of `context`, by their weights.
         """
         parts = [weight * self._classifier(group, noun).probabilities(embedding) for noun, weight in context]
         return torch.stack(parts).sum(0)
 
     def _classifier(self, group: Group, about: Value | str) -> ZeroShotClassifier:
-        """The category group's, for a color, or an attribute group's, for a category."""
+        """Of categories for a color, of colors for a category, or of an attribute group's values for a category."""
         key = id(group), about
         if key not in self._classifiers:
-            self._classifiers[key] = group, self._build(group, _prompts(group, about), group.name)
+            of_colors = group is self.taxonomy.category and isinstance(about, Value)
+            scale = self.encoder.logit_scale * self.calibration.get("color" if of_colors else group.name, 1.0)
+            made = ZeroShotClassifier.build(self.prompts, self._prompts(group, about), len(group.templates), scale)
+            self._classifiers[key] = group, made
         return self._classifiers[key][1]
 
-    def _build(self, group: Group, prompts: Sequence[Sequence[str]], calibrated: str) -> ZeroShotClassifier:
-        scale = self.encoder.logit_scale * self.calibration.get(calibrated, 1.0)
-        return ZeroShotClassifier.build(self.prompts, prompts, len(group.templates), scale)
+    def _prompts(self, group: Group, about: Value | str) -> list[list[str]]:
+        """The prompts of each class of a classifier."""
+        if isinstance(about, str):
+            return [category_prompts(group, value, about) for value in group.values]
+        if group is self.taxonomy.category:
+            return [category_prompts(group, about, name)[: len(group.templates)] for name in PALETTE]
+        return [attribute_prompts(group, value, about) for value in group.values]
 
-    def _prepare(self, classifiers: Iterable[tuple[Group, Value | str]], texts: Iterable[str] = ()) -> None:
-        """Embed the prompts of these classifiers, and texts, in one go."""
+    def _prepare(self, classifiers: Iterable[tuple[Group, Value | str]]) -> None:
+        """Embed the prompts of these classifiers in one go."""
         new = {(id(group), about): group for group, about in classifiers if (id(group), about) not in self._classifiers}
-        prompts = [prompt for (_, about), group in new.items() for one in _prompts(group, about) for prompt in one]
-        self.prompts.add([*prompts, *texts])
+        self.prompts.add(
+            text for (_, about), group in new.items() for one in self._prompts(group, about) for text in one
+        )
 
-    def _prepare_attributes(self, probabilities: Sequence[Tensor]) -> None:
+    def _prepare_garments(self, probabilities: Sequence[Tensor]) -> None:
         """Embed all prompts that garments of these category probabilities need, at once."""
-        classifiers, texts = [], []
+        classifiers: list[tuple[Group, Value | str]] = []
         for found in probabilities:
             context = self.category_context(found)
             category = context[0][0]
             groups = [group for group in self.taxonomy.attributes if group.applies(category)]
             classifiers += [(group, noun) for group in groups for noun, _ in context]
-            if category not in self._colors:
-                texts += [text for prompts in self._color_prompts(category) for text in prompts]
-        self._prepare(classifiers, texts)
-
-    def _color_prompts(self, category: Value) -> list[list[str]]:
-        group = self.taxonomy.category
-        return [category_prompts(group, category, name)[: len(group.templates)] for name in PALETTE]
+            classifiers.append((self.taxonomy.category, category))
+        self._prepare(classifiers)
 
     def colors(
         self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], masked: Tensor, category: Value
     ) -> tuple[Color, ...]:
-        """Colors inside a mask: what the pixels say, weighed with the color words nearest to the masked crop.
+        """Colors inside a mask, (H, W) bool: what the pixels say, weighed with the color words nearest to `masked`.
 
-        Args:
-            pixels: The photo, (H, W, 3) uint8 RGB.
-            mask: The garment, (H, W) bool.
-            masked: Embedding of its masked crop, (d,) float32, L2-normalized.
-            category: Of the garment.
+        `pixels` is the photo, (H, W, 3) uint8 RGB, `masked` the embedding of the garment's masked crop, (d,) float32.
         """
         return self._weighed(PixelColors.compute(pixels, mask), masked, category)
 
     def _weighed(self, colors: PixelColors, masked: Tensor, category: Value) -> tuple[Color, ...]:
-        if category not in self._colors:
-            self._colors[category] = self._build(self.taxonomy.category, self._color_prompts(category), "color")
-        probabilities = self._colors[category].probabilities(masked).tolist()
+        probabilities = self._classifier(self.taxonomy.category, category).probabilities(masked).tolist()
         prior = {name: value**_ENCODER_TRUST for name, value in zip(PALETTE, probabilities, strict=True)}
         return colors.colors(prior=prior)
 
@@ -335,11 +273,7 @@ class RecognizerCache:
         self._lock = Lock()
 
     def get(self, config: ModelConfig, source: Taxonomy | Mapping[str, Any] | str | Path, top_k: int) -> Recognizer:
-        """The recognizer for a taxonomy, as `Taxonomy.load` takes it, with a model's calibration and thresholds.
-
-        Raises:
-            InputError: The taxonomy can't be used, or `top_k` is below 1.
-        """
+        """The recognizer for a taxonomy, as `Taxonomy.load` takes it, with a model's calibration and thresholds."""
         if top_k < 1:
             raise InputError(f"top_k must be at least 1, got {top_k}")
         # One taxonomy is told from another without comparing their words: a file gives the same object again.
@@ -348,21 +282,10 @@ class RecognizerCache:
             for known, of, recognizer in self._kept:
                 if of is config and (known is key or (isinstance(key, str) and known == key)):
                     return recognizer.reporting(top_k)
-            made = Recognizer(
-                taxonomy=Taxonomy.load(source),
-                calibration=config.calibration,
-                thresholds=config.thresholds,
-                **self._parts,
-            )
+            fitted: dict[str, Any] = {"calibration": config.calibration, "thresholds": config.thresholds}
+            made = Recognizer(taxonomy=Taxonomy.load(source), **fitted, **self._parts)
             self._kept.append((key, config, made))
         return made.reporting(top_k)
-
-
-def _prompts(group: Group, about: Value | str) -> list[list[str]]:
-    """The prompts of each value: of the category group with a color, of an attribute group with a category."""
-    if isinstance(about, str):
-        return [category_prompts(group, value, about) for value in group.values]
-    return [attribute_prompts(group, value, about) for value in group.values]
 
 
 def _ranked(values: Sequence[Value], probabilities: Tensor, top_k: int) -> tuple[Score, ...]:

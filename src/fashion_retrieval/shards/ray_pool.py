@@ -31,12 +31,8 @@ _MAX_LOST = 3
 class RayPool:
     """Workers on the cluster that Ray finds (RAY_ADDRESS, `ray start` on this machine) or else starts here.
 
-    A context manager: at its end the workers end, and the cluster if it was started here.
-
-    Args:
-        worker: The worker, of which a copy is sent to each machine.
-        workers: How many; None is one for each GPU or, where there is none, for every four CPUs.
-        gpus: Whether workers get a GPU, where there are any.
+    A context manager: at its end the workers end, and the cluster if it was started here. Each of the `workers` is made
+    with the attributes of `worker`, and has a GPU with `gpus`, where there are any; how many is as in `divide`.
     """
 
     def __init__(self, worker: ShardWorker, workers: int | None, *, gpus: bool) -> None:
@@ -124,7 +120,10 @@ def _import_ray() -> ModuleType:
 
 
 def divide(nodes: Sequence[Mapping[str, float]], workers: int | None, *, gpus: bool) -> tuple[int, int, int]:
-    """How many workers a cluster gets, and the CPUs and GPUs of each; nodes name each machine's "CPU" and "GPU"."""
+    """How many workers a cluster gets, and the CPUs and GPUs of each; nodes name each machine's "CPU" and "GPU".
+
+    Where the number is not given, it is one for each GPU or, where there is none, for every `_CPUS` CPUs.
+    """
     with_gpus = [node for node in nodes if node.get("GPU")] if gpus else []
     cpus = [int(node["CPU"]) for node in with_gpus or nodes if node.get("CPU")] or [1]
     found = sum(int(node["GPU"]) for node in with_gpus)

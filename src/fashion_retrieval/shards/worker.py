@@ -32,13 +32,8 @@ Identity = tuple[str, str, int, str]
 class ShardWorker:
     """Encodes shards in this process. Its model is loaded when it is first needed, so that it can be sent elsewhere.
 
-    Attributes:
-        name: What `FashionModel.from_pretrained` takes.
-        loading: Its further arguments.
-        out: The folder for the shards.
-        base: The folder that relative paths of photos start from.
-        batch_size: Photos that go through the model at a time.
-        skip: List photos that can't be read; otherwise the first one is raised.
+    `name` and `loading` are what `FashionModel.from_pretrained` takes, `out` is the folder for the shards, `base` the
+    one that relative paths of photos start from. With `skip`, photos that can't be read are listed, not raised.
     """
 
     name: str
