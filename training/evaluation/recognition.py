@@ -15,7 +15,7 @@ from torch import Tensor
 from fashion_retrieval import FashionModel
 from fashion_retrieval._utils.progress import tracked
 from fashion_retrieval.errors import ConfigError
-from fashion_retrieval.inference.colors import dominant_colors
+from fashion_retrieval.inference.colors import PixelColors, dominant_colors
 from fashion_retrieval.inference.recognition import CategoryContext
 from fashion_retrieval.models.zero_shot import attribute_view
 from fashion_retrieval.taxonomy import Taxonomy
@@ -135,7 +135,7 @@ def _embed(model: FashionModel, samples: list[Sample]) -> Garments:
         mask = np.ones(pixels.shape[:2], dtype=bool) if mask is None else mask
         categories.append(recognizer.category_probabilities(crop[i], dominant_colors(pixels, mask)[0].name))
         contexts.append(recognizer.category_context(categories[i]))
-        colors.append(recognizer.colors(pixels, mask, masked[i], contexts[i][0][0])[0].name)
+        colors.append(recognizer.colors(PixelColors.compute(pixels, mask), masked[i], contexts[i][0][0])[0].name)
     return Garments(samples, whole, crop, masked, torch.stack(categories), contexts, colors)
 
 

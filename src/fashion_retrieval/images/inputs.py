@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from io import TextIOBase
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard, Union, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +57,7 @@ def read_content(image: ImageInput | DeferredFile) -> bytes | Image.Image:
     if _is_tensor(image):
         return _from_tensor(image)
     if hasattr(image, "read"):
-        return _read_stream(image)
+        return _read_stream(cast("BinaryIO", image))
     expected = "a path, bytes, a binary file object, a PIL image, an HWC uint8 array or a CHW uint8 tensor"
     raise InputError(f"a photo must be {expected}, got {type(image).__name__}; convert it to one of these")
 

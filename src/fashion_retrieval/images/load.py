@@ -10,7 +10,7 @@ from io import BytesIO
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 
 from fashion_retrieval.errors import ImageError
@@ -21,16 +21,6 @@ MAX_PIXELS = 178_956_970
 
 _ORIENTATION = int(ExifTags.Base.Orientation)
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
-_TRANSPOSES = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What turns a photo upright, by its EXIF orientation."""
 
 
 def load_image(image: ImageInput, *, max_pixels: int | None = None) -> Image.Image:
@@ -123,8 +113,12 @@ def _pixels(image: Image.Image, name: str, limit: int, content: bytes | None = N
         pixels = _decode_jpeg(content) if content and isinstance(image, _Jpeg) and image.mode == "RGB" else None
         if pixels is None:
             pixels = np.array(_to_rgb(image))
-        transpose = _TRANSPOSES.get(_orientation(image, is_file=content is not None))
-        return pixels if transpose is None else np.array(Image.fromarray(pixels).transpose(transpose))
+        orientation = _orientation(image, is_file=content is not None)
+        if orientation == 1:
+            return pixels
+        turned = Image.fromarray(pixels)
+        turned.getexif()[_ORIENTATION] = orientation
+        return np.array(ImageOps.exif_transpose(turned))
     except Exception as error:  # damaged data makes Pillow's readers raise nearly anything
         raise _undecodable(name, error) from error
 

@@ -21,23 +21,8 @@ from numpy.typing import NDArray
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.results import Color
 
-PALETTE: Mapping[str, str] = MappingProxyType(
-    {
-        "red": "#c8202f",
-        "orange": "#f08020",
-        "yellow": "#f2d230",
-        "green": "#3c8c40",
-        "cyan": "#30b8c0",
-        "blue": "#2a4f9e",
-        "purple": "#7a3c96",
-        "black": "#1a1a1c",
-        "gray": "#84868a",
-        "white": "#f6f6f4",
-        "pink": "#f2a0b8",
-        "brown": "#6b4630",
-        "beige": "#d8c4a2",
-    }
-)
+_ASSETS = files("fashion_retrieval").joinpath("assets")
+PALETTE: Mapping[str, str] = MappingProxyType(json.loads(_ASSETS.joinpath("palette.json").read_text(encoding="utf-8")))
 """The names a color can have, each with a typical example."""
 
 PAPER_NINE = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "black", "gray")
@@ -53,6 +38,8 @@ _TO_XYZ = np.array(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
 )
 _TO_RELATIVE_XYZ = (_TO_XYZ / _TO_XYZ.sum(axis=1, keepdims=True)).T.astype(np.float32)
+_LEVELS = np.arange(256) / 255
+_LINEAR_LEVELS = np.where(_LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 Floats = NDArray[np.float32]
 
@@ -172,7 +159,7 @@ def illuminant(image: NDArray[np.uint8]) -> Floats:
 
 def to_lab(rgb: NDArray[np.uint8]) -> Floats:
     """CIELAB (D65) of sRGB colors: (..., 3) uint8 -> (..., 3) float32, L in [0, 100], a and b about [-110, 110]."""
-    xyz = _product(_linear_levels()[rgb], _TO_RELATIVE_XYZ)
+    xyz = _product(_LINEAR_LEVELS[rgb], _TO_RELATIVE_XYZ)
     root = np.where(xyz > 216 / 24389, np.cbrt(xyz), xyz * np.float32(24389 / 27 / 116) + np.float32(16 / 116))
     x, y, z = root[..., 0], root[..., 1], root[..., 2]
     lab: Floats = np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1).astype(np.float32)
@@ -247,13 +234,7 @@ def _product(rows: Floats, matrix: Floats) -> Floats:
 
 @cache
 def _model() -> ColorModel:
-    return ColorModel.from_json(files("fashion_retrieval").joinpath("assets/colors.json").read_text(encoding="utf-8"))
-
-
-@cache
-def _linear_levels() -> Floats:
-    level = np.arange(256) / 255
-    return np.where(level <= 0.04045, level / 12.92, ((level + 0.055) / 1.055) ** 2.4).astype(np.float32)
+    return ColorModel.from_json(_ASSETS.joinpath("colors.json").read_text(encoding="utf-8"))
 
 
 def _evenly(count: int, most: int) -> NDArray[np.int64]:

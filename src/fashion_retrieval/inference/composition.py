@@ -105,14 +105,13 @@ class Composition:
     ) -> NDArray[np.float32]:
         """(N, D) float32, L2-normalized; a photo or a text alone is its own embedding."""
         rows = np.empty((len(pairs), self.encoder.embedding_dim), dtype=np.float32)
-        shown = [(i, photo) for i, (photo, _) in enumerate(pairs) if photo is not None]
-        of_photo = self.references([photo for _, photo in shown], batch_size)
-        references = {i: reference for (i, _), reference in zip(shown, of_photo, strict=True)}
+        shown = {i: photo for i, (photo, _) in enumerate(pairs) if photo is not None}
+        references = dict(zip(shown, self.references(list(shown.values()), batch_size), strict=True))
         for i, reference in references.items():
             rows[i] = reference.embedding
-        told = [(i, text) for i, (photo, text) in enumerate(pairs) if photo is None and text is not None]
+        told = {i: text for i, (photo, text) in enumerate(pairs) if photo is None and text is not None}
         if told:
-            rows[[i for i, _ in told]] = encode_texts([text for _, text in told])
+            rows[list(told)] = encode_texts(list(told.values()))
         both = [(i, text) for i, (_, text) in enumerate(pairs) if text is not None and i in references]
         both.sort(key=lambda pair: len(pair[1]))
         for start in range(0, len(both), batch_size):

@@ -64,11 +64,7 @@ def encode_levels(encoder: Encoder, device: torch.device, levels: Sequence[Tenso
 def encode_texts(
     cache: PromptCache, texts: Sequence[str], width: int, *, batch_size: int, progress: bool
 ) -> NDArray[np.float32]:
-    """Encode texts, those of like length together: (N, width) float32, L2-normalized.
-
-    Raises:
-        InputError: One is empty or no text.
-    """
+    """Encode texts, those of like length together: (N, width) float32, L2-normalized."""
     for index, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"texts[{index}] must be a text that is not empty, got {text!r}")

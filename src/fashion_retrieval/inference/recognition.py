@@ -73,17 +73,9 @@ def find_photo(
 class Recognizer:
     """What is in regions of photos, by an encoder and a taxonomy; made by `FashionModel.recognizer`.
 
-    It may be used by several threads at once.
-
-    Attributes:
-        encoder: The dual encoder, on `device`.
-        prompts: Embeddings of prompts, shared between taxonomies.
-        taxonomy: What is looked for.
-        calibration: Factor on the logits by group, so that probabilities are frequencies.
-        thresholds: By group, the probability below which a value is reported as not visible.
-        device: Where the encoder is.
-        model_id: What results call the model.
-        top_k: How many alternatives are reported.
+    Several threads may use it at once, and several taxonomies share `prompts`. By group, `calibration` is the factor on
+    the logits that makes probabilities frequencies, and `thresholds` the probability below which a value is reported as
+    not visible. `top_k` alternatives are reported.
     """
 
     encoder: Encoder
@@ -123,17 +115,12 @@ class Recognizer:
                 regions, probabilities, crops, masked, colors, strict=True
             )
         )
-        return [
-            Recognition(
-                width=photo.pixels.shape[1],
-                height=photo.pixels.shape[0],
-                garments=tuple(next(garments) for _ in photo.regions),
-                model_id=self.model_id,
-                source=photo.source,
-                image=photo.image,
-            )
-            for photo in photos
-        ]
+        recognitions = []
+        for photo in photos:
+            height, width = photo.pixels.shape[:2]
+            own = tuple(next(garments) for _ in photo.regions)
+            recognitions.append(Recognition(width, height, own, self.model_id, photo.source, photo.image))
+        return recognitions
 
     def _embed_crops(
         self, regions: Sequence[tuple[NDArray[np.uint8], Region]], batch_size: int
@@ -219,19 +206,11 @@ class Recognizer:
             classifiers.append((self.taxonomy.category, category))
         self._prepare(classifiers)
 
-    def colors(
-        self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], masked: Tensor, category: Value
-    ) -> tuple[Color, ...]:
-        """Colors inside a mask, (H, W) bool: what the pixels say, weighed with the color words nearest to `masked`.
-
-        `pixels` is the photo, (H, W, 3) uint8 RGB, `masked` the embedding of the garment's masked crop, (d,) float32.
-        """
-        return self._weighed(PixelColors.compute(pixels, mask), masked, category)
-
-    def _weighed(self, colors: PixelColors, masked: Tensor, category: Value) -> tuple[Color, ...]:
+    def colors(self, pixels: PixelColors, masked: Tensor, category: Value) -> tuple[Color, ...]:
+        """What the pixels say, weighed with the color words nearest to the garment's masked crop, (d,) float32."""
         probabilities = self._classifier(self.taxonomy.category, category).probabilities(masked).tolist()
         prior = {name: value**_ENCODER_TRUST for name, value in zip(PALETTE, probabilities, strict=True)}
-        return colors.colors(prior=prior)
+        return pixels.colors(prior=prior)
 
     def _garment(
         self, region: Region, probabilities: Tensor, view: Tensor, masked: Tensor, colors: PixelColors
@@ -249,7 +228,7 @@ class Recognizer:
             category=categories[0],
             categories=categories,
             attributes=attributes,
-            colors=self._weighed(colors, masked, category),
+            colors=self.colors(colors, masked, category),
         )
 
     def _attribute(self, group: Group, category: Value, context: CategoryContext, view: Tensor) -> Attribute:

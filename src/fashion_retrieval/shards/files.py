@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from fashion_retrieval.shards.filesystem import Folder, translate_errors
 from fashion_retrieval.shards.manifest import Manifest, Summary
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy as np
     import pyarrow as pa
@@ -56,44 +57,38 @@ def write_shard(
 
 def read_shard(folder: Folder, manifest: Manifest, index: int) -> pa.Table:
     """A shard's columns: id, uri, digest (SHA-256 of the file) and embedding, (D,) float32."""
-    from pyarrow import parquet
-
-    name = manifest.name(index)
-    with translate_errors(f"{folder.uri}/{name}"):
-        if manifest.format == "lance":
-            return _lance(folder).open_table(name.removesuffix(".lance")).to_arrow()
-        with folder.filesystem.open(folder.path(name)) as stream:
-            return parquet.read_table(stream)
+    with _opened(folder, manifest.name(index)) as (_, _, read):
+        return read()
 
 
 def read_summary(folder: Folder, manifest: Manifest, index: int) -> Summary | None:
     """The summary of a shard; None where the shard is damaged or of another plan."""
-    from pyarrow import parquet
-
-    name = manifest.name(index)
     try:
-        with translate_errors(f"{folder.uri}/{name}"):
-            if manifest.format == "lance":
-                table = _lance(folder).open_table(name.removesuffix(".lance"))
-                return _from_json(table.schema.metadata or {}, manifest, index, table.count_rows())
-            with folder.filesystem.open(folder.path(name)) as stream, parquet.ParquetFile(stream) as file:
-                return _from_json(file.schema_arrow.metadata or {}, manifest, index, file.metadata.num_rows)
+        with _opened(folder, manifest.name(index)) as (metadata, encoded, _):
+            kept = json.loads(metadata[_METADATA])
+            if (Manifest(**kept["manifest"]), kept["index"]) != (manifest, index):
+                return None
+            failures = tuple(Failure(place, uri, ImageError(reason)) for place, uri, reason in kept["failures"])
+            return Summary(index, encoded, failures)
     except ShardError:
         return None
+
+
+@contextmanager
+def _opened(folder: Folder, name: str) -> Iterator[tuple[Mapping[bytes, bytes], int, Callable[[], pa.Table]]]:
+    """A shard's metadata, its number of rows, and what reads all of it; any error becomes a `ShardError`."""
+    from pyarrow import parquet
+
+    with translate_errors(f"{folder.uri}/{name}"):
+        if name.endswith(".lance"):
+            table = _lance(folder).open_table(name.removesuffix(".lance"))
+            yield table.schema.metadata, table.count_rows(), table.to_arrow
+        else:
+            with folder.filesystem.open(folder.path(name)) as stream, parquet.ParquetFile(stream) as file:
+                yield file.schema_arrow.metadata, file.metadata.num_rows, file.read
 
 
 def _lance(folder: Folder) -> DBConnection:
     import lancedb
 
     return lancedb.connect(folder.uri)
-
-
-def _from_json(metadata: dict[bytes, bytes], manifest: Manifest, index: int, encoded: int) -> Summary | None:
-    try:
-        kept = json.loads(metadata[_METADATA])
-        if (Manifest(**kept["manifest"]), kept["index"]) != (manifest, index):
-            return None
-        failures = tuple(Failure(place, uri, ImageError(reason)) for place, uri, reason in kept["failures"])
-    except (ValueError, KeyError, TypeError):
-        return None
-    return Summary(index, encoded, failures)

@@ -26,18 +26,9 @@ _URI_COLUMNS = ("uri", "path")
 class PhotoList:
     """Images in a fixed order, cut into shards; read as they are needed, whatever their number.
 
-    Attributes:
-        photos: How many images the list names.
-        digest: SHA-256 of all ids and URIs, in order.
-
-    Args:
-        sources: Images, folders (with all folders below, sorted) and lists, by path or URI. A list ends in .txt (one
-            image a line), .csv or .parquet (a column "uri" or "path", and "id" where the id is another).
-        shard_size: Images in a shard.
-
-    Raises:
-        InputError: The list names no image, one twice, or what can't be an id; or it is malformed.
-        ShardError: A list or folder does not exist.
+    Sources are images, folders (with all folders below, sorted) and lists, by path or URI. A list ends in .txt (one
+    image a line), .csv or .parquet (a column "uri" or "path", and "id" where the id is another). All are read once when
+    this is made, for the number of `photos` and the `digest`, SHA-256 of all ids and URIs, and refused with any fault.
     """
 
     def __init__(self, sources: Sequence[str], shard_size: int) -> None:
@@ -105,17 +96,17 @@ def _read_source(source: str) -> Iterator[Photo]:
     elif suffix in SUFFIXES or not (remote or Path(source).is_dir()):
         yield source, source
     else:
-        found = _uris_below(source.rstrip("/")) if remote else list(map(str, photos_below(Path(source))))
+        if remote:
+            folder = source.rstrip("/")
+            filesystem, path = locate(folder)
+            with translate_errors(folder):
+                names = [name for name in filesystem.find(path) if Path(name).suffix.lower() in SUFFIXES]
+            found = sorted(folder + name.removeprefix(path) for name in names)
+        else:
+            found = [str(path) for path in photos_below(Path(source))]
         if not found:
             raise InputError(why_empty(source))
         yield from zip(found, found, strict=True)
-
-
-def _uris_below(folder: str) -> list[str]:
-    filesystem, path = locate(folder)
-    with translate_errors(folder):
-        found = filesystem.find(path)
-    return sorted(folder + name.removeprefix(path) for name in found if Path(name).suffix.lower() in SUFFIXES)
 
 
 def _read_parquet(source: str) -> Iterator[Photo]:

@@ -9,7 +9,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fashion_retrieval.errors import ShardError
+from fashion_retrieval.images.inputs import DeferredFile
 from fashion_retrieval.results import Failure
 from fashion_retrieval.shards.files import write_shard
 from fashion_retrieval.shards.filesystem import Folder, read_photo
@@ -55,18 +58,15 @@ class ShardWorker:
         return self.model.model_id, self.model.fingerprint, self.model.embedding_dim, precision(self.model)
 
     def encode(self, shard: Shard, manifest: Manifest) -> Summary:
-        """Encode the photos of a shard and write it.
+        """Encode the photos of a shard and write it; without `skip`, raise the first one's error that can't be read."""
+        from fashion_retrieval.images.prefetch import fetch_ahead  # brings torch, heavy to import
 
-        Raises:
-            ImageError: Without `skip`, of the first photo that can't be read.
-            ShardError: This worker has another model or dtype, or the shard can't be written.
-        """
-        _check(self.model, manifest)
-        import numpy as np
-
-        from fashion_retrieval.images.inputs import DeferredFile
-        from fashion_retrieval.images.prefetch import fetch_ahead
-
+        if self.model.fingerprint != manifest.fingerprint:
+            remedy = "keep the same files on every machine, or pass a revision"
+            raise ShardError(f"a worker has another model than {manifest.model_id!r}, which it should have; {remedy}")
+        if (dtype := precision(self.model)) != manifest.dtype:
+            told = f"a worker computes in {dtype}, and the shards are of {manifest.dtype}"
+            raise ShardError(f"{told}; pass a dtype that every machine has")
         photos: list[tuple[str, str, str]] = []
         rows = [np.empty((0, self.model.embedding_dim), np.float32)]
         failures: list[Failure] = []
@@ -92,12 +92,3 @@ class ShardWorker:
         """Encode one shard after the other."""
         for shard in shards:
             yield self.encode(shard, manifest)
-
-
-def _check(model: FashionModel, manifest: Manifest) -> None:
-    if model.fingerprint != manifest.fingerprint:
-        remedy = "keep the same files on every machine, or pass a revision"
-        raise ShardError(f"a worker has another model than {manifest.model_id!r}, which it should have; {remedy}")
-    if (dtype := precision(model)) != manifest.dtype:
-        told = f"a worker computes in {dtype}, and the shards are of {manifest.dtype}"
-        raise ShardError(f"{told}; pass a dtype that every machine has")
