@@ -68,10 +68,7 @@ def dominant_colors(
 
 @dataclass(frozen=True, slots=True)
 class PixelColors:
-    """What a garment's pixels, (N, 3) uint8, say of its colors by their soft names, (N, names), rows sum to 1.
-
-    N is 0 for an empty mask.
-    """
+    """A garment's pixels, (N, 3) uint8, and their soft names, (N, names), rows sum to 1; N is 0 for an empty mask."""
 
     rgb: NDArray[np.uint8]
     names: Floats
