@@ -83,8 +83,8 @@ def traced_cnn(*, spare_bit):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network, photos = Convolutions(spare_bit=spare_bit).eval(), torch.randn(6, 3, 32, 32)
-    part = trace._Part(network, lambda module, pixels: module(pixels))
-    return network, trace._trace_part("image", part, {"pixels": (-1, 3, 32, 32)}, ("pooled",)), photos
+    graph = trace.trace_part("image", network, network.forward, {"pixels": (-1, 3, 32, 32)}, ("pooled",))
+    return network, graph, photos
 
 
 @pytest.fixture(scope="module")

@@ -23,40 +23,25 @@ from fashion_retrieval.backends.runtimes import resolve_backend_dtype, runtime_o
 from fashion_retrieval.checkpoint.export_manifest import RUNTIMES, Export, choose
 from fashion_retrieval.checkpoint.folder import Bundle
 from fashion_retrieval.errors import InputError, WeightsError
-from fashion_retrieval.models.composer import Composer
 from fashion_retrieval.models.weights import weights_digest
 
 BACKENDS = ("auto", "torch", *RUNTIMES)
 
 
 def attach(bundle: Bundle, folder: Path, *, backend: str, device: str | torch.device, dtype: str) -> tuple[Bundle, str]:
-    """Put the encoder and the composer of a model into a runtime.
+    """Put the encoder and the composer of the model in a folder into a runtime.
 
-    Args:
-        bundle: What `checkpoint.load` gave for the folder.
-        folder: The model's folder, which may hold exported models.
-        backend: "torch"; "openvino" or "onnx" for the exported model or, without one, for float32 converted now; "auto"
-            for the first exported model that passed its accuracy check and whose runtime is installed, on a CPU and if
-            it was made from these weights; otherwise torch.
-        device: As for `FashionModel`; runtimes other than torch compute on the CPU.
-        dtype: As for `FashionModel`; "auto" is the exported precision.
-
-    Returns:
-        The model, and the dtype that it is computed in.
-
-    Raises:
-        InputError: An unknown backend, or a device or dtype that it does not have.
-        MissingExtraError: The runtime is not installed.
-        ConfigError: A damaged export.json.
-        WeightsError: An exported model whose files are missing or altered, or one asked for by name that was made from
-            other weights.
-        UnsupportedError: A model that can't be converted.
+    "openvino" and "onnx" take the exported model or, without one, float32 converted now. "auto" takes, on a CPU, the
+    first exported model that passed its accuracy check and whose runtime is installed, if it was made from these
+    weights; otherwise torch. The dtype that comes back is the one computed in; "auto" is the exported precision.
     """
     if backend not in BACKENDS:
         raise InputError(f"backend must be 'auto', 'torch', 'openvino' or 'onnx', got {backend!r}; use 'auto'")
     on_cpu = resolve_device(device).type == "cpu"
     if backend == "auto":
-        backend = _default(bundle, folder) if on_cpu else "torch"
+        found = choose(folder, "auto") if on_cpu else None
+        exported = Export.read(folder / found) if found else None
+        backend = exported.backend if exported and not _mismatch(exported, bundle) else "torch"
     if backend == "torch":
         return bundle, dtype
     if not on_cpu:
@@ -81,48 +66,37 @@ def open_graphs(bundle: Bundle, folder: Path, backend: str, dtype: str, precisio
         path = folder / f"{name}{runtime.SUFFIX}"
         return runtime.Program(path, dtype=dtype, threads=torch.get_num_threads())
 
-    encoder = CompiledEncoder(
-        bundle.encoder,
-        backend=f"{backend} {precision}",
-        image=program("image"),
-        text=program("text"),
-        exact=dtype == "float32" and precision != "int8",
-    ).eval()
+    exact = dtype == "float32" and precision != "int8"
+    towers = {"image": program("image"), "text": program("text")}
+    encoder = CompiledEncoder(bundle.encoder, backend=f"{backend} {precision}", exact=exact, **towers)
     composer = CompiledComposer(bundle.composer, program("composer")).eval() if bundle.composer else None
-    return dataclasses.replace(bundle, encoder=encoder, composer=composer)
+    return dataclasses.replace(bundle, encoder=encoder.eval(), composer=composer)
 
 
 def describe(bundle: Bundle, folder: Path, *, backend: str, precision: str) -> Export:
     """The `Export` of the graphs in a folder, before their accuracy is measured."""
     runtime = runtime_of(backend)
+    encoder, composer = digests(bundle)
     packages = ("torch", *runtime.PACKAGES, *(runtime.QUANTIZERS if precision == "int8" else ()))
     return Export(
         backend=backend,
         precision=precision,
-        encoder=bundle.encoder.fingerprint,
-        composer=digest_of(bundle.composer),
+        encoder=encoder,
+        composer=composer,
         sha256={path.name: sha256(path) for path in sorted(folder.iterdir())},
         versions={package: version(package) for package in packages},
     )
 
 
-def digest_of(composer: Composer | None) -> str | None:
-    """SHA-256 of a composer's weights, None for none."""
-    return weights_digest(composer) if composer else None
-
-
-def _default(bundle: Bundle, folder: Path) -> str:
-    backend = choose(folder, "auto")
-    exported = Export.read(folder / backend) if backend else None
-    return exported.backend if exported and not _mismatch(exported, bundle) else "torch"
+def digests(bundle: Bundle) -> tuple[str, str | None]:
+    """The encoder's fingerprint, and the SHA-256 of the composer's weights, None for none."""
+    return bundle.encoder.fingerprint, weights_digest(bundle.composer) if bundle.composer else None
 
 
 def _mismatch(exported: Export, bundle: Bundle) -> str | None:
     """In which part an export differs from the weights beside it."""
-    for part, expected, got in (
-        ("encoder", exported.encoder, bundle.encoder.fingerprint),
-        ("composer", exported.composer, digest_of(bundle.composer)),
-    ):
+    made_from = exported.encoder, exported.composer
+    for part, expected, got in zip(("encoder", "composer"), made_from, digests(bundle), strict=True):
         if expected != got:
             return f"was exported from another {part} ({str(expected)[:12]}…) than the one beside it ({str(got)[:12]}…)"
     return None

@@ -19,10 +19,8 @@ from fashion_retrieval.models.encoder import Encoder
 class Program(Protocol):
     """One graph of `fashion_retrieval.backends.trace` in a runtime."""
 
-    @property
-    def outputs(self) -> set[str]:
-        """Names of what it computes."""
-        ...
+    outputs: set[str]
+    """Names of what it computes."""
 
     def __call__(self, output: str, **inputs: NDArray[Any]) -> NDArray[np.float32]:
         """Inputs by name -> one of the outputs."""
@@ -58,19 +56,11 @@ class CompiledEncoder(Encoder):
         return functional.normalize(states[torch.arange(len(states)), lengths - 1], dim=-1)
 
     def image_tokens(self, pixels: Tensor) -> Tensor:
-        """(b, 3, h, w) float -> (b, 1 + k, d) float32, the pooled embedding first.
-
-        Raises:
-            UnsupportedError: The tower has no token features.
-        """
+        """(b, 3, h, w) float -> (b, 1 + k, d) float32, the pooled embedding first."""
         return _run(self._image, "states", pixels=pixels)
 
     def text_tokens(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """(b, s) int64 -> (b, s, d) float32 and (b,) int64, the length of each text.
-
-        Raises:
-            UnsupportedError: The tower has no token features.
-        """
+        """(b, s) int64 -> (b, s, d) float32 and (b,) int64, the length of each text."""
         return _run(self._text, "states", tokens=tokens), tokens.argmax(dim=-1) + 1
 
 
@@ -98,8 +88,6 @@ def _run(program: Program, output: str, **inputs: Tensor) -> Tensor:
         raise UnsupportedError(
             "token features need a vision transformer or a CNN, and a CLIP text tower; use another model"
         )
-    arrays = {
-        name: (value.float() if value.is_floating_point() else value).contiguous().numpy()
-        for name, value in inputs.items()
-    }
+    typed = {name: value.float() if value.is_floating_point() else value for name, value in inputs.items()}
+    arrays = {name: value.contiguous().numpy() for name, value in typed.items()}
     return torch.from_numpy(program(output, **arrays))

@@ -13,8 +13,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 from fashion_retrieval import errors
 from fashion_retrieval.backends.runtimes import check_packages, runtime_of
@@ -25,39 +26,21 @@ _MARK = "fashion_retrieval refused: "
 
 
 def convert(source: Path, backend: str, out: Path) -> None:
-    """Write the graphs of a model folder, in float32, into an existing folder.
-
-    Raises:
-        MissingExtraError: The runtime or its converter is not installed.
-        UnsupportedError: A part of the model can't be converted.
-    """
+    """Write the graphs of a model folder, in float32, into an existing folder."""
     check_packages(backend, quantize=False)
     _run_child("convert", backend, source, out)
 
 
 def quantize(backend: str, graph: Path, samples: Path, *, convolutional: bool) -> None:
-    """Replace an image graph by its int8 copy.
-
-    Args:
-        backend: "openvino" or "onnx".
-        graph: A file that `convert` wrote.
-        samples: An .npy file of pixels, (N, 3, h, w) float32, from which the ranges of activations are taken.
-        convolutional: Whether the tower is a CNN; otherwise it has attention, which is quantized differently.
-
-    Raises:
-        MissingExtraError: The quantizer is not installed.
-        UnsupportedError: The graph can't be quantized.
-    """
+    """Replace an image graph by its int8 copy; `samples` is an .npy file of pixels, (N, 3, h, w) float32."""
     check_packages(backend, quantize=True)
     _run_child("quantize", backend, graph, samples, "cnn" if convolutional else "transformer")
 
 
 def _run_child(task: str, backend: str, *arguments: Path | str) -> None:
-    command = [sys.executable, "-W", "ignore", "-m", __name__, task, backend, *map(str, arguments)]
-    search_path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
     done = subprocess.run(
-        command,
-        env=os.environ | {"PYTHONPATH": search_path},
+        [sys.executable, "-W", "ignore", "-m", __name__, task, backend, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -84,27 +67,21 @@ def _convert(backend: str, source: str, out: str) -> None:
             runtime.convert(graph, Path(out, f"{graph.name}{runtime.SUFFIX}"))
         except Exception as error:  # converters raise types of their own
             reason = str(error).strip().partition("\n")[0]
-            raise UnsupportedError(
-                f"the {graph.name} part can't be converted to {backend} ({reason}); use backend='torch'"
-            ) from error
-
-
-def _quantize(backend: str, graph: str, samples: str, architecture: str) -> None:
-    import numpy as np
-
-    inputs = [{"pixels": pixels[None]} for pixels in np.load(samples)]
-    runtime_of(backend).quantize(Path(graph), inputs, convolutional=architecture == "cnn")
+            refusal = f"the {graph.name} part can't be converted to {backend} ({reason}); use backend='torch'"
+            raise UnsupportedError(refusal) from error
 
 
 def main() -> None:
     """The child: do one task, and exit with status 1 and a marked line after an error of ours."""
-    task, backend, *arguments = sys.argv[1:]
-    tasks: dict[str, Callable[..., None]] = {"convert": _convert, "quantize": _quantize}
+    task, backend, path, other = sys.argv[1:5]
     try:
-        tasks[task](backend, *arguments)
+        if task == "convert":
+            _convert(backend, path, other)
+        else:
+            samples = [{"pixels": pixels[None]} for pixels in np.load(other)]
+            runtime_of(backend).quantize(Path(path), samples, convolutional=sys.argv[5] == "cnn")
     except FashionRetrievalError as error:
-        print(f"{_MARK}{type(error).__name__}: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(f"{_MARK}{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 EXTRA = "onnx"
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+DTYPES = ("float32",)
 QUANTIZERS: tuple[str, ...] = ()  # onnxruntime quantizes
 SUFFIX = ".onnx"
 _ERRORS_ONLY = 3
@@ -32,13 +35,9 @@ class Program:
         options.intra_op_num_threads = threads
         options.log_severity_level = _ERRORS_ONLY
         self._session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.outputs = {output.name for output in self._session.get_outputs()}
         self._run_options = runtime.RunOptions()
         self._run_options.only_execute_path_to_fetches = True
-
-    @property
-    def outputs(self) -> set[str]:
-        """Names of what it computes."""
-        return {output.name for output in self._session.get_outputs()}
 
     def __call__(self, output: str, **inputs: NDArray[Any]) -> NDArray[np.float32]:
         """Inputs by name -> one of the outputs, float32."""
@@ -55,13 +54,10 @@ def convert(graph: Graph, path: Path) -> None:
 
 
 def quantize(path: Path, samples: Sequence[dict[str, NDArray[Any]]], *, convolutional: bool) -> None:
-    """Replace a graph by its int8 copy.
+    """Replace a graph by its int8 copy; samples are inputs by name, each a batch of one.
 
-    Args:
-        path: An .onnx file.
-        samples: Inputs by name, each a batch of one.
-        convolutional: A CNN has its convolutions quantized, with the ranges seen on the samples; a transformer its
-            products with weights, which find the ranges of their inputs at each call.
+    A CNN has its convolutions quantized, with the ranges seen on the samples; a transformer its products with weights,
+    which find the ranges of their inputs at each call.
     """
     quantization = imported("onnxruntime.quantization", EXTRA)
     target = path.with_name(f"quantized{path.suffix}")
@@ -71,7 +67,7 @@ def quantize(path: Path, samples: Sequence[dict[str, NDArray[Any]]], *, convolut
         quantization.quantize_static(
             folded,
             target,
-            _SampleReader(samples),
+            SimpleNamespace(get_next=partial(next, iter(samples), None)),  # the interface of a reader of samples
             op_types_to_quantize=["Conv", "Clip", "Relu", "Add"],
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
@@ -80,14 +76,3 @@ def quantize(path: Path, samples: Sequence[dict[str, NDArray[Any]]], *, convolut
     else:
         quantization.quantize_dynamic(path, target, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True)
     target.replace(path)
-
-
-class _SampleReader:
-    """The interface through which onnxruntime reads calibration samples."""
-
-    def __init__(self, samples: Sequence[dict[str, NDArray[Any]]]) -> None:
-        self._rest = iter(samples)
-
-    def get_next(self) -> dict[str, NDArray[Any]] | None:
-        """The next sample, None after the last."""
-        return next(self._rest, None)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 EXTRA = "openvino"
 PACKAGES = ("openvino",)
+DTYPES = {"float32": "f32", "bfloat16": "bf16"}
 QUANTIZERS = ("nncf",)
 SUFFIX = ".xml"
 _ITEMS_PER_STREAM, _ITEMS_PER_STREAM_CNN = 8, 2
@@ -37,31 +38,21 @@ class Program:
     """
 
     def __init__(self, path: Path, *, dtype: str, threads: int) -> None:
-        """Read a file.
-
-        Args:
-            path: An .xml file with its .bin beside it.
-            dtype: "float32" or "bfloat16" for the parts in float; parts in int8 stay int8.
-            threads: How many one call uses.
-        """
+        """Read an .xml file with its .bin beside it; `dtype` is of the parts in float, parts in int8 stay int8."""
         self._openvino = imported("openvino", EXTRA)
         self._core = self._openvino.Core()
         self._model = self._core.read_model(path)
+        self.outputs = {output.get_any_name() for output in self._model.outputs}
         self._threads = threads
         self._options = {
-            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[dtype],
+            "INFERENCE_PRECISION_HINT": DTYPES[dtype],
             "INFERENCE_NUM_THREADS": threads,
         }
-        convolutional = _count_convolutions(self._model) > 1
-        self._part = _ITEMS_PER_STREAM_CNN if convolutional else _ITEMS_PER_STREAM
+        convolutions = sum("Convolution" in operation.get_type_name() for operation in self._model.get_ops())
+        self._part = _ITEMS_PER_STREAM_CNN if convolutions > 1 else _ITEMS_PER_STREAM
         self._together: dict[str, Any] = {}
         self._streams: dict[str, Any] = {}
         self._lock = Lock()  # neither mode takes a second call while one runs
-
-    @property
-    def outputs(self) -> set[str]:
-        """Names of what it computes."""
-        return {output.get_any_name() for output in self._model.outputs}
 
     def __call__(self, output: str, **inputs: NDArray[Any]) -> NDArray[np.float32]:
         """Inputs by name, scalars or arrays with the batch along their first axis -> one output."""
@@ -74,18 +65,14 @@ class Program:
                 return result
             if output not in self._streams:
                 self._streams[output] = self._openvino.AsyncInferQueue(self._compile(output, "THROUGHPUT"))
-            return self._in_parallel(self._streams[output], items, inputs)
+            return self._in_parallel(output, items, inputs)
 
     def _compile(self, output: str, hint: str) -> Any:  # noqa: ANN401  # openvino.CompiledModel
         part = self._openvino.Model([self._model.output(output)], self._model.get_parameters())
         return self._core.compile_model(part, "CPU", self._options | {"PERFORMANCE_HINT": hint})
 
-    def _in_parallel(
-        self,
-        streams: Any,  # noqa: ANN401  # openvino.AsyncInferQueue
-        items: int,
-        inputs: dict[str, NDArray[Any]],
-    ) -> NDArray[np.float32]:
+    def _in_parallel(self, output: str, items: int, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+        streams = self._streams[output]
         number = min(items, math.ceil(items / (self._part * len(streams))) * len(streams))
         edges = [round(place * items / number) for place in range(number + 1)]
         results: list[Any] = [None] * number
@@ -105,25 +92,19 @@ def convert(graph: Graph, path: Path) -> None:
     """Write a graph as float32, and mark what stays float32 in a `Program` of bfloat16 (`_HIGH_RESOLUTION`)."""
     openvino = imported("openvino", EXTRA)
     model = openvino.convert_model(graph.program)
-    for port, name in zip(model.inputs, graph.inputs, strict=True):
-        port.get_tensor().set_names({name})
-    for port, name in zip(model.outputs, graph.outputs, strict=True):
+    ports, names = [*model.inputs, *model.outputs], [*graph.inputs, *graph.outputs]
+    for port, name in zip(ports, names, strict=True):
         port.get_tensor().set_names({name})
     model.reshape({name: openvino.PartialShape(list(shape)) for name, shape in graph.inputs.items()})
     openvino.save_model(model, path, compress_to_fp16=False)
     if graph.name == "image":
-        _keep_float32(path, _high_resolution_layers(model, graph.inputs["pixels"][-1]))
+        _keep_float32(path, model, graph.inputs["pixels"][-1])
 
 
 def quantize(path: Path, samples: Sequence[dict[str, NDArray[Any]]], *, convolutional: bool) -> None:
-    """Replace a graph by its int8 copy; activations get the widest ranges seen on the samples.
+    """Replace a graph by its int8 copy; activations get the widest ranges seen on the samples, each a batch of one.
 
     Weights use all 8 bits. CPUs with VNNI multiply them exactly; on others sums of two products may saturate.
-
-    Args:
-        path: An .xml file.
-        samples: Inputs by name, each a batch of one.
-        convolutional: False for a transformer, whose attention needs ranges of its own.
     """
     openvino, nncf = imported("openvino", EXTRA), imported("nncf", "quantize")
     ranges = import_module("nncf.quantization.range_estimator").RangeEstimatorParametersSet.MINMAX
@@ -144,12 +125,11 @@ def quantize(path: Path, samples: Sequence[dict[str, NDArray[Any]]], *, convolut
         target.with_suffix(suffix).replace(path.with_suffix(suffix))
 
 
-def _count_convolutions(model: Any) -> int:  # noqa: ANN401  # openvino.Model
-    return sum("Convolution" in operation.get_type_name() for operation in model.get_ops())
+def _keep_float32(path: Path, model: Any, width: int) -> None:  # noqa: ANN401  # openvino.Model
+    """Mark the operations whose result is a map of at least 1/`_HIGH_RESOLUTION` of the image's width.
 
-
-def _high_resolution_layers(model: Any, width: int) -> set[str]:  # noqa: ANN401  # openvino.Model
-    """Names of the operations whose result is a map of at least 1/`_HIGH_RESOLUTION` of the image's width."""
+    The mark goes into the .xml file; OpenVINO's Python interface has none.
+    """
     names = set()
     for operation in model.get_ordered_ops():
         shapes = [output.get_partial_shape() for output in operation.outputs()]
@@ -158,11 +138,6 @@ def _high_resolution_layers(model: Any, width: int) -> set[str]:  # noqa: ANN401
             size.is_static and size.get_length() * _HIGH_RESOLUTION >= width for size in widths
         ):
             names.add(operation.get_friendly_name())
-    return names
-
-
-def _keep_float32(path: Path, names: set[str]) -> None:
-    """Mark operations of an .xml file to be computed in float32; OpenVINO's Python interface has no such mark."""
     tree = ElementTree.parse(path)
     for layer in tree.iter("layer"):
         if layer.get("name") in names:

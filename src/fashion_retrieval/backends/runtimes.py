@@ -11,11 +11,9 @@ from fashion_retrieval._utils.device import resolve_dtype
 from fashion_retrieval._utils.optional import check_installed
 from fashion_retrieval.errors import InputError
 
-_DTYPES = {"openvino": ("float32", "bfloat16"), "onnx": ("float32",)}
-
 
 def runtime_of(backend: str) -> Any:  # noqa: ANN401  # a module
-    """`fashion_retrieval.backends.openvino` or `.onnx`; both have the same functions."""
+    """`fashion_retrieval.backends.openvino` or `.onnx`; both have the same functions and constants."""
     return import_module(f"fashion_retrieval.backends.{backend}")
 
 
@@ -29,20 +27,12 @@ def check_packages(backend: str, *, quantize: bool) -> None:
 
 
 def resolve_backend_dtype(backend: str, precision: str, dtype: str) -> str:
-    """The dtype that a runtime computes in.
-
-    Args:
-        backend: "openvino" or "onnx".
-        precision: Of the graphs: "fp32", "bf16" or "int8".
-        dtype: "float32" or "bfloat16", or "auto" for the graphs' own precision; parts in int8 stay int8.
-
-    Raises:
-        InputError: The runtime does not have that dtype.
-    """
+    """The dtype that a runtime computes graphs of a precision in; "auto" is that precision, and int8 stays int8."""
     if dtype == "auto" and (precision == "fp32" or backend == "onnx"):
         return "float32"
     name = str(resolve_dtype(dtype, torch.device("cpu"))).removeprefix("torch.")
-    if name not in _DTYPES[backend]:
-        expected = " or ".join(map(repr, _DTYPES[backend]))
+    known = runtime_of(backend).DTYPES
+    if name not in known:
+        expected = " or ".join(map(repr, known))
         raise InputError(f"backend {backend!r} computes in {expected}, got dtype {name!r}; use dtype='auto'")
     return name

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,46 +39,28 @@ _ONE_SIDED_95 = 1.645
 _ROUNDS, _BATCH_SIZE = 5, 32
 
 
-@dataclass(frozen=True, slots=True)
-class Labeled:
-    """Images with one label each.
-
-    Attributes:
-        photos: Files.
-        labels: The label of each file.
-    """
+class Labeled(NamedTuple):
+    """Files of images, and the label of each."""
 
     photos: list[Path]
     labels: list[str]
 
 
 def measure(
-    torch_model: FashionModel,
-    exported: FashionModel,
-    photos: Sequence[Path | Image.Image],
-    labeled: Labeled | None,
+    torch_model: FashionModel, exported: FashionModel, photos: Sequence[Path | Image.Image], labeled: Labeled | None
 ) -> dict[str, float]:
-    """Compare an exported model with the same model in torch.
+    """Metrics by name of an exported model, on `photos` if there are no labeled images; "…_torch": of the torch model.
 
-    Args:
-        torch_model: The model, computed by torch in float32.
-        exported: The same model, exported.
-        photos: Images for cosines and speed, used if there are no labeled ones.
-        labeled: Images for all metrics.
-
-    Returns:
-        Metrics by name; names that end in "_torch" are of the torch model.
-
-        - photos, and with labels categories: how many.
-        - image_, text_ and query_cosine_min and _mean: between both models' embeddings of the same image, text
-          (`TEXTS`) or image with a modification text (only with a composer).
-        - precision: fraction of labeled images whose own label is the nearest of all labels. A label that is a category
-          of the taxonomy is written as "a photo of" with the taxonomy's phrase.
-        - precision_lost_high: upper end of the one-sided 95% interval of the lost precision, from paired images.
-        - recall_at_10: an image's own label among its ten nearest images, relative to the most that ten can hold; the
-          mean over the labeled images.
-        - images_per_second, speed_ratio: from files to embeddings; medians of rounds in which the two models alternate.
-          The ratio is the median of the rounds' ratios.
+    - photos, and with labels categories: how many.
+    - image_, text_ and query_cosine_min and _mean: between both models' embeddings of the same image, text (`TEXTS`) or
+      image with a modification text (only with a composer).
+    - precision: fraction of labeled images whose own label is the nearest of all labels. A label that is a category of
+      the taxonomy is written as "a photo of" with the taxonomy's phrase.
+    - precision_lost_high: upper end of the one-sided 95% interval of the lost precision, from paired images.
+    - recall_at_10: an image's own label among its ten nearest images, relative to the most that ten can hold; the mean
+      over the labeled images.
+    - images_per_second, speed_ratio: from files to embeddings; medians of rounds in which the two models alternate. The
+      ratio is the median of the rounds' ratios.
     """
     images = labeled.photos if labeled else list(photos)
     models = (torch_model, exported)
@@ -138,31 +119,21 @@ def _correct(model: FashionModel, images: NDArray[np.float32], labels: Sequence[
 
 
 def _recall_at_10(images: NDArray[np.float32], labels: Sequence[str]) -> float:
-    names = np.array(labels)
-    scores = images @ images.T
+    names, scores = np.unique(labels, return_inverse=True)[1], images @ images.T
     np.fill_diagonal(scores, -np.inf)
     nearest = np.argsort(-scores, axis=1)[:, : min(10, len(labels) - 1)]
-    recalls = []
-    for label, found in zip(names, nearest, strict=True):
-        possible = min(10, int((names == label).sum()) - 1)
-        if possible:
-            recalls.append((names[found] == label).sum() / possible)
-    return float(np.mean(recalls)) if recalls else 0.0
+    found = (names[nearest] == names[:, None]).sum(axis=1)
+    possible = np.minimum(10, (names == names[:, None]).sum(axis=1) - 1)
+    return float(np.mean(found[possible > 0] / possible[possible > 0])) if possible.any() else 0.0
 
 
 def _speed(torch_model: FashionModel, exported: FashionModel, photos: Sequence[Path | Image.Image]) -> dict[str, float]:
-    times = []
-    for round_ in range(_ROUNDS + 1):
-        row = []
-        for model in (torch_model, exported):
-            start = perf_counter()
-            model.encode(images=photos)
-            row.append(perf_counter() - start)
-        if round_:
-            times.append(row)
-    before, after = (median(column) for column in zip(*times, strict=True))
-    return {
-        "images_per_second_torch": len(photos) / before,
-        "images_per_second": len(photos) / after,
-        "speed_ratio": median(first / second for first, second in times),
-    }
+    def seconds(model: FashionModel) -> float:
+        start = perf_counter()
+        model.encode(images=photos)
+        return perf_counter() - start
+
+    times = [(seconds(torch_model), seconds(exported)) for _ in range(_ROUNDS + 1)][1:]  # the first warms up
+    before, after = (len(photos) / median(column) for column in zip(*times, strict=True))
+    ratio = median(first / second for first, second in times)
+    return {"images_per_second_torch": before, "images_per_second": after, "speed_ratio": ratio}

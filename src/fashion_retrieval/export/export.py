@@ -10,11 +10,11 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from fashion_retrieval.backends.attach import describe, digest_of, open_graphs
+from fashion_retrieval.backends.attach import describe, digests, open_graphs
 from fashion_retrieval.backends.convert import convert, quantize
 from fashion_retrieval.backends.runtimes import check_packages, resolve_backend_dtype, runtime_of
 from fashion_retrieval.checkpoint.export_manifest import PRECISIONS, RUNTIMES, Export
-from fashion_retrieval.checkpoint.folder import Bundle, load
+from fashion_retrieval.checkpoint.folder import load
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.export.accuracy import Labeled, failed_criterion, measure
 from fashion_retrieval.model import FashionModel
@@ -40,30 +40,19 @@ def export_model(
     """Write a model folder with an exported model in it, and measure its accuracy against torch in float32.
 
     The image encoder, the text encoder and the composer are exported. int8 quantizes the image encoder, which does most
-    of the work; the other parts stay in float. A failed export leaves `out` as it was.
+    of the work, with ranges from the `calibrate` images; the other parts stay in float. Accuracy is measured on the
+    labeled images, or on every fifth of `calibrate`, which is then held out, or on noise.
 
-    Args:
-        source: A model folder.
-        out: A new or empty folder, or one that holds the same model; then only its `backend` part is replaced.
-        backend: "openvino" or "onnx".
-        precision: "fp32", "bf16" (OpenVINO only) or "int8".
-        model_id: The model's name in the model card.
-        calibrate: Images like those to be encoded. int8 takes its ranges from them. Without labeled images every fifth
-            is held out, and accuracy is measured on these.
-        labeled: Images for precision and recall.
-
-    Returns:
-        The manifest of the exported model, with its accuracy.
-
-    Raises:
-        InputError: An unknown backend or precision, no images for int8, or a folder with another content.
-        ImageError: An image can't be read.
-        MissingExtraError: The runtime, or for int8 the quantizer, is not installed.
-        UnsupportedError: The model can't be exported.
+    `out` is a new or empty folder, or holds the same model: then only its `backend` part is replaced. A failed export
+    leaves it as it was.
     """
     check_request(backend, precision, calibrated=bool(calibrate))
     bundle = load(source)
-    _check_out(out, bundle)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"expected a folder to export to, {out} is a file; name another path")
+    new = not out.is_dir() or not any(out.iterdir())
+    if not new and digests(load(out)) != digests(bundle):
+        raise InputError(f"{out} holds another model; name a new folder")
     held_out = list(calibrate[::5]) or _noise(bundle.encoder)
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", ignore_cleanup_errors=True) as staging:
@@ -73,17 +62,16 @@ def export_model(
         if precision == "int8":
             kept = calibrate if labeled else [image for index, image in enumerate(calibrate) if index % 5]
             _quantize(bundle.encoder, backend, graphs, kept or calibrate)
-        exported = describe(bundle, graphs, backend=backend, precision=precision)
         model = FashionModel(bundle, model_id=model_id, device="cpu", dtype="float32")
         dtype = resolve_backend_dtype(backend, precision, "auto")
-        compiled = FashionModel(
-            open_graphs(bundle, graphs, backend, dtype), model_id=model_id, device="cpu", dtype=dtype
-        )
+        opened = open_graphs(bundle, graphs, backend, dtype)
+        compiled = FashionModel(opened, model_id=model_id, device="cpu", dtype=dtype)
+        exported = describe(bundle, graphs, backend=backend, precision=precision)
         metrics = measure(model, compiled, held_out, labeled)
         passes = failed_criterion(precision, metrics) is None
         exported = dataclasses.replace(exported, parity=metrics, default=passes)
         exported.write(graphs)
-        if not out.is_dir() or not any(out.iterdir()):
+        if new:
             model.save_pretrained(out)
         if (out / backend).exists():
             (out / backend).rename(Path(staging, "older"))
@@ -92,12 +80,7 @@ def export_model(
 
 
 def check_request(backend: str, precision: str, *, calibrated: bool) -> None:
-    """Refuse a request that can't be met before anything is computed.
-
-    Raises:
-        InputError: An unknown backend or precision, a precision that the backend does not have, no images for int8.
-        MissingExtraError: A package is not installed.
-    """
+    """Refuse a request that can't be met, or whose packages are not installed, before anything is computed."""
     if backend not in RUNTIMES:
         raise InputError(f"a model is exported to 'openvino' or 'onnx', got {backend!r}; use 'openvino'")
     if precision not in PRECISIONS:
@@ -107,16 +90,6 @@ def check_request(backend: str, precision: str, *, calibrated: bool) -> None:
     if precision == "int8" and not calibrated:
         raise InputError("int8 takes its ranges from photos, got none; give some like those to be encoded")
     check_packages(backend, quantize=precision == "int8")
-
-
-def _check_out(out: Path, bundle: Bundle) -> None:
-    if out.is_dir() and any(out.iterdir()):
-        present = load(out)
-        old, new = ((model.encoder.fingerprint, digest_of(model.composer)) for model in (present, bundle))
-        if old != new:
-            raise InputError(f"{out} holds another model; name a new folder")
-    elif out.exists() and not out.is_dir():
-        raise InputError(f"expected a folder to export to, {out} is a file; name another path")
 
 
 def _noise(encoder: Encoder) -> list[Path | Image.Image]:
