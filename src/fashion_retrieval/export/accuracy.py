@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from math import sqrt
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fashion_retrieval._utils.files import asset
 from fashion_retrieval.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -19,17 +21,7 @@ if TYPE_CHECKING:
 
     from fashion_retrieval.model import FashionModel
 
-TEXTS = (
-    "a photo of red dress",
-    "a photo of striped button-down shirt",
-    "a black leather jacket with a zip",
-    "blue jeans",
-    "a floral maxi skirt with pleats",
-    "wide-legged linen trousers, high at the waist",
-    "a knitted turtleneck sweater",
-    "white sneakers",
-)
-MODIFICATION_TEXTS = ("in black", "with long sleeves and a collar", "shorter and striped", "the same in denim")
+TEXTS, MODIFICATION_TEXTS = json.loads(asset("export_texts.json")).values()
 LEAST_LABELED, LEAST_CATEGORIES = 200, 5
 """Fewer labeled images or categories say too little about precision."""
 MOST_PRECISION_LOST, MOST_PRECISION_LOST_HIGH = 0.01, 0.02

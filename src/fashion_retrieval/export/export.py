@@ -50,8 +50,7 @@ def export_model(
     bundle = load(source)
     if out.exists() and not out.is_dir():
         raise InputError(f"expected a folder to export to, {out} is a file; name another path")
-    new = not out.is_dir() or not any(out.iterdir())
-    if not new and digests(load(out)) != digests(bundle):
+    if out.is_dir() and any(out.iterdir()) and digests(load(out)) != digests(bundle):
         raise InputError(f"{out} holds another model; name a new folder")
     held_out = list(calibrate[::5]) or _noise(bundle.encoder)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +70,7 @@ def export_model(
         passes = failed_criterion(precision, metrics) is None
         exported = dataclasses.replace(exported, parity=metrics, default=passes)
         exported.write(graphs)
-        if new:
+        if not out.is_dir() or not any(out.iterdir()):
             model.save_pretrained(out)
         if (out / backend).exists():
             (out / backend).rename(Path(staging, "older"))
