@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
-from tests.support.exported_models import model_folder
+from fashion_retrieval import checkpoint
+from fashion_retrieval.backends.attach import describe
+from tests.support.exported_models import model_folder, write_graphs
 from tests.support.paths import ROOT
 from tests.support.tiny import drawn_photo
 
@@ -49,12 +51,16 @@ def watch():
         samples += 1
 
 
-def use(backend):
-    import fashion_retrieval
+def export():
     from fashion_retrieval.export.export import export_model
 
-    source, photo, out = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3], backend)
-    export_model(source, out, backend=backend, precision="fp32", model_id="tiny")
+    export_model(source, out, backend="openvino", precision="fp32", model_id="tiny")
+    use(out, "openvino")
+
+
+def use(out, backend):
+    import fashion_retrieval
+
     for chosen in ("torch", backend):
         model = fashion_retrieval.FashionModel.from_pretrained(out, device="cpu", backend=chosen)
         model.recognize(photo, segmenter=None)
@@ -65,11 +71,12 @@ def use(backend):
     print("used", model.backend)
 
 
+source, photo, out = map(Path, sys.argv[1:])
 changed, samples, stop, before = {}, 0, threading.Event(), settings()
-threads = [threading.Thread(target=watch), threading.Thread(target=use, args=["openvino"])]
+threads = [threading.Thread(target=watch), threading.Thread(target=export)]
 for thread in threads:
     thread.start()
-use("onnx")
+use(source, "onnx")  # while the other thread exports
 threads[1].join()
 stop.set()
 threads[0].join()
@@ -83,6 +90,9 @@ for name, (old, new) in changed.items():
 def test_calls_from_two_threads_change_no_setting_of_the_process(tmp_path):
     source, photo = model_folder(tmp_path / "model"), tmp_path / "photo.png"
     drawn_photo().save(photo)
+    (source / "onnx").mkdir()
+    write_graphs(source, "onnx", source / "onnx")  # the other backend is exported in the child
+    describe(checkpoint.load(source), source / "onnx", backend="onnx", precision="fp32").write(source / "onnx")
     command = [sys.executable, "-c", PROGRAM, str(source), str(photo), str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
