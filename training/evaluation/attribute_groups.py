@@ -65,7 +65,7 @@ def predict_group(
 
 
 def group_metrics(predictions: Mapping[str, Predictions], chosen: NDArray[np.bool_]) -> dict[str, Any]:
-    """Metrics of each group over the chosen garments, and their unweighted means"""
+    """Metrics of each group over the chosen garments, and their unweighted means."""
     found = {name: row.metrics(chosen) for name, row in predictions.items()}
     metrics: dict[str, Any] = {name: row for name, row in found.items() if row}
     keys = ("precision", "macro_f1", "calibration_error")
