@@ -184,3 +184,11 @@ def test_from_dict_reads_the_keys_of_an_earlier_release_and_to_json_writes_the_n
 def test_from_dict_refuses_a_key_given_under_both_names() -> None:
     with pytest.raises(ConfigError, match=r"unknown keys licence \(did you mean license\?\)"):
         ModelConfig.from_dict(changed(licence="MIT"), "f.json")
+
+
+def test_from_dict_with_the_group_colour_of_an_earlier_release_reads_color() -> None:
+    old = FULL.to_dict() | {"calibration": {"colour": 1.5, "sleeve": 2.0}, "thresholds": {"colour": 0.25}}
+    config = ModelConfig.from_dict(old, "f.json")
+    assert (config.calibration, config.thresholds) == ({"color": 1.5, "sleeve": 2.0}, {"color": 0.25})
+    both = ModelConfig.from_dict(FULL.to_dict() | {"calibration": {"colour": 1.5, "color": 1.25}}, "f.json")
+    assert both.calibration == {"colour": 1.5, "color": 1.25}

@@ -130,6 +130,9 @@ class ModelConfig:
             given["license"] = given.pop("licence")
         if isinstance(given.get("taxonomy"), Mapping):
             given["taxonomy"] = with_color_placeholder(given["taxonomy"])
+        for table in ("calibration", "thresholds"):
+            if isinstance(groups := given.get(table), Mapping) and "color" not in groups:
+                given[table] = {"color" if group == "colour" else group: number for group, number in groups.items()}
         if isinstance(given.get("figures"), Mapping):
             figures = given["figures"].items()
             given["figures"] = {key: one if isinstance(one, Mapping) else {"value": one} for key, one in figures}
