@@ -1,6 +1,7 @@
 """Measure models, and write their metrics: a JSON file, and a Markdown file beside it with the paper's metrics too.
 
 python -m training.evaluate                                  # the embedded model, `val` of the data pack
+python -m training.evaluate visibility                       # what a photo can't show
 python -m training.evaluate recognition --deepfashion ROOT --model CLIP --model OURS        # Table 1
 python -m training.evaluate retrieval --deepfashion ROOT --model CLIP --model OURS          # Table 2
 python -m training.evaluate composed --fashioniq ROOT --protocol all --missing report       # Table 3
@@ -23,6 +24,7 @@ from fashion_retrieval import FashionModel
 from fashion_retrieval._utils.deprecation import warn_renamed
 from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.hub.download import EMBEDDED, resolve
+from training.data.cuts import FOLDS
 from training.data.fashioniq import Protocol
 from training.data.triplets import GROUPS, CaptionMode, Missing
 from training.engine.errors import one_line_errors
@@ -30,6 +32,7 @@ from training.evaluation.compact import Part, measure, targets
 from training.evaluation.composed import read_sets
 from training.evaluation.deepfashion import View
 from training.evaluation.results_file import RESULTS, check_output, destination, provenance, write_results
+from training.evaluation.visibility import evaluate_visibility
 from training.reports import sections
 from training.reports.everything import Roots, measure_all
 from training.reports.sections import Models, Section, load_models
@@ -69,6 +72,26 @@ def parts(
             for what, measured, wanted in targets(results, resolve(model)):
                 typer.echo(f"{what:40} {measured:8.3f}   target {wanted:g}")
         write_results(results, path)
+
+
+@app.command()
+def visibility(
+    model: Annotated[str, typer.Option(help="A model id or folder.")] = EMBEDDED,
+    data: Data = PACK,
+    split: Split = "val",
+    fold: Annotated[int | None, typer.Option(min=0, max=FOLDS - 1, help="One part of the photos; all if none.")] = None,
+    output: Output = None,
+) -> None:
+    """What a photo can't show, on cut garments; and the category of users' photos, without boxes."""
+    more = [] if fold is None else [f"fold{fold}"]
+    path = output or destination(RESULTS, "visibility", *more, models=[model], split=split)
+    with one_line_errors():
+        check_output(path)
+        loaded = FashionModel.from_pretrained(model, dtype="float32")
+        found = evaluate_visibility(loaded, data, split, fold)
+        for name in ("not_visible_f1", "visible_precision", "visible_macro_f1"):
+            typer.echo(f"{name.replace('_', ' '):40} {found[name]:8.3f}")
+        write_results(provenance(loaded, model, {"root": str(data)}) | {"split": split, "fold": fold} | found, path)
 
 
 @app.command()
@@ -214,7 +237,7 @@ def run(arguments: Sequence[str]) -> None:
         if word.removeprefix("--view=") == "as_recognised":
             warn_renamed("--view as_recognised", "as_recognized")
             words[place] = word.replace("as_recognised", View.AS_RECOGNIZED)
-    named = {"parts", "recognition", "retrieval", "composed", "ablation", "all", "--help"}
+    named = {"parts", "visibility", "recognition", "retrieval", "composed", "ablation", "all", "--help"}
     app(words if named & {*words[:1]} else ["parts", *words])
 
 

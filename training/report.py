@@ -43,6 +43,8 @@ def main(results: Path) -> None:
     model_page = ROOT / "docs/models/compact.md"
     fill(ROOT / "README.md", "figures", render("targets.md", targets=targets))
     fill(model_page, "figures", render("compact.md", targets=targets, results=figures))
+    visibility = read_json(folder / "visibility_val.json")
+    fill(model_page, "visibility", render("visibility.md", results=visibility))
     of_composing = {"composed": composed, "composers": composers, "variants": VARIANTS, "names": names}
     fill(model_page, "composed", render("composed.md", titles=TITLES, **of_composing))
     fill(ROOT / "docs/method.md", "compare", render("targets_compared.md", compared=compared))

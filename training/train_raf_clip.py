@@ -22,6 +22,7 @@ from fashion_retrieval.models.encoder import Encoder
 from fashion_retrieval.taxonomy import Taxonomy
 from training.data.batches import Batches, Pool
 from training.data.crops import load_crops
+from training.data.cuts import fold_of, with_masks
 from training.data.deepfashion import prepared_samples
 from training.data.deepfashion_files import annotation_folder
 from training.data.garments import read_garments
@@ -58,7 +59,7 @@ def train(settings: Settings, env: DistributedEnv | None = None) -> Encoder:
     texts = TextEmbeddingCache(
         encoder, labels.vocabulary.texts, locked=settings.lock_text, env=env, micro_batch=settings.micro_batch
     )
-    objective = Objective(encoder, labels, texts, crops, settings, env)
+    objective = Objective(encoder, labels, texts, crops, settings, env, batches.samples)
 
     def loss_fn(rng: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
         return objective(batches.draw(step, rng), step, rng)
@@ -121,9 +122,13 @@ def read_garments_of(root: Path, settings: Settings) -> tuple[list[Sample], list
 
 def read_pools(root: Path, settings: Settings) -> list[Pool]:
     """Garments without a mask, with one, and other photos with their pseudo labels; unused pools are left out."""
-    labeled, extra = read_garments_of(root, settings)
+    labeled, extra = (
+        [s for s in part if fold_of(s.photo) != settings.fold] for part in read_garments_of(root, settings)
+    )
     whole = [s for s in labeled if s.mask is None]
     masked = [s for s in labeled if s.mask is not None]
+    if settings.cuts:
+        masked += with_masks(root, [*whole, *(s for s in extra if s.category)], "train")
     if settings.pseudo_labels:
         found = {(s.source, s.id, s.box): s for s in read_garments(Path(settings.pseudo_labels))}
         extra = [found.pop((s.source, s.id, s.box), s) for s in extra]

@@ -34,6 +34,10 @@ class Batch:
     masked: Tensor  # (g,) bool, garments with a second crop
     crop_rows: Tensor  # (p,) int64, rows of the crops: one a garment, then the masked crops
 
+    def of_crops(self, values: Tensor) -> Tensor:
+        """(g, …) of the garments -> (p, …) of their crops."""
+        return torch.cat([values, values[self.masked]])
+
     def by_garment(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(p, d) of all crops -> (g, d) of the crops, and (g, d) of the masked crops, or the crops without a mask."""
         crops = features[: len(self.garments)]

@@ -95,13 +95,18 @@ def read_crop(sample: Sample, *, masked: bool) -> Image.Image:
 
 def fit(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Resize to fit inside (h, w), centered on white: (h, w, 3) uint8."""
-    height, width = size
-    ratio = min(height / image.height, width / image.width)
-    inner = max(1, round(image.width * ratio)), max(1, round(image.height * ratio))
-    canvas = Image.new("RGB", (width, height), (255, 255, 255))
-    offset = (width - inner[0]) // 2, (height - inner[1]) // 2
-    canvas.paste(image.resize(inner, Image.Resampling.BICUBIC), offset)
+    canvas = Image.new("RGB", size[::-1], (255, 255, 255))
+    left, top, right, bottom = fitted_box(image.width, image.height, size)
+    canvas.paste(image.resize((right - left, bottom - top), Image.Resampling.BICUBIC), (left, top))
     return np.array(canvas)
+
+
+def fitted_box(width: int, height: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Where something lies that is fitted inside (h, w), xyxy in pixels."""
+    ratio = min(size[0] / height, size[1] / width)
+    across, down = max(1, round(width * ratio)), max(1, round(height * ratio))
+    left, top = (size[1] - across) // 2, (size[0] - down) // 2
+    return left, top, left + across, top + down
 
 
 def _read_fitted(crop: Crop, *, size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from fashion_retrieval.models.encoder import Encoder
 from fashion_retrieval.taxonomy import Group, Taxonomy, Value, attribute_prompts, category_prompts
+from training.data.cuts import CUTS, HIDDEN, OUT_OF_VIEW, SHOWN, UNKNOWN, cut_states
 from training.data.manifest import COLORS, Sample, without_held_out
 from training.engine.distributed import DistributedEnv, single_process
 from training.engine.grad_cache import embed_in_parts
@@ -24,10 +25,12 @@ class Vocabulary:
     """All prompts of a taxonomy as text ids; free texts are added as they come.
 
     `category_ids` is (categories, colors) int64, `attribute_ids` (categories, values) by group, and `synonym_ids`
-    (categories, values, n): other wordings, repeated to the longest list.
+    (categories, values, n): other wordings, repeated to the longest list. `fabric_ids` has a text for each
+    color, and one for any; `absent` is the value of what is out of view, by group.
     """
 
     def __init__(self, taxonomy: Taxonomy, synonyms: Synonyms | None = None) -> None:
+        self.taxonomy = taxonomy
         self.texts: list[str] = []
         self._ids: dict[str, int] = {}
         self.categories = {value.name: row for row, value in enumerate(taxonomy.category.values)}
@@ -46,6 +49,8 @@ class Vocabulary:
         self.synonym_ids = {
             g.name: self._synonyms(g, values, (synonyms or {}).get(g.name, {})) for g in taxonomy.attributes
         }
+        self.fabric_ids = torch.tensor([self.add(f"a photo of {color} fabric") for color in (*COLORS, "plain")])
+        self.absent = {g: self.values[g][name] for g, name in OUT_OF_VIEW.items() if name in self.values.get(g, ())}
 
     def _synonyms(self, group: Group, categories: Sequence[Value], phrases: Mapping[str, list[str]]) -> Tensor:
         longest = max(1, *(len(phrases.get(value.name, ())) for value in group.values))
@@ -78,6 +83,26 @@ class LabelTable:
     category_text: Tensor  # (n,) int64, the text of L_c
     attribute_texts: Tensor  # (n, groups + 2) int64, the texts of L_a: a prompt by group, then two of the photo's
     weights: Tensor  # (n,) float64, the sampling weight
+    states: Tensor  # (n, cuts, groups) int64, what cuts make of the groups: `training.data.cuts.cut_states`
+
+    def texts_of(self, rows: Tensor, cuts: Tensor) -> tuple[Tensor, Tensor]:
+        """The texts of L_c, (g,) int64, and of L_a, (g, groups + 2), of garments shown by these rows of `CUTS`.
+
+        What is hidden has the text of its absence, a strip that of a fabric of its color and no text of the photo's.
+        """
+        category_text, attribute_texts = self.category_text[rows], self.attribute_texts[rows].clone()
+        states, category = self.states[rows, cuts], self.category[rows].clamp(min=0)
+        for place, group in enumerate(self.vocabulary.groups):
+            column, state = attribute_texts[:, place], states[:, place]
+            column = torch.where(state == UNKNOWN, -1, column)
+            if group in self.vocabulary.absent:
+                absence = self.vocabulary.attribute_ids[group][category, self.vocabulary.absent[group]]
+                column = torch.where(state == HIDDEN, absence, column)
+            attribute_texts[:, place] = column
+        strip = cuts == [*CUTS].index("strip")
+        fabric = self.vocabulary.fabric_ids[self.color[rows]]
+        attribute_texts[strip, len(self.vocabulary.groups) :] = -1
+        return torch.where(strip, fabric, category_text), attribute_texts
 
     def categories(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Prompts of every category in each sample's color (a random one if unknown), and the targets."""
@@ -92,9 +117,9 @@ class LabelTable:
         return self.vocabulary.category_ids[category.clamp(min=0)], one_hot(label, len(COLORS))
 
     def attributes(
-        self, rows: Tensor, group: str, generator: torch.Generator, reworded: float = 0.0
+        self, rows: Tensor, group: str, cuts: Tensor, generator: torch.Generator, reworded: float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        """Prompts of every value of the group for each sample's category, and the targets.
+        """Prompts of every value of the group for each sample's category, and the targets, of garments shown by `cuts`.
 
         A prompt is replaced by one of its other wordings with probability `reworded`.
         """
@@ -104,7 +129,9 @@ class LabelTable:
             chosen = torch.randint(others.shape[-1], usual.shape, generator=generator)
             other = others.gather(-1, chosen[..., None])[..., 0]
             usual = torch.where(torch.rand(usual.shape, generator=generator) < reworded, other, usual)
-        return usual, self.targets[group][rows]
+        state, targets = self.states[rows, cuts, self.vocabulary.groups.index(group), None], self.targets[group][rows]
+        absence = one_hot(torch.tensor([self.vocabulary.absent.get(group, -1)]), targets.shape[1])
+        return usual, torch.where(state == SHOWN, targets, torch.where(state == HIDDEN, absence, 0.0))
 
 
 def one_hot(labels: Tensor, count: int) -> Tensor:
@@ -141,7 +168,8 @@ def encode_samples(
     fallback = vocabulary.add("a photo of a garment")
     text = torch.tensor([fallback if i < 0 else i for i in category_text])
     texts = torch.stack([*columns, torch.tensor(names), torch.tensor(others)], dim=1)
-    return LabelTable(vocabulary, category, color, targets, text, texts, _weights(samples, balance))
+    states = cut_states(samples, vocabulary.taxonomy)
+    return LabelTable(vocabulary, category, color, targets, text, texts, _weights(samples, balance), states)
 
 
 def _targets(samples: Sequence[Sample], group: str, labels: Tensor, places: Mapping[str, int]) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator, with_config
 
 from training.data.augment import ZOOM
+from training.data.cuts import FOLDS
 from training.engine.optimizer import OptimizerConfig
 from training.engine.settings import (
     SCHEMA,
@@ -59,6 +60,11 @@ class Settings:
     """"epoch": each garment once an epoch, in a shuffled order; "weighted": at random, see `balance`."""
     balance: NonNegative = 0.0
     """A garment's weight is the count of its rarest label to the power of minus this."""
+
+    cuts: Fraction = 0.0
+    """How many of the garments of known extent are shown in part (`training.data.cuts`), what is hidden so labeled."""
+    fold: Annotated[int, Field(ge=-1, lt=FOLDS)] = -1
+    """A part of the photos to leave out, to choose settings on; -1 is none."""
 
     cache: str = ""
     """Folder of the crops; by default in `output`."""
