@@ -6,6 +6,7 @@ python -m training.evaluate recognition --deepfashion ROOT --model CLIP --model 
 python -m training.evaluate retrieval --deepfashion ROOT --model CLIP --model OURS          # Table 2
 python -m training.evaluate composed --fashioniq ROOT --protocol all --missing report       # Table 3
 python -m training.evaluate recognition --deepfashion ROOT --view whole_photo --view masked_crop   # Table 4
+python -m training.evaluate words                            # words as people type them
 python -m training.evaluate ablation                         # Table 5, from training.compare_composers
 python -m training.evaluate all --deepfashion ROOT --fashioniq ROOT
 Without a root each command measures on the open data pack.
@@ -27,11 +28,13 @@ from fashion_retrieval.hub.download import EMBEDDED, resolve
 from training.data.cuts import FOLDS
 from training.data.fashioniq import Protocol
 from training.data.triplets import GROUPS, CaptionMode, Missing
+from training.data.typed_words import MADE, read_typed_words
 from training.engine.errors import one_line_errors
 from training.evaluation.compact import Part, measure, targets
 from training.evaluation.composed import read_sets
 from training.evaluation.deepfashion import View
 from training.evaluation.results_file import RESULTS, check_output, destination, provenance, write_results
+from training.evaluation.typed_words import evaluate_typed_words
 from training.evaluation.visibility import evaluate_visibility
 from training.reports import sections
 from training.reports.everything import Roots, measure_all
@@ -189,6 +192,31 @@ def ablation(
         write_results(found | {"resampling": section.resampling}, path, markdown)
 
 
+@app.command()
+def words(
+    model: Annotated[str, typer.Option(help="A model id or folder.")] = EMBEDDED,
+    before: Annotated[str | None, typer.Option(help="A model whose embeddings of known texts should be kept.")] = None,
+    trained: Annotated[
+        Path | None, typer.Option(help="Folder of training.train_words that made its text tower.")
+    ] = None,
+    data: Data = PACK,
+    output: Output = None,
+) -> None:
+    """What words mean as people type them (training/configs/typed_words.toml), and how near two spellings are."""
+    path = output or RESULTS / f"typed_words{'' if model == EMBEDDED else '_' + Path(model).name}.json"
+    with one_line_errors():
+        check_output(path)
+        loaded = {name: FashionModel.from_pretrained(name, dtype="float32") for name in (model, before) if name}
+        made = frozenset((trained / MADE).read_text(encoding="utf-8").splitlines() if trained else ())
+        found = evaluate_typed_words(
+            loaded[model], read_typed_words(), made=made, before=loaded.get(before or ""), data=data
+        )
+        test = found["test"]
+        typer.echo(f"category of the test half, top-1: {test['category']['top1']:.3f}")
+        typer.echo(f"pairs of spellings of the test half, mean cosine: {test['pairs']['mean']:.3f}")
+        write_results(provenance(loaded[model], model, {"before": before}) | found, path)
+
+
 @app.command("all")
 def everything(
     model: ModelNames = None,
@@ -232,13 +260,13 @@ def _write(
 
 def run(arguments: Sequence[str]) -> None:
     """Run the command line; without the name of a command it is `parts`."""
-    words = [*arguments]
-    for place, word in enumerate(words):
+    given = [*arguments]
+    for place, word in enumerate(given):
         if word.removeprefix("--view=") == "as_recognised":
             warn_renamed("--view as_recognised", "as_recognized")
-            words[place] = word.replace("as_recognised", View.AS_RECOGNIZED)
-    named = {"parts", "visibility", "recognition", "retrieval", "composed", "ablation", "all", "--help"}
-    app(words if named & {*words[:1]} else ["parts", *words])
+            given[place] = word.replace("as_recognised", View.AS_RECOGNIZED)
+    named = {"parts", "visibility", "recognition", "retrieval", "composed", "words", "ablation", "all", "--help"}
+    app(given if named & {*given[:1]} else ["parts", *given])
 
 
 if __name__ == "__main__":

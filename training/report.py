@@ -47,6 +47,7 @@ def main(results: Path) -> None:
     fill(model_page, "visibility", render("visibility.md", results=visibility))
     of_composing = {"composed": composed, "composers": composers, "variants": VARIANTS, "names": names}
     fill(model_page, "composed", render("composed.md", titles=TITLES, **of_composing))
+    fill(model_page, "typed", render("typed_words.md", typed=read_json(folder / "typed_words.json")))
     fill(ROOT / "docs/method.md", "compare", render("targets_compared.md", compared=compared))
     plot_groups(recognition["deepfashion"], recognition["annotators_agree"], ROOT / "docs/images/compact_groups.png")
 

@@ -43,6 +43,24 @@ def load_encoder(*folders: Path, image_size: Sequence[int] = ()) -> Encoder:
     return encoder
 
 
+def with_text_tower(encoder: Encoder, folder: Path) -> Encoder:
+    """The encoder, changed in place, with the text tower of an open_clip folder of the same architecture.
+
+    Raises:
+        ConfigError: The folder's text tower is another one, or no module of its own ("custom_text").
+        WeightsError: Its weights are damaged.
+    """
+    source, own = load_encoder(folder), encoder.config["model_cfg"]
+    keys = ("custom_text", "embed_dim", "text_cfg")
+    theirs = source.config["model_cfg"]
+    if not own.get("custom_text") or any(own.get(key) != theirs.get(key) for key in keys):
+        raise ConfigError(
+            f"the text tower of {folder} must be one of its own and like the encoder's; train it from that"
+        )
+    encoder.clip.text.load_state_dict(source.clip.text.state_dict())
+    return encoder
+
+
 def save_encoder(encoder: Encoder, folder: Path) -> None:
     """Write an open_clip folder; each file appears whole or not at all."""
     state = {name: value.detach().cpu().contiguous() for name, value in encoder.clip.state_dict().items()}

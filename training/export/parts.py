@@ -31,13 +31,14 @@ _ENDINGS = {".json", ".md", ".model", ".safetensors", ".txt"}
 """Suffixes of the files of a model folder."""
 
 
-def check_parts(encoders: Sequence[str], segmenter: str, composer: str) -> None:
+def check_parts(encoders: Sequence[str], segmenter: str, composer: str, text: str = "") -> None:
     """Refuse folders that lack a file.
 
     Raises:
         ConfigError: Files are missing; the message names all, and the trainings that write them.
     """
     wanted = [(folder, _ENCODER, "train_raf_clip") for folder in encoders]
+    wanted += [(text, _ENCODER, "train_words")] if text else []
     wanted += [(segmenter, _SEGMENTER, "train_segmenter")] if segmenter else []
     wanted += [(composer, _COMPOSER, "train_agcn")] if composer else []
     faults = [

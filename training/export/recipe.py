@@ -18,7 +18,7 @@ from fashion_retrieval.models.composer import Composer
 from fashion_retrieval.models.encoder import Encoder
 from fashion_retrieval.taxonomy import Taxonomy
 from training.engine.settings import SCHEMA, Fraction, ImageSize
-from training.engine.weights import load_encoder
+from training.engine.weights import load_encoder, with_text_tower
 from training.export.calibrate import fit_calibration
 from training.export.figures import read_figures
 from training.export.parts import check_output, check_parts, load_composer, load_segmenter
@@ -45,6 +45,7 @@ class Settings:
         name: What the model calls itself.
         output: The model folder.
         encoders: Folders of training.train_raf_clip; the mean of their weights is taken.
+        text: Folder of training.train_words, whose text tower takes the place of theirs, or none.
         image_size: (h, w) of the encoder's input, if it differs from that of the training.
         segmenter: Folder of training.train_segmenter, or none.
         composer: Model folder of training.train_agcn, or none.
@@ -63,6 +64,7 @@ class Settings:
     name: str
     output: str
     encoders: Annotated[list[str], Field(min_length=1)]
+    text: str = ""
     image_size: ImageSize | None = None
     segmenter: str = ""
     composer: str = ""
@@ -90,9 +92,11 @@ def joined(settings: Settings) -> Bundle:
         ConfigError: Parts are missing or don't belong together, or the output holds something else.
         WeightsError: Weights are damaged.
     """
-    check_parts(settings.encoders, settings.segmenter, settings.composer)
+    check_parts(settings.encoders, settings.segmenter, settings.composer, settings.text)
     check_output(Path(settings.output))
     encoder = load_encoder(*map(Path, settings.encoders), image_size=settings.image_size or ()).eval()
+    if settings.text:
+        encoder = with_text_tower(encoder, Path(settings.text))
     segmenter = load_segmenter(Path(settings.segmenter)) if settings.segmenter else None
     composer = load_composer(Path(settings.composer)) if settings.composer else None
     if composer is not None:

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from fashion_retrieval.errors import ConfigError
-from training import distill_text, fit_colors, pseudo_label, report, train_segmenter
+from training import distill_text, fit_colors, pseudo_label, report, train_segmenter, train_words
 from training.engine import errors
 from training.engine.errors import one_line_errors
 
-RECIPES = [distill_text.main, pseudo_label.main, train_segmenter.main]
+RECIPES = [distill_text.main, pseudo_label.main, train_segmenter.main, train_words.main]
 
 
 @pytest.mark.parametrize("main", RECIPES, ids=lambda main: main.__module__)

@@ -8,7 +8,7 @@ import pytest
 from pydantic import AfterValidator, with_config
 
 from fashion_retrieval.errors import ConfigError
-from training import distill_text, pseudo_label, train_segmenter
+from training import distill_text, pseudo_label, train_segmenter, train_words
 from training.engine.optimizer import OptimizerConfig
 from training.engine.settings import SCHEMA, from_mapping, one_of, read_settings, requires
 from training.recipes.raf_clip_settings import Settings
@@ -121,7 +121,9 @@ def test_raf_clip_settings_refuse_accumulation_of_epochs(tmp_path):
         read_settings(tmp_path / "a.toml", Settings)
 
 
-@pytest.mark.parametrize("module", [distill_text, pseudo_label, train_segmenter], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [distill_text, pseudo_label, train_segmenter, train_words], ids=lambda module: module.__name__
+)
 def test_settings_of_every_recipe_name_all_their_faults(module):
     with pytest.raises(ConfigError) as caught:
         from_mapping({"data": 1, "wrong": 2, "optimization": {"lr": -1.0, "steps": 1}}, module.Settings, "a")

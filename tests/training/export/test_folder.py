@@ -24,7 +24,7 @@ from tests.support.exported import (
     trained_segmenter,
     write_recipe,
 )
-from tests.support.tiny import contents
+from tests.support.tiny import altered, contents, tiny_folder
 from training.export import folder as export_folder
 from training.export.compare import Agreement, compare, drawn_photos
 
@@ -34,6 +34,28 @@ def desk(tmp_path: Path) -> Path:
     """An encoder that was trained."""
     trained_encoder(tmp_path / "encoder")
     return tmp_path
+
+
+# A text tower of its own training
+
+
+def test_model_command_takes_the_text_tower_that_was_trained(tmp_path: Path) -> None:
+    for seed, name in enumerate(("encoder", "text")):
+        tiny_folder(tmp_path / name, altered(custom_text=True), seed=seed)
+    assert run("model", write_recipe(tmp_path / "e.toml", text=str(tmp_path / "text"))).exit_code == 0
+    image, text, joined = (load_file(tmp_path / name / WEIGHTS) for name in ("encoder", "text", "tiny"))
+    assert joined.keys() == image.keys()
+    for name, value in joined.items():
+        source = text if name.startswith("text.") else image
+        assert torch.equal(value, source[name].half()), name
+
+
+def test_model_command_refuses_another_text_tower(desk: Path) -> None:
+    tiny_folder(desk / "text", altered(custom_text=True))
+    config = write_recipe(desk / "e.toml", text=str(desk / "text"))
+    assert "must be one of its own and like the encoder's" in refused(run("model", config))
+    config = write_recipe(desk / "e.toml", text=str(desk / "nowhere"))
+    assert "nowhere/open_clip_config.json (of training.train_words)" in refused(run("model", config))
 
 
 # A whole model
