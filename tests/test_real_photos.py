@@ -12,7 +12,7 @@ from fashion_retrieval import FashionModel, Recognition
 from tests.support.paths import ROOT
 from training.data.crops import read_crop
 from training.data.manifest import labeled_samples, read_lines
-from training.data.pixels import clothing_photos, street_photos
+from training.data.pixels import clothing_photos, flat_lay_photos, street_photos
 from training.evaluation.segmentation import evaluate_segmentation
 
 DATA = ROOT.parent / "shared/data"
@@ -57,7 +57,9 @@ def test_products_get_their_category_and_attributes(model: FashionModel) -> None
 def test_the_evaluation_runs_on_real_photos(model: FashionModel, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [row for row in read_lines(DATA / "street.jsonl", "val") if "regions" in row][:4]
     monkeypatch.setattr("training.evaluation.segmentation.read_lines", lambda path, split: rows)
-    for name, photos in (("street_photos", street_photos), ("clothing_photos", clothing_photos)):
+    for name, photos in (
+        ("street_photos", street_photos), ("clothing_photos", clothing_photos), ("flat_lay_photos", flat_lay_photos),
+    ):  # fmt: skip
         first = photos(DATA, "val")[:4]
         monkeypatch.setattr(f"training.evaluation.portraits.{name}", lambda root, split, first=first: first)
     names = json.loads((DATA / "street_labels.json").read_text(encoding="utf-8"))
@@ -67,3 +69,4 @@ def test_the_evaluation_runs_on_real_photos(model: FashionModel, monkeypatch: py
     assert figures["end_to_end"]["labeled_garments"] >= 4
     assert figures["near"]["portraits"]["photos"] == figures["near"]["one_garment"]["photos"] == 4
     assert figures["near"]["portraits"]["clothing_iou"] > 0.6
+    assert figures["near"]["flat_lay"]["iou"] > 0.6

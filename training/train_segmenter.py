@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -25,11 +25,15 @@ from torch.nn import functional
 from fashion_retrieval.config import SEGMENTER_WEIGHTS_NAME, SegmenterConfig
 from fashion_retrieval.models.segmenter import GarmentSegmenter
 from training.data.augment import color_jitter, draw_placement
+from training.data.floors import floors, lay_down, put_in_front
 from training.data.pixels import (
     CLASSES,
     EXACT,
+    FOLDS,
     Photo,
     clothing_photos,
+    flat_lay_photos,
+    in_fold,
     load_photos,
     product_photos,
     street_photos,
@@ -59,6 +63,7 @@ class Settings:
     street: Count  # photos a step with exact labels; then those of each source with weak ones
     products: Count = 0
     clothing: Count = 0
+    flat: Count = 0  # photos a step of one garment with a mask, which nobody wears
     tagged: Count = 0
     weak_weight: NonNegative = 0.0  # of the loss of weak labels
     freeze: list[str] = field(default_factory=list)  # parameters whose names begin so aren't trained
@@ -69,6 +74,10 @@ class Settings:
     roam: NonNegative = 0.0  # how far a close-up may lie from the photo's center; 1 is the edge
     portraits: Fraction = 0.0  # fraction of the photos that show head and chest
     scenes: Fraction = 0.0  # fraction of the photos with another background and, as often, another color
+    flat_zoom: Annotated[list[Positive], Field(min_length=2, max_length=2)] = field(default_factory=lambda: [0.5, 1.4])
+    floors: Fraction = 0.0  # fraction of the photos of one garment that lie on another floor
+    in_front: Fraction = 0.0  # fraction of the photos with a strap or hair drawn across, twice
+    fold: Annotated[int, Field(ge=-1, lt=FOLDS)] = -1  # photos with masks of this part are left out; -1 is none
     most: Count = 0  # photos of each source that are read at most; 0 reads all
 
     def segmenter(self) -> SegmenterConfig:
@@ -125,17 +134,25 @@ def _bits(logits: Tensor) -> Tensor:
 
 
 def augment_pairs(
-    pixels: Tensor, allowed: Tensor, exact: Tensor, generator: torch.Generator, settings: Settings
+    pixels: Tensor,
+    allowed: Tensor,
+    exact: Tensor,
+    flat: Tensor,
+    bank: Tensor,
+    generator: torch.Generator,
+    settings: Settings,
 ) -> tuple[Tensor, Tensor]:
     """The same random flip, scale, shift and rotation for photos and labels; labels at a quarter of the size.
 
-    Photos are (b, 3, H, W) uint8, `allowed` is (b, H, W) int16 with a bit per class, `exact` (b,) bool; returns
-    (b, 3, h, w) float32 in [0, 1] and (b, h/4, w/4) int64.
+    Photos are (b, 3, H, W) uint8, `allowed` is (b, H, W) int16 with a bit per class, `exact` and `flat` (b,) bool,
+    `bank` the floors for the flat ones; returns (b, 3, h, w) float32 in [0, 1] and (b, h/4, w/4) int64.
     """
-    size, zoom = (settings.train_size[0], settings.train_size[1]), (settings.zoom[0], settings.zoom[1])
-    placement = draw_placement(len(pixels), size, generator, zoom, shift=0.25, roam=settings.roam)
+    size = settings.train_size[0], settings.train_size[1]
+    least, most = (torch.where(flat, a, b) for a, b in zip(settings.flat_zoom, settings.zoom, strict=True))
+    placement = draw_placement(len(pixels), size, generator, (least, most), shift=0.25, roam=settings.roam)
     if settings.portraits:
-        placement = portrait_places(allowed, placement, settings.portraits, generator)
+        portraits = portrait_places(allowed, placement, settings.portraits, generator)
+        placement = torch.where(flat[:, None, None], placement, portraits)
     grid = functional.affine_grid(placement, [len(pixels), 3, *size], align_corners=False)
     photos = functional.grid_sample(pixels.float().div_(255) - 1, grid, align_corners=False) + 1
     # grid_sample pads with 0, which allows no class; nothing is known there, so all classes are allowed.
@@ -143,12 +160,20 @@ def augment_pairs(
     labels[labels == 0] = 2 ** len(CLASSES) - 1
     if settings.scenes:
         photos = repaint(photos, labels, settings.scenes, generator)
-        photos, labels = change_scenes(photos, labels, exact, settings.scenes, generator)
+        photos, labels = change_scenes(photos, labels, exact & ~flat, settings.scenes * ~flat, generator)
+    laid = (flat & (torch.rand(len(flat), generator=generator) < settings.floors)).nonzero().flatten()
+    if len(laid):
+        photos[laid], labels[laid] = lay_down(photos[laid], labels[laid], bank, generator)
+    for _ in range(2):
+        behind = (torch.rand(len(flat), generator=generator) < settings.in_front).nonzero().flatten()
+        if len(behind):
+            photos[behind], labels[behind] = put_in_front(photos[behind], labels[behind], generator)
+    if settings.scenes:
         photos = grain(photos, generator)
     return color_jitter(photos, generator), labels[:, 2::4, 2::4]
 
 
-def train(settings: Settings, sources: Sequence[tuple[int, tuple[Tensor, Tensor, Tensor]]]) -> GarmentSegmenter:
+def train(settings: Settings, sources: Mapping[str, tuple[int, tuple[Tensor, Tensor, Tensor]]]) -> GarmentSegmenter:
     """Run the recipe on photos in memory; each source has its number of photos a step."""
     torch.manual_seed(settings.optimization.seed)
     segmenter = GarmentSegmenter(settings.segmenter())
@@ -158,20 +183,22 @@ def train(settings: Settings, sources: Sequence[tuple[int, tuple[Tensor, Tensor,
         load_efficientnet(segmenter.backbone)
     for name, parameter in segmenter.named_parameters():
         parameter.requires_grad_(not name.startswith(tuple(settings.freeze)))
-    segmenter.train()
+    segmenter.train().to(memory_format=torch.channels_last)
     for module in segmenter.backbone.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
     forward = torch.compile(segmenter.forward, dynamic=False) if settings.compile else segmenter.forward
+    flat = torch.cat([torch.full((count,), name == "flat") for name, (count, _) in sources.items()])
+    bank = floors(*sources["flat"][1][:2], (settings.train_size[0], settings.train_size[1])) if flat.any() else flat
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
 
     def loss_fn(generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
-        chosen = [torch.randint(len(data[0]), (count,), generator=generator) for count, data in sources]
-        pixels, allowed, tags = (
-            torch.cat([data[part][rows] for (_, data), rows in zip(sources, chosen, strict=True)]) for part in range(3)
-        )
+        chosen = [
+            (data, torch.randint(len(data[0]), (count,), generator=generator)) for count, data in sources.values()
+        ]
+        pixels, allowed, tags = (torch.cat([data[part][rows] for data, rows in chosen]) for part in range(3))
         exact = tags == EXACT
-        photos, labels = augment_pairs(pixels, allowed, exact, generator, settings)
+        photos, labels = augment_pairs(pixels, allowed, exact, flat, bank, generator, settings)
         logits = forward(((photos - mean) / std).contiguous(memory_format=torch.channels_last))
         pixel, dice = pixel_loss(logits[exact], labels[exact]), dice_loss(logits[exact], labels[exact])
         weak = pixel_loss(logits[~exact], labels[~exact]) + presence_loss(logits, labels, tags)
@@ -184,9 +211,10 @@ def train(settings: Settings, sources: Sequence[tuple[int, tuple[Tensor, Tensor,
     return segmenter.eval()
 
 
-def _some(photos: list[Photo], most: int) -> list[Photo]:
-    """At most `most` of the photos, spread evenly; 0 is all."""
-    return photos[:: max(1, math.ceil(len(photos) / most))] if most else photos
+def _some(photos: list[Photo], settings: Settings) -> list[Photo]:
+    """Photos that are not of the fold, at most `most` of them, spread evenly."""
+    kept = [photo for photo in photos if not in_fold(photo, settings.fold)]
+    return kept[:: max(1, math.ceil(len(kept) / settings.most))] if settings.most else kept
 
 
 @one_line_errors()
@@ -194,16 +222,17 @@ def main(config: Path) -> None:
     """Train by a TOML file; the same command goes on after an interruption."""
     settings = read_settings(config, Settings)
     root = Path(settings.data)
-    sources = [
-        (count, load_photos(_some(photos(root, "train"), settings.most), (448, 320), root, label))
+    sources = {
+        label: (count, load_photos(_some(photos(root, "train"), settings), (448, 320), root, label))
         for label, count, photos in (
             ("street", settings.street, street_photos),
             ("products", settings.products, product_photos),
             ("clothing", settings.clothing, clothing_photos),
+            ("flat", settings.flat, flat_lay_photos),
             ("tagged", settings.tagged, tagged_photos),
         )
         if count
-    ]
+    }
     segmenter = train(settings, sources)
     output = Path(settings.output)
     save_file({k: v.contiguous() for k, v in segmenter.state_dict().items()}, output / SEGMENTER_WEIGHTS_NAME)

@@ -68,6 +68,11 @@ def one_garment(number: int, background: int) -> NDArray[np.uint8]:
     return pixels
 
 
+GARMENT_MASK = np.zeros((128, 96), dtype=np.uint8)
+"""Of `one_garment`."""
+GARMENT_MASK[24:104, 20:76] = 1
+
+
 def street_row(name: str, split: str, scene: list[tuple[str, int, int, int, int]]) -> dict[str, Any]:
     regions = [
         {
@@ -106,6 +111,11 @@ def write_pack(root: Path) -> Path:
         save_photo(one_garment(number, 252), root / f"products/{split}/{name}.jpg")
     for number, (name, split, _) in enumerate(CLOTHING):
         save_photo(one_garment(10 + number, 200), root / f"clothing/{split}/{name}.jpg")
+    masked = [row for row in CLOTHING if row[0] in ("c1", "c4")]
+    rows = [{"id": name, "split": split, "label": kind, "worn": False} for name, split, kind in masked]
+    write_lines(root / "clothing_masks.jsonl", rows)
+    for name, split, _ in masked:
+        Image.fromarray(GARMENT_MASK).save(root / f"clothing/{split}/{name}.mask.png")
     for row in street:
         folder, labels = root / "street" / row["split"], labels_of(SCENES[row["id"]])
         save_photo(STREET_COLORS[labels], folder / f"{row['id']}.jpg")

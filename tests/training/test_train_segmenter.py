@@ -13,7 +13,16 @@ from PIL import Image
 from torch import Tensor
 
 from fashion_retrieval.models.segmenter import GarmentSegmenter
-from tests.support.drawn_pack import SCENES, STREET_COLORS, STREET_LABELS, labels_of, log_of, save_photo, write_pack
+from tests.support.drawn_pack import (
+    GARMENT_MASK,
+    SCENES,
+    STREET_COLORS,
+    STREET_LABELS,
+    labels_of,
+    log_of,
+    save_photo,
+    write_pack,
+)
 from training import train_segmenter
 from training.data.pixels import (
     CLASSES,
@@ -23,6 +32,8 @@ from training.data.pixels import (
     Photo,
     allowed_classes,
     clothing_photos,
+    flat_lay_photos,
+    in_fold,
     load_photos,
     product_photos,
     street_photos,
@@ -135,8 +146,8 @@ def test_faces_of_studio_models_are_person(tmp_path: Path, monkeypatch: pytest.M
 def test_the_segmenter_recipe(loaded: Loaded, tmp_path: Path) -> None:
     pixels, allowed, tags = loaded
     settings = replace(SETTINGS, output=str(tmp_path), weak_weight=0.3, freeze=["backbone.conv_stem"])
-    parts = [(2, slice(0, 2)), (1, slice(2, 9)), (1, slice(9, 12))]
-    sources = [(count, (pixels[rows], allowed[rows], tags[rows])) for count, rows in parts]
+    parts = {"street": (2, slice(0, 2)), "products": (1, slice(2, 9)), "clothing": (1, slice(9, 12))}
+    sources = {name: (count, (pixels[rows], allowed[rows], tags[rows])) for name, (count, rows) in parts.items()}
     trained = train_segmenter.train(settings, sources).state_dict()
     torch.manual_seed(settings.optimization.seed)
     fresh = GarmentSegmenter(settings.segmenter())
@@ -205,14 +216,45 @@ def test_presence_loss_looks_at_the_surest_pixels_that_may_be_of_the_kind() -> N
 def test_portraits_and_scenes_change_what_is_seen_by_the_generator_alone(loaded: Loaded) -> None:
     pixels, allowed, tags = loaded
     settings = replace(SETTINGS, train_size=[96, 64], portraits=0.5, scenes=0.5)
-    exact = tags == EXACT
-    seen, labels = train_segmenter.augment_pairs(pixels, allowed, exact, generator(0, 1), settings)
+    parts = tags == EXACT, torch.zeros(13, dtype=torch.bool), torch.empty(0)
+    seen, labels = train_segmenter.augment_pairs(pixels, allowed, *parts, generator(0, 1), settings)
     assert (seen.shape, seen.dtype) == ((13, 3, 96, 64), torch.float32)
     assert (labels.shape, labels.dtype) == ((13, 24, 16), torch.int64)
     assert 0 <= seen.min() <= seen.max() <= 1
-    again, _ = train_segmenter.augment_pairs(pixels, allowed, exact, generator(0, 1), settings)
+    again, _ = train_segmenter.augment_pairs(pixels, allowed, *parts, generator(0, 1), settings)
     assert torch.equal(seen, again)
     plain, _ = train_segmenter.augment_pairs(
-        pixels, allowed, exact, generator(0, 1), replace(settings, portraits=0.0, scenes=0.0)
+        pixels, allowed, *parts, generator(0, 1), replace(settings, portraits=0.0, scenes=0.0)
     )
     assert not torch.equal(seen, plain)
+
+
+def test_masks_of_single_garments_give_exact_labels(tmp_path: Path) -> None:
+    pack = write_pack(tmp_path)
+    (photo,) = flat_lay_photos(pack, "train")
+    _, allowed, tags = load_photos([photo], (128, 96), pack, "drawn")
+    assert tags.tolist() == [EXACT]
+    wanted = np.where(GARMENT_MASK > 0, 1 << CLASSES.index("dress"), 1 << CLASSES.index("background"))
+    np.testing.assert_array_equal(allowed[0].numpy(), wanted)
+
+
+def test_single_garments_are_laid_on_other_floors(tmp_path: Path) -> None:
+    pack = write_pack(tmp_path)
+    loaded = load_photos(flat_lay_photos(pack, "train"), (128, 96), pack, "drawn")
+    settings = replace(
+        SETTINGS, output=str(tmp_path / "run"), street=0, flat=2, floors=1.0, in_front=1.0, flat_zoom=[0.9, 1.0],
+    )  # fmt: skip
+    train_segmenter.train(settings, {"flat": (2, loaded)})
+    assert [row["weak"] for row in log_of(tmp_path / "run")] == [0.0, 0.0]
+    assert all(row["loss"] == pytest.approx(row["pixel"] + 0.5 * row["dice"]) for row in log_of(tmp_path / "run"))
+
+
+def test_a_fold_is_a_sixth_that_training_never_sees(tmp_path: Path) -> None:
+    photos = [Photo(Path(f"{number}.jpg")) for number in range(600)]
+    folds = [[photo for photo in photos if in_fold(photo, fold)] for fold in range(6)]
+    assert sum(map(len, folds)) == len({photo.path for fold in folds for photo in fold}) == 600
+    assert all(70 < len(fold) < 130 for fold in folds)
+    kept = train_segmenter._some(photos, replace(SETTINGS, fold=2, most=100))
+    assert not {photo.path for photo in kept} & {photo.path for photo in folds[2]}
+    assert 80 < len(kept) <= 100
+    assert train_segmenter._some(photos, SETTINGS) == photos

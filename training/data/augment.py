@@ -93,13 +93,14 @@ def draw_placement(
     count: int,
     size: tuple[int, int],
     generator: torch.Generator,
-    zoom: tuple[float, float],
+    zoom: tuple[float | Tensor, float | Tensor],
     shift: float = 0.1,
     roam: float = 0.0,
 ) -> Tensor:
     """Random flip, scale, aspect, rotation (7 degrees) and shift: (count, 2, 3) for `affine_grid`.
 
-    The shift grows by `roam` times the part that the scale leaves out of sight.
+    `zoom` is for all, or (count,) for each. The shift grows by `roam` times the part that the scale leaves out of
+    sight.
     """
     scale = uniform(zoom[0], zoom[1], count, generator=generator)
     aspect = uniform(0.9, 1.1, count, generator=generator)
@@ -129,6 +130,6 @@ def _relight(pixels: Tensor, light: Tensor, cast: Tensor, contrast: Tensor) -> T
     return torch.where(white, pixels, changed).clamp_(0, 1)
 
 
-def uniform(low: float, high: float, *shape: int, generator: torch.Generator) -> Tensor:
+def uniform(low: float | Tensor, high: float | Tensor, *shape: int, generator: torch.Generator) -> Tensor:
     """Uniform random numbers between two values."""
     return low + (high - low) * torch.rand(*shape, generator=generator)

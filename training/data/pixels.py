@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -33,6 +34,7 @@ CLASSES = ("background", "person", *KINDS)
 IGNORED = 2 ** len(CLASSES) - 1
 """All classes are allowed."""
 
+FOLDS = 6
 EXACT, SEVERAL = -1, -2
 """Tags of photos with exact labels, and of photos that show several kinds."""
 
@@ -43,7 +45,7 @@ WORN = frozenset({"upper", "outerwear", "dress", "trousers", "shorts", "skirt", 
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """One photo and what is known of its pixels: a mask, or the classes that it shows."""
+    """One photo and what is known of its pixels: a mask (of all classes, or of its one kind), or the kinds it shows."""
 
     path: Path
     mask: Path | None = None
@@ -75,6 +77,21 @@ def clothing_photos(root: Path, split: str) -> list[Photo]:
     """Users' photos of one garment of a known class."""
     rows = [row for row in read_lines(root / "clothing.jsonl", split) if row["label"] in CLOTHING_KINDS]
     return [Photo(root / "clothing" / split / f"{r['id']}.jpg", kinds=(CLOTHING_KINDS[r["label"]],)) for r in rows]
+
+
+def flat_lay_photos(root: Path, split: str) -> list[Photo]:
+    """Those of the users' photos that have a mask of their garment, which nobody wears."""
+    rows = [row for row in read_lines(root / "clothing_masks.jsonl", split) if row["label"] in CLOTHING_KINDS]
+    folder = root / "clothing" / split
+    return [
+        Photo(folder / f"{row['id']}.jpg", folder / f"{row['id']}.mask.png", (CLOTHING_KINDS[row["label"]],))
+        for row in rows
+    ]
+
+
+def in_fold(photo: Photo, fold: int) -> bool:
+    """Whether a photo belongs to one of the `FOLDS` parts of a split, by its name: settings are chosen on one part."""
+    return int(sha256(photo.path.stem.encode()).hexdigest(), 16) % FOLDS == fold
 
 
 def product_photos(root: Path, split: str) -> list[Photo]:
@@ -134,6 +151,8 @@ def _read(photo: Photo, *, size: tuple[int, int], table: NDArray[np.int16]) -> t
 
 def allowed_classes(photo: Photo, image: Image.Image, table: NDArray[np.int16]) -> np.ndarray:
     """The classes that each pixel may have: (H, W) int, a bit per class; `table` has the bits of a mask's values."""
+    if photo.mask is not None and photo.kinds:
+        return np.where(read_label_image(photo.mask) > 0, bits(*photo.kinds), bits("background"))
     if photo.mask is not None:
         return np.asarray(table[read_label_image(photo.mask)])
     if not photo.studio:

@@ -6,6 +6,8 @@ elsewhere (copy-paste, Ghiasi et al., 2021) keeps the labels exact, and so does 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -25,7 +27,7 @@ def portrait_places(allowed: Tensor, placement: Tensor, fraction: float, generat
     `allowed` is (b, H, W), a bit per class; photos without a known person stay.
     """
     count, height, width = allowed.shape
-    subject = _subject(allowed)
+    subject = subject_of(allowed)
     rows = subject.flatten(2).any(2)
     top = rows.float().argmax(1)
     reach = (top[:, None] + torch.arange(max(1, height // 12))).clamp(max=height - 1)
@@ -47,47 +49,54 @@ def repaint(photos: Tensor, allowed: Tensor, fraction: float, generator: torch.G
 
     Photos are (b, 3, h, w) float32 in [0, 1]; `allowed` is (b, h, w) int64, a bit per class.
     """
-    count = len(photos)
+    rows = (torch.rand(len(photos), generator=generator) < fraction).nonzero().flatten()
+    count, shown, allowed = len(rows), photos[rows], allowed[rows]
     powers = torch.tensor([bits(kind) for kind in KINDS])
-    garment = _subject(allowed)
-    present = torch.stack([((allowed == power) & garment).flatten(1).any(1) for power in powers], dim=1)
+    coarse = allowed[:, ::4, ::4]
+    present = torch.stack([(coarse == power).flatten(1).any(1) for power in powers], dim=1)
     chosen = torch.rand(count, len(powers), generator=generator).mul(present).argmax(1)
-    area = (allowed == powers[chosen][:, None, None]) & garment
-    area &= (torch.rand(count, generator=generator) < fraction)[:, None, None]
+    area = allowed == powers[chosen][:, None, None]
     pixels = area.flatten(1).sum(1).clamp(min=1)[:, None]
-    mean = (photos * area[:, None]).flatten(2).sum(2) / pixels
+    mean = (shown * area[:, None]).flatten(2).sum(2) / pixels
     gray = torch.rand(count, 1, generator=generator) ** 1.5
     color = (gray + uniform(-0.3, 0.3, count, 3, generator=generator)).clamp(0, 1)
     contrast = uniform(0.4, 1.2, count, 1, 1, 1, generator=generator)
-    painted = (photos - mean[:, :, None, None]) * contrast + color[:, :, None, None]
-    return torch.where(area[:, None], painted.clamp(0, 1), photos)
+    painted = ((shown - mean[:, :, None, None]) * contrast + color[:, :, None, None]).clamp(0, 1)
+    return photos.index_copy(0, rows, torch.where(area[:, None], painted, shown))
 
 
 def change_scenes(
-    photos: Tensor, allowed: Tensor, exact: Tensor, fraction: float, generator: torch.Generator
+    photos: Tensor, allowed: Tensor, scenes: Tensor, fraction: float | Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Replace the background of a fraction of the photos by another photo or a painted backdrop.
 
-    Shapes are those of `repaint`. Only photos with exact labels, (b,) bool, become backgrounds; those with a tiny or
-    unknown subject stay.
+    Shapes are those of `repaint`; the fraction is for all, or (b,) for each. Only `scenes`, (b,) bool, photos with
+    exact labels, become backgrounds; photos with a tiny or unknown subject stay.
     """
-    count, size = len(photos), (photos.shape[2], photos.shape[3])
-    subject = _subject(allowed)
-    known = subject.flatten(1).float().mean(1) >= _MIN_SUBJECT
-    chosen = (torch.rand(count, generator=generator) < fraction) & known
-    behind = exact.nonzero().flatten()
+    known = subject_of(allowed[:, ::4, ::4]).flatten(1).float().mean(1) >= _MIN_SUBJECT
+    rows = ((torch.rand(len(photos), generator=generator) < fraction) & known).nonzero().flatten()
+    count, behind = len(rows), scenes.nonzero().flatten()
     painted = torch.rand(count, generator=generator) < (0.5 if len(behind) else 1.0)
-    drawn = _backdrops(count, size, generator)
+    drawn = backdrops(count, photos.shape[2:], generator)
+    classes = torch.full_like(allowed[rows], _BACKGROUND)
     if len(behind):
         source = behind[torch.randint(len(behind), (count,), generator=generator)]
         drawn = torch.where(painted[:, None, None, None], drawn, photos[source])
-        classes = torch.where(painted[:, None, None], _BACKGROUND, allowed[source])
-    else:
-        classes = torch.full_like(allowed, _BACKGROUND)
-    inner = functional.max_pool2d(-subject[:, None].float(), 3, stride=1, padding=1)[:, 0] < 0  # without its fringe
-    keep = inner | ~chosen[:, None, None]
+        classes = torch.where(painted[:, None, None], classes, allowed[source])
+    keep = without_fringe(subject_of(allowed[rows]))
+    moved = blended(photos[rows], drawn, keep)
+    return photos.index_copy(0, rows, moved), allowed.index_copy(0, rows, torch.where(keep, allowed[rows], classes))
+
+
+def without_fringe(subject: Tensor) -> Tensor:
+    """The subject, (b, h, w) bool, less its outermost pixels, which show the old background."""
+    return functional.max_pool2d(-subject[:, None].float(), 3, stride=1, padding=1)[:, 0] < 0
+
+
+def blended(photos: Tensor, behind: Tensor, keep: Tensor) -> Tensor:
+    """The photos where `keep`, (b, h, w) bool, and what is behind them elsewhere, with soft edges."""
     soft = functional.avg_pool2d(keep[:, None].float(), 3, stride=1, padding=1, count_include_pad=False)
-    return photos * soft + drawn * (1 - soft), torch.where(keep, allowed, classes)
+    return behind + (photos - behind) * soft
 
 
 def grain(photos: Tensor, generator: torch.Generator, most: float = 0.06) -> Tensor:
@@ -96,12 +105,12 @@ def grain(photos: Tensor, generator: torch.Generator, most: float = 0.06) -> Ten
     return (photos + amount * torch.randn(photos.shape, generator=generator)).clamp_(0, 1)
 
 
-def _subject(allowed: Tensor) -> Tensor:
-    """Pixels that can't be background."""
+def subject_of(allowed: Tensor) -> Tensor:
+    """Pixels that can't be background, (b, h, w) bool."""
     return (allowed & _BACKGROUND) == 0
 
 
-def _backdrops(count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+def backdrops(count: int, size: Sequence[int], generator: torch.Generator) -> Tensor:
     """Painted backgrounds, from one flat color to stripes and patches: (count, 3, h, w) in [0, 1]."""
     drawn = []
     for _ in range(count):
@@ -110,5 +119,5 @@ def _backdrops(count: int, size: tuple[int, int], generator: torch.Generator) ->
         strength = float(torch.rand((), generator=generator)) * 0.8
         patches = base + strength * (torch.rand(3, *cells, generator=generator) - 0.5)
         smooth = bool(torch.rand((), generator=generator) < 0.5)
-        drawn.append(functional.interpolate(patches[None], size, mode="bilinear" if smooth else "nearest")[0])
-    return torch.stack(drawn).clamp(0, 1)
+        drawn.append(functional.interpolate(patches[None], tuple(size), mode="bilinear" if smooth else "nearest")[0])
+    return torch.stack(drawn).clamp(0, 1) if drawn else torch.empty(0, 3, *size)

@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fashion_retrieval import FashionModel
-from training.data.pixels import CLASSES, STREET_KINDS, clothing_photos, street_photos
+from fashion_retrieval.images.load import load_image
+from fashion_retrieval.results import Segmenter
+from training.data.io import read_label_image
+from training.data.pixels import CLASSES, STREET_KINDS, Photo, clothing_photos, flat_lay_photos, street_photos
 
 _BACKGROUND, _PERSON = CLASSES.index("background"), CLASSES.index("person")
 _BUST = 0.38
@@ -21,14 +24,21 @@ _ENLARGED = 3
 
 def evaluate_close_ups(model: FashionModel, root: Path, split: str, names: list[str]) -> dict[str, Any]:
     """IoU of clothing in portraits; and whether one garment is found as one region, of the right kind."""
-    kinds = np.array([CLASSES.index(STREET_KINDS.get(name, "other")) for name in names])
-    segmenter = model.segmenter
-    if segmenter is None:
+    if model.segmenter is None:
         return {}
+    return {
+        "portraits": portrait_figures(model.segmenter, street_photos(root, split), names),
+        "flat_lay": one_garment_figures(model.segmenter, flat_lay_photos(root, split)),
+        "one_garment": one_garment_figures(model.segmenter, clothing_photos(root, split)),
+    }
+
+
+def portrait_figures(segmenter: Segmenter, photos: Sequence[Photo], names: list[str]) -> dict[str, Any]:
+    """IoU of clothing against the rest, and regions a photo, in portraits cut from photos of people with masks."""
+    kinds = np.array([CLASSES.index(STREET_KINDS.get(name, "other")) for name in names])
     overlap = union = 0
     regions = []
-    people = street_photos(root, split)
-    for photo in people:
+    for photo in photos:
         assert photo.mask is not None  # all of street_photos have one
         with Image.open(photo.path) as opened, Image.open(photo.mask) as mask:
             image, truth = portrait(opened.convert("RGB"), kinds[np.asarray(mask)])
@@ -38,25 +48,29 @@ def evaluate_close_ups(model: FashionModel, root: Path, split: str, names: list[
         guess = union_of([region.mask for region in found], (image.height, image.width))[middle, middle]
         overlap += int((guess & (truth > _PERSON)).sum())
         union += int((guess | (truth > _PERSON)).sum())
-    garments = clothing_photos(root, split)
-    right, single = [], []
-    for photo in garments:
-        with Image.open(photo.path) as opened:
-            found = segmenter.segment(opened.convert("RGB"))
+    return {"photos": len(photos), "clothing_iou": overlap / max(union, 1), "regions": float(np.mean(regions))}
+
+
+def one_garment_figures(segmenter: Segmenter, photos: Sequence[Photo]) -> dict[str, Any]:
+    """How one garment is found: as one region, of the right kind; and, with masks, the IoU of all regions with it."""
+    right, single, overlaps = [], [], []
+    for photo in photos:
+        image = load_image(photo.path)
+        found = segmenter.segment(image)
         right.append(bool(found) and found[0].kind == photo.kinds[0])
         single.append(len(found) == 1)
-    return {
-        "portraits": {
-            "photos": len(people),
-            "clothing_iou": overlap / max(union, 1),
-            "regions": float(np.mean(regions)),
-        },
-        "one_garment": {
-            "photos": len(garments),
-            "kind_of_largest_region": float(np.mean(right)),
-            "one_region": float(np.mean(single)),
-        },
+        if photo.mask is not None:
+            truth = read_label_image(photo.mask) > 0
+            guess = union_of([region.mask for region in found], truth.shape)
+            overlaps.append((truth & guess).sum() / (truth | guess).sum())
+    figures = {
+        "photos": len(photos),
+        "kind_of_largest_region": float(np.mean(right)),
+        "one_region": float(np.mean(single)),
     }
+    if overlaps:
+        figures |= {"iou": float(np.mean(overlaps)), "iou_of_80": float(np.mean(np.array(overlaps) >= 0.8))}
+    return figures
 
 
 def portrait(image: Image.Image, truth: NDArray[np.int64]) -> tuple[Image.Image, NDArray[np.int64]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fashion_retrieval.results import Region
-from tests.support.drawn_pack import CLOTHING, STREET_LABELS, write_pack
+from tests.support.drawn_pack import CLOTHING, GARMENT_MASK, STREET_LABELS, write_pack
 from training.evaluation.portraits import evaluate_close_ups, portrait
 
 
@@ -43,6 +43,11 @@ def test_figures_by_hand(tmp_path: Path) -> None:
     assert found["one_garment"] == {
         "photos": len(kinds), "kind_of_largest_region": pytest.approx(kinds.count("Dress") / len(kinds)),
         "one_region": 1.0,
+    }  # fmt: skip
+    truth, guess = GARMENT_MASK > 0, np.arange(96) < 48
+    overlap = (truth & guess).sum() / (truth | guess).sum()
+    assert found["flat_lay"] == {
+        "photos": 1, "kind_of_largest_region": 1.0, "one_region": 1.0, "iou": pytest.approx(overlap), "iou_of_80": 0.0,
     }  # fmt: skip
     assert found["portraits"]["photos"] == 2
     assert found["portraits"]["regions"] == 1
