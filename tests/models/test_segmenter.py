@@ -45,6 +45,7 @@ def see(segmenter: GarmentSegmenter, monkeypatch: pytest.MonkeyPatch, probabilit
 
 
 PHOTO = Image.new("RGB", (SIZE[1], SIZE[0]))
+HEAD = (20, 2, 40, 18), {"person": 0.95}
 
 
 def test_probabilities_sum_to_one_at_the_size_of_the_photo(segmenter: GarmentSegmenter) -> None:
@@ -97,10 +98,29 @@ def test_a_garment_that_may_be_its_neighbor_is_part_of_it(
 ) -> None:
     """Two fifths of its own probability is where a second kind becomes the same garment's other name."""
     coat, shirt = {"outerwear": 0.6, "upper": 0.3}, {"upper": 0.56, "outerwear": rival}
-    see(segmenter, monkeypatch, painted(((10, 20, 50, 80), coat), ((20, 30, 40, 60), shirt)))
+    see(segmenter, monkeypatch, painted(HEAD, ((10, 20, 50, 80), coat), ((20, 30, 40, 60), shirt)))
     regions = segmenter.segment(PHOTO)
     assert {region.kind for region in regions} == wanted
     assert sum(region.mask.sum() for region in regions) == 40 * 60
+
+
+@pytest.mark.parametrize(
+    ("kind", "box", "apart"),
+    [
+        ("footwear", (20, 30, 40, 60), False),  # a print of a third of the dress
+        ("footwear", (10, 50, 50, 80), True),  # half of it: shoes that lie on the skirt of the dress
+        ("upper", (10, 50, 50, 80), False),  # half of it, but of its family: the upper part of the dress
+        ("footwear", (54, 84, 64, 96), True),  # beside it
+    ],
+)
+def test_where_nobody_is_a_garment_is_one_with_its_parts(
+    segmenter: GarmentSegmenter, monkeypatch: pytest.MonkeyPatch, kind: str, box: tuple[int, int, int, int], apart: bool
+) -> None:
+    patches = ((10, 20, 50, 81), {"dress": 0.9}), (box, {kind: 0.9, "dress": 0.05})
+    see(segmenter, monkeypatch, painted(*patches))
+    assert {region.kind for region in segmenter.segment(PHOTO)} == ({"dress", kind} if apart else {"dress"})
+    see(segmenter, monkeypatch, painted(HEAD, *patches))
+    assert {region.kind for region in segmenter.segment(PHOTO)} == {"dress", kind}
 
 
 def test_kinds_that_nobody_confuses_stay_apart(segmenter: GarmentSegmenter, monkeypatch: pytest.MonkeyPatch) -> None:

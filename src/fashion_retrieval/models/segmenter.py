@@ -24,6 +24,10 @@ _WIDTH = 96
 _MIN_AREA = 0.002  # of the photo
 _MIN_PART = 0.04  # of the largest part of the same garment
 _MIN_FRACTION = 0.45  # of the clothing probability, for a kind to be in the photo
+_NOBODY = 0.012  # of the photo, at most, is person where nobody is in it
+_BESIDE = (
+    0.35  # of the likeliest kind's pixels that a kind of another family must have there, to be a garment beside it
+)
 _MIN_SCORE = 0.75  # of a region, unless it is the surest one
 _CLOTHING = 0.5
 _WORKING_SIDE = 1024
@@ -117,7 +121,8 @@ class GarmentSegmenter(nn.Module):
 
         Whether a pixel is clothing is decided first: a coat that might be a dress is clothing for sure. Its kind comes
         second, among the kinds of which the photo shows a garment: what is too small or too unsure for one of its own,
-        or as well part of a larger one, goes to the runner-up. Regions that are hardly surer clothing than not are left
+        or as well part of a larger one, goes to the runner-up; so does what belongs to the one garment of a photo in
+        which nobody is. Regions that are hardly surer clothing than not are left
         out, but for the surest.
         """
         others = [i for i, kind in enumerate(self.config.classes) if kind in (BACKGROUND, PERSON)]
@@ -129,11 +134,16 @@ class GarmentSegmenter(nn.Module):
         winner = _largest(candidates)
         kinds = np.full(total.shape, -1, np.int8)
         kinds.flat[clothing] = winner
+        person = [i for i in others if self.config.classes[i] == PERSON]
+        nobody = clothing.size and probabilities[person].sum(0).mean() <= _NOBODY
+        main = int(np.bincount(winner).argmax()) if nobody else -1
         found: dict[int, list[NDArray[np.bool_]]] = {}
         for row in np.flatnonzero(np.bincount(winner, minlength=len(garments)) >= least).tolist():
             own, parts = probabilities[garments[row]], _instances(kinds == row, self._reach(garments[row]))
             large = [part for part in parts if np.count_nonzero(part) >= least]
-            if any((own[part] / total[part]).mean() >= _MIN_FRACTION for part in large):
+            if row != main and main >= 0 and self._belongs(garments[row], garments[main], kinds == row, kinds == main):
+                continue
+            if row == main or any((own[part] / total[part]).mean() >= _MIN_FRACTION for part in large):
                 found[row] = parts
         for row in _ambiguous({row: self.config.classes[garments[row]] for row in found}, winner, candidates):
             del found[row]
@@ -152,6 +162,15 @@ class GarmentSegmenter(nn.Module):
                     regions.append(Region(mask_box(mask), mask, score, self.config.classes[garments[row]]))
         surest = max((region.score for region in regions), default=0.0)
         return [region for region in regions if region.score >= min(_MIN_SCORE, surest)]
+
+    def _belongs(self, kind: int, main: int, mask: NDArray[np.bool_], garment: NDArray[np.bool_]) -> bool:
+        """Whether a kind is part of the largest one, where nobody is in the photo: a print, a pocket, a fold.
+
+        So it is if the two touch, unless it is of another family and large: a skirt laid below a shirt.
+        """
+        names = {self.config.classes[kind], self.config.classes[main]}
+        large = np.count_nonzero(mask) >= _BESIDE * np.count_nonzero(garment)
+        return _touch(mask, garment) and (not large or any(names <= {*family} for family in FAMILIES))
 
     def _padded(self, levels: Tensor) -> Tensor:
         """(h, w, 3) uint8 -> (1, 3, h', w') float32, normalized, ones to the right and below up to whole strides."""
@@ -231,6 +250,12 @@ def _largest(rows: NDArray[np.float32]) -> NDArray[np.int8]:
     first = ((rows == rows.max(0)).view(np.int8) * order[:, None]).max(0)
     winner: NDArray[np.int8] = len(rows) - first
     return winner
+
+
+def _touch(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
+    """Whether pixels of two masks lie side by side."""
+    below, right = one[1:] & other[:-1] | one[:-1] & other[1:], one[:, 1:] & other[:, :-1] | one[:, :-1] & other[:, 1:]
+    return bool(below.any() or right.any())
 
 
 def _instances(mask: NDArray[np.bool_], reach: float) -> list[NDArray[np.bool_]]:
