@@ -2,6 +2,7 @@
 
 python -m training.export model training/configs/export_compact.toml
 python -m training.export composer training/configs/export_compact.toml runs/agcn_compact/model
+python -m training.export segmenter training/configs/export_compact.toml runs/segmenter_compact_both
 python -m training.export bfloat16 training/configs/export_compact.toml
 python -m training.export card training/configs/export_compact.toml
 python -m training.export push src/fashion_retrieval/assets/compact your-name/compact --dry-run
@@ -21,7 +22,7 @@ from training.engine.errors import one_line_errors
 from training.engine.settings import read_settings
 from training.export.folder import publish
 from training.export.pickles import convert_folder
-from training.export.recipe import Settings, described, in_bfloat16, joined, with_composer
+from training.export.recipe import Settings, described, in_bfloat16, joined, with_composer, with_segmenter
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -44,6 +45,16 @@ def composer(
     with one_line_errors():
         settings = read_settings(config, Settings)
         publish(with_composer(settings, trained), settings)
+
+
+@app.command()
+def segmenter(
+    config: Config, trained: Annotated[Path, typer.Argument(help="The run of training.train_segmenter.")]
+) -> None:
+    """Put a segmenter into the model folder; embeddings stay as they are."""
+    with one_line_errors():
+        settings = read_settings(config, Settings)
+        publish(with_segmenter(settings, trained), settings)
 
 
 @app.command()

@@ -131,6 +131,19 @@ def with_composer(settings: Settings, trained: Path) -> Bundle:
     return replace(bundle, composer=composer, config=replace(config, composer=composer.config, figures={}))
 
 
+def with_segmenter(settings: Settings, trained: Path) -> Bundle:
+    """The model folder with another segmenter, and without figures, which were measured with another one.
+
+    Raises:
+        ConfigError: The folder holds no model of ours, or the run no segmenter.
+        WeightsError: The segmenter's weights are damaged.
+    """
+    check_parts([], str(trained), "")
+    bundle, config = _load(settings)
+    segmenter = load_segmenter(trained)
+    return replace(bundle, segmenter=segmenter, config=replace(config, segmenter=segmenter.config, figures={}))
+
+
 def in_bfloat16(settings: Settings) -> Bundle:
     """The model folder with an image tower whose weights bfloat16 holds exactly, and without figures.
 

@@ -14,7 +14,15 @@ from fashion_retrieval.checkpoint.export_manifest import Export
 from fashion_retrieval.config import Figure, ModelConfig
 from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.models.weights import weights_digest
-from tests.support.exported import WEIGHTS, refused, run, trained_composer, trained_encoder, write_recipe
+from tests.support.exported import (
+    WEIGHTS,
+    refused,
+    run,
+    trained_composer,
+    trained_encoder,
+    trained_segmenter,
+    write_recipe,
+)
 from tests.support.paths import ROOT
 from tests.support.tiny import contents, drawn_photo
 from training.engine.settings import read_settings
@@ -52,6 +60,19 @@ def test_composer_command_adds_a_composer(desk: Path) -> None:
     assert model.compose(drawn_photo(), "in red").shape == (1, 16)
     assert model.config.name == "tiny"
     assert "2 trained file(s) not found" in refused(run("composer", config, desk / "nowhere"))
+
+
+def test_segmenter_command_adds_a_segmenter(desk: Path) -> None:
+    config = write_recipe(desk / "e.toml")
+    assert run("model", config).exit_code == 0
+    plain = contents(desk / "tiny")
+    done = run("segmenter", config, trained_segmenter(desk / "trained"))
+    assert done.exit_code == 0, done.output
+    assert contents(desk / "tiny")[WEIGHTS] == plain[WEIGHTS]
+    found = load_file(desk / "tiny/segmenter.safetensors")
+    for name, value in load_file(desk / "trained/segmenter.safetensors").items():
+        torch.testing.assert_close(found[name].to(value.dtype), value, rtol=1e-3, atol=1e-4)
+    assert "2 trained file(s) not found" in refused(run("segmenter", config, desk / "nowhere"))
 
 
 def results(folder: Path, **changes: Any) -> dict[str, Any]:
