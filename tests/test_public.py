@@ -34,7 +34,7 @@ NAMES = [
 MODULES = {
     "checkpoint": "Bundle load save",
     "cli": "app main",
-    "config": "ComposerConfig ModelConfig SegmenterConfig",
+    "config": "ComposerConfig ModelConfig ProbeConfig SegmenterConfig",
     "errors": "ConfigError FashionRetrievalError GalleryError HubError ImageError InputError MissingExtraError "
     "ModelNotFoundError ShardError TaxonomyError UnsupportedError WeightsError",
     "gallery": "AddReport Gallery GalleryInfo Refinement Turn",
@@ -44,8 +44,8 @@ MODULES = {
     "models.encoder": "Encoder build_encoder",
     "models.sam": "SegmentAnythingSegmenter load_sam",
     "models.segmenter": "GarmentSegmenter",
-    "results": "Attribute Box Color Encoded Failure Garment Mask Match Recognition Reference Region Scalar Score "
-    "Segmenter Status",
+    "results": "Attribute AttributeFit Box Color Encoded Failure FitScores Garment Mask Match Recognition Reference "
+    "Region Scalar Score Segmenter Status",
     "shards": "ShardReport encode_shards",
     "taxonomy": "Group SHIPPED Taxonomy Value",
 }
@@ -58,6 +58,7 @@ OPTIONS = {
     "index": f"{COMMON} --revision --recognize --no-recognize --taxonomy --prefix --batch-size --on-error",
     "search": f"{COMMON} --revision --text --image --id --where --top-k --exclude --text-weight --json --save",
     "refine": f"{COMMON} --revision --image --id --where --top-k",
+    "fit": f"{COMMON} --output --taxonomy --no-segmenter --max-pixels --batch-size --on-error --json",
     "doctor": "--device --dtype --json",
     "models list": "--json",
     "models download": "--revision",

@@ -7,6 +7,7 @@ python -m training.evaluate retrieval --deepfashion ROOT --model CLIP --model OU
 python -m training.evaluate composed --fashioniq ROOT --protocol all --missing report       # Table 3
 python -m training.evaluate recognition --deepfashion ROOT --view whole_photo --view masked_crop   # Table 4
 python -m training.evaluate words                            # words as people type them
+python -m training.evaluate few_shot                         # own labels against prompts
 python -m training.evaluate ablation                         # Table 5, from training.compare_composers
 python -m training.evaluate all --deepfashion ROOT --fashioniq ROOT
 Without a root each command measures on the open data pack.
@@ -33,6 +34,7 @@ from training.engine.errors import one_line_errors
 from training.evaluation.compact import Part, measure, targets
 from training.evaluation.composed import read_sets
 from training.evaluation.deepfashion import View
+from training.evaluation.few_shot import evaluate_few_shot
 from training.evaluation.results_file import RESULTS, check_output, destination, provenance, write_results
 from training.evaluation.typed_words import evaluate_typed_words
 from training.evaluation.visibility import evaluate_visibility
@@ -174,6 +176,29 @@ def composed(
     _write("Composed retrieval", section, names, path, config, common)
 
 
+@app.command("few_shot")
+def few_shot(
+    model: Annotated[str, typer.Option(help="A model id or folder.")] = EMBEDDED,
+    data: Data = PACK,
+    split: Split = "val",
+    shots: Annotated[int, typer.Option(min=2, help="Labeled photos a value.")] = 16,
+    seeds: Annotated[int, typer.Option(min=1, help="Draws of labeled photos.")] = 8,
+    output: Output = None,
+) -> None:
+    """Groups that no training had, from a few labeled photos of train: a probe (`fit_attribute`) against prompts."""
+    path = output or destination(RESULTS, "few_shot", models=[model], split=split)
+    with one_line_errors():
+        check_output(path)
+        loaded = FashionModel.from_pretrained(model, dtype="float32")
+        results = evaluate_few_shot(loaded, data, split, shots=shots, seeds=seeds)
+        for name, found in results["groups"].items():
+            low, high = found["macro_f1_gain_interval"]
+            figures = f"prompts {found['prompts']['macro_f1']:.3f}, probe {found['probe']['macro_f1']:.3f}"
+            typer.echo(f"{name:14} macro-F1: {figures}, gain {found['macro_f1_gain']:+.3f} [{low:+.3f}, {high:+.3f}]")
+        config = {"root": str(data), "shots": shots, "seeds": seeds}
+        write_results(provenance(loaded, model, config) | results, path)
+
+
 @app.command()
 def ablation(
     results: Comparison = RESULTS / "compare_variants.json",
@@ -265,7 +290,8 @@ def run(arguments: Sequence[str]) -> None:
         if word.removeprefix("--view=") == "as_recognised":
             warn_renamed("--view as_recognised", "as_recognized")
             given[place] = word.replace("as_recognised", View.AS_RECOGNIZED)
-    named = {"parts", "visibility", "recognition", "retrieval", "composed", "words", "ablation", "all", "--help"}
+    measured = {"parts", "visibility", "recognition", "retrieval", "composed", "words", "few_shot", "ablation", "all"}
+    named = {*measured, "--help"}
     app(given if named & {*given[:1]} else ["parts", *given])
 
 

@@ -25,6 +25,7 @@ ENCODER_CONFIG_NAME = "open_clip_config.json"
 ENCODER_WEIGHTS_NAME = "open_clip_model.safetensors"
 SEGMENTER_WEIGHTS_NAME = "segmenter.safetensors"
 COMPOSER_WEIGHTS_NAME = "composer.safetensors"
+PROBES_WEIGHTS_NAME = "probes.safetensors"
 WEIGHTS_DTYPES = ("float32", "float16")
 VARIANTS = ("sum", "only_text", "only_image", "add", "agcn")
 
@@ -77,6 +78,15 @@ class ComposerConfig:
 
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeConfig:
+    """What `FashionModel.fit_attribute` learned of one attribute group."""
+
+    values: Annotated[tuple[Text, ...], Field(min_length=2, description="a list of at least two texts")]
+    encoder: Digest  # fingerprint of the encoder whose embeddings it was fitted on; it works with no other
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
     """One measured figure, with its 95% bootstrap interval where it was computed."""
 
@@ -104,6 +114,7 @@ class ModelConfig:
     thresholds: dict[Text, Probability] = field(default_factory=dict)  # group -> the least that is reported
     segmenter: SegmenterConfig | None = None
     composer: ComposerConfig | None = None
+    probes: dict[Text, ProbeConfig] = field(default_factory=dict)  # by attribute group
     license: Text = "unknown"  # SPDX identifier, of the weights
     training_data: Annotated[tuple[Text, ...], Field(description="a list of texts")] = ()
     figures: dict[Text, Figure] = field(default_factory=dict)  # a file may hold plain numbers
@@ -149,6 +160,8 @@ class ModelConfig:
     def to_dict(self) -> dict[str, Any]:
         """The dict that `from_dict` reads back to an equal configuration; keys sorted but for the taxonomy's own."""
         data = dataclasses.asdict(self)
+        if not self.probes:  # earlier releases don't know the key
+            del data["probes"]
         return {key: data[key] if key == "taxonomy" else _plain(data[key]) for key in sorted(data)}
 
     def to_json(self) -> str:

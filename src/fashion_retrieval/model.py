@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fashion_retrieval import hub
 from fashion_retrieval._utils.checks import check_batch_size, check_on_error
@@ -19,14 +19,16 @@ from fashion_retrieval._utils.device import resolve_device, resolve_dtype
 from fashion_retrieval._utils.progress import length_of, tracked
 from fashion_retrieval.config import ModelConfig
 from fashion_retrieval.errors import InputError
-from fashion_retrieval.images.inputs import DeferredFile, ImageInput, describe, is_photo
+from fashion_retrieval.images.inputs import ImageInput, describe
 from fashion_retrieval.images.load import load_pixels
 from fashion_retrieval.images.regions import check_boxes
-from fashion_retrieval.inference.composition import Composition, ReferenceInput, as_pairs, check_text_weight
-from fashion_retrieval.inference.pipeline import encode_photos, encode_texts, recognize_photos
+from fashion_retrieval.inference.composition import Composition
+from fashion_retrieval.inference.embedding import EmbeddingModel, OnError
+from fashion_retrieval.inference.fitting import fit_group, read_labels, with_probe
+from fashion_retrieval.inference.pipeline import recognize_photos
 from fashion_retrieval.inference.recognition import Recognizer, RecognizerCache, find_photo
 from fashion_retrieval.models.zero_shot import PromptCache
-from fashion_retrieval.results import Encoded, Failure, Recognition, Reference, Segmenter
+from fashion_retrieval.results import AttributeFit, Failure, Recognition, Segmenter
 from fashion_retrieval.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -35,12 +37,11 @@ if TYPE_CHECKING:
     from fashion_retrieval.models.segmenter import GarmentSegmenter
 
 Boxes = ArrayLike | None
-OnError = Literal["raise", "skip"]
 TaxonomyInput = Taxonomy | dict[str, Any] | str | Path | None
 SegmenterInput = Segmenter | Literal["auto"] | None
 
 
-class FashionModel:
+class FashionModel(EmbeddingModel):
     """A dual encoder for photos and texts of clothes, with a segmenter and a vocabulary.
 
     Threads may share a model: each call works on its own, and what they have in common, as embedded prompts, is locked.
@@ -128,11 +129,6 @@ class FashionModel:
         return f"FashionModel({self.model_id!r}, {self.embedding_dim}-d, {width}x{height} px, {where})"
 
     @property
-    def embedding_dim(self) -> int:
-        """Width of the embeddings."""
-        return self.encoder.embedding_dim
-
-    @property
     def backend(self) -> str:
         """What computes it: "torch", or another runtime with the precision of its graphs, "openvino int8"."""
         return self.encoder.backend
@@ -164,7 +160,8 @@ class FashionModel:
         Raises:
             InputError: The taxonomy can't be used, or `top_k` is below 1.
         """
-        return self._recognizers.get(self.config, self.config.taxonomy if taxonomy is None else taxonomy, top_k)
+        source = self.config.taxonomy if taxonomy is None else taxonomy
+        return self._recognizers.get(self.config, self._bundle.probes, source, top_k)
 
     def recognize(
         self,
@@ -240,117 +237,60 @@ class FashionModel:
         found = recognize_photos(recognizer, finder, images, batch_size=batch_size, **options)
         return tracked(found, "recognizing", length_of(images), shown=progress)
 
-    def encode(
+    def fit_attribute(
         self,
+        name: str,
+        images: Iterable[ImageInput],
+        labels: Sequence[str | None],
         *,
-        images: ImageInput | Iterable[ImageInput] | None = None,
-        texts: str | Sequence[str] | None = None,
-        batch_size: int = 32,
+        boxes: Sequence[ArrayLike | None] | None = None,
+        segmenter: SegmenterInput = "auto",
+        taxonomy: TaxonomyInput = None,
+        batch_size: int = 16,
+        on_error: OnError = "skip",
         progress: bool = False,
-    ) -> NDArray[np.float32]:
-        """Embeddings of photos or of texts, in the same space.
-
-        Args:
-            images: One photo, or any number of them, read as they are needed; each whole photo is encoded.
-            texts: One text or a sequence of them.
-            batch_size: How many go through the model at a time.
-            progress: Show a progress bar on stderr.
-
-        Returns:
-            (N, D) float32, L2-normalized; (1, D) for one.
-
-        Raises:
-            InputError: Both or neither given, or an item can't be used; the message says which.
-        """
-        check_batch_size(batch_size)
-        if (images is None) == (texts is None):
-            raise InputError("encode expects either images= or texts=, got both or neither; call it once for each")
-        if texts is not None:
-            listed = [texts] if isinstance(texts, str) else list(texts)
-            return encode_texts(self._texts, listed, self.embedding_dim, batch_size=batch_size, progress=progress)
-        several: Any = images if isinstance(images, Iterable) and not is_photo(images) else [images]
-        found = encode_photos(self.encoder, self.device, several, batch_size=batch_size, skip=False, digests=False)
-        rows = [one.embedding for one in tracked(found, "encoding images", length_of(several), shown=progress)]
-        return np.array(rows, dtype=np.float32).reshape(-1, self.embedding_dim)
-
-    def encode_iter(
-        self,
-        images: Iterable[ImageInput | DeferredFile],
-        *,
-        batch_size: int = 32,
-        on_error: OnError = "raise",
         max_pixels: int | None = None,
-    ) -> Generator[Encoded]:
-        """Encode any number of photos one after the other, in bounded memory; their files are read by threads.
+    ) -> AttributeFit:
+        """Learn an attribute group from your own labels: a linear probe on the frozen encoder, started from the words.
 
-        Each file is read once. When the generator is closed, no thread is left.
+        From now on this model recognizes the group by it in place of the prompts, and `save_pretrained` writes it.
+        Values without examples keep their prompts. The model's own taxonomy gets the group, or its new values.
 
         Args:
-            images: Photos, taken as they are needed; each whole photo is encoded.
-            batch_size: How many photos in a row go through the model at a time, and are held.
-            on_error: "raise" yields what came before a photo that can't be read and raises its error; "skip" yields a
-                `Failure` as its embedding and goes on.
+            name: The attribute group: one of the taxonomy or a new one.
+            images: Photos of one garment each, or with it the largest.
+            labels: A value for each photo: its name or one of its phrases in the taxonomy, else it is a new value. None
+                is no label: the photo is left out.
+            boxes: Four numbers for each photo, xyxy in pixels, around its garment, or None; None for all finds them.
+            segmenter: As in `recognize`.
+            taxonomy: As in `recognize`; with the group it becomes the model's own.
+            batch_size: Photos held in memory and encoded at a time.
+            on_error: What a photo that can't be read does: "skip" lists it in the result, "raise" raises its error.
+            progress: Show a progress bar on stderr.
             max_pixels: As in `recognize`.
 
         Returns:
-            In the order of the photos, for each its position, its embedding, (D,) float32, L2-normalized, and the
-            digest of its file.
+            Cross-validated scores of the probe, beside those of the prompts.
 
         Raises:
-            InputError: A photo can't be used; the message begins with its place, "images[3]".
+            InputError: Labels are not as many as photos, of one value only, or a value has fewer than 2 photos.
         """
         check_on_error(on_error)
         check_batch_size(batch_size)
-        skip = on_error == "skip"
-        return encode_photos(self.encoder, self.device, images, batch_size=batch_size, skip=skip, max_pixels=max_pixels)
-
-    def reference(self, images: ReferenceInput | Sequence[ReferenceInput], *, batch_size: int = 32) -> list[Reference]:
-        """Reference photos encoded for `compose`, to be used with many texts; one `Reference` a photo.
-
-        Args:
-            images: One photo or a sequence of them, as `encode` takes; matches of a gallery too.
-            batch_size: How many go through the model at a time.
-
-        Raises:
-            InputError: A photo can't be used; the message says which.
-            UnsupportedError: This model's image tower has no token features.
-        """
-        check_batch_size(batch_size)
-        several: list[Any] = list(images) if isinstance(images, list | tuple) else [images]
-        return self._composition.references(several, batch_size)
-
-    def compose(
-        self,
-        reference_image: ReferenceInput | Sequence[ReferenceInput | None] | None,
-        modification_text: str | Sequence[str | None] | None,
-        *,
-        text_weight: float | None = None,
-        batch_size: int = 32,
-    ) -> NDArray[np.float32]:
-        """Queries from photos and wishes: "this one, but red with long sleeves" (AGCN).
-
-        Args:
-            reference_image: A photo as `encode` takes it, a `Reference`, a `Match` of a gallery, or a list of these.
-                Without one (None) the query is the text's own embedding.
-            modification_text: What should be different, or a list of as many texts. Without one the query is the
-                photo's own embedding.
-            text_weight: From 0 (keep all of the photo) to 1 (the text alone); None, as trained, is 0.5.
-            batch_size: How many go through the model at a time.
-
-        Returns:
-            (N, D) float32, L2-normalized; (1, D) for one pair.
-
-        Raises:
-            InputError: A photo or a text can't be used, or the lists differ in length; the message says which.
-            UnsupportedError: This model has no composer.
-        """
-        check_batch_size(batch_size)
-        return self._composition.queries(
-            as_pairs(reference_image, modification_text),
-            lambda texts: self.encode(texts=texts, batch_size=batch_size),
-            text_weight=check_text_weight(text_weight),
-            batch_size=batch_size,
-        )
+        photos = list(images)
+        before = Taxonomy.load(self.config.taxonomy if taxonomy is None else taxonomy)
+        values, vocabulary, new = read_labels(name, photos, labels, before)
+        if boxes is not None and len(boxes) != len(photos):
+            raise InputError(f"images and boxes must be as many, got {len(photos)} and {len(boxes)}; None is no box")
+        how: dict[str, Any] = {"skip": on_error == "skip", "batch_size": batch_size, "max_pixels": max_pixels}
+        finder = self._finder(segmenter)
+        found = fit_group(self.recognizer(vocabulary), name, finder, photos, values, boxes, progress=progress, **how)
+        probe, fitted = found[0], replace(found[1], new_values=new)
+        with self._lock:
+            config = with_probe(self.config, vocabulary, fitted, self.fingerprint)
+            self._bundle = replace(self._bundle, probes={**self._bundle.probes, name: probe}, config=config)
+            self.config = config
+        return fitted
 
     def save_pretrained(self, folder: str | Path, *, card_id: str | None = None) -> Path:
         """Write the model folder: weights, configuration, card. Saving what was loaded gives the same bytes.

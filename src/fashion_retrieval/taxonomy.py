@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from string import Formatter
@@ -28,6 +28,7 @@ FAMILIES = (("upper", "outerwear", "dress"), ("trousers", "shorts", "skirt", "le
 """Kinds that are easily taken for one another."""
 KINDS = (*FAMILIES[0], *FAMILIES[1], "footwear", "bag", "headwear", "other")
 """What the segmenter tells apart; a category may name the kind it belongs to."""
+_TEMPLATE = ("a photo of {attribute} {category}",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,17 @@ class Taxonomy:
             raise TaxonomyError(f"taxonomy {str(source)!r} can't be read ({error}); expected {expected}") from error
         _renamed(_read(text, path))  # warns of old names at each call
         return _parse_text(text, path)
+
+    def with_values(self, name: str, values: Iterable[str]) -> Taxonomy:
+        """A taxonomy whose attribute group of this name has these values too, each asked for by its own words.
+
+        A group that is not there is added, for all categories.
+        """
+        new = tuple(Value(value, (value.replace("_", " "),)) for value in values)
+        known = {group.name: group for group in self.attributes}
+        group = known.get(name, Group(name, _TEMPLATE, ()))
+        known[name] = replace(group, values=group.values + new)
+        return replace(self, attributes=tuple(known.values()))
 
     def to_dict(self) -> dict[str, Any]:
         """The dict that `load` reads back to an equal taxonomy."""
@@ -209,9 +221,7 @@ class _ValueFile:
 class _GroupFile:
     """A group as a file describes it."""
 
-    template: Annotated[tuple[Annotated[Text, _template("attribute", "category")], ...], *_TEXTS] = (
-        "a photo of {attribute} {category}",
-    )
+    template: Annotated[tuple[Annotated[Text, _template("attribute", "category")], ...], *_TEXTS] = _TEMPLATE
     values: Annotated[dict[Text, _ValueFile], *_VALUES]
     applies_to: Annotated[tuple[Annotated[Text, AfterValidator(_known)], ...], *_TEXTS] | None = None
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fashion_retrieval._utils.scores import accuracy, expected_calibration_error, macro_f1
 from fashion_retrieval.inference.recognition import CategoryContext, Recognizer
 from fashion_retrieval.taxonomy import Group
-from training.evaluation.metrics import accuracy, expected_calibration_error, macro_f1
 from training.evaluation.significance import ItemScores
 
 

@@ -1,4 +1,4 @@
-"""Metrics: accuracy, macro-F1, calibration, boxes, ranks, intervals. NumPy in, floats out."""
+"""Metrics: boxes, ranks, intervals; those of labels are the package's own. NumPy in, floats out."""
 
 from __future__ import annotations
 
@@ -10,30 +10,10 @@ from numpy.typing import NDArray
 
 from fashion_retrieval.errors import InputError
 
-Labels = Sequence[str] | NDArray[np.str_]
 _CHUNK = 256
 """Queries ranked at a time."""
 _SAME = 1e-9
 """Cosines nearer than this are equal."""
-
-
-def accuracy(truth: Labels, predicted: Labels) -> float:
-    """Fraction of equal labels: top-1 precision in the paper's sense."""
-    return float((np.asarray(truth) == np.asarray(predicted)).mean())
-
-
-def macro_f1(truth: Labels, predicted: Labels) -> float:
-    """Unweighted mean of the F1 of every label that occurs in the truth."""
-    labels = np.unique(truth)[:, None]
-    true, guessed = np.asarray(truth) == labels, np.asarray(predicted) == labels
-    return float((2 * (true & guessed).sum(axis=1) / (true.sum(axis=1) + guessed.sum(axis=1))).mean())
-
-
-def expected_calibration_error(confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = 10) -> float:
-    """Mean distance of confidence and accuracy over equal bins, weighted by their counts (Guo et al., 2017)."""
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    inside = [place == b for b in np.unique(place)]
-    return float(sum(abs(confidence[rows].mean() - correct[rows].mean()) * rows.mean() for rows in inside))
 
 
 def box_iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

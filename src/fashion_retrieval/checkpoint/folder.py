@@ -5,6 +5,7 @@
     fashion_retrieval.json         the rest (see `fashion_retrieval.config`); plain open_clip folders have none
     segmenter.safetensors          the garment segmenter's weights, where the model has one
     composer.safetensors           the composer's weights, where the model has one; tied to the encoder by its hash
+    probes.safetensors             what `fit_attribute` learned, where it was called; tied to the encoder too
     tokenizer.json, ...            where the encoder's tokenizer is not CLIP's own
 
 A folder that has only the transformers CLIP layout (config.json, model.safetensors) is converted on loading.
@@ -35,11 +36,13 @@ from fashion_retrieval.config import (
     CONFIG_NAME,
     ENCODER_CONFIG_NAME,
     ENCODER_WEIGHTS_NAME,
+    PROBES_WEIGHTS_NAME,
     SEGMENTER_WEIGHTS_NAME,
     ModelConfig,
 )
 from fashion_retrieval.errors import ConfigError, InputError, ModelNotFoundError, WeightsError
 from fashion_retrieval.models.encoder import Encoder, build_encoder, upgrade_weights
+from fashion_retrieval.models.probe import Probe
 from fashion_retrieval.models.weights import NoRandomWeights, fill, read_weights, weights_digest
 
 if TYPE_CHECKING:
@@ -70,6 +73,7 @@ class Bundle:
     encoder: Encoder
     segmenter: GarmentSegmenter | None = None
     composer: Composer | None = None
+    probes: Mapping[str, Probe] = field(default_factory=dict)  # by attribute group
     config: ModelConfig | None = None  # None when the folder is not in this package's format
     tokenizer_files: Mapping[str, bytes] = field(default_factory=dict)  # where the tokenizer is not CLIP's own
 
@@ -89,6 +93,7 @@ def load(folder: Path) -> Bundle:
         encoder=encoder,
         segmenter=_load_segmenter(folder, config) if config else None,
         composer=_load_composer(folder, config, encoder) if config else None,
+        probes=_load_probes(folder, config, encoder) if config else {},
         config=config,
         tokenizer_files=_tokenizer_files(encoder, folder),
     )
@@ -119,6 +124,8 @@ def save(bundle: Bundle, folder: Path) -> ModelConfig:
     for name in ("segmenter", "composer"):
         if (getattr(config, name) is None) != (getattr(bundle, name) is None):
             raise ConfigError(f"the config must describe a {name} if and only if the model has one; set config.{name}")
+    if config.probes.keys() != bundle.probes.keys():
+        raise ConfigError("the config must describe each probe of the model and no other; set config.probes")
     weights = _stored_weights(bundle, config.weights_dtype)
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:  # what is entered last is moved first
@@ -140,7 +147,7 @@ def save(bundle: Bundle, folder: Path) -> ModelConfig:
         config_path.write_bytes(config.to_json().encode())
         for name in stale_exports(folder, bundle, config.weights_dtype):
             shutil.rmtree(folder / name)
-    for name in {SEGMENTER_WEIGHTS_NAME, COMPOSER_WEIGHTS_NAME} - weights.keys():
+    for name in {SEGMENTER_WEIGHTS_NAME, COMPOSER_WEIGHTS_NAME, PROBES_WEIGHTS_NAME} - weights.keys():
         (folder / name).unlink(missing_ok=True)
     return config
 
@@ -180,6 +187,8 @@ def _stored_weights(bundle: Bundle, weights_dtype: str) -> dict[str, dict[str, T
             if not bool(torch.isfinite(stored).all()):
                 raise WeightsError(f"{name} must be finite in {weights_dtype}; train again or save as float32")
             files[file][name] = stored.contiguous()
+    if bundle.probes:
+        files[PROBES_WEIGHTS_NAME] = _in_order(bundle.probes).state_dict()  # small, and in float32 always
     return files
 
 
@@ -220,14 +229,31 @@ def _load_composer(folder: Path, config: ModelConfig, encoder: Encoder) -> Compo
         return None
     from fashion_retrieval.models.composer import Composer
 
-    trained_on = config.composer.encoder
-    if trained_on != encoder.fingerprint:
+    _check_trained_on("the composer", config.composer.encoder, encoder, folder, config)
+    return _filled(partial(Composer, config.composer), folder / COMPOSER_WEIGHTS_NAME)
+
+
+def _load_probes(folder: Path, config: ModelConfig, encoder: Encoder) -> Mapping[str, Probe]:
+    for name, about in config.probes.items():
+        _check_trained_on(f"the probe of {name!r}", about.encoder, encoder, folder, config)
+    if not config.probes:
+        return {}
+    probes = {name: Probe(about.values, encoder.embedding_dim) for name, about in config.probes.items()}
+    _filled(partial(_in_order, probes), folder / PROBES_WEIGHTS_NAME)
+    return probes
+
+
+def _in_order(probes: Mapping[str, Probe]) -> nn.ModuleList:
+    return nn.ModuleList([probes[name] for name in sorted(probes)])
+
+
+def _check_trained_on(part: str, digest: str, encoder: Encoder, folder: Path, config: ModelConfig) -> None:
+    if digest != encoder.fingerprint:
         verify_digests(folder, config.sha256, remedy=_REMEDY)
         raise WeightsError(
-            f"the composer in {folder} was trained on another encoder ({trained_on[:12]}…) than the one beside it "
+            f"{part} in {folder} was trained on another encoder ({digest[:12]}…) than the one beside it "
             f"({encoder.fingerprint[:12]}…); use the two that belong together, or train it again"
         )
-    return _filled(partial(Composer, config.composer), folder / COMPOSER_WEIGHTS_NAME)
 
 
 def _filled(build: Callable[[], Part], path: Path) -> Part:

@@ -93,6 +93,7 @@ class Gallery:
             fields=field_types(vocabulary, fields or {}),
             dtype=precision(model),
             revision=model.revision,
+            probes=model.recognizer(vocabulary).fitted if vocabulary else None,
         )
         kind, uri = _store_for(uri), str(uri)
         if not exist_ok or not kind.exists(uri):
@@ -161,7 +162,8 @@ class Gallery:
 
         Raises:
             InputError: Ids, metadata or an image can't be used; the message says which.
-            GalleryError: The gallery's embeddings were computed in another dtype or backend than the model's.
+            GalleryError: The gallery's embeddings were computed in another dtype or backend than the model's, or its
+                attributes were fitted to other labels.
         """
         from fashion_retrieval.gallery.adding import Indexer  # brings torch
 
@@ -175,6 +177,12 @@ class Gallery:
             raise GalleryError(
                 f"gallery {store.uri} holds embeddings computed in {kept}, got a model that computes in {given}; "
                 f"{remedy}, or build a new gallery"
+            )
+        fitted = self._model.recognizer(self._taxonomy).fitted if self._taxonomy else None
+        if fitted != store.settings.probes:
+            raise GalleryError(
+                f"gallery {store.uri} holds attributes that were fitted to other labels than this model's; "
+                "load the model that it was made with, or build a new gallery"
             )
         items = read_items(images, ids, metadata, store.settings.types, store.settings.renamed)
         indexer = Indexer(store, self._model, self._taxonomy, skip=on_error == "skip", batch_size=batch_size)

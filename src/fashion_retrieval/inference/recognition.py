@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from fashion_retrieval.taxonomy import Group, Taxonomy, Value, attribute_prompts
 
 if TYPE_CHECKING:
     from fashion_retrieval.models.encoder import Encoder
+    from fashion_retrieval.models.probe import Probe
 
 _UPPER, _LOWER = {"upper", "outerwear", "dress"}, {"trousers", "shorts", "skirt", "legwear", "dress"}
 _SAME_FAMILY, _OTHER_FAMILY = 0.3, 0.02
@@ -51,6 +53,21 @@ class Photo:
     image: Image.Image | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A region, the probabilities of its categories, (values,), its crop and masked crop, (d,) each, and its colors."""
+
+    region: Region
+    categories: Tensor
+    crop: Tensor
+    masked: Tensor
+    colors: PixelColors
+
+    @property
+    def view(self) -> Tensor:
+        return attribute_view(self.crop, self.masked)
+
+
 def find_photo(
     pixels: NDArray[np.uint8], boxes: NDArray[np.float32] | None, segmenter: Segmenter | None, source: str | None
 ) -> Photo:
@@ -74,12 +91,13 @@ class Recognizer:
     """What is in regions of photos, by an encoder and a taxonomy; made by `FashionModel.recognizer`.
 
     Several threads may use it at once, and several taxonomies share `prompts`. By group, `calibration` is the factor on
-    the logits that makes probabilities frequencies, and `thresholds` the probability below which a value is reported as
-    not visible. `top_k` alternatives are reported.
+    the logits that makes probabilities frequencies, `thresholds` the probability below which a value is reported as not
+    visible, and `probes` what `FashionModel.fit_attribute` learned. `top_k` alternatives are reported.
     """
 
     encoder: Encoder
     prompts: PromptCache
+    probes: Mapping[str, Probe]
     taxonomy: Taxonomy
     calibration: Mapping[str, float]
     thresholds: Mapping[str, float]
@@ -94,8 +112,37 @@ class Recognizer:
         """This recognizer with another `top_k`; both share what they have prepared."""
         return self if top_k == self.top_k else replace(self, top_k=top_k)
 
+    @property
+    def fitted(self) -> dict[str, str] | None:
+        """The digest of the probe by group of the taxonomy; None where the prompts alone decide."""
+        groups = [group.name for group in self.taxonomy.attributes]
+        return {name: self.probes[name].digest for name in groups if name in self.probes} or None
+
     def recognize(self, photos: Sequence[Photo], *, batch_size: int = 32) -> list[Recognition]:
         """One `Recognition` a photo; the regions of all photos go through the encoder together, `batch_size` a time."""
+        seen = self._see(photos, batch_size)
+        self._prepare_garments([one.categories for one in seen])
+        garments = map(self._garment, seen)
+        recognitions = []
+        for photo in photos:
+            height, width = photo.pixels.shape[:2]
+            own = tuple(next(garments) for _ in photo.regions)
+            recognitions.append(Recognition(width, height, own, self.model_id, photo.source, photo.image))
+        return recognitions
+
+    def views(self, photos: Sequence[Photo], *, batch_size: int = 32) -> tuple[Tensor, Tensor]:
+        """What attributes of each region are read from: its `attribute_view`, (N, d), and (N, categories) beside it."""
+        seen = self._see(photos, batch_size)
+        return torch.stack([one.view for one in seen]), torch.stack([one.categories for one in seen])
+
+    def by_prompts(self, views: Tensor, categories: Tensor, group: Group) -> Tensor:
+        """Probability of each value of a group for what `views` gives, by the prompts alone: (N, values) float32."""
+        contexts = [self.category_context(row) for row in categories]
+        self._prepare((group, noun) for context in contexts for noun, _ in context)
+        return torch.stack([self._by_prompts(*row) for row in zip(views, repeat(group), contexts)])
+
+    def _see(self, photos: Sequence[Photo], batch_size: int) -> list[_Seen]:
+        """The regions of all photos, embedded together, with their categories and colors."""
         regions, colors = [], []
         for photo in photos:
             light = illuminant(photo.pixels)
@@ -104,23 +151,12 @@ class Recognizer:
         crops, masked = self._embed_crops(regions, batch_size)
         dominant = [one.dominant or _NO_COLOR for one in colors]
         self._prepare((self.taxonomy.category, color) for color in dominant)
-        probabilities = [
-            self.category_probabilities(crop, color, region.kind)
-            for (_, region), crop, color in zip(regions, crops, dominant, strict=True)
-        ]
-        self._prepare_garments(probabilities)
-        garments = iter(
-            self._garment(region, categories, attribute_view(crop, inside), inside, of_pixels)
-            for (_, region), categories, crop, inside, of_pixels in zip(
-                regions, probabilities, crops, masked, colors, strict=True
+        return [
+            _Seen(region, self.category_probabilities(crop, color, region.kind), crop, inside, of_pixels)
+            for (_, region), crop, inside, of_pixels, color in zip(
+                regions, crops, masked, colors, dominant, strict=True
             )
-        )
-        recognitions = []
-        for photo in photos:
-            height, width = photo.pixels.shape[:2]
-            own = tuple(next(garments) for _ in photo.regions)
-            recognitions.append(Recognition(width, height, own, self.model_id, photo.source, photo.image))
-        return recognitions
+        ]
 
     def _embed_crops(
         self, regions: Sequence[tuple[NDArray[np.uint8], Region]], batch_size: int
@@ -165,8 +201,15 @@ class Recognizer:
     def attribute_probabilities(self, embedding: Tensor, group: Group, context: CategoryContext) -> Tensor:
         """Classify one region's `attribute_view`, (d,) float32, among the values of a group, of any taxonomy.
 
-        The result, (values,) float32, summing to 1, is the mean over the categories of `context`, by their weights.
+        The result, (values,) float32, summing to 1, is the mean over the categories of `context`, by their weights. For
+        values that a probe of the group knows, the probe corrects it.
         """
+        by_prompts = self._by_prompts(embedding, group, context)
+        probe = self.probes.get(group.name)
+        names = [value.name for value in group.values]
+        return by_prompts if probe is None else probe.correct(by_prompts, embedding, names)
+
+    def _by_prompts(self, embedding: Tensor, group: Group, context: CategoryContext) -> Tensor:
         parts = [weight * self._classifier(group, noun).probabilities(embedding) for noun, weight in context]
         return torch.stack(parts).sum(0)
 
@@ -212,13 +255,13 @@ class Recognizer:
         prior = {name: value**_ENCODER_TRUST for name, value in zip(PALETTE, probabilities, strict=True)}
         return pixels.colors(prior=prior)
 
-    def _garment(
-        self, region: Region, probabilities: Tensor, view: Tensor, masked: Tensor, colors: PixelColors
-    ) -> Garment:
+    def _garment(self, seen: _Seen) -> Garment:
+        region, probabilities = seen.region, seen.categories
         values = self.taxonomy.category.values
         categories = _ranked(values, probabilities, self.top_k)
         category = next(value for value in values if value.name == categories[0].name)
         context = self.category_context(probabilities)
+        view = seen.view
         attributes = {group.name: self._attribute(group, category, context, view) for group in self.taxonomy.attributes}
         return Garment(
             box=region.box,
@@ -228,7 +271,7 @@ class Recognizer:
             category=categories[0],
             categories=categories,
             attributes=attributes,
-            colors=self.colors(colors, masked, category),
+            colors=self.colors(seen.colors, seen.masked, category),
         )
 
     def _attribute(self, group: Group, category: Value, context: CategoryContext, view: Tensor) -> Attribute:
@@ -251,8 +294,14 @@ class RecognizerCache:
         self._kept: deque[tuple[Taxonomy | str, ModelConfig, Recognizer]] = deque(maxlen=_RECOGNIZERS)
         self._lock = Lock()
 
-    def get(self, config: ModelConfig, source: Taxonomy | Mapping[str, Any] | str | Path, top_k: int) -> Recognizer:
-        """The recognizer for a taxonomy, as `Taxonomy.load` takes it, with a model's calibration and thresholds."""
+    def get(
+        self,
+        config: ModelConfig,
+        probes: Mapping[str, Probe],
+        source: Taxonomy | Mapping[str, Any] | str | Path,
+        top_k: int,
+    ) -> Recognizer:
+        """The recognizer for a taxonomy, as `Taxonomy.load` takes it, with what a model has for its groups."""
         if top_k < 1:
             raise InputError(f"top_k must be at least 1, got {top_k}")
         # One taxonomy is told from another without comparing their words: a file gives the same object again.
@@ -262,6 +311,8 @@ class RecognizerCache:
                 if of is config and (known is key or (isinstance(key, str) and known == key)):
                     return recognizer.reporting(top_k)
             fitted: dict[str, Any] = {"calibration": config.calibration, "thresholds": config.thresholds}
+            device = self._parts["device"]
+            fitted["probes"] = {name: probe.to(device) for name, probe in probes.items()}
             made = Recognizer(taxonomy=Taxonomy.load(source), **fitted, **self._parts)
             self._kept.append((key, config, made))
         return made.reporting(top_k)

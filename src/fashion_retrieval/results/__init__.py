@@ -1,16 +1,19 @@
 """Results: frozen, validated dataclasses that become JSON, text and pictures."""
 
 from fashion_retrieval._utils.deprecation import warn_renamed
+from fashion_retrieval.results.fit import AttributeFit, FitScores
 from fashion_retrieval.results.recognition import Garment, Recognition, Region, Segmenter
 from fashion_retrieval.results.retrieval import Encoded, Failure, Match, Reference
 from fashion_retrieval.results.values import Attribute, Box, Color, Mask, Scalar, Score, Status
 
 __all__ = [
     "Attribute",
+    "AttributeFit",
     "Box",
     "Color",
     "Encoded",
     "Failure",
+    "FitScores",
     "Garment",
     "Mask",
     "Match",

@@ -8,21 +8,6 @@ import pytest
 from training.evaluation import metrics
 
 
-def test_macro_f1_by_hand() -> None:
-    truth, guess = list("aaabbc"), list("aabbda")
-    assert metrics.macro_f1(truth, guess) == pytest.approx((4 / 6 + 2 / 4 + 0) / 3)  # "d" is no label of the truth
-    assert metrics.accuracy(truth, guess) == 0.5
-    assert metrics.macro_f1(truth, truth) == 1
-
-
-def test_expected_calibration_error_by_hand() -> None:
-    confidence = np.array([0.95, 0.95, 1.0, 0.85, 0.15])
-    correct = np.array([True, False, True, True, False])
-    gaps = 0.6 * (2.9 / 3 - 2 / 3) + 0.2 * 0.15 + 0.2 * 0.15
-    assert metrics.expected_calibration_error(confidence, correct) == pytest.approx(gaps)
-    assert metrics.expected_calibration_error(confidence, correct, bins=1) == pytest.approx(3.9 / 5 - 3 / 5)
-
-
 def test_match_boxes_is_one_to_one_best_first() -> None:
     truth = np.array([[0.0, 0, 10, 10], [0, 0, 10, 6]])
     found = np.array([[0.0, 0, 10, 7], [0, 0, 10, 10], [20, 20, 30, 30]])

@@ -47,7 +47,8 @@ class Settings:
 
     `model_id` is the model to load for it, a folder by its absolute path, and `fingerprint` the SHA-256 of its encoder.
     `fields` has the name of the type by field, in order. `taxonomy` is None where images are not recognized. `dtype`,
-    as `precision` tells it, and `revision` are None in galleries that did not keep them.
+    as `precision` tells it, and `revision` are None in galleries that did not keep them. `probes` has the digest of the
+    model's probe by group of the taxonomy, None for none.
     """
 
     model_id: str
@@ -57,6 +58,7 @@ class Settings:
     fields: dict[str, str]
     dtype: str | None = None
     revision: str | None = None
+    probes: dict[str, str] | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -76,7 +78,10 @@ class Settings:
 
     def to_json(self) -> str:
         """One line of JSON."""
-        return json.dumps({"fashion_retrieval_gallery": asdict(self)}, ensure_ascii=False)
+        kept = {
+            name: value for name, value in asdict(self).items() if name != "probes" or value
+        }  # earlier releases know none
+        return json.dumps({"fashion_retrieval_gallery": kept}, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str | bytes, uri: str) -> Settings:

@@ -1,0 +1,37 @@
+"""How good predicted labels are: NumPy in, floats out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+Labels = Sequence[str] | NDArray[np.str_] | NDArray[np.int64]
+
+
+def accuracy(truth: Labels, predicted: Labels) -> float:
+    """Fraction of equal labels: top-1 precision in the paper's sense."""
+    return float((np.asarray(truth) == np.asarray(predicted)).mean())
+
+
+def accuracy_interval(accuracy: float, count: int) -> tuple[float, float]:
+    """95% interval of an accuracy over `count` items (Wilson, 1927): it holds for few of them too."""
+    z2 = 1.96**2 / count
+    middle, half = accuracy + z2 / 2, sqrt(z2 * (accuracy * (1 - accuracy) + z2 / 4))
+    return max(0.0, (middle - half) / (1 + z2)), min(1.0, (middle + half) / (1 + z2))
+
+
+def macro_f1(truth: Labels, predicted: Labels) -> float:
+    """Unweighted mean of the F1 of every label that occurs in the truth."""
+    labels = np.unique(truth)[:, None]
+    true, guessed = np.asarray(truth) == labels, np.asarray(predicted) == labels
+    return float((2 * (true & guessed).sum(axis=1) / (true.sum(axis=1) + guessed.sum(axis=1))).mean())
+
+
+def expected_calibration_error(confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = 10) -> float:
+    """Mean distance of confidence and accuracy over equal bins, weighted by their counts (Guo et al., 2017)."""
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    inside = [place == b for b in np.unique(place)]
+    return float(sum(abs(confidence[rows].mean() - correct[rows].mean()) * rows.mean() for rows in inside))

@@ -1,0 +1,151 @@
+"""What a model makes with its encoder alone: embeddings of photos and texts, and queries composed of both."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fashion_retrieval._utils.checks import check_batch_size, check_on_error
+from fashion_retrieval._utils.progress import length_of, tracked
+from fashion_retrieval.errors import InputError
+from fashion_retrieval.images.inputs import DeferredFile, ImageInput, is_photo
+from fashion_retrieval.inference.composition import Composition, ReferenceInput, as_pairs, check_text_weight
+from fashion_retrieval.inference.pipeline import encode_photos, encode_texts
+from fashion_retrieval.results import Encoded, Reference
+
+if TYPE_CHECKING:
+    import torch
+
+    from fashion_retrieval.models.encoder import Encoder
+    from fashion_retrieval.models.zero_shot import PromptCache
+
+OnError = Literal["raise", "skip"]
+
+
+class EmbeddingModel:
+    """The part of `FashionModel` that needs neither a segmenter nor a vocabulary."""
+
+    encoder: Encoder
+    device: torch.device
+    _composition: Composition
+    _texts: PromptCache
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of the embeddings."""
+        return self.encoder.embedding_dim
+
+    def encode(
+        self,
+        *,
+        images: ImageInput | Iterable[ImageInput] | None = None,
+        texts: str | Sequence[str] | None = None,
+        batch_size: int = 32,
+        progress: bool = False,
+    ) -> NDArray[np.float32]:
+        """Embeddings of photos or of texts, in the same space.
+
+        Args:
+            images: One photo, or any number of them, read as they are needed; each whole photo is encoded.
+            texts: One text or a sequence of them.
+            batch_size: How many go through the model at a time.
+            progress: Show a progress bar on stderr.
+
+        Returns:
+            (N, D) float32, L2-normalized; (1, D) for one.
+
+        Raises:
+            InputError: Both or neither given, or an item can't be used; the message says which.
+        """
+        check_batch_size(batch_size)
+        if (images is None) == (texts is None):
+            raise InputError("encode expects either images= or texts=, got both or neither; call it once for each")
+        if texts is not None:
+            listed = [texts] if isinstance(texts, str) else list(texts)
+            return encode_texts(self._texts, listed, self.embedding_dim, batch_size=batch_size, progress=progress)
+        several: Any = images if isinstance(images, Iterable) and not is_photo(images) else [images]
+        found = encode_photos(self.encoder, self.device, several, batch_size=batch_size, skip=False, digests=False)
+        rows = [one.embedding for one in tracked(found, "encoding images", length_of(several), shown=progress)]
+        return np.array(rows, dtype=np.float32).reshape(-1, self.embedding_dim)
+
+    def encode_iter(
+        self,
+        images: Iterable[ImageInput | DeferredFile],
+        *,
+        batch_size: int = 32,
+        on_error: OnError = "raise",
+        max_pixels: int | None = None,
+    ) -> Generator[Encoded]:
+        """Encode any number of photos one after the other, in bounded memory; their files are read by threads.
+
+        Each file is read once. When the generator is closed, no thread is left.
+
+        Args:
+            images: Photos, taken as they are needed; each whole photo is encoded.
+            batch_size: How many photos in a row go through the model at a time, and are held.
+            on_error: "raise" yields what came before a photo that can't be read and raises its error; "skip" yields a
+                `Failure` as its embedding and goes on.
+            max_pixels: As in `recognize`.
+
+        Returns:
+            In the order of the photos, for each its position, its embedding, (D,) float32, L2-normalized, and the
+            digest of its file.
+
+        Raises:
+            InputError: A photo can't be used; the message begins with its place, "images[3]".
+        """
+        check_on_error(on_error)
+        check_batch_size(batch_size)
+        skip = on_error == "skip"
+        return encode_photos(self.encoder, self.device, images, batch_size=batch_size, skip=skip, max_pixels=max_pixels)
+
+    def reference(self, images: ReferenceInput | Sequence[ReferenceInput], *, batch_size: int = 32) -> list[Reference]:
+        """Reference photos encoded for `compose`, to be used with many texts; one `Reference` a photo.
+
+        Args:
+            images: One photo or a sequence of them, as `encode` takes; matches of a gallery too.
+            batch_size: How many go through the model at a time.
+
+        Raises:
+            InputError: A photo can't be used; the message says which.
+            UnsupportedError: This model's image tower has no token features.
+        """
+        check_batch_size(batch_size)
+        several: list[Any] = list(images) if isinstance(images, list | tuple) else [images]
+        return self._composition.references(several, batch_size)
+
+    def compose(
+        self,
+        reference_image: ReferenceInput | Sequence[ReferenceInput | None] | None,
+        modification_text: str | Sequence[str | None] | None,
+        *,
+        text_weight: float | None = None,
+        batch_size: int = 32,
+    ) -> NDArray[np.float32]:
+        """Queries from photos and wishes: "this one, but red with long sleeves" (AGCN).
+
+        Args:
+            reference_image: A photo as `encode` takes it, a `Reference`, a `Match` of a gallery, or a list of these.
+                Without one (None) the query is the text's own embedding.
+            modification_text: What should be different, or a list of as many texts. Without one the query is the
+                photo's own embedding.
+            text_weight: From 0 (keep all of the photo) to 1 (the text alone); None, as trained, is 0.5.
+            batch_size: How many go through the model at a time.
+
+        Returns:
+            (N, D) float32, L2-normalized; (1, D) for one pair.
+
+        Raises:
+            InputError: A photo or a text can't be used, or the lists differ in length; the message says which.
+            UnsupportedError: This model has no composer.
+        """
+        check_batch_size(batch_size)
+        return self._composition.queries(
+            as_pairs(reference_image, modification_text),
+            lambda texts: self.encode(texts=texts, batch_size=batch_size),
+            text_weight=check_text_weight(text_weight),
+            batch_size=batch_size,
+        )

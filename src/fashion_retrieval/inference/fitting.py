@@ -1,0 +1,185 @@
+"""From labeled photos to a probe of one attribute group, and how good it is."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from fashion_retrieval._utils.progress import tracked
+from fashion_retrieval._utils.scores import accuracy, accuracy_interval, expected_calibration_error, macro_f1
+from fashion_retrieval.config import Figure, ModelConfig, ProbeConfig
+from fashion_retrieval.errors import InputError
+from fashion_retrieval.images.inputs import ImageInput
+from fashion_retrieval.images.prefetch import read_photos
+from fashion_retrieval.images.regions import check_boxes
+from fashion_retrieval.inference.recognition import Photo, Recognizer, find_photo
+from fashion_retrieval.models.probe import Probe, fit
+from fashion_retrieval.results import AttributeFit, Failure, FitScores, Segmenter
+from fashion_retrieval.taxonomy import SHIPPED, Group, Taxonomy
+
+_RESERVED = frozenset({"category", "color", "id", "photo", "score"})
+
+
+def read_labels(
+    name: str, images: Sequence[ImageInput], labels: Iterable[str | None], taxonomy: Taxonomy
+) -> tuple[list[str | None], Taxonomy, tuple[str, ...]]:
+    """Labels as values of a group, the taxonomy that has them all, and the values that are new in it.
+
+    A label is a value's name or one of its phrases, whatever its case; "-", "_" and " " are alike.
+    """
+    if not isinstance(name, str) or not name.strip() or name in _RESERVED:
+        raise InputError(
+            f"an attribute must be named by a text other than {', '.join(sorted(_RESERVED))}, got {name!r}"
+        )
+    given = list(labels)
+    if len(given) != len(images):
+        raise InputError(
+            f"images and labels must be as many, got {len(images)} and {len(given)}; use None for no label"
+        )
+    wrong = next((i for i, label in enumerate(given) if label is not None and not _is_name(label)), None)
+    if wrong is not None:
+        raise InputError(f"labels[{wrong}] must be a value's name or None, got {given[wrong]!r:.80}")
+    group = next((group for group in taxonomy.attributes if group.name == name), Group(name, (), ()))
+    known = {_plain(word): value.name for value in group.values for word in value.phrases}
+    known |= {_plain(value.name): value.name for value in group.values}
+    for label in given:
+        if label is not None:
+            known.setdefault(_plain(label), label.strip())
+    values = [None if label is None else known[_plain(label)] for label in given]
+    check_counts(name, values)
+    new = tuple(sorted({value for value in values if value} - {value.name for value in group.values}))
+    return values, taxonomy.with_values(name, new), new
+
+
+def check_counts(name: str, values: Iterable[str | None]) -> None:
+    """Refuse labels of one value alone, or with a single example of a value."""
+    counts = Counter(value for value in values if value is not None)
+    if len(counts) < 2:
+        got = f"only {next(iter(counts))!r}" if counts else "none"
+        raise InputError(f"{name} needs labels of at least two values, got {got}; label photos of another value too")
+    single = sorted(value for value, count in counts.items() if count < 2)
+    if single:
+        got = f"got 1 of {', '.join(single)}"
+        raise InputError(f"{name} needs at least 2 photos of each value, {got}; add photos or correct the label")
+
+
+def fit_group(
+    recognizer: Recognizer,
+    name: str,
+    finder: Segmenter | None,
+    images: Sequence[ImageInput],
+    values: Sequence[str | None],
+    boxes: Sequence[ArrayLike | None] | None,
+    *,
+    skip: bool,
+    batch_size: int,
+    max_pixels: int | None,
+    progress: bool,
+) -> tuple[Probe, AttributeFit]:
+    """Fit a probe on the largest garment of each labeled photo, or on that in its box.
+
+    The recognizer's taxonomy has the group with all values.
+    """
+    group = next(group for group in recognizer.taxonomy.attributes if group.name == name)
+    chosen = [place for place, value in enumerate(values) if value is not None]
+    parts: list[tuple[Tensor, Tensor]] = []
+    truth: list[str] = []
+    failures: list[Failure] = []
+    reader = read_photos(
+        [images[place] for place in chosen],
+        np.asarray,
+        batch_size=batch_size,
+        device=recognizer.device,
+        skip=skip,
+        label=lambda index: f"images[{chosen[index]}]",
+        max_pixels=max_pixels,
+    )
+    steps = -(-len(chosen) // batch_size)
+    for batch in tracked(reader, "looking at photos", steps, shown=progress, unit="batches"):
+        photos = []
+        for one in batch:
+            place = chosen[one.index]
+            if one.error is not None:
+                failures.append(Failure(place, one.name, one.error))
+            elif one.content is not None:
+                photos.append(one_garment(one.content, None if boxes is None else boxes[place], finder, place))
+                truth.append(values[place] or "")
+        if photos:
+            parts.append(recognizer.views(photos, batch_size=batch_size))
+    check_counts(name, truth)
+    counts = Counter(truth)
+    fitted = [value.name for value in group.values if value.name in counts]
+    columns = [place for place, value in enumerate(group.values) if value.name in counts]
+    views, categories = (torch.cat(rows) for rows in zip(*parts, strict=True))
+    by_prompts = recognizer.by_prompts(views, categories, group)[:, columns].cpu()
+    by_prompts = by_prompts / by_prompts.sum(1, keepdim=True)
+    labels = torch.tensor([fitted.index(value) for value in truth])
+    probe, unseen = fit(views.cpu(), by_prompts, labels, fitted)
+    return probe, AttributeFit(
+        group=name,
+        examples={value: counts[value] for value in fitted},
+        fitted=scores(unseen, labels),
+        prompts=scores(by_prompts, labels),
+        unlabeled=len(values) - len(chosen),
+        failures=tuple(failures),
+    )
+
+
+def with_probe(config: ModelConfig, taxonomy: Taxonomy, fitted: AttributeFit, fingerprint: str) -> ModelConfig:
+    """The configuration of a model that got a probe: with its taxonomy, what was fitted, and its scores."""
+    shipped = taxonomy.name in SHIPPED and Taxonomy.load(taxonomy.name) == taxonomy
+    about = ProbeConfig(values=tuple(fitted.examples), encoder=fingerprint)
+    given = f"cross-validated on the {sum(fitted.examples.values())} photos it was fitted on"
+    common: dict[str, Any] = {"task": "image-classification", "data": given}
+    named = {
+        f"{fitted.group}, accuracy": Figure(
+            value=fitted.fitted.accuracy, interval=fitted.fitted.interval, metric="accuracy", **common
+        ),
+        f"{fitted.group}, macro-F1": Figure(value=fitted.fitted.macro_f1, metric="macro-F1", **common),
+    }
+    return replace(
+        config,
+        taxonomy=taxonomy.name if shipped else taxonomy.to_dict(),
+        probes={**config.probes, fitted.group: about},
+        figures={**config.figures, **named},
+    )
+
+
+def scores(probabilities: Tensor, labels: Tensor) -> FitScores:
+    """Scores of (n, values) probabilities, each row summing to 1, for (n,) int64 labels."""
+    confidence, predicted = (part.cpu().numpy() for part in probabilities.double().max(dim=1))
+    truth = labels.numpy()
+    right = accuracy(truth, predicted)
+    error = expected_calibration_error(confidence, predicted == truth)
+    return FitScores(right, accuracy_interval(right, len(truth)), macro_f1(truth, predicted), error)
+
+
+def one_garment(pixels: NDArray[np.uint8], box: ArrayLike | None, finder: Segmenter | None, place: int) -> Photo:
+    """The photo with the region of the garment in the box or, without one, its largest; else the whole photo."""
+    boxes = None
+    one: Any = [box]
+    if box is not None:
+        try:
+            boxes = check_boxes(one, pixels.shape[1], pixels.shape[0])
+        except InputError as error:
+            raise InputError(f"boxes[{place}]: {error}") from error
+    photo = find_photo(pixels, boxes, finder, None)
+    if not photo.regions:
+        photo = find_photo(pixels, None, None, None)
+    return replace(photo, regions=[max(photo.regions, key=lambda region: region.mask.sum())])
+
+
+def _is_name(label: object) -> bool:
+    return isinstance(label, str) and bool(label.strip())
+
+
+def _plain(word: str) -> str:
+    return re.sub(r"[\s_-]+", " ", word.strip()).casefold()
