@@ -97,12 +97,12 @@ class Recognizer:
 
     encoder: Encoder
     prompts: PromptCache
-    probes: Mapping[str, Probe]
     taxonomy: Taxonomy
     calibration: Mapping[str, float]
     thresholds: Mapping[str, float]
     device: torch.device
     model_id: str
+    probes: Mapping[str, Probe] = field(default_factory=dict)
     top_k: int = 3
     # Each beside its group, so that no other group gets the same id.
     _classifiers: dict[tuple[int, Value | str], tuple[Group, ZeroShotClassifier]] = field(default_factory=dict)
