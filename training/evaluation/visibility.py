@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fashion_retrieval import FashionModel
 from fashion_retrieval._utils.progress import tracked
+from fashion_retrieval._utils.scores import accuracy, expected_calibration_error, macro_f1
 from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.images.load import load_image
 from fashion_retrieval.images.preprocess import RGB
@@ -23,7 +24,6 @@ from fashion_retrieval.models.zero_shot import attribute_view
 from fashion_retrieval.taxonomy import Group, Value
 from training.data.cuts import CUTS, SHAPE, Box, as_box, extent, fold_of, holds, is_solid, with_masks
 from training.data.manifest import Sample, labeled_samples
-from training.evaluation.metrics import accuracy, expected_calibration_error, macro_f1
 
 HIDDEN = ""
 """The label, and the answer, of what is not visible."""
