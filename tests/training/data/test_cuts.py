@@ -12,6 +12,7 @@ from PIL import Image
 
 from fashion_retrieval.taxonomy import Taxonomy
 from tests.support.drawn_pack import write_lines, write_pack
+from tests.support.paths import ROOT
 from training.data.crops import Crop, load_crops
 from training.data.cuts import (
     CUTS,
@@ -32,7 +33,7 @@ from training.data.cuts import (
 from training.data.manifest import Sample, labeled_samples
 from training.data.texts import Vocabulary, encode_samples
 
-DEFAULT = Taxonomy.load("default")
+DEFAULT = Taxonomy.load(ROOT / "training/configs/taxonomy_in_view.yaml")
 WHOLE, NO_HEM, NO_NECKLINE, NO_SLEEVES, STRIP = range(len(CUTS))
 DRESS = Sample(
     "products", "1", Path("1.jpg"), category="dress", color="red", texts=("a name", "a caption"),
@@ -134,6 +135,7 @@ def test_where_garments_lie_in_their_crops(tmp_path: Path) -> None:
 def test_users_photos_with_a_mask_are_cropped_along_it(tmp_path: Path) -> None:
     pack = write_pack(tmp_path)
     samples = labeled_samples(pack, "train")
+    (pack / "clothing_masks.jsonl").unlink()
     assert with_masks(pack, samples, "train") == []
     write_lines(pack / "clothing_masks.jsonl", [{"id": "c1", "split": "train"}, {"id": "c4", "split": "val"}])
     mask = np.zeros((128, 96), np.uint8)

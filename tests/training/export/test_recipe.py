@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from fashion_retrieval import FashionModel
 from fashion_retrieval.checkpoint import load
