@@ -72,7 +72,7 @@ def test_an_edited_taxonomy_keeps_the_probe_and_a_value_without_examples_its_wor
     recognizer = model.recognizer(edited)
     group = edited.attributes[-1]
     assert [one.name for one in group.values] == ["buttons", "zip", "hook and eye"]
-    views, categories = recognizer.views([find_photo(photo, None, None, None)])
+    views, categories = recognizer.views([find_photo(photo, None, None)])
     by_prompts = recognizer.by_prompts(views, categories, group)[0]
     context = recognizer.category_context(categories[0])
     both = recognizer.attribute_probabilities(views[0], group, context)
@@ -85,7 +85,7 @@ class WholePhoto:
     """A segmenter for which a photo is one garment."""
 
     def segment(self, image: Image.Image, boxes: Any = None) -> list[Region]:
-        return list(find_photo(np.asarray(image), boxes, None, None).regions)
+        return list(find_photo(np.asarray(image), boxes, None).regions)
 
 
 def test_labels_are_matched_with_the_taxonomys_names_and_phrases(model: FashionModel) -> None:

@@ -19,8 +19,8 @@ from fashion_retrieval._utils.device import resolve_device, resolve_dtype
 from fashion_retrieval._utils.progress import length_of, tracked
 from fashion_retrieval.config import ModelConfig
 from fashion_retrieval.errors import InputError
-from fashion_retrieval.images.inputs import ImageInput, describe
-from fashion_retrieval.images.load import load_pixels
+from fashion_retrieval.images.inputs import ImageInput, called, read_content
+from fashion_retrieval.images.load import decode
 from fashion_retrieval.images.regions import check_boxes
 from fashion_retrieval.inference.composition import Composition
 from fashion_retrieval.inference.embedding import EmbeddingModel, OnError
@@ -194,10 +194,10 @@ class FashionModel(EmbeddingModel):
             InputError: The photo, the boxes or the taxonomy can't be used.
         """
         recognizer, finder = self.recognizer(taxonomy, top_k), self._finder(segmenter)
-        pixels = load_pixels(image, max_pixels=max_pixels)
+        pixels = decode(read_content(image), called(image), max_pixels=max_pixels).upright()
         if boxes is not None:
-            boxes = check_boxes(boxes, pixels.shape[1], pixels.shape[0])
-        found = recognizer.recognize([find_photo(pixels, boxes, finder, describe(image))])[0]
+            boxes = check_boxes(boxes, pixels.width, pixels.height)
+        found = recognizer.recognize([find_photo(pixels, boxes, finder, image)])[0]
         return found if keep_image else found.compact()
 
     def recognize_many(
@@ -211,7 +211,7 @@ class FashionModel(EmbeddingModel):
         on_error: OnError = "raise",
         progress: bool = False,
         max_pixels: int | None = None,
-        keep_image: bool = True,
+        keep_image: bool = False,
     ) -> Iterator[Recognition | Failure]:
         """Recognize many photos, batched across photos; one result a photo, in order.
 
@@ -220,12 +220,12 @@ class FashionModel(EmbeddingModel):
             segmenter: As in `recognize`.
             taxonomy: As in `recognize`.
             top_k: As in `recognize`.
-            batch_size: Photos held in memory at a time, and regions encoded at a time.
+            batch_size: Photos held in memory at a time, fewer if they are large, and regions encoded at a time.
             on_error: "raise" yields what came before a photo that can't be read and raises its error; "skip" yields a
                 `Failure` in its place and goes on.
             progress: Show a progress bar on stderr.
             max_pixels: As in `recognize`.
-            keep_image: As in `recognize`; set it to False to collect the results of many photos.
+            keep_image: As in `recognize`. Without it `draw` reads the photo's file again.
 
         Raises:
             InputError: An argument can't be used, or without "skip" a photo.

@@ -224,11 +224,24 @@ def test_a_jpeg_decoded_the_fast_way_is_what_pillow_decodes(options, size, monke
     np.testing.assert_array_equal(load_pixels(data), expected)
 
 
-def test_a_jpeg_with_damaged_data_is_what_pillow_makes_of_it():
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_with_lost_parts_is_refused_whatever_end_it_has(options, mode):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).convert(mode)
+    data = encoded(noise, "JPEG", quality=95, **options)
+    whole = load_pixels(data)
+    assert "lost" in error_of(data[: len(data) * 4 // 10] + b"\xff\xd9")
+    assert "lost" in error_of(data[:-40] + b"\xff\xd9")
+    np.testing.assert_array_equal(load_pixels(data[:-2]), whole)  # without its end mark nothing is lost
+    np.testing.assert_array_equal(load_pixels(data[:-2] + b"\0\0" + data[-2:]), whole)  # harmless
+    np.testing.assert_array_equal(load_pixels(data + b"a trailer of the camera's"), whole)
+
+
+def test_a_jpeg_with_overwritten_data_is_what_pillow_makes_of_it():
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     data = bytearray(encoded(Image.fromarray(noise), "JPEG", quality=95))
     data[-1000:-990] = b"\0" * 10
-    assert load._decode_jpeg(bytes(data)) is None
+    assert load._decode_jpeg(bytes(data), "RGB") is None  # "extraneous bytes": nothing need be lost
     np.testing.assert_array_equal(load_pixels(bytes(data)), np.asarray(Image.open(BytesIO(data))))
 
 
@@ -282,7 +295,7 @@ def test_truncated_jpeg(tmp_path):
     path = tmp_path / "half.jpg"
     path.write_bytes(data[: len(data) // 2])
     message = error_of(path)
-    assert "half.jpg' can't be decoded (image file is truncated" in message
+    assert "half.jpg' can't be decoded (parts of it are lost: Corrupt JPEG data: premature end" in message
     for length in (2, 3, 20, 200):
         error_of(data[:length])
 

@@ -17,6 +17,7 @@ from PIL import Image
 from fashion_retrieval.errors import ImageError, InputError
 from fashion_retrieval.images.inputs import DeferredFile, ImageInput
 from fashion_retrieval.images.load import load_pixels
+from fashion_retrieval.images.pixels import Pixels
 from fashion_retrieval.images.prefetch import ReadPhoto, batches, fetch_ahead, read_photos
 from tests.support.tiny import drawn_photo
 
@@ -87,7 +88,7 @@ def test_what_came_before_a_failing_source_is_not_lost() -> None:
 def read(images: Iterable[ImageInput | DeferredFile], batch_size: int = 4, **options: Any) -> list[ReadPhoto[Any]]:
     """All photos of `read_photos` on the CPU, each as its pixels."""
     settings = {"device": CPU, "skip": True, "digests": True} | options
-    return [p for batch in read_photos(images, lambda pixels: pixels, batch_size=batch_size, **settings) for p in batch]
+    return [p for batch in read_photos(images, Pixels.srgb, batch_size=batch_size, **settings) for p in batch]
 
 
 def drawn_files(folder: Path, count: int) -> list[Path]:
@@ -157,7 +158,7 @@ def test_what_came_before_an_error_is_handed_over_and_then_it_is_raised(tmp_path
     paths = drawn_files(tmp_path, 6)
     paths[3].write_bytes(b"no photo")
     stream = read_photos(
-        paths, len, batch_size=batch_size, device=CPU, skip=False, label=lambda index: f"images[{index}]"
+        paths, lambda photo: photo.width, batch_size=batch_size, device=CPU, skip=False, label=lambda index: f"images[{index}]"
     )
     found: list[ReadPhoto[int]] = []
     with pytest.raises(ImageError, match=r"^images\[3\]: photo .*3.jpg' is not a photo"):
@@ -167,7 +168,7 @@ def test_what_came_before_an_error_is_handed_over_and_then_it_is_raised(tmp_path
 
 def test_no_thread_is_left_when_the_reader_is_closed(tmp_path: Path) -> None:
     paths = drawn_files(tmp_path, 2) * 50
-    stream = read_photos(paths, len, batch_size=4, device=torch.device("meta"), skip=False)
+    stream = read_photos(paths, lambda photo: photo.width, batch_size=4, device=torch.device("meta"), skip=False)
     assert len(next(stream)) == 4
     stream.close()  # type: ignore[attr-defined]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("photos")]

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from fashion_retrieval import FashionModel
 from fashion_retrieval.errors import InputError, TaxonomyError
+from fashion_retrieval.images.pixels import as_pixels
 from fashion_retrieval.images.preprocess import RGB, Preprocessing
 from fashion_retrieval.inference.colors import dominant_colors
 from fashion_retrieval.inference.recognition import Photo, Recognizer, _agreement
@@ -76,7 +77,7 @@ class MeanColor(Preprocessing):
     """A photo becomes its mean color, (3,)."""
 
     def resize(self, image: RGB) -> Tensor:
-        return torch.from_numpy(np.array(image, dtype=np.float32)).mean((0, 1))
+        return torch.from_numpy(np.array(as_pixels(image).srgb(), dtype=np.float32)).mean((0, 1))
 
     def batch(self, levels: Sequence[Tensor], device: torch.device) -> Tensor:
         return torch.stack(list(levels)).to(device)
@@ -133,7 +134,7 @@ def recognizer(
 def photo(color: tuple[int, int, int], kinds: Sequence[str | None] = (None,)) -> Photo:
     """One color all over, with a whole-photo region for each kind."""
     pixels = np.full((8, 12, 3), color, np.uint8)
-    return Photo(pixels, [Region((0, 0, 12, 8), np.ones((8, 12), bool), 1.0, kind) for kind in kinds])
+    return Photo(as_pixels(pixels), [Region((0, 0, 12, 8), np.ones((8, 12), bool), 1.0, kind) for kind in kinds])
 
 
 def garment(of: Recognizer, kind: str | None = None, top_k: int = 3) -> Garment:
@@ -221,7 +222,7 @@ def test_a_region_without_pixels_has_no_color_and_is_asked_for_as_plain() -> Non
     of = recognizer({"plain bag": toward(0.99), **WORDS})
     region = Region((0, 0, 12, 8), np.zeros((8, 12), bool), 1.0)
     pixels = np.full((8, 12, 3), RED, np.uint8)
-    found = of.reporting(1).recognize([Photo(pixels, [region])], batch_size=1)[0].garments[0]
+    found = of.reporting(1).recognize([Photo(as_pixels(pixels), [region])], batch_size=1)[0].garments[0]
     assert (found.colors, found.color) == ((), None)
     assert found.category.name == "bag"
     assert found.category.probability == pytest.approx(softmax(0.99, 0.5, 0.6)[0], abs=1e-6)
@@ -326,7 +327,7 @@ def test_category_from_the_crop_attributes_from_crop_and_masked_crop() -> None:
     mask = np.zeros((8, 12), bool)
     mask[:, :6] = True
     of = recognizer()
-    scene = Photo(pixels, [Region((0, 0, 12, 8), mask, 1.0)])
+    scene = Photo(as_pixels(pixels), [Region((0, 0, 12, 8), mask, 1.0)])
     found = of.recognize([scene], batch_size=4)[0].garments[0]
     crop = functional.normalize(torch.tensor([1.0, 1.0, 0.0]), dim=-1)
     masked = functional.normalize(torch.tensor([2.0, 1.0, 1.0]), dim=-1)  # half red, half white

@@ -204,7 +204,7 @@ def test_the_built_in_font_has_every_plain_letter():
 
 def test_a_card_without_photo_or_with_a_bad_width_or_font_is_refused(tmp_path):
     shown = recognition()
-    with pytest.raises(InputError, match="has no photo; recognize the photo again"):
+    with pytest.raises(InputError, match="has no photo; recognize it with keep_image=True"):
         Recognition(60, 90, shown.garments, "compact").draw()
     with pytest.raises(InputError, match="width must be at least 320 pixels, got 10"):
         shown.draw(width=10)

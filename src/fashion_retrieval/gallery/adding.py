@@ -10,9 +10,6 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fashion_retrieval._utils.progress import Advance, progress_bar
 from fashion_retrieval.errors import GalleryError, ShardError
 from fashion_retrieval.gallery.engines.base import Row, VectorStore, batched
@@ -20,7 +17,8 @@ from fashion_retrieval.gallery.filters import Scalar
 from fashion_retrieval.gallery.info import AddReport
 from fashion_retrieval.gallery.items import Item, garment_fields, recognized_fields
 from fashion_retrieval.images.inputs import ImageInput, describe
-from fashion_retrieval.images.prefetch import ReadPhoto, read_photos
+from fashion_retrieval.images.pixels import Pixels
+from fashion_retrieval.images.prefetch import MOST_BYTES, ReadPhoto, read_photos
 from fashion_retrieval.inference.pipeline import encode_levels
 from fashion_retrieval.inference.recognition import find_photo
 from fashion_retrieval.results import Failure
@@ -46,10 +44,15 @@ _PATIENCE = 10.0
 
 
 class _Content(NamedTuple):
-    """A decoded photo: as the image tower takes it, (h, w, 3) uint8, and whole, to be recognized, (H, W, 3) uint8."""
+    """A decoded photo: as the image tower takes it, (h, w, 3) uint8, and whole and upright, to be recognized."""
 
     levels: Tensor
-    pixels: NDArray[np.uint8] | None
+    pixels: Pixels | None
+
+    @property
+    def nbytes(self) -> int:
+        """Of the whole photo."""
+        return self.pixels.nbytes if self.pixels else 0
 
 
 class Indexer:
@@ -106,8 +109,9 @@ class Indexer:
         row = self._known[index][1]
         return row is None or row.digest != digest
 
-    def _finish(self, pixels: NDArray[np.uint8]) -> _Content:
-        return _Content(self.model.encoder.preprocessing.resize(pixels), pixels if self.taxonomy else None)
+    def _finish(self, photo: Pixels) -> _Content:
+        pixels = photo.upright() if self.taxonomy else None
+        return _Content(self.model.encoder.preprocessing.resize(pixels or photo), pixels)
 
     def _take(self, photo: ReadPhoto[_Content], advance: Advance) -> None:
         item, row = self._known[photo.index]
@@ -124,7 +128,8 @@ class Indexer:
                     self.unchanged += 1
                 else:
                     self._changed.append(same)
-        if len(self._waiting) == _DECODED or (photo.index + 1) % self._group == 0:
+        full = len(self._waiting) == _DECODED or sum(one.nbytes for one in self._waiting) >= MOST_BYTES
+        if full or (photo.index + 1) % self._group == 0:
             self._encode(advance)
 
     def _encode(self, advance: Advance) -> None:
@@ -145,11 +150,11 @@ class Indexer:
         if count >= self.batch_size or (count and time.monotonic() - self._written > _PATIENCE):
             self._write()
 
-    def _recognize(self, photos: Sequence[NDArray[np.uint8]]) -> list[dict[str, Scalar | None]]:
+    def _recognize(self, photos: Sequence[Pixels]) -> list[dict[str, Scalar | None]]:
         if self.taxonomy is None or not photos:
             return []
         names = recognized_fields(self.taxonomy)
-        found = [find_photo(pixels, None, self.model.segmenter, None) for pixels in photos]
+        found = [find_photo(pixels, None, self.model.segmenter) for pixels in photos]
         recognitions = self.model.recognizer(self.taxonomy).recognize(found, batch_size=len(photos))
         return [dict.fromkeys(names) | garment_fields(recognition) for recognition in recognitions]
 

@@ -7,22 +7,23 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import Generic, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from fashion_retrieval.errors import FashionRetrievalError
 from fashion_retrieval.images.inputs import DeferredFile, ImageInput, called, describe, read_content
 from fashion_retrieval.images.load import decode, digest_of
+from fashion_retrieval.images.pixels import Pixels
 
 Result = TypeVar("Result")
 
 _AHEAD = 2
 """Batches that are decoded while a GPU is busy; a CPU that computes is better left alone."""
+
+MOST_BYTES = 256 << 20
+"""Of what a batch holds, by its results' `nbytes`; a batch that has as much is handed over as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,15 @@ class ReadPhoto(Generic[Result]):
         """A short name of the photo: its file name or, where it has none, its position."""
         return describe(self.image) or f"photo {self.index}"
 
+    @property
+    def nbytes(self) -> int:
+        """Of the content, where that is an array or knows it."""
+        return int(getattr(self.content, "nbytes", 0))
+
 
 def read_photos(
     images: Iterable[ImageInput | DeferredFile],
-    finish: Callable[[NDArray[np.uint8]], Result],
+    finish: Callable[[Pixels], Result],
     *,
     batch_size: int,
     device: torch.device,
@@ -59,13 +65,14 @@ def read_photos(
 ) -> Generator[list[ReadPhoto[Result]]]:
     """Read photos by threads; batch by batch, in order.
 
-    `images` are taken by the calling thread, as they are needed. The threads call `finish` with the upright pixels,
-    (H, W, 3) uint8, and `wanted` with position and digest; a photo for which that is false is not decoded. With `skip`,
-    photos that can't be read come with their error; otherwise the first one's is raised, after those before it, and
-    begins with its `label`, "images[3]". What `images`, `finish` or `wanted` raise is raised, too.
+    `images` are taken by the calling thread, as they are needed. The threads call `finish` with the pixels, and
+    `wanted` with position and digest; a photo for which that is false is not decoded. With `skip`, photos that can't be
+    read come with their error; otherwise the first one's is raised, after those before it, and begins with its `label`,
+    "images[3]". What `images`, `finish` or `wanted` raise is raised, too.
 
-    Besides the batch that is handed over, as many are held as are read ahead: two on a GPU, none on a CPU. Once the
-    caller stops, no thread is left.
+    A batch holds `batch_size` photos, or fewer where they are large. Besides the one that is handed over, as many are
+    held as are read ahead: two on a GPU, on a CPU none but large photos under way, one a thread. Once the caller stops,
+    no thread is left.
     """
 
     def read(index: int, image: ImageInput | DeferredFile) -> ReadPhoto[Result]:
@@ -124,27 +131,37 @@ def batches(
     """What `function(*item)` returns for each item, in order, computed by as many threads as torch uses.
 
     Items are taken by the calling thread, as they are needed; `ahead` batches are begun while it is busy with one. At
-    most `1 + ahead` batches are under way or held. Once the caller stops or an item fails, no further items are begun.
-    What `function` raised is raised when its batch is asked for; what taking an item raised, after those before it.
+    most `1 + ahead` batches are under way or held, and no more than `MOST_BYTES` of results as large as the largest of
+    late, by their `nbytes`; one at least. Once the caller stops or an item fails, no further items are begun. What
+    `function` raised is raised when its batch is asked for; what taking an item raised, after those before it.
     """
     remaining = iter(items)
-    waiting: deque[list[Future[Result]]] = deque()
+    waiting: deque[Future[Result]] = deque()
+    batch: list[Result] = []
     failure: Exception | None = None
-    pool = ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="photos")
+    threads = torch.get_num_threads()
+    most, fit, largest, ended = batch_size * (1 + ahead), threads, 1, False
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="photos")
     try:
         while True:
-            while failure is None and len(waiting) <= ahead:
-                batch: list[Future[Result]] = []
+            while not ended and len(batch) + len(waiting) < min(most, fit):
                 try:
-                    batch.extend(pool.submit(function, *item) for item in islice(remaining, batch_size))
+                    waiting.append(pool.submit(function, *next(remaining)))
+                except StopIteration:
+                    ended = True
                 except Exception as error:
-                    failure = error
-                if not batch:
-                    break
-                waiting.append(batch)
+                    failure, ended = error, True
             if not waiting:
                 break
-            yield [future.result() for future in waiting.popleft()]
+            batch.append(waiting.popleft().result())
+            largest = max(largest, getattr(batch[-1], "nbytes", 0))
+            fit = max(1, MOST_BYTES // largest)
+            if len(batch) >= min(batch_size, fit):
+                largest = max(1, *(getattr(result, "nbytes", 0) for result in batch))
+                yield batch
+                batch = []
+        if batch:
+            yield batch
     finally:
         pool.shutdown(cancel_futures=True)
     if failure is not None:

@@ -16,9 +16,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from fashion_retrieval.errors import ConfigError
+from fashion_retrieval.images.pixels import Pixels, turned
 
-RGB: TypeAlias = Image.Image | NDArray[np.uint8] | Tensor
-"""A PIL image in mode RGB, or (H, W, 3) uint8."""
+RGB: TypeAlias = Image.Image | NDArray[np.uint8] | Tensor | Pixels
+"""A PIL image in mode RGB, (H, W, 3) uint8, or a decoded photo, which is shrunk, then turned, then made sRGB."""
+
+_SHEET = 4_000_000
+"""Pixels above which a photo is shrunk in sheets, so that no second one of its size is needed."""
 
 _MODES = ("shortest", "longest", "squash")
 _OF_PILLOW = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -65,11 +69,12 @@ class Preprocessing:
 
         A strip so thin that nothing would be left of it is made wider first.
         """
-        pixels = _as_tensor(image)
-        height, width = pixels.shape[:2]
+        height, width = _size(image)
         least = math.ceil(max(height, width) / min(self.size))
-        wide = resized(pixels, (max(height, least), max(width, least)), "bicubic", exact=self.exact)
-        inner = resized(wide, self._inner(*wide.shape[:2]), self._filter, exact=self.exact)
+        wide = max(height, least), max(width, least)
+        if wide != (height, width):
+            image = resized(image, wide, "bicubic", exact=self.exact)
+        inner = resized(image, self._inner(*wide), self._filter, exact=self.exact)
         return _center(inner, self.size, self.fill if self.resize_mode == "longest" else 0)
 
     def normalize(self, pixels: Tensor) -> Tensor:
@@ -108,21 +113,66 @@ def resized(image: RGB, size: tuple[int, int], interpolation: str, *, exact: boo
     """RGB photo -> (h, w, 3) uint8 of the given height and width, bicubic or bilinear with antialiasing.
 
     `exact` is by Pillow, else by torch, which works with coarser weights: some levels differ by one. Across, then down;
-    as in Pillow 13 down first where much height is lost.
+    as in Pillow 13 down first where much height is lost. A decoded photo comes out upright and in sRGB.
     """
+    if isinstance(image, Pixels):
+        if exact or image.height * image.width <= _SHEET:
+            image = image.upright()
+        lying = image.orientation > 4
+        small = _resized(image.levels, size[::-1] if lying else size, interpolation, exact=exact, lying=lying).numpy()
+        small = np.ascontiguousarray(turned(small, image.orientation))
+        return torch.from_numpy(small if image.to_srgb is None else image.to_srgb(small))
+    return _resized(image, size, interpolation, exact=exact)
+
+
+def _resized(
+    image: Image.Image | NDArray[np.uint8] | Tensor,
+    size: tuple[int, int],
+    interpolation: str,
+    *,
+    exact: bool,
+    lying: bool = False,
+) -> Tensor:
+    """`resized`; of a photo that is `lying`, rows are what will be columns."""
     pixels, (rows, columns) = _as_tensor(image), size
     height, width = pixels.shape[:2]
-    if exact and (height, width) != size:
+    if (height, width) == size:
+        return pixels
+    if exact:
         return _as_tensor(Image.fromarray(pixels.numpy()).resize((columns, rows), _OF_PILLOW[interpolation]))
-    if height - rows > max(0, 2 * (width - columns)) and width != columns:
-        pixels = resized(pixels, (rows, width), interpolation)
+    lost, wider = (width - columns, height - rows) if lying else (height - rows, width - columns)
+    down_first = (lost > max(0, 2 * wider)) != lying
+    if down_first or height * width > _SHEET:
+        pixels = _in_sheets(pixels, (rows, width) if down_first else (height, columns), interpolation)
+    return _in_sheets(pixels, size, interpolation)
+
+
+def _in_sheets(pixels: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
+    """`_interpolated`; a large photo, resized one way, in sheets along the other, so that no second one is needed."""
+    (height, width), (rows, columns) = pixels.shape[:2], size
+    if height * width <= _SHEET or (height != rows and width != columns):
+        return _interpolated(pixels, size, interpolation)
+    along, other = (1, height) if height != rows else (0, width)
+    parts = pixels.split(max(1, _SHEET // other), dim=along)
+    sizes = [(rows, part.shape[1]) if along else (part.shape[0], columns) for part in parts]
+    return torch.cat([_interpolated(part, size, interpolation) for part, size in zip(parts, sizes, strict=True)], along)
+
+
+def _interpolated(pixels: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
     if pixels.shape[:2] == size:
         return pixels
     batch = pixels.contiguous()[None].permute(0, 3, 1, 2)  # channels last in memory, for which torch has a fast way
     return functional.interpolate(batch, size, mode=interpolation, antialias=True)[0].permute(1, 2, 0)
 
 
-def _as_tensor(image: RGB) -> Tensor:
+def _size(image: RGB) -> tuple[int, int]:
+    if isinstance(image, Image.Image | Pixels):
+        return image.height, image.width
+    height, width = image.shape[:2]
+    return height, width
+
+
+def _as_tensor(image: Image.Image | NDArray[np.uint8] | Tensor) -> Tensor:
     return torch.from_numpy(np.array(image)) if isinstance(image, Image.Image) else torch.as_tensor(image)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion_retrieval.errors import InputError
+from fashion_retrieval.images.pixels import Pixels, as_pixels
 from fashion_retrieval.results import Color
 
 _ASSETS = files("fashion_retrieval").joinpath("assets")
@@ -31,6 +32,7 @@ PAPER_NINE = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "bla
 PIXELS = 1024
 """At most this many pixels of a garment are looked at."""
 
+_PART = 4_000_000
 _MIN_SHARE = 0.08
 _MINOR_SKIN = 0.35
 
@@ -76,7 +78,7 @@ class PixelColors:
     @classmethod
     def compute(
         cls,
-        image: NDArray[np.uint8],
+        image: Pixels | NDArray[np.uint8],
         mask: NDArray[np.bool_],
         *,
         light: Floats | None = None,
@@ -84,14 +86,17 @@ class PixelColors:
     ) -> PixelColors:
         """Name the pixels of a garment, for `colors` with any prior; arguments and errors are `dominant_colors`'.
 
-        `light` is the photo's `illuminant`, where it is known already from another garment.
+        The photo is upright. `light` is its `illuminant`, where it is known already from another garment.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise InputError(f"image must be HWC uint8 RGB, got {image.dtype} {image.shape}; convert it first")
-        if mask.shape != image.shape[:2] or mask.dtype != np.bool_:
-            raise InputError(f"mask must be bool {image.shape[:2]} as the image, got {mask.dtype} {mask.shape}")
+        photo = as_pixels(image)
+        levels = photo.levels
+        if levels.ndim != 3 or levels.shape[2] != 3 or levels.dtype != np.uint8:
+            raise InputError(f"image must be HWC uint8 RGB, got {levels.dtype} {levels.shape}; convert it first")
+        if mask.shape != levels.shape[:2] or mask.dtype != np.bool_:
+            raise InputError(f"mask must be bool {levels.shape[:2]} as the image, got {mask.dtype} {mask.shape}")
         model = _model()
-        rgb, light = sample(image, mask), illuminant(image) if light is None else light
+        light = illuminant(photo) if light is None else light
+        rgb = photo.chosen(_inside(mask))
         lab = to_lab(rgb)
         if exclude_skin and len(rgb):
             kept = model.without_skin(lab)
@@ -142,14 +147,13 @@ def paper_color(colors: Sequence[Color]) -> str:
 
 def sample(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Evenly spaced pixels of the mask, (H, W) bool, in an HWC uint8 RGB photo: (N, 3) uint8, N at most `PIXELS`."""
-    inside = np.flatnonzero(mask)
-    return image.reshape(-1, 3)[inside[_evenly(len(inside), PIXELS)]]
+    return Pixels(image).chosen(_inside(mask))
 
 
-def illuminant(image: NDArray[np.uint8]) -> Floats:
-    """The light of a photo, HWC uint8 RGB: its mean color and that of its brightest tenth, (6,) float32 CIELAB."""
-    pixels = image.reshape(-1, 3)
-    photo = to_lab(pixels[_evenly(len(pixels), PIXELS)])
+def illuminant(image: Pixels | NDArray[np.uint8]) -> Floats:
+    """The light of an upright photo: its mean color and that of its brightest tenth, (6,) float32 CIELAB."""
+    pixels = as_pixels(image)
+    photo = to_lab(pixels.chosen(_evenly(pixels.height * pixels.width, PIXELS)))
     brightest = photo[photo[:, 0] >= np.quantile(photo[:, 0], 0.9)]
     return np.concatenate([photo.mean(axis=0), brightest.mean(axis=0)])
 
@@ -239,6 +243,20 @@ def _evenly(count: int, most: int) -> NDArray[np.int64]:
     if count <= most:
         return np.arange(count)
     return (np.arange(most) * ((5**0.5 - 1) / 2) % 1.0 * count).astype(np.int64)
+
+
+def _inside(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Places of at most `PIXELS` pixels of a mask, (H, W) bool, evenly spaced; a part of a large mask at a time."""
+    flat = mask.reshape(-1)
+    parts = [flat[start : start + _PART] for start in range(0, len(flat), _PART)]
+    ends = np.cumsum([0, *(np.count_nonzero(part) for part in parts)])
+    wanted = _evenly(int(ends[-1]), PIXELS)
+    places = np.empty_like(wanted)
+    for number, part in enumerate(parts):
+        own = (wanted >= ends[number]) & (wanted < ends[number + 1])
+        if own.any():
+            places[own] = np.flatnonzero(part)[wanted[own] - ends[number]] + number * _PART
+    return places
 
 
 def _mean_hex(rgb: NDArray[np.uint8], own: NDArray[np.bool_], shares: Floats) -> str:

@@ -18,6 +18,7 @@ from fashion_retrieval._utils.scores import accuracy, accuracy_interval, expecte
 from fashion_retrieval.config import Figure, ModelConfig, ProbeConfig
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.images.inputs import ImageInput
+from fashion_retrieval.images.pixels import Pixels, as_pixels
 from fashion_retrieval.images.prefetch import read_photos
 from fashion_retrieval.images.regions import check_boxes
 from fashion_retrieval.inference.recognition import Photo, Recognizer, find_photo
@@ -95,7 +96,7 @@ def fit_group(
     failures: list[Failure] = []
     reader = read_photos(
         [images[place] for place in chosen],
-        np.asarray,
+        Pixels.upright,
         batch_size=batch_size,
         device=recognizer.device,
         skip=skip,
@@ -162,19 +163,19 @@ def scores(probabilities: Tensor, labels: Tensor) -> FitScores:
     return FitScores(right, accuracy_interval(right, len(truth)), macro_f1(truth, predicted), error)
 
 
-def one_garment(pixels: NDArray[np.uint8], box: ArrayLike | None, finder: Segmenter | None, place: int) -> Photo:
+def one_garment(photo: Pixels | NDArray[np.uint8], box: ArrayLike | None, finder: Segmenter | None, place: int) -> Photo:
     """The photo with the region of the garment in the box or, without one, its largest; else the whole photo."""
-    boxes = None
+    pixels, boxes = as_pixels(photo), None
     one: Any = [box]
     if box is not None:
         try:
-            boxes = check_boxes(one, pixels.shape[1], pixels.shape[0])
+            boxes = check_boxes(one, pixels.width, pixels.height)
         except InputError as error:
             raise InputError(f"boxes[{place}]: {error}") from error
-    photo = find_photo(pixels, boxes, finder, None)
-    if not photo.regions:
-        photo = find_photo(pixels, None, None, None)
-    return replace(photo, regions=[max(photo.regions, key=lambda region: region.mask.sum())])
+    found = find_photo(pixels, boxes, finder)
+    if not found.regions:
+        found = find_photo(pixels, None, None)
+    return replace(found, regions=[max(found.regions, key=lambda region: region.mask.sum())])
 
 
 def _is_name(label: object) -> bool:

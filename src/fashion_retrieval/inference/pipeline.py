@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fashion_retrieval._utils.progress import tracked
 from fashion_retrieval.errors import InputError
-from fashion_retrieval.images.inputs import DeferredFile, ImageInput, describe
+from fashion_retrieval.images.inputs import DeferredFile, ImageInput
+from fashion_retrieval.images.pixels import Pixels
 from fashion_retrieval.images.prefetch import read_photos
 from fashion_retrieval.inference.recognition import Recognizer, find_photo
 from fashion_retrieval.results import Encoded, Failure, Recognition, Segmenter
@@ -85,15 +86,15 @@ def recognize_photos(
     batch_size: int,
     skip: bool,
     max_pixels: int | None = None,
-    keep_image: bool = True,
+    keep_image: bool = False,
 ) -> Generator[Recognition | Failure]:
     """Recognize photos as they are read, in order; see `FashionModel.recognize_many`."""
     device = recognizer.device
     for batch in read_photos(
-        images, np.asarray, batch_size=batch_size, device=device, skip=skip, max_pixels=max_pixels
+        images, Pixels.upright, batch_size=batch_size, device=device, skip=skip, max_pixels=max_pixels
     ):
         photos = [
-            find_photo(photo.content, None, segmenter, describe(photo.image))
+            find_photo(photo.content, None, segmenter, photo.image)
             for photo in batch
             if photo.content is not None
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import repeat
+from itertools import chain, islice, repeat
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from fashion_retrieval.config import ModelConfig
 from fashion_retrieval.errors import InputError
+from fashion_retrieval.images.inputs import DeferredFile, ImageInput, describe
+from fashion_retrieval.images.pixels import Pixels, as_pixels
 from fashion_retrieval.images.preprocess import RGB
-from fashion_retrieval.images.regions import box_mask, crop_region, masked_crop
+from fashion_retrieval.images.regions import box_mask, pixel_box
 from fashion_retrieval.inference.colors import PALETTE, PixelColors, illuminant
+from fashion_retrieval.models.segmenter import GarmentSegmenter
 from fashion_retrieval.models.zero_shot import PromptCache, ZeroShotClassifier, attribute_view
 from fashion_retrieval.results import Attribute, Color, Garment, Recognition, Region, Score, Segmenter
 from fashion_retrieval.taxonomy import Group, Taxonomy, Value, attribute_prompts, category_prompts
@@ -45,12 +47,11 @@ CategoryContext = Sequence[tuple[Value, float]]
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """An upright RGB photo, (H, W, 3) uint8, with the regions of its garments; `image` is the same photo, to keep."""
+    """An upright photo with the regions of its garments."""
 
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
     regions: Sequence[Region]
-    source: str | None = None
-    image: Image.Image | None = None
+    given: ImageInput | DeferredFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +70,25 @@ class _Seen:
 
 
 def find_photo(
-    pixels: NDArray[np.uint8], boxes: NDArray[np.float32] | None, segmenter: Segmenter | None, source: str | None
+    photo: Pixels | NDArray[np.uint8],
+    boxes: NDArray[np.float32] | None,
+    segmenter: Segmenter | None,
+    given: ImageInput | DeferredFile | None = None,
 ) -> Photo:
-    """A photo, (H, W, 3) uint8, with what the segmenter finds or, without one, whole boxes or the whole photo.
+    """A photo with what the segmenter finds or, without one, whole boxes or the whole photo.
 
-    Boxes are (N, 4) xyxy in pixels, inside the photo; None finds the garments.
+    Boxes are (N, 4) xyxy in pixels, inside the photo; None finds the garments. `given` is what the photo was read from.
     """
-    image = Image.fromarray(pixels)
+    pixels = as_pixels(photo).upright()
     if segmenter is not None:
-        return Photo(pixels, segmenter.segment(image, boxes), source, image)
-    whole = [[0.0, 0.0, float(image.width), float(image.height)]]
+        takes_pixels = isinstance(segmenter, GarmentSegmenter)
+        return Photo(pixels, segmenter.segment(pixels if takes_pixels else pixels.image(), boxes), given)
+    whole = [[0.0, 0.0, float(pixels.width), float(pixels.height)]]
     regions = [
-        Region((left, top, right, bottom), box_mask((left, top, right, bottom), image.height, image.width), 1.0)
+        Region((left, top, right, bottom), box_mask((left, top, right, bottom), pixels.height, pixels.width), 1.0)
         for left, top, right, bottom in (whole if boxes is None else boxes.tolist())
     ]
-    return Photo(pixels, regions, source, image)
+    return Photo(pixels, regions, given)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,9 +130,10 @@ class Recognizer:
         garments = map(self._garment, seen)
         recognitions = []
         for photo in photos:
-            height, width = photo.pixels.shape[:2]
+            size = photo.pixels.width, photo.pixels.height
             own = tuple(next(garments) for _ in photo.regions)
-            recognitions.append(Recognition(width, height, own, self.model_id, photo.source, photo.image))
+            found = Recognition(*size, own, self.model_id, describe(photo.given))
+            recognitions.append(found._of(photo.pixels, photo.given))
         return recognitions
 
     def views(self, photos: Sequence[Photo], *, batch_size: int = 32) -> tuple[Tensor, Tensor]:
@@ -159,22 +165,23 @@ class Recognizer:
         ]
 
     def _embed_crops(
-        self, regions: Sequence[tuple[NDArray[np.uint8], Region]], batch_size: int
+        self, regions: Sequence[tuple[Pixels, Region]], batch_size: int
     ) -> tuple[Tensor, Tensor]:
         """Embeddings of crops and of masked crops, (N, d) each; where the two are the same, it is embedded once."""
-        crops = [crop_region(pixels, region.box) for pixels, region in regions]
-        masked = [masked_crop(pixels, region.box, region.mask) for pixels, region in regions]
-        differ = [i for i, views in enumerate(zip(crops, masked, strict=True)) if not np.may_share_memory(*views)]
-        rows = self.embed([*crops, *(masked[i] for i in differ)], batch_size)
-        inside = rows[: len(crops)].clone()
-        inside[differ] = rows[len(crops) :]
-        return rows[: len(crops)], inside
+        inside = [region.mask[pixel_box(region.box, photo.height, photo.width)] for photo, region in regions]
+        differ = [i for i, mask in enumerate(inside) if not mask.all()]
+        crops = (photo.crop(region.box) for photo, region in regions)
+        masked = (regions[i][0].crop(regions[i][1].box, regions[i][1].mask) for i in differ)
+        rows = self.embed(chain(crops, masked), batch_size)
+        both = rows[: len(regions)].clone()
+        both[differ] = rows[len(regions) :]
+        return rows[: len(regions)], both
 
-    def embed(self, images: Sequence[RGB], batch_size: int) -> Tensor:
+    def embed(self, images: Iterable[RGB], batch_size: int) -> Tensor:
         """RGB photos or parts of them -> (N, d) float32, L2-normalized, on the model's device."""
         rows = [torch.empty(0, self.encoder.embedding_dim, device=self.device)]
-        for start in range(0, len(images), batch_size):
-            levels = [self.encoder.preprocessing.resize(image) for image in images[start : start + batch_size]]
+        shrunk = map(self.encoder.preprocessing.resize, images)
+        while levels := list(islice(shrunk, batch_size)):
             with torch.inference_mode():
                 rows.append(self.encoder.encode_image(self.encoder.preprocessing.batch(levels, self.device)))
         return torch.cat(rows)
@@ -263,7 +270,7 @@ class Recognizer:
         context = self.category_context(probabilities)
         view = seen.view
         attributes = {group.name: self._attribute(group, category, context, view) for group in self.taxonomy.attributes}
-        return Garment(
+        garment = Garment(
             box=region.box,
             mask=region.mask,
             score=region.score,
@@ -273,6 +280,7 @@ class Recognizer:
             attributes=attributes,
             colors=self.colors(seen.colors, seen.masked, category),
         )
+        return garment._compressed() if region._packed else garment
 
     def _attribute(self, group: Group, category: Value, context: CategoryContext, view: Tensor) -> Attribute:
         if not group.applies(category):

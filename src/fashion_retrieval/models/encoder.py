@@ -24,8 +24,8 @@ from torch.nn import functional
 
 from fashion_retrieval.config import ENCODER_CONFIG_NAME
 from fashion_retrieval.errors import ConfigError, FashionRetrievalError, MissingExtraError, UnsupportedError
-from fashion_retrieval.images.inputs import ImageInput
-from fashion_retrieval.images.load import load_pixels
+from fashion_retrieval.images.inputs import ImageInput, called, read_content
+from fashion_retrieval.images.load import decode
 from fashion_retrieval.images.preprocess import RGB, Preprocessing
 from fashion_retrieval.models.inference_copy import for_inference, is_convolutional
 from fashion_retrieval.models.weights import weights_digest
@@ -107,7 +107,7 @@ class Encoder(nn.Module):
 
     def pixels(self, image: ImageInput, *, max_pixels: int | None = None) -> Tensor:
         """`preprocess` of anything that is a photo, from the bytes of its file: (3, h, w) float32."""
-        return self.preprocess(load_pixels(image, max_pixels=max_pixels))
+        return self.preprocess(decode(read_content(image), called(image), max_pixels=max_pixels))
 
     @property
     def _causal_tower(self) -> CLIP | TextTransformer | None:

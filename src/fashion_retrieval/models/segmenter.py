@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from fashion_retrieval.config import SegmenterConfig
 from fashion_retrieval.errors import ConfigError
+from fashion_retrieval.images.pixels import Pixels
 from fashion_retrieval.images.preprocess import resized
 from fashion_retrieval.images.regions import box_mask, mask_box, pixel_box
 from fashion_retrieval.results import Region
@@ -30,6 +31,7 @@ _BESIDE = (
 )
 _MIN_SCORE = 0.75  # of a region, unless it is the surest one
 _CLOTHING = 0.5
+_LARGE = 16_000_000  # pixels of a photo
 _WORKING_SIDE = 1024
 _NEAR = 1 / 3  # of the photo is not background: seen from near
 _FAR = 3 / 4  # of the input's size, for a look from further away
@@ -77,7 +79,7 @@ class GarmentSegmenter(nn.Module):
         logits: Tensor = self.head(top)
         return logits
 
-    def segment(self, image: Image.Image, boxes: NDArray[np.float32] | None = None) -> list[Region]:
+    def segment(self, image: Image.Image | Pixels, boxes: NDArray[np.float32] | None = None) -> list[Region]:
         """Find the garments of an RGB photo of any size, largest first; with boxes the main garment inside each.
 
         Boxes are (N, 4) float32 xyxy in pixels, masks (H, W) bool, scores in [0, 1].
@@ -87,10 +89,10 @@ class GarmentSegmenter(nn.Module):
         if boxes is not None:
             return [self._region_in_box(probabilities, box, size) for box in boxes]
         regions = [_at_size(region, size) for region in self._regions(probabilities)]
-        return sorted(regions, key=lambda region: -np.count_nonzero(region.mask))
+        return sorted(regions, key=lambda region: -region.area)
 
     @torch.inference_mode()
-    def probabilities(self, image: Image.Image) -> NDArray[np.float32]:
+    def probabilities(self, image: Image.Image | Pixels) -> NDArray[np.float32]:
         """RGB photo -> (c, h, w) float32, summing to 1 over the classes; large photos at `_WORKING_SIDE` pixels.
 
         Where people and garments fill much of the photo, it is looked at once more from further away, where they have
@@ -101,15 +103,15 @@ class GarmentSegmenter(nn.Module):
         if 1 - inside[:, self.config.classes.index(BACKGROUND)].mean() > _NEAR:
             far = self._probabilities_at(image, round(_FAR * longest))
             inside = (inside + functional.interpolate(far, inside.shape[-2:], mode="bilinear", align_corners=False)) / 2
-        working = min(1.0, _WORKING_SIDE / max(image.size))
+        working = min(1.0, _WORKING_SIDE / max(image.width, image.height))
         size = max(1, round(image.height * working)), max(1, round(image.width * working))
         if inside.shape[-2:] != size:
             inside = functional.interpolate(inside, size, mode="bilinear", align_corners=False)
         return inside[0].cpu().numpy()
 
-    def _probabilities_at(self, image: Image.Image, longest: int) -> Tensor:
+    def _probabilities_at(self, image: Image.Image | Pixels, longest: int) -> Tensor:
         """RGB photo -> (1, c, h, w) float32, summing to 1 over the classes, seen with `longest` pixels on its side."""
-        ratio = longest / max(image.size)
+        ratio = longest / max(image.width, image.height)
         inner = max(1, round(image.height * ratio)), max(1, round(image.width * ratio))
         padded = self._padded(resized(image, inner, "bilinear"))
         logits = self(padded).contiguous()  # a class at a time, not a pixel: softmax is faster so
@@ -236,12 +238,16 @@ def _ambiguous(names: dict[int, str], winner: NDArray[np.int8], probabilities: N
 
 
 def _at_size(region: Region, size: tuple[int, int]) -> Region:
-    """The region of a photo of another size: its mask resized with smooth edges, its box around it."""
+    """The region of a photo of another size: its mask resized with smooth edges, its box around it.
+
+    A large photo's masks are kept compressed: beside the photo they would be the most of all memory.
+    """
     if region.mask.shape == size:
         return region
     levels = Image.fromarray(np.where(region.mask, np.uint8(255), np.uint8(0)))
     mask = np.asarray(levels.resize((size[1], size[0]), Image.Resampling.BILINEAR)) > 127
-    return Region(mask_box(mask), mask, region.score, region.kind)
+    sized = Region(mask_box(mask), mask, region.score, region.kind)
+    return sized._compressed() if mask.size > _LARGE else sized
 
 
 def _largest(rows: NDArray[np.float32]) -> NDArray[np.int8]:

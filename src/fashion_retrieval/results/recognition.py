@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from dataclasses import dataclass, field, fields
 from io import BytesIO
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 
 from fashion_retrieval._utils.deprecation import accept_old_keywords, renamed_attribute
 from fashion_retrieval.errors import InputError
+from fashion_retrieval.images.inputs import called
+from fashion_retrieval.images.load import load_image
+from fashion_retrieval.images.pixels import Pixels
 from fashion_retrieval.results.values import Attribute, Box, Color, Mask, Score, assign, checked_fraction, jsonable
 
 if TYPE_CHECKING:
@@ -70,8 +74,14 @@ class Region:
         """Fraction of the photo under the mask, in [0, 1]."""
         return float(self.mask.mean())
 
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return self._packed[:2] if self._packed else self.mask.shape
+
     def _compressed(self) -> Self:
         """An equal region whose mask takes some kilobytes, and is decompressed each time it is asked for."""
+        if self._packed:
+            return self
         small = object.__new__(type(self))
         for item in fields(self):
             if item.name not in ("mask", "_packed"):
@@ -172,8 +182,8 @@ class Recognition:
         garments: In the order of their regions; may be empty.
         model_id: The model that recognized it.
         source: A short name of the photo (its file name), or None.
-        image: The upright RGB photo, which `draw` needs, or None. It takes 3 bytes a pixel of memory, and each
-            garment's mask 1 byte a pixel: to collect many results, recognize with `keep_image=False`.
+        image: The upright sRGB photo, or None. It takes 3 bytes a pixel of memory, and each garment's mask 1 byte a
+            pixel: to collect many results, recognize with `keep_image=False`.
     """
 
     width: int
@@ -182,13 +192,23 @@ class Recognition:
     model_id: str
     source: str | None = None
     image: Image.Image | None = field(default=None, repr=False, compare=False)
+    _pixels: Pixels | None = field(default=None, init=False, repr=False, compare=False)
+    _path: str | None = field(default=None, init=False, repr=False, compare=False)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Image.Image:
+            # Called only where an attribute has no value: for the image of a result that has decoded pixels.
+            if name != "image" or self._pixels is None:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            return self._pixels.image()
 
     def __post_init__(self) -> None:
         assign(self, "garments", tuple(self.garments))
         for index, garment in enumerate(self.garments):
-            if garment.mask.shape != (self.height, self.width):
+            if garment._shape != (self.height, self.width):
                 wanted = f"the photo's shape {(self.height, self.width)}"
-                raise InputError(f"Recognition.garments[{index}].mask must have {wanted}, got {garment.mask.shape}")
+                raise InputError(f"Recognition.garments[{index}].mask must have {wanted}, got {garment._shape}")
         if self.image is not None and self.image.size != (self.width, self.height):
             raise InputError(f"Recognition.image must be {self.width}x{self.height}, got {self.image.size}")
 
@@ -205,11 +225,33 @@ class Recognition:
 
     def compact(self) -> Recognition:
         """This result without its photo and with compressed masks, which take some kilobytes."""
-        small = tuple(garment._compressed() for garment in self.garments)
-        return Recognition(self.width, self.height, small, self.model_id, self.source)
+        garments = tuple(garment._compressed() for garment in self.garments)
+        small = Recognition(self.width, self.height, garments, self.model_id, self.source)
+        assign(small, "_path", self._path)
+        return small
+
+    def _of(self, pixels: Pixels, given: object) -> Self:
+        """This result with the photo that it is of, upright; it becomes an image when one asks for it."""
+        object.__delattr__(self, "image")
+        assign(self, "_pixels", pixels)
+        assign(self, "_path", os.fspath(given) if isinstance(given, str | os.PathLike) else None)
+        return self
+
+    def _photo(self) -> Image.Image:
+        """The photo, read again where it was not kept."""
+        image = self.image
+        if image is None and self._path is None:
+            raise InputError("a card needs the photo and this Recognition has no photo; recognize it with keep_image=True")
+        if image is None:
+            image = load_image(self._path, max_pixels=self.width * self.height)
+            if image.size != (self.width, self.height):
+                raise InputError(f"{called(self._path)} has changed since it was recognized; recognize it again")
+        return image
 
     def draw(self, *, width: int | None = None, font: str | Path | None = None) -> Image.Image:
         """The recognition card: the photo with its outlines beside one block per garment.
+
+        A photo that was not kept is read again from its file.
 
         Args:
             width: Of the card, in pixels; None is the width at which its text is easy to read, 850 to 2,400.
@@ -220,17 +262,15 @@ class Recognition:
             An RGB image; its height follows from what there is to say.
 
         Raises:
-            InputError: The result has no photo, the width is below 320, or the font can't be read.
+            InputError: The photo was not kept and has no file, the width is below 320, or the font can't be read.
         """
         from fashion_retrieval.results.card import draw_card
 
-        if self.image is None:
-            raise InputError("a card needs the photo and this Recognition has no photo; recognize the photo again")
         facts = (self.source, f"{self.width} x {self.height}", self.model_id)
-        return draw_card(self.image, " · ".join(filter(None, facts)), self.garments, width=width, font=font)
+        return draw_card(self._photo(), " · ".join(filter(None, facts)), self.garments, width=width, font=font)
 
     def _repr_png_(self) -> bytes | None:
-        if self.image is None:
+        if self._path is None and self._pixels is None and self.image is None:
             return None
         buffer = BytesIO()
         self.draw().save(buffer, format="PNG")
