@@ -21,8 +21,8 @@ from fashion_retrieval.images.pixels import Pixels, turned
 RGB: TypeAlias = Image.Image | NDArray[np.uint8] | Tensor | Pixels
 """A PIL image in mode RGB, (H, W, 3) uint8, or a decoded photo, which is shrunk, then turned, then made sRGB."""
 
-_SHEET = 4_000_000
-"""Pixels above which a photo is shrunk in sheets, so that no second one of its size is needed."""
+_LARGE, _SHEET = 4_000_000, 1_000_000
+"""Photos of more pixels are shrunk in sheets of so many, so that no second one of the photo's size is needed."""
 
 _MODES = ("shortest", "longest", "squash")
 _OF_PILLOW = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -116,7 +116,7 @@ def resized(image: RGB, size: tuple[int, int], interpolation: str, *, exact: boo
     as in Pillow 13 down first where much height is lost. A decoded photo comes out upright and in sRGB.
     """
     if isinstance(image, Pixels):
-        if exact or image.height * image.width <= _SHEET:
+        if exact or image.height * image.width <= _LARGE:
             image = image.upright()
         lying = image.orientation > 4
         small = _resized(image.levels, size[::-1] if lying else size, interpolation, exact=exact, lying=lying).numpy()
@@ -142,7 +142,7 @@ def _resized(
         return _as_tensor(Image.fromarray(pixels.numpy()).resize((columns, rows), _OF_PILLOW[interpolation]))
     lost, wider = (width - columns, height - rows) if lying else (height - rows, width - columns)
     down_first = (lost > max(0, 2 * wider)) != lying
-    if down_first or height * width > _SHEET:
+    if down_first or height * width > _LARGE:
         pixels = _in_sheets(pixels, (rows, width) if down_first else (height, columns), interpolation)
     return _in_sheets(pixels, size, interpolation)
 
@@ -150,7 +150,7 @@ def _resized(
 def _in_sheets(pixels: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
     """`_interpolated`; a large photo, resized one way, in sheets along the other, so that no second one is needed."""
     (height, width), (rows, columns) = pixels.shape[:2], size
-    if height * width <= _SHEET or (height != rows and width != columns):
+    if height * width <= _LARGE or (height != rows and width != columns):
         return _interpolated(pixels, size, interpolation)
     along, other = (1, height) if height != rows else (0, width)
     parts = pixels.split(max(1, _SHEET // other), dim=along)

@@ -168,8 +168,11 @@ class Recognizer:
         self, regions: Sequence[tuple[Pixels, Region]], batch_size: int
     ) -> tuple[Tensor, Tensor]:
         """Embeddings of crops and of masked crops, (N, d) each; where the two are the same, it is embedded once."""
-        inside = [region.mask[pixel_box(region.box, photo.height, photo.width)] for photo, region in regions]
-        differ = [i for i, mask in enumerate(inside) if not mask.all()]
+        differ = [
+            i
+            for i, (photo, region) in enumerate(regions)
+            if not region.mask[pixel_box(region.box, photo.height, photo.width)].all()
+        ]
         crops = (photo.crop(region.box) for photo, region in regions)
         masked = (regions[i][0].crop(regions[i][1].box, regions[i][1].mask) for i in differ)
         rows = self.embed(chain(crops, masked), batch_size)
