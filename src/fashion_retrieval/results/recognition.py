@@ -209,12 +209,14 @@ class Recognition:
         return Recognition(self.width, self.height, small, self.model_id, self.source)
 
     def draw(self, *, width: int | None = None, font: str | Path | None = None) -> Image.Image:
-        """The recognition card: the photo with its outlines beside one block per garment.
+        """The recognition card: what was found as a title, the photo with its outlines, one block per garment.
 
         Args:
-            width: Of the card, in pixels; None is the width at which its text is easy to read, 850 to 2,400.
-            font: A TrueType or OpenType file for names in other scripts. The built-in font has only basic Latin:
-                without `font` accents are dropped and other letters become "?".
+            width: Of the card, in pixels; None is 840. The layout is the same at any width; text is easy to read where
+                the card is shown 800 pixels wide or wider.
+            font: A TrueType or OpenType file to use first; letters that it lacks come from the bundled fonts, which
+                have most living scripts. A letter in none of them is a box. Arabic is joined, and Indic letters are
+                put together, where Pillow finds Raqm (`PIL.features.check("raqm")`).
 
         Returns:
             An RGB image; its height follows from what there is to say.
@@ -222,12 +224,14 @@ class Recognition:
         Raises:
             InputError: The result has no photo, the width is below 320, or the font can't be read.
         """
+        from fashion_retrieval.drawing.canvas import is_code
         from fashion_retrieval.results.card import draw_card
 
         if self.image is None:
             raise InputError("a card needs the photo and this Recognition has no photo; recognize the photo again")
-        facts = (self.source, f"{self.width} x {self.height}", self.model_id)
-        return draw_card(self.image, " · ".join(filter(None, facts)), self.garments, width=width, font=font)
+        named = [] if self.source is None or is_code(self.source) else [self.source]
+        facts = (*named, f"{self.width} x {self.height}", self.model_id)
+        return draw_card(self.image, facts, self.garments, width=width, font=font)
 
     def _repr_png_(self) -> bytes | None:
         if self.image is None:
