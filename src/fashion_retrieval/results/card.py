@@ -41,7 +41,7 @@ def draw_card(
     The photo takes the first of two columns, or both if it is wide, and each garment the column that is shorter so far.
     """
     metrics = FontMetrics(font)
-    title = metrics.wrap(_title(garments), 30, INSIDE, most=3)
+    title = metrics.wrap(_title(garments), 28, INSIDE, most=3)
     foot = metrics.wrap(" · ".join(facts), 15, INSIDE, most=3)
     shape = photo.width / photo.height
     beside = bool(garments) and shape <= (_WIDE if len(garments) == 1 else _SQUARE)
@@ -49,8 +49,8 @@ def draw_card(
     factor = min(room / photo.width, _TALLEST / photo.height)
     shown = (photo.width * factor, photo.height * factor)
     frame = (room, max(shown[1], _LOWEST))
-    head = 40 * len(title) + 18
-    shapes = _lines(title, 0, 20, 30, canvas.INK, spacing=40)
+    head = 38 * len(title) + 18
+    shapes = _lines(title, 0, 18, 28, canvas.INK, spacing=38)
     bottoms = [head + frame[1], head - GUTTER if beside else head + frame[1]]
     used = [False, False]
     for number, garment in enumerate(garments, start=1):
@@ -129,7 +129,7 @@ def _lines(lines: Sequence[str], x: float, y: float, size: int, fill: str, *, sp
 
 def _chip(number: int, radius: float) -> tuple[Shape, ...]:
     """A numbered disc in the garment's color, around the origin."""
-    return canvas.disc(radius, _color(number), str(number), 16 if number < 100 else 12)
+    return canvas.disc(radius, _color(number), str(number), 16 if number < 100 else 13)
 
 
 def _photo(photo: Image.Image, garments: Sequence[Garment], size: Size, frame: Size, painter: Painter) -> Image.Image:
