@@ -11,6 +11,7 @@ from fashion_retrieval.errors import InputError
 from fashion_retrieval.results import Attribute, Color, Garment, Recognition, Score
 from fashion_retrieval.results.card import _COLUMN, _TAG, GARMENT_COLORS
 from tests.support.painted import check_apart, record_painted
+from tests.support.paths import ROOT
 
 
 def garment(box, size, category="shirt_dress", **changes):
@@ -253,10 +254,10 @@ def test_letters_come_from_the_first_font_that_has_them(painted, tmp_path):
     shown = recognition(category="Größe_Café_服装")
     shown.draw()
     assert "Größe Café 服装" in [text for text, _, _ in texts_of(painted)]
-    assert canvas.FontMetrics(None).runs("Größe 服装 कमीज़") == [(0, "Größe "), (1, "服装"), (0, " कमीज़")]
+    assert canvas.FontMetrics(None).runs("Größe 服装 कमीज़") == [(0, "Größe"), (0, " "), (1, "服装"), (0, " "), (0, "कमीज़")]
     font = tmp_path / "font.ttf"
     font.write_bytes(ImageFont.load_default(16).font_bytes)
-    assert canvas.FontMetrics(font).runs("size 服 длина") == [(0, "size "), (2, "服"), (0, " "), (1, "длина")]
+    assert canvas.FontMetrics(font).runs("size 服 длина") == [(0, "size"), (0, " "), (2, "服"), (0, " "), (1, "длина")]
     shown.draw(font=font)
 
 
@@ -270,6 +271,19 @@ def test_the_bundled_fonts_have_letters_of_many_scripts():
     assert metrics.runs("👗") == [(0, "👗")]
 
 
+def test_bundled_fonts_are_small_and_have_their_licenses():
+    folder = ROOT / "src/fashion_retrieval/assets/fonts"
+    fonts = sorted(folder.glob("*.ttf"))
+    assert [font.name for font in fonts] == sorted(canvas._BUNDLED)
+    assert sum(font.stat().st_size for font in fonts) < 6e6
+    told = (folder / "README.md").read_text(encoding="utf-8")
+    for font in fonts:
+        (text,) = folder.glob(f"{font.stem.partition('-')[0]}-*.txt")
+        assert "License" in text.read_text(encoding="utf-8")
+        assert f"`{font.name}`" in told
+        assert f"({text.name})" in told
+
+
 @pytest.mark.skipif(not features.check("raqm"), reason="Raqm orders and joins letters")
 def test_arabic_is_joined_with_raqm():
     metrics = canvas.FontMetrics(None)
@@ -280,7 +294,7 @@ def test_without_raqm_right_to_left_letters_keep_their_order(monkeypatch):
     monkeypatch.setattr(ImageFont.core, "HAVE_RAQM", False)
     metrics = canvas.FontMetrics(None)
     assert metrics.runs("size: שָׁלוֹם עולם 70%") == [(0, "size: םלוע םולש 70%")]
-    assert metrics.runs("قميص 服") == [(0, "صيمق "), (1, "服")]
+    assert metrics.runs("قميص 服") == [(0, "صيمق"), (0, " "), (1, "服")]
     recognition(attributes=FOREIGN).draw()
 
 

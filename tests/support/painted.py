@@ -28,8 +28,8 @@ def record_painted(monkeypatch):
 def _around(text, x, y, painter):
     """The box of what is inked."""
     size = text.size * painter.scale
-    runs = [(painter.metrics.fonts(size)[font], run) for font, run in painter.metrics.runs(text.words)]
-    x -= {"l": 0, "m": 0.5, "r": 1}[text.anchor] * sum(font.getlength(run) for font, run in runs)
+    runs = [(painter.metrics.fonts(2 * size)[font], run) for font, run in painter.metrics.runs(text.words)]
+    x = 2 * x - {"l": 0, "m": 0.5, "r": 1}[text.anchor] * sum(font.getlength(run) for font, run in runs)
     boxes = []
     for font, run in runs:
         left, top, right, bottom = font.getbbox(run, anchor="ls")
@@ -37,7 +37,7 @@ def _around(text, x, y, painter):
         x += font.getlength(run)
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
     foot = y + 0.36 * size
-    return min(lefts), foot + min(tops), max(rights), foot + max(bottoms)
+    return min(lefts) / 2, foot + min(tops) / 2, max(rights) / 2, foot + max(bottoms) / 2
 
 
 def check_apart(painted, page):

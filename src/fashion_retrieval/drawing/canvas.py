@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from importlib.resources import files
 from itertools import groupby
+from math import ceil
 from pathlib import Path, PurePath
 from typing import NamedTuple, TypeAlias
 
@@ -100,8 +101,13 @@ class FontMetrics:
         for letter in words:
             mark = chosen and unicodedata.category(letter) in ("Mn", "Mc", "Me", "Cf")
             chosen.append(chosen[-1] if mark else self._font_of(letter))
-        pairs = groupby(zip(chosen, words, strict=True), key=lambda pair: pair[0])
-        return [(font, "".join(letter for _, letter in letters)) for font, letters in pairs]
+        # A space between two fonts stands alone: at the end of words from right to left it would be on their left.
+        keys = [
+            -1 if letter == " " and len(set(chosen[max(i - 1, 0) : i + 2 : 2])) == 2 else chosen[i]
+            for i, letter in enumerate(words)
+        ]
+        pairs = groupby(zip(keys, words, strict=True), key=lambda pair: pair[0])
+        return [(max(font, 0), "".join(letter for _, letter in letters)) for font, letters in pairs]
 
     def clean(self, words: str) -> str:
         """The words on one line, in letters that can be drawn."""
@@ -144,8 +150,8 @@ class FontMetrics:
             yield rest
 
     def length(self, words: str, size: int) -> float:
-        """Width of the words in units, with 2% to spare, which hinting may take at larger scales."""
-        return 1.02 * sum(self.fonts(size)[font].getlength(run) for font, run in self.runs(words))
+        """Width of the words in units, with 2% to spare, which hinting may take at other scales."""
+        return 1.02 * sum(self.fonts(4 * size)[font].getlength(run) / 4 for font, run in self.runs(words))
 
 
 class Painter:
@@ -155,7 +161,6 @@ class Painter:
         self.picture = picture
         self.scale = scale
         self.metrics = metrics
-        self.pen = ImageDraw.Draw(picture)
 
     @classmethod
     def page(cls, height: float, width: int | None, metrics: FontMetrics) -> Painter:
@@ -177,11 +182,16 @@ class Painter:
 
     def _write(self, text: Text, x: float, y: float) -> None:
         size = text.size * self.scale
-        fonts = [(self.metrics.fonts(size)[font], run) for font, run in self.metrics.runs(text.words)]
-        x -= {"l": 0.0, "m": 0.5, "r": 1.0}[text.anchor] * sum(font.getlength(run) for font, run in fonts)
+        em = ceil(size)
+        fonts = [(self.metrics.fonts(2 * size)[font], run) for font, run in self.metrics.runs(text.words)]
+        width = sum(font.getlength(run) for font, run in fonts)
+        layer = Image.new("L", (ceil(width) + 4 * em, 8 * em))  # twice as large: whole pixels space letters unevenly
+        pen, start = ImageDraw.Draw(layer), 2.0 * em
         for font, run in fonts:
-            self.pen.text((x, y + _CENTER * size), run, fill=text.fill, font=font, anchor="ls")
-            x += font.getlength(run)
+            pen.text((start, 4 * em), run, fill=255, font=font, anchor="ls")
+            start += font.getlength(run)
+        left = x - {"l": 0.0, "m": 0.25, "r": 0.5}[text.anchor] * width
+        self.picture.paste(text.fill, (round(left) - em, round(y + _CENTER * size) - 2 * em), layer.reduce(2))
 
     def place(self, picture: Image.Image, x: float, y: float) -> None:
         """Paste a picture in this painter's scale at (x, y) units, with rounded corners."""

@@ -13,19 +13,7 @@ import numpy as np
 from PIL import Image
 
 from fashion_retrieval.drawing import canvas
-from fashion_retrieval.drawing.canvas import (
-    GUTTER,
-    INSIDE,
-    MARGIN,
-    Box,
-    FontMetrics,
-    Painter,
-    Rect,
-    Shape,
-    Size,
-    Text,
-    short_name,
-)
+from fashion_retrieval.drawing.canvas import GUTTER, INSIDE, MARGIN, Box, FontMetrics, Painter, Rect, Shape, Size, Text
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.gallery.items import garment_fields
 from fashion_retrieval.gallery.modification_text import COLOR, Vocabulary

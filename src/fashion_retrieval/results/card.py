@@ -26,7 +26,7 @@ GARMENT_COLORS = (
 """Outline, tag and chip colors of garments 1, 2, …; they repeat after the last. White is legible on each."""
 
 _COLUMN = (INSIDE - GUTTER) / 2
-_GROUP, _PERCENT = 118, 50
+_GROUP, _PERCENT = 134, 50
 _TALLEST, _LOWEST, _SQUARE, _WIDE = 620, 120, 1.25, 2.2
 _CHIP, _TAG = 15, 13
 _TINT, _WASH = 0.07, 0.3
