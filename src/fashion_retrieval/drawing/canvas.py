@@ -26,6 +26,8 @@ PAGE, BACKDROP, INK, MUTED, FAINT, RULE = "#ffffff", "#f3f4f6", "#16181d", "#4b5
 WIDTH, MARGIN, GUTTER, MIN_WIDTH = 840, 36, 36, 320
 INSIDE = WIDTH - 2 * MARGIN
 _BUNDLED = ("NotoSansMerged-Regular.ttf", "DroidSansFallback.ttf")
+_MARKS = ("Mn", "Mc", "Me", "Cf")
+"""Unicode categories of what belongs to the letter before it."""
 _CENTER = 0.36
 """From the middle of a capital letter to its foot, in sizes."""
 _RTL = "\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc"
@@ -99,7 +101,7 @@ class FontMetrics:
             words = _RTL_WORDS.sub(lambda found: _backwards(found[0]), words)
         chosen: list[int] = []
         for letter in words:
-            mark = chosen and unicodedata.category(letter) in ("Mn", "Mc", "Me", "Cf")
+            mark = chosen and unicodedata.category(letter) in _MARKS
             chosen.append(chosen[-1] if mark else self._font_of(letter))
         # A space between two fonts stands alone: at the end of words from right to left it would be on their left.
         keys = [
@@ -144,7 +146,10 @@ class FontMetrics:
         for word in words.split():
             rest = word
             while self.length(rest, size) > width:
-                fits = sum(self.length(rest[:end], size) <= width for end in range(2, len(rest) + 1)) + 1
+                ends = range(2, len(rest))
+                fits = bisect_left(ends, True, key=lambda end: self.length(rest[:end], size) > width) + 1
+                while fits > 1 and unicodedata.category(rest[fits]) in _MARKS:
+                    fits -= 1
                 yield rest[:fits]
                 rest = rest[fits:]
             yield rest
