@@ -165,7 +165,7 @@ def test_search_shows_a_table(gallery, monkeypatch):
 def test_search_saves_the_board(gallery, tmp_path, name, kind):
     assert command("search", gallery, "--text", "red", "--save", tmp_path / name).exit_code == 0
     with Image.open(tmp_path / name) as board:
-        assert (board.format, board.width) == (kind, 1596)
+        assert (board.format, board.width) == (kind, 840)
 
 
 def test_search_takes_the_model_of_the_gallery(shelf, gallery, tmp_path, tiny, monkeypatch):

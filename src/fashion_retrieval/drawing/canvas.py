@@ -1,32 +1,43 @@
 """What the pictures share: shapes, font metrics and the painter.
 
-A picture is laid out in units, which are pixels unless a width is asked for, and painted at any scale.
+A picture is laid out in units, which are pixels unless a width is asked for, and painted at any scale. It is `WIDTH`
+units wide, so that its text, 15 units or more, is read with ease where it is shown 800 pixels wide.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from pathlib import Path
+from importlib.resources import files
+from itertools import groupby
+from math import ceil
+from pathlib import Path, PurePath
 from typing import NamedTuple, TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
 from fashion_retrieval.errors import InputError
 
-PAGE, BACKDROP, INK, MUTED, FAINT, RULE = "#ffffff", "#f3f4f6", "#16181d", "#6b7280", "#9ca3af", "#e5e7eb"
-MARGIN, GUTTER, MIN_WIDTH = 36, 44, 320
-_PLAIN = {"ß": "ss", "\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-", "\u2014": "-"}
-_TO_PLAIN = str.maketrans(_PLAIN | {"\u2026": "..."})
+PAGE, BACKDROP, INK, MUTED, FAINT, RULE = "#ffffff", "#f3f4f6", "#16181d", "#4b5563", "#6b7280", "#e5e7eb"
+WIDTH, MARGIN, GUTTER, MIN_WIDTH = 840, 36, 36, 320
+INSIDE = WIDTH - 2 * MARGIN
+_BUNDLED = ("NotoSansMerged-Regular.ttf", "DroidSansFallback.ttf")
+_MARKS = ("Mn", "Mc", "Me", "Cf")
+"""Unicode categories of what belongs to the letter before it."""
+_CENTER = 0.36
+"""From the middle of a capital letter to its foot, in sizes."""
+_RTL = "\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc"
+_RTL_WORDS = re.compile(f"[{_RTL}](?:[{_RTL} ]*[{_RTL}])?")
 
 Size: TypeAlias = tuple[float, float]
 
 
 class Text(NamedTuple):
-    """Words at a place, anchored as Pillow anchors them."""
+    """Words whose left end, middle or right end is at a place: `anchor` "l", "m" or "r"."""
 
     x: float
     y: float
@@ -58,35 +69,54 @@ class Box(NamedTuple):
 
 
 class FontMetrics:
-    """Which letters a font file has, how wide words are, where lines break; `InputError` if it can't be read.
+    """How wide words are and where lines break; each letter in the first font that has it, a box where none has.
 
-    Without a file it is Pillow's built-in font, of which only basic Latin is used.
+    A given file comes first, then the bundled fonts; `InputError` if it can't be read.
     """
 
     def __init__(self, path: str | Path | None) -> None:
-        self.path = path
-        self.font = lru_cache(maxsize=None)(self._load)
-        self.font(16)
+        bundled = [str(files("fashion_retrieval").joinpath("assets", "fonts", name)) for name in _BUNDLED]
+        self.paths = [*([] if path is None else [os.fspath(path)]), *bundled]
+        self.fonts = lru_cache(maxsize=None)(self._load)
+        self._font_of = lru_cache(maxsize=None)(self._first_with)
+        self._missing = [bytes(font.getmask("\uffff")) for font in self.fonts(16)]
 
-    def _load(self, size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-        if self.path is None:
-            return ImageFont.load_default(size)
+    def _load(self, size: float) -> list[ImageFont.FreeTypeFont]:
         try:
-            return ImageFont.truetype(os.fspath(self.path), size)
+            return [ImageFont.truetype(path, size) for path in self.paths]
         except OSError as error:
-            raise InputError(f"font {str(self.path)!r} can't be read ({error}); give a .ttf or .otf file") from error
+            path = self.paths[0]
+            raise InputError(f"font {path!r} can't be read ({error}); give a .ttf or .otf file") from error
+
+    def _first_with(self, letter: str) -> int:
+        tried = zip(self.fonts(16), self._missing, strict=True)
+        return next((i for i, (font, missing) in enumerate(tried) if bytes(font.getmask(letter)) != missing), 0)
+
+    def runs(self, words: str) -> list[tuple[int, str]]:
+        """Words in pieces of one font, each with the font's position in `fonts(size)`.
+
+        Without Pillow's Raqm, right-to-left letters are put in the order in which they are read, but not joined.
+        """
+        if self.fonts(16)[0].layout_engine == ImageFont.Layout.BASIC:
+            words = _RTL_WORDS.sub(lambda found: _backwards(found[0]), words)
+        chosen: list[int] = []
+        for letter in words:
+            mark = chosen and unicodedata.category(letter) in _MARKS
+            chosen.append(chosen[-1] if mark else self._font_of(letter))
+        # A space between two fonts stands alone: at the end of words from right to left it would be on their left.
+        keys = [
+            -1 if letter == " " and len(set(chosen[max(i - 1, 0) : i + 2 : 2])) == 2 else chosen[i]
+            for i, letter in enumerate(words)
+        ]
+        pairs = groupby(zip(keys, words, strict=True), key=lambda pair: pair[0])
+        return [(max(font, 0), "".join(letter for _, letter in letters)) for font, letters in pairs]
 
     def clean(self, words: str) -> str:
-        """The words on one line, in letters the font has."""
-        words = " ".join(words.split())
-        if self.path is not None:
-            return words
-        letters = unicodedata.normalize("NFKD", words.translate(_TO_PLAIN))
-        plain = (letter for letter in letters if not unicodedata.combining(letter))
-        return "".join(letter if " " <= letter <= "~" or letter == "·" else "?" for letter in plain)
+        """The words on one line, in letters that can be drawn."""
+        return unicodedata.normalize("NFC", " ".join(words.split())).encode(errors="replace").decode()
 
-    def wrap(self, words: str, size: int, width: float) -> list[str]:
-        """The words in lines no wider than `width` units; a word that is wider is broken."""
+    def wrap(self, words: str, size: int, width: float, most: int | None = None) -> list[str]:
+        """The words in lines no wider than `width` units; a word that is wider is broken, what is too much is cut."""
         lines = [""]
         for piece in self._pieces(self.clean(words), size, width):
             longer = f"{lines[-1]} {piece}".strip()
@@ -94,10 +124,12 @@ class FontMetrics:
                 lines[-1] = longer
             else:
                 lines.append(piece)
-        return lines
+        if most is None or len(lines) <= most:
+            return lines
+        return [*lines[: most - 1], self._cut(" ".join(lines[most - 1 :]), size, width)]
 
     def shorten(self, words: str, size: int, width: float) -> str:
-        """The words on one line no wider than `width` units; "..." replaces the middle of longer ones."""
+        """The words on one line no wider than `width` units; "…" replaces the middle of longer ones."""
         words = self.clean(words)
         if self.length(words, size) <= width:
             return words
@@ -105,25 +137,26 @@ class FontMetrics:
         fits = bisect_left(kept, True, key=lambda count: self.length(_abridged(words, count), size) > width)
         return _abridged(words, max(fits, 2))
 
-    def cut(self, words: str, size: int, width: float) -> str:
-        """The beginning of the words and "...", on one line no wider than `width` units."""
-        words = self.clean(words)
+    def _cut(self, words: str, size: int, width: float) -> str:
         ends = range(len(words) + 1)
-        fits = bisect_left(ends, True, key=lambda end: self.length(f"{words[:end]}...", size) > width)
-        return f"{words[: max(fits - 1, 0)].rstrip()}..."
+        fits = bisect_left(ends, True, key=lambda end: self.length(f"{words[:end]}…", size) > width)
+        return f"{words[: max(fits - 1, 0)].rstrip()}…"
 
     def _pieces(self, words: str, size: int, width: float) -> Iterator[str]:
         for word in words.split():
             rest = word
             while self.length(rest, size) > width:
-                fits = sum(self.length(rest[:end], size) <= width for end in range(2, len(rest) + 1)) + 1
+                ends = range(2, len(rest))
+                fits = bisect_left(ends, True, key=lambda end: self.length(rest[:end], size) > width) + 1
+                while fits > 1 and unicodedata.category(rest[fits]) in _MARKS:
+                    fits -= 1
                 yield rest[:fits]
                 rest = rest[fits:]
             yield rest
 
     def length(self, words: str, size: int) -> float:
-        """Width of the words in units, with 2% to spare, which hinting may take at larger scales."""
-        return 1.02 * self.font(size).getlength(words)
+        """Width of the words in units, with 2% to spare, which hinting may take at other scales."""
+        return 1.02 * sum(self.fonts(4 * size)[font].getlength(run) / 4 for font, run in self.runs(words))
 
 
 class Painter:
@@ -133,26 +166,37 @@ class Painter:
         self.picture = picture
         self.scale = scale
         self.metrics = metrics
-        self.pen = ImageDraw.Draw(picture)
 
     @classmethod
-    def page(cls, size: Size, width: int | None, metrics: FontMetrics) -> Painter:
-        """A painter of an empty page: at the page's natural scale, or at a larger one if `width` is wider."""
+    def page(cls, height: float, width: int | None, metrics: FontMetrics) -> Painter:
+        """A painter of an empty page, `WIDTH` pixels wide or larger if `width` is more."""
         if width is not None and width < MIN_WIDTH:
             raise InputError(f"width must be at least {MIN_WIDTH} pixels, got {width}")
-        scale = 1.0 if width is None else max(1.0, width / size[0])
-        return cls(Image.new("RGB", to_pixels(size, scale), PAGE), scale, metrics)
+        scale = 1.0 if width is None else max(1.0, width / WIDTH)
+        return cls(Image.new("RGB", to_pixels((WIDTH, height), scale), PAGE), scale, metrics)
 
     def paint(self, shapes: Iterable[Shape], x: float, y: float) -> None:
         """Paint the shapes, their origin at (x, y) units."""
         for shape in shapes:
             left, top = (x + shape.x) * self.scale, (y + shape.y) * self.scale
             if isinstance(shape, Text):
-                font = self.metrics.font(shape.size * self.scale)
-                self.pen.text((left, top), shape.words, fill=shape.fill, font=font, anchor=shape.anchor)
+                self._write(shape, left, top)
             else:
                 size = to_pixels((shape.width, shape.height), self.scale)
                 self.picture.paste(shape.fill, (round(left), round(top)), _rounded(size, shape.radius * self.scale))
+
+    def _write(self, text: Text, x: float, y: float) -> None:
+        size = text.size * self.scale
+        em = ceil(size)
+        fonts = [(self.metrics.fonts(2 * size)[font], run) for font, run in self.metrics.runs(text.words)]
+        width = sum(font.getlength(run) for font, run in fonts)
+        layer = Image.new("L", (ceil(width) + 4 * em, 8 * em))  # twice as large: whole pixels space letters unevenly
+        pen, start = ImageDraw.Draw(layer), 2.0 * em
+        for font, run in fonts:
+            pen.text((start, 4 * em), run, fill=255, font=font, anchor="ls")
+            start += font.getlength(run)
+        left = x - {"l": 0.0, "m": 0.25, "r": 0.5}[text.anchor] * width
+        self.picture.paste(text.fill, (round(left) - em, round(y + _CENTER * size) - 2 * em), layer.reduce(2))
 
     def place(self, picture: Image.Image, x: float, y: float) -> None:
         """Paste a picture in this painter's scale at (x, y) units, with rounded corners."""
@@ -180,7 +224,7 @@ def moved(shapes: Iterable[Shape], x: float, y: float) -> tuple[Shape, ...]:
 def disc(radius: float, fill: str, words: str = "", size: int = 0) -> tuple[Shape, ...]:
     """A disc around the origin, with words in white on it."""
     circle = Rect(-radius, -radius, 2 * radius, 2 * radius, fill, radius)
-    return (circle, Text(0, 0, words, size, PAGE, "mm")) if words else (circle,)
+    return (circle, Text(0, 0, words, size, PAGE, "m")) if words else (circle,)
 
 
 def to_pixels(units: Size, scale: float) -> tuple[int, int]:
@@ -188,9 +232,28 @@ def to_pixels(units: Size, scale: float) -> tuple[int, int]:
     return max(1, round(units[0] * scale)), max(1, round(units[1] * scale))
 
 
+def is_code(name: str) -> bool:
+    """Whether the name of a file or product is a digest, a date or a number, which tell a reader nothing."""
+    stem = PurePath(name).stem
+    words = [word for word in re.findall(r"[^\W\d_]{3,}", stem) if not set(word.lower()) <= set("abcdef")]
+    return len(stem) >= 8 and 2 * sum(map(len, words)) < sum(map(str.isalnum, stem))
+
+
+def short_name(name: str) -> str:
+    """A name; of a code in it, such as a digest, only the beginning and the end."""
+    path = PurePath(name)
+    if not is_code(name) or len(path.stem) < 16:
+        return name
+    return str(path.with_name(f"{path.stem[:8]}…{path.stem[-4:]}{path.suffix}"))
+
+
+def _backwards(words: str) -> str:
+    return "".join(letter for letter in reversed(words) if not unicodedata.combining(letter))
+
+
 def _abridged(words: str, kept: int) -> str:
     """The first and last letters, `kept` in all."""
-    return f"{words[: (kept + 1) // 2]}...{words[len(words) - kept // 2 :]}"
+    return f"{words[: (kept + 1) // 2]}…{words[len(words) - kept // 2 :]}"
 
 
 def _rounded(size: tuple[int, int], radius: float) -> Image.Image:

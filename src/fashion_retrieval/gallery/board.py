@@ -1,11 +1,10 @@
-"""Retrieval boards: the query beside its results, each with its score and what changed against the reference."""
+"""Retrieval boards: the query above its results, each with its score and what changed against the reference."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from math import ceil, sqrt
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeAlias
@@ -14,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from fashion_retrieval.drawing import canvas
-from fashion_retrieval.drawing.canvas import GUTTER, MARGIN, Box, FontMetrics, Painter, Rect, Shape, Size, Text
+from fashion_retrieval.drawing.canvas import GUTTER, INSIDE, MARGIN, Box, FontMetrics, Painter, Rect, Shape, Size, Text
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.gallery.items import garment_fields
 from fashion_retrieval.gallery.modification_text import COLOR, Vocabulary
@@ -28,9 +27,10 @@ MOST = 200
 """Most results on a board."""
 
 _ACCENT = "#2563eb"
-_QUERY, _TILE, _GAP, _MAX_COLUMNS = 300, 208, 24, 8
-_FRAME, _QUERY_FRAME = (150, 312), (200, 450)
-_TEXT_SIZES = ((26, 4), (21, 7), (17, 14))
+_QUERY, _GAP = 240, 24
+_LOW, _HIGH = 0.75, 1.5
+"""Heights of a frame, in its widths."""
+_TEXT_SIZES = ((28, 3), (22, 5), (17, 10))
 _LINE, _CHIP, _DOT, _INDENT, _MAX_ROWS = 21, 14, 8, 16, 5
 _DETAIL = 3
 _STUDIO = 240
@@ -49,46 +49,47 @@ def draw_board(
     width: int | None = None,
     font: str | Path | None = None,
 ) -> Image.Image:
-    """Draw a query beside its results, as an RGB image whose height follows from their number.
+    """Draw a query above its results, as an RGB image whose height follows from their number.
 
     Below each result are the values that differ from the reference, first those the text asked for; without recognition
     of both, its color and category. Of a Recognition, its largest garment is compared. A photo of a result that can't
-    be read is an empty frame. `caption` is a line under the query; `width` is in pixels, None the width at which the
-    text is easy to read, 670 to 2,300; `font` is a file for other scripts, whose letters are "?" without it.
+    be read is an empty frame. `caption` is a line under the query; `width` and `font` are as in `Recognition.draw`.
     """
     if len(matches) > MOST:
         raise InputError(f"a board shows at most {MOST} results, got {len(matches)}; draw the first {MOST}")
     metrics = FontMetrics(font)
     comparison = Comparison(Taxonomy.load(taxonomy), reference, text)
     changes = [comparison.changes(match) for match in matches]
-    tiles = [_tile(match, found, comparison, metrics) for match, found in zip(matches, changes, strict=True)]
+    columns = _columns(len(matches))
+    across = (INSIDE + _GAP) / columns - _GAP
+    tiles = [_tile(match, found, comparison, metrics, across) for match, found in zip(matches, changes, strict=True)]
     photos = [_small(match) for match in matches]
-    frame = (_TILE, _frame_height(photos, _TILE, _FRAME))
-    columns = _columns(len(tiles))
+    frame = (across, _frame_height(photos, across))
     heights = [max(tile.height for tile in tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
     tops = list(accumulate(heights, lambda top, height: top + (frame[1] + _GAP) + height, initial=0.0))
     name, asking = _named(reference)
-    asking_frame = (_QUERY, _frame_height([asking], _QUERY, _QUERY_FRAME))
-    writer = _Writer(metrics, _QUERY, 0 if reference is None else asking_frame[1] + 10)
+    asking_frame = (0.0, 0.0) if reference is None else (_QUERY, _frame_height([asking], _QUERY))
+    left = MARGIN + (_QUERY + GUTTER if reference is not None else 0)
+    writer = _Writer(metrics, MARGIN + INSIDE - left)
     panel = _panel(writer, name, comparison.title, text, changes, caption)
-    left = MARGIN + _QUERY + 2 * GUTTER
-    inside = max(panel.height, tops[-1] - _GAP)
-    natural = (left + max(columns, 2) * (_TILE + _GAP) - _GAP + MARGIN, inside + 2 * MARGIN)
-    painter = Painter.page(natural, width, metrics)
-    painter.paint([*panel.shapes, Rect(_QUERY + GUTTER, 0, 1, inside, canvas.RULE, 0)], MARGIN, MARGIN)
+    line = max(panel.height, asking_frame[1]) + 0.7 * GUTTER
+    top = MARGIN + line + 0.7 * GUTTER
+    painter = Painter.page(top + max(tops[-1] - _GAP, GUTTER) + MARGIN, width, metrics)
+    painter.paint([Rect(MARGIN, MARGIN + line, INSIDE, 1, canvas.RULE, 0)], 0, 0)
+    painter.paint(panel.shapes, left, MARGIN)
     if reference is not None:
         _show(painter, asking, (MARGIN, MARGIN), asking_frame)
     if not tiles:
-        painter.paint([Text(0, 17, "Nothing found", 24, canvas.MUTED, "lm")], left, MARGIN)
+        painter.paint([Text(0, 17, "Nothing found", 22, canvas.MUTED, "l")], MARGIN, top)
     for index, (tile, photo) in enumerate(zip(tiles, photos, strict=True)):
-        corner = (left + index % columns * (_TILE + _GAP), MARGIN + tops[index // columns])
+        corner = (MARGIN + index % columns * (across + _GAP), top + tops[index // columns])
         _show(painter, photo, corner, frame)
         painter.paint(tile.shapes, corner[0], corner[1] + frame[1])
         chip = (
             *canvas.disc(_CHIP + 2, canvas.PAGE),
-            *canvas.disc(_CHIP, canvas.INK, str(index + 1), 16 if index < 99 else 12),
+            *canvas.disc(_CHIP, canvas.INK, str(index + 1), 16 if index < 99 else 13),
         )
-        painter.paint(canvas.moved(chip, 10 + _CHIP, 10 + _CHIP), *corner)
+        painter.paint(canvas.moved(chip, 8 + _CHIP, 8 + _CHIP), *corner)
     return painter.finished(width)
 
 
@@ -103,13 +104,9 @@ class _Writer:
 
     def write(self, words: str, size: int, fill: str, *, most: int = 1, indent: float = 0) -> None:
         """A paragraph of at most `most` lines; what is longer ends in dots."""
-        lines = self.metrics.wrap(words, size, self.width - indent)
-        if len(lines) > most:
-            rest = " ".join(lines[most - 1 :])
-            lines = [*lines[: most - 1], self.metrics.cut(rest, size, self.width - indent)]
-        for line in lines:
+        for line in self.metrics.wrap(words, size, self.width - indent, most):
             self.y += 1.4 * size
-            self.shapes.append(Text(indent, self.y - 0.7 * size, line, size, fill, "lm"))
+            self.shapes.append(Text(indent, self.y - 0.7 * size, line, size, fill, "l"))
 
     def dotted(self, change: Change) -> None:
         """A change after its dot, then in brackets what it was, on the same line if there is room."""
@@ -120,18 +117,21 @@ class _Writer:
             was, last = f"(was {change.was})", self.shapes[-1]
             end = last.x + self.metrics.length(last.words, 15) + 5 if isinstance(last, Text) else self.width
             if end + self.metrics.length(self.metrics.clean(was), 15) <= self.width:
-                self.shapes.append(Text(end, self.y - 0.7 * 15, self.metrics.clean(was), 15, canvas.FAINT, "lm"))
+                self.shapes.append(Text(end, self.y - 0.7 * 15, self.metrics.clean(was), 15, canvas.FAINT, "l"))
             else:
                 self.write(was, 15, canvas.FAINT, most=2, indent=_INDENT)
 
 
-def _tile(match: Match, changes: Sequence[Change] | None, comparison: Comparison, metrics: FontMetrics) -> Box:
+def _tile(
+    match: Match, changes: Sequence[Change] | None, comparison: Comparison, metrics: FontMetrics, width: float
+) -> Box:
     """The text below a result's photo: id and score, and what changed or what it is."""
-    writer = _Writer(metrics, _TILE, 10)
+    writer = _Writer(metrics, width, 10)
     score = f"{match.score:.2f}"
-    room = _TILE - metrics.length(score, 16) - 12
-    writer.shapes.append(Text(_TILE, 10 + _LINE / 2, score, 16, canvas.INK, "rm"))
-    writer.shapes.append(Text(0, 10 + _LINE / 2, metrics.shorten(match.id, 15, room), 15, canvas.MUTED, "lm"))
+    room = width - metrics.length(score, 16) - 12
+    writer.shapes.append(Text(width, 10 + _LINE / 2, score, 16, canvas.INK, "r"))
+    name = metrics.shorten(canvas.short_name(match.id), 15, room)
+    writer.shapes.append(Text(0, 10 + _LINE / 2, name, 15, canvas.MUTED, "l"))
     writer.y += _LINE + 4
     if changes is None:
         title = comparison.title_of(match)
@@ -154,28 +154,26 @@ def _panel(
     changes: Sequence[Sequence[Change] | None],
     caption: str | None,
 ) -> Box:
-    """The text below the photo of the query: its name, the modification text, what the dots mean, the caption."""
-    metrics = writer.metrics
+    """The text beside the photo of the query: the modification text, what it is, what the dots mean, the caption."""
+    metrics, heading = writer.metrics, text or title[:1].upper() + title[1:]
+    if heading:
+        fitting = (item for item in _TEXT_SIZES if len(metrics.wrap(heading, item[0], writer.width)) <= item[1])
+        size, most = next(fitting, _TEXT_SIZES[-1])
+        writer.write(heading, size, canvas.INK, most=most)
+        writer.y += 8
+    if text and title:
+        writer.write(title, 17, canvas.MUTED, most=2)
     if name:
-        writer.shapes.append(Text(0, writer.y + _LINE / 2, metrics.shorten(name, 15, _QUERY), 15, canvas.MUTED, "lm"))
-        writer.y += _LINE + 2
-    if title:
-        writer.write(title, 15, canvas.INK, most=2)
-    if text:
-        writer.y += 20 if writer.y else 0
-        size, most = next(
-            (item for item in _TEXT_SIZES if len(metrics.wrap(text, item[0], _QUERY)) <= item[1]), _TEXT_SIZES[-1]
-        )
-        writer.write(text, size, canvas.INK, most=most)
+        writer.write(metrics.shorten(canvas.short_name(name), 15, writer.width), 15, canvas.FAINT)
     asked = {change.asked for found in changes for change in found or ()}
-    writer.y += 22 if asked else 0
+    writer.y += 18 if asked and writer.y else 0
     if True in asked:
         writer.dotted(Change("as asked for", None, True))
     if False in asked:
         writer.dotted(Change("changed besides" if True in asked else "changed", None, False))
     if caption:
-        writer.y += 22
-        writer.write(caption, 14, canvas.FAINT, most=6)
+        writer.y += 18 if writer.y else 0
+        writer.write(caption, 15, canvas.FAINT, most=6)
     return Box(tuple(writer.shapes), writer.y)
 
 
@@ -196,23 +194,19 @@ def _small(match: Match) -> Image.Image | None:
         photo = load_image(match.photo)
     except InputError:
         return None
-    photo.thumbnail((_DETAIL * _TILE, _DETAIL * _FRAME[1]), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    photo.thumbnail((_DETAIL * _QUERY, _DETAIL * _HIGH * _QUERY), Image.Resampling.LANCZOS, reducing_gap=3.0)
     return photo
 
 
-def _frame_height(photos: Sequence[Image.Image | None], width: float, limits: Size) -> float:
+def _frame_height(photos: Sequence[Image.Image | None], width: float) -> float:
     """Height of the frame in units: the photos' median shape, within limits."""
     shapes = [photo.height / photo.width for photo in photos if photo]
-    return min(max(width * median(shapes or [4 / 3]), limits[0]), limits[1])
+    return width * min(max(median(shapes or [4 / 3]), _LOW), _HIGH)
 
 
 def _columns(count: int) -> int:
-    """About twice as many columns as rows, with the last row as full as possible."""
-    if count <= 5:
-        return max(count, 1)
-    choices = range(ceil(sqrt(1.2 * count)), ceil(sqrt(2.5 * count)) + 1)
-    best = min(choices, key=lambda columns: (-count % columns, abs(columns - sqrt(1.9 * count))))
-    return min(best, _MAX_COLUMNS)
+    """Three or four, with the last row as full as possible."""
+    return 3 if count <= 12 and -count % 3 < -count % 4 else 4
 
 
 def _show(painter: Painter, photo: Image.Image | None, corner: Size, frame: Size) -> None:
@@ -220,7 +214,7 @@ def _show(painter: Painter, photo: Image.Image | None, corner: Size, frame: Size
     border = Rect(-1, -1, frame[0] + 2, frame[1] + 2, canvas.RULE, 11)
     painter.paint([border, Rect(0, 0, *frame, canvas.BACKDROP, 10)], *corner)
     if photo is None:
-        painter.paint([Text(frame[0] / 2, frame[1] / 2, "photo not found", 15, canvas.FAINT, "mm")], *corner)
+        painter.paint([Text(frame[0] / 2, frame[1] / 2, "photo not found", 15, canvas.FAINT, "m")], *corner)
         return
     room = canvas.to_pixels(frame, painter.scale)
     factor = min(room[0] / photo.width, room[1] / photo.height)

@@ -173,8 +173,7 @@ class Refinement:
         """The retrieval board of the last turn, with at most 200 results.
 
         Args:
-            width: Width of the board in pixels; None is the width at which its text is easy to read.
-            font: A TrueType or OpenType file for other scripts; without it their letters become "?".
+            width, font: As in `Recognition.draw`.
 
         Raises:
             InputError: There was no turn yet, or the width or the font can't be used.

@@ -1,10 +1,10 @@
-"""Cards: a photo with numbered outlines, beside what was recognized under each of them."""
+"""Cards: what was found as a title, the photo with numbered outlines, and what was recognized under each of them."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from functools import reduce
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,139 +13,123 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter
 
 from fashion_retrieval.drawing import canvas
-from fashion_retrieval.drawing.canvas import GUTTER, MARGIN, Box, FontMetrics, Painter, Rect, Shape, Size, Text
+from fashion_retrieval.drawing.canvas import GUTTER, INSIDE, MARGIN, Box, FontMetrics, Painter, Rect, Shape, Size, Text
 
 if TYPE_CHECKING:
     from fashion_retrieval.results.recognition import Garment
     from fashion_retrieval.results.values import Attribute, Color
 
 GARMENT_COLORS = (
-    *("#2563eb", "#e11d48", "#059669", "#d97706", "#7c3aed", "#0891b2"),
+    *("#2563eb", "#e11d48", "#047857", "#b45309", "#7c3aed", "#0e7490"),
     *("#db2777", "#4d7c0f", "#9a3412", "#4338ca", "#0f766e", "#475569"),
 )
-"""Outline, tag and chip colors of garments 1, 2, …; they repeat after the last."""
+"""Outline, tag and chip colors of garments 1, 2, …; they repeat after the last. White is legible on each."""
 
-_COLUMN, _MAX_COLUMNS = 420, 3
-_PHOTO_WIDTH, _PHOTO_HEIGHTS, _FRAME = 900, (620, 900), (320, 160)
-_WIDE = 2.2
-_CHIP, _TAG = 17, 15
+_COLUMN = (INSIDE - GUTTER) / 2
+_GROUP, _PERCENT = 134, 50
+_TALLEST, _LOWEST, _SQUARE, _WIDE = 620, 120, 1.25, 2.2
+_CHIP, _TAG = 15, 13
 _TINT, _WASH = 0.07, 0.3
+_NAMED = 3
 
 
 def draw_card(
-    photo: Image.Image, caption: str, garments: Sequence[Garment], *, width: int | None, font: str | Path | None
+    photo: Image.Image, facts: Sequence[str], garments: Sequence[Garment], *, width: int | None, font: str | Path | None
 ) -> Image.Image:
-    """An RGB card of a photo with a line under it; `Recognition.draw` tells of the arguments and errors."""
+    """An RGB card of a photo, small facts at its foot; `Recognition.draw` tells of the arguments and errors.
+
+    The photo takes the first of two columns, or both if it is wide, and each garment the column that is shorter so far.
+    """
     metrics = FontMetrics(font)
-    boxes = [_block(number, garment, metrics) for number, garment in enumerate(garments, start=1)]
-    boxes = boxes or [Box((Text(0, 17, "No garment found", 24, canvas.MUTED, "lm"),), 34)]
-    wide = photo.width > _WIDE * photo.height
-    columns = _columns(boxes, 0 if wide else _PHOTO_HEIGHTS[1])
-    panel = (len(columns) * (_COLUMN + GUTTER) - GUTTER, max(map(_height, columns)))
-    room = max(panel[0], _PHOTO_WIDTH) if wide else _PHOTO_WIDTH
-    factor = min(room / photo.width, min(max(panel[1], _PHOTO_HEIGHTS[0]), _PHOTO_HEIGHTS[1]) / photo.height)
+    title = metrics.wrap(_title(garments), 28, INSIDE, most=3)
+    foot = metrics.wrap(" · ".join(facts), 15, INSIDE, most=3)
+    shape = photo.width / photo.height
+    beside = bool(garments) and shape <= (_WIDE if len(garments) == 1 else _SQUARE)
+    room = _COLUMN if beside else INSIDE
+    factor = min(room / photo.width, _TALLEST / photo.height)
     shown = (photo.width * factor, photo.height * factor)
-    frame = (max(shown[0], _FRAME[0]), max(shown[1], _FRAME[1]))
-    lines = metrics.wrap(caption, 15, frame[0])
-    left = (frame[0], frame[1] + 14 + 21 * len(lines))
-    corner = (0, left[1] + GUTTER) if wide else (left[0] + GUTTER, 0)
-    natural = (max(left[0], corner[0] + panel[0]) + 2 * MARGIN, max(left[1], corner[1] + panel[1]) + 2 * MARGIN)
-    painter = Painter.page(natural, width, metrics)
-    painter.place(_photo(photo, garments, shown, frame, painter), MARGIN, MARGIN)
-    painter.paint(_lines(lines, 0, 24, 15, canvas.MUTED), MARGIN, MARGIN + frame[1])
-    for index, column in enumerate(columns):
-        x = MARGIN + corner[0] + index * (_COLUMN + GUTTER)
-        painter.paint(_stack(column, GUTTER).shapes, x, MARGIN + corner[1])
+    frame = (room, max(shown[1], _LOWEST))
+    head = 38 * len(title) + 18
+    shapes = _lines(title, 0, 18, 28, canvas.INK, spacing=38)
+    bottoms = [head + frame[1], head - GUTTER if beside else head + frame[1]]
+    used = [False, False]
+    for number, garment in enumerate(garments, start=1):
+        block, side = _block(number, garment, metrics), bottoms.index(min(bottoms))
+        x, y = side * (_COLUMN + GUTTER), bottoms[side] + GUTTER
+        rule = [Rect(x, y - GUTTER / 2, _COLUMN, 1, canvas.RULE, 0)] if used[side] else []
+        shapes += [*rule, *canvas.moved(block.shapes, x, y)]
+        bottoms[side], used[side] = y + block.height, True
+    end = max(bottoms) + GUTTER
+    shapes += _lines(foot, 0, end, 15, canvas.FAINT)
+    painter = Painter.page(end + 21 * len(foot) + 2 * MARGIN - 12, width, metrics)
+    painter.place(_photo(photo, garments, shown, frame, painter), MARGIN, MARGIN + head)
+    painter.paint(shapes, MARGIN, MARGIN)
     return painter.finished(width)
 
 
+def _title(garments: Sequence[Garment]) -> str:
+    """What was found: "Navy blazer, white shirt and gray trousers"."""
+    titles = list(dict.fromkeys(garment.title for garment in garments))
+    if len(titles) > _NAMED:
+        titles = [*titles[:_NAMED], f"{len(titles) - _NAMED} more"]
+    return _capital(" and ".join(filter(None, (", ".join(titles[:-1]), *titles[-1:])))) or "No garment found"
+
+
+def _capital(words: str) -> str:
+    return words[:1].upper() + words[1:]
+
+
 def _block(number: int, garment: Garment, metrics: FontMetrics) -> Box:
-    """Chip, title and probability; colors; a row for each attribute, whose value is gray if it is not visible."""
-    title = garment.category.name.replace("_", " ")
-    lines = metrics.wrap(title[:1].upper() + title[1:], 25, _COLUMN - 2 * _CHIP - 84)
+    """Chip, category and probability; colors; a row for each attribute that is visible; the groups that are not."""
+    start = 2 * _CHIP + 12
+    lines = metrics.wrap(_capital(garment.category.name.replace("_", " ")), 22, _COLUMN - start - _PERCENT - 8)
     head = (
         *canvas.moved(_chip(number, _CHIP), _CHIP, _CHIP),
-        *_lines(lines, 2 * _CHIP + 14, _CHIP, 25, canvas.INK, spacing=32),
-        Text(_COLUMN, _CHIP, f"{garment.category.probability:.0%}", 20, canvas.INK, "rm"),
+        *_lines(lines, start, _CHIP, 22, canvas.INK, spacing=29),
+        Text(_COLUMN, _CHIP, f"{garment.category.probability:.0%}", 18, canvas.INK, "r"),
     )
-    shown = [attribute for attribute in garment.attributes.values() if attribute.status != "not_applicable"]
-    rows = [_row(attribute, _color(number), metrics) for attribute in shown]
-    return _stack([Box(head, 12 + 32 * len(lines)), _swatches(garment.colors, metrics), *rows])
+    attributes = garment.attributes.values()
+    rows = [_row(attribute, metrics) for attribute in attributes if attribute.value]
+    hidden = [attribute.group.replace("_", " ") for attribute in attributes if attribute.status == "not_visible"]
+    if hidden:
+        words = metrics.wrap(f"not visible: {', '.join(hidden)}", 17, _COLUMN)
+        rows.append(Box(tuple(_lines(words, 0, 13, 17, canvas.FAINT)), 4 + 23 * len(words)))
+    boxes = [Box(head, 13 + 29 * len(lines)), _swatches(garment.colors, metrics), *rows]
+    tops = accumulate((box.height for box in boxes), initial=0.0)
+    shapes = (canvas.moved(box.shapes, 0, top) for box, top in zip(boxes, tops, strict=False))
+    return Box(tuple(chain.from_iterable(shapes)), sum(box.height for box in boxes))
 
 
 def _swatches(colors: Sequence[Color], metrics: FontMetrics) -> Box:
     shapes: list[Shape] = []
     x = y = 0.0
     for color in colors:
-        words = metrics.clean(f"{color.name} {color.share:.0%}")
-        width = 28 + metrics.length(words, 16)
+        *lines, last = metrics.wrap(f"{color.name} {color.share:.0%}", 17, _COLUMN - 28)
+        width = 28 + max(metrics.length(line, 17) for line in (*lines, last))
         if x + width > _COLUMN:
-            x, y = 0, y + 30
-        shapes += [Rect(x, y, 20, 20, "#d1d5db", 5), Rect(x + 1, y + 1, 18, 18, color.hex, 4)]
-        shapes.append(Text(x + 28, y + 10, words, 16, canvas.INK, "lm"))
-        x += width + 18
+            x, y = 0, y + 28
+        shapes += [Rect(x, y + 1, 20, 20, "#d1d5db", 5), Rect(x + 1, y + 2, 18, 18, color.hex, 4)]
+        shapes += _lines([*lines, last], x + 28, y + 11, 17, canvas.INK)
+        x, y = (x + width + 18, y + 23 * len(lines))
     return Box(tuple(shapes), y + 34 if shapes else 0)
 
 
-def _row(attribute: Attribute, color: str, metrics: FontMetrics) -> Box:
-    """Group, value, a bar as long as the probability, and the probability."""
-    groups = metrics.wrap(attribute.group.replace("_", " "), 16, 96)
-    values = metrics.wrap((attribute.value or attribute.status).replace("_", " "), 16, 160)
-    ink = canvas.INK if attribute.value else canvas.FAINT
-    shapes = [*_lines(groups, 0, 13, 16, canvas.MUTED), *_lines(values, 104, 13, 16, ink)]
-    if attribute.value:
-        length = max(6, 92 * attribute.probability)
-        shapes += [Rect(276, 10, 92, 6, canvas.RULE, 3), Rect(276, 10, length, 6, color, 3)]
-        shapes.append(Text(_COLUMN, 13, f"{attribute.probability:.0%}", 16, canvas.MUTED, "rm"))
-    return Box(tuple(shapes), 5 + 21 * max(len(groups), len(values)))
+def _row(attribute: Attribute, metrics: FontMetrics) -> Box:
+    """Group, value and probability."""
+    groups = metrics.wrap(attribute.group.replace("_", " "), 17, _GROUP - 12)
+    values = metrics.wrap(str(attribute.value).replace("_", " "), 17, _COLUMN - _GROUP - _PERCENT - 8)
+    shapes = [*_lines(groups, 0, 13, 17, canvas.MUTED), *_lines(values, _GROUP, 13, 17, canvas.INK)]
+    shapes.append(Text(_COLUMN, 13, f"{attribute.probability:.0%}", 17, canvas.MUTED, "r"))
+    return Box(tuple(shapes), 4 + 23 * max(len(groups), len(values)))
 
 
-def _lines(lines: Sequence[str], x: float, y: float, size: int, fill: str, *, spacing: float = 21) -> list[Shape]:
-    return [Text(x, y + spacing * row, line, size, fill, "lm") for row, line in enumerate(lines)]
+def _lines(lines: Sequence[str], x: float, y: float, size: int, fill: str, *, spacing: float = 23) -> list[Shape]:
+    return [Text(x, y + spacing * row, line, size, fill, "l") for row, line in enumerate(lines)]
 
 
 def _chip(number: int, radius: float) -> tuple[Shape, ...]:
     """A numbered disc in the garment's color, around the origin."""
-    return canvas.disc(radius, _color(number), str(number), 18 if number < 100 else 14)
-
-
-def _stack(boxes: Sequence[Box], gap: float = 0) -> Box:
-    """The boxes below each other; a rule in the middle of each gap."""
-    shapes: list[Shape] = []
-    y = 0.0
-    for position, box in enumerate(boxes):
-        if gap and position:
-            shapes.append(Rect(0, y + gap / 2, _COLUMN, 1, canvas.RULE, 0))
-            y += gap
-        shapes += canvas.moved(box.shapes, 0, y)
-        y += box.height
-    return Box(tuple(shapes), y)
-
-
-def _columns(boxes: Sequence[Box], room: float) -> list[list[Box]]:
-    """The boxes in order, evenly filled into as few columns as fit into the height, up to three."""
-    heights = [box.height + GUTTER for box in boxes]
-    limits = sorted({sum(heights[i:j]) for i in range(len(heights)) for j in range(i + 1, len(heights) + 1)})
-    limits = limits[limits.index(max(heights)) :]
-    for count in range(1, _MAX_COLUMNS + 1):
-        lowest = bisect_left(limits, -count, key=lambda limit: -len(_fill(boxes, limit)))
-        columns = _fill(boxes, limits[lowest])
-        if max(map(_height, columns)) <= room:
-            break
-    return columns
-
-
-def _fill(boxes: Sequence[Box], limit: float) -> list[list[Box]]:
-    columns: list[list[Box]] = [[]]
-    for box in boxes:
-        if _height([*columns[-1], box]) > limit - GUTTER:
-            columns.append([])
-        columns[-1].append(box)
-    return columns
-
-
-def _height(column: Sequence[Box]) -> float:
-    return sum(box.height + GUTTER for box in column) - GUTTER
+    return canvas.disc(radius, _color(number), str(number), 16 if number < 100 else 13)
 
 
 def _photo(photo: Image.Image, garments: Sequence[Garment], size: Size, frame: Size, painter: Painter) -> Image.Image:

@@ -249,14 +249,16 @@ class Recognition:
         return image
 
     def draw(self, *, width: int | None = None, font: str | Path | None = None) -> Image.Image:
-        """The recognition card: the photo with its outlines beside one block per garment.
+        """The recognition card: what was found as a title, the photo with its outlines, one block per garment.
 
         A photo that was not kept is read again from its file.
 
         Args:
-            width: Of the card, in pixels; None is the width at which its text is easy to read, 850 to 2,400.
-            font: A TrueType or OpenType file for names in other scripts. The built-in font has only basic Latin:
-                without `font` accents are dropped and other letters become "?".
+            width: Of the card, in pixels; None is 840. The layout is the same at any width; text is easy to read where
+                the card is shown 800 pixels wide or wider.
+            font: A TrueType or OpenType file to use first; letters that it lacks come from the bundled fonts, which
+                have most living scripts. A letter in none of them is a box. Arabic is joined, and Indic letters are
+                put together, where Pillow finds Raqm (`PIL.features.check("raqm")`).
 
         Returns:
             An RGB image; its height follows from what there is to say.
@@ -264,10 +266,12 @@ class Recognition:
         Raises:
             InputError: The photo was not kept and has no file, the width is below 320, or the font can't be read.
         """
+        from fashion_retrieval.drawing.canvas import is_code
         from fashion_retrieval.results.card import draw_card
 
-        facts = (self.source, f"{self.width} x {self.height}", self.model_id)
-        return draw_card(self._photo(), " · ".join(filter(None, facts)), self.garments, width=width, font=font)
+        named = [] if self.source is None or is_code(self.source) else [self.source]
+        facts = (*named, f"{self.width} x {self.height}", self.model_id)
+        return draw_card(self._photo(), facts, self.garments, width=width, font=font)
 
     def _repr_png_(self) -> bytes | None:
         if self._path is None and self._pixels is None and self.image is None:
