@@ -178,15 +178,22 @@ def test_recognize_format_is_json_and_csv_by_another_name(cli, photos):
 
 
 def test_recognize_coco_is_a_data_set_of_the_run(cli, photos):
-    done = cli("recognize", photos, "--format", "coco", "--taxonomy", "deepfashion")
+    taxonomy = photos / "mine.yaml"
+    words = "{hat: hat, dress: {phrases: [dress], kind: dress}}"
+    taxonomy.write_text(
+        f"name: mine\ncategory: {{template: 'a {{color}} {{category}}', values: {words}}}\nattributes: {{}}"
+    )
+    done = cli("recognize", photos, "--format", "coco", "--taxonomy", taxonomy)
     assert (done.exit_code, done.stderr) == (0, "")
     data = json.loads(done.stdout)
     assert [image["file_name"] for image in data["images"]] == [str(photo) for photo in find_photos([str(photos)])[0]]
     assert [one["image_id"] for one in data["annotations"]] == [1, 2, 3]
-    names = [value.name for value in Taxonomy.load("deepfashion").category.values]
-    assert [category["name"] for category in data["categories"]] == names
+    assert data["categories"] == [
+        {"id": 1, "name": "hat", "supercategory": "garment"},
+        {"id": 2, "name": "dress", "supercategory": "dress"},
+    ]
     first = data["annotations"][0]
-    assert first["category_id"] == names.index("dress") + 1
+    assert first["category_id"] == 2
     assert first["bbox"] == [1.0, 2.0, 4.0, 6.0]
     assert first["segmentation"]["size"] == [64, 48]
 
