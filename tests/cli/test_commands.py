@@ -179,10 +179,8 @@ def test_recognize_format_is_json_and_csv_by_another_name(cli, photos):
 
 def test_recognize_coco_is_a_data_set_of_the_run(cli, photos):
     taxonomy = photos / "mine.yaml"
-    words = "{hat: hat, dress: {phrases: [dress], kind: dress}}"
-    taxonomy.write_text(
-        f"name: mine\ncategory: {{template: 'a {{color}} {{category}}', values: {words}}}\nattributes: {{}}"
-    )
+    words = "values: {hat: hat, dress: {phrases: [dress], kind: dress}}"
+    taxonomy.write_text("name: mine\nattributes: {}\ncategory: {template: 'a {color} {category}', " + words + "}")
     done = cli("recognize", photos, "--format", "coco", "--taxonomy", taxonomy)
     assert (done.exit_code, done.stderr) == (0, "")
     data = json.loads(done.stdout)

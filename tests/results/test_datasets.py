@@ -1,6 +1,7 @@
 """COCO and YOLO data sets: pycocotools and the rules of YOLO's reader read back what was recognized."""
 
 import json
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -368,3 +369,20 @@ def test_photos_with_an_exif_orientation_are_exported_upright(model, tmp_path):
 def test_compact_recognitions_give_the_same_data_set():
     found = of_masks()
     assert to_coco([one.compact() for one in found]) == to_coco(found) == to_coco([replace(one) for one in found])
+
+
+@pytest.mark.parametrize("taxonomy", [None, "default"])
+@pytest.mark.parametrize("export", ["coco", "yolo"])
+def test_an_export_holds_one_photo_at_a_time(tmp_path, export, taxonomy):
+    images = []
+
+    def photos():
+        for number in range(5):
+            image = Image.new("RGB", (WIDTH, HEIGHT))
+            images.append(weakref.ref(image))
+            alive = [one() is not None for one in images[:-2]]
+            assert not any(alive)
+            yield replace(recognition(garment(MASKS["all"]), source=f"{number}.jpg"), image=image)
+
+    to_coco(photos(), taxonomy=taxonomy) if export == "coco" else to_yolo(photos(), tmp_path, taxonomy=taxonomy)
+    assert len(images) == 5
