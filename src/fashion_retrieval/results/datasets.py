@@ -60,8 +60,7 @@ def to_coco(
         {"id": number, "name": name, "supercategory": kind} for number, (name, kind) in enumerate(classes.items(), 1)
     ]
     info = {"description": f"Garments recognized by fashion-retrieval ({', '.join(sorted(models))})"}
-    found = {"images": images, "annotations": annotations, "categories": categories}
-    return {"info": info, "licenses": []} | found
+    return {"info": info, "licenses": [], "images": images, "annotations": annotations, "categories": categories}
 
 
 def to_yolo(
