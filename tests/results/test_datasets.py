@@ -320,7 +320,7 @@ def test_yolo_labels_are_never_mixed_or_outside(tmp_path):
     for name in ("../a.jpg", "/tmp/a.jpg", "."):
         with pytest.raises(InputError, match=r"a file name must lie below images/, got .*; give names relative"):
             to_yolo([recognition(source=name)], tmp_path / "other")
-    with pytest.raises(InputError, match=r"'a\.jpg' and 'a\.png' would share the labels a\.txt; rename one"):
+    with pytest.raises(InputError, match=r"\[0\] and \[1\] must have file names of their own, got 'a\.txt' for both"):
         to_yolo([recognition(), recognition(source="a.png")], tmp_path / "other")
 
 

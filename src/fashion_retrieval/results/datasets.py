@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
@@ -87,13 +87,13 @@ def to_yolo(
         The path of `data.yaml`.
 
     Raises:
-        InputError: As in `to_coco`; `labels/` has files already, or two photos would share one.
+        InputError: As in `to_coco`; `labels/` has files already, or names differ in their endings alone.
     """
     data, labels = Path(folder, "data.yaml"), Path(folder, "labels")
     if labels.exists() and any(labels.iterdir()):
         raise InputError(f"{labels} must be empty or missing, found files; remove them or name another folder")
     classes = _classes(taxonomy)
-    photos: Iterable[tuple[str, Recognition]] = _named(recognitions, file_names)
+    photos: Iterable[tuple[str, Recognition]] = _named(recognitions, file_names, _label_file)
     if not classes:
         photos = [(name, photo.compact()) for name, photo in photos]
         found = {garment.category.name for _, photo in photos for garment in photo.garments}
@@ -101,22 +101,16 @@ def to_yolo(
     names = json.dumps(list(classes), ensure_ascii=False)
     labels.mkdir(parents=True, exist_ok=True)
     _write(data, f"train: images\nval: images  # better other photos than those for training\nnames: {names}\n")
-    owners: dict[PurePosixPath, str] = {}
     for name, photo in photos:
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or not path.name:
-            raise InputError(f"a file name must lie below images/, got {name!r}; give names relative to that folder")
-        path = path.with_suffix(".txt")
-        if path in owners:
-            raise InputError(f"{owners[path]!r} and {name!r} would share the labels {path}; rename one of the photos")
-        owners[path] = name
-        (labels / path).parent.mkdir(parents=True, exist_ok=True)
-        _write(labels / path, "".join(f"{_line(classes, garment, photo)}\n" for garment in photo.garments))
+        (labels / name).parent.mkdir(parents=True, exist_ok=True)
+        _write(labels / name, "".join(f"{_line(classes, garment, photo)}\n" for garment in photo.garments))
     return data
 
 
-def _named(recognitions: Iterable[Recognition | Failure], file_names: Names) -> Iterator[tuple[str, Recognition]]:
-    """Each recognition with a name that no other has; failures are left out."""
+def _named(
+    recognitions: Iterable[Recognition | Failure], file_names: Names, called: Callable[[str], str] = str
+) -> Iterator[tuple[str, Recognition]]:
+    """Each recognition with what its file is `called`, as no other is; failures are left out."""
     if not isinstance(recognitions, Iterable):
         raise InputError(f"recognitions must be a list or iterator, got {type(recognitions).__name__}; give a list")
     names = None if file_names is None else iter(file_names)
@@ -130,13 +124,21 @@ def _named(recognitions: Iterable[Recognition | Failure], file_names: Names) -> 
         name = name.as_posix() if isinstance(name, PurePath) else name
         if not isinstance(name, str) or not name:
             raise InputError(f"recognitions[{index}] must have a file name, got {name!r}; give file_names, one each")
+        name = called(name)
         if name in seen:
             both = f"recognitions[{seen[name]}] and [{index}]"
-            raise InputError(f"{both} must have file names of their own, both are {name!r}; give file_names")
+            raise InputError(f"{both} must have file names of their own, got {name!r} for both; give file_names")
         seen[name] = index
         yield name, photo
     if names and next(names, None) is not None:
         raise InputError("file_names must be as many as recognitions, got more; give one for each")
+
+
+def _label_file(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.name:
+        raise InputError(f"a file name must lie below images/, got {name!r}; give names relative to that folder")
+    return str(path.with_suffix(".txt"))
 
 
 def _classes(taxonomy: TaxonomySource) -> dict[str, str]:
