@@ -29,7 +29,8 @@ def run_commands(script):
     for line in script.splitlines():
         if "fashion-retrieval " not in line:
             continue
-        arguments = shlex.split(line[line.index("fashion-retrieval ") :], comments=True)[1:]
+        command = line[line.index("fashion-retrieval ") :].partition(" > ")[0]
+        arguments = shlex.split(command, comments=True)[1:]
         done = CliRunner().invoke(app, arguments, catch_exceptions=False)
         assert done.exit_code == 0, f"{line}\n{done.output}"
 

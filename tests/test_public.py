@@ -30,6 +30,8 @@ NAMES = [
     "doctor",
     "download_model",
     "list_models",
+    "to_coco",
+    "to_yolo",
 ]
 MODULES = {
     "checkpoint": "Bundle load save",
@@ -45,14 +47,14 @@ MODULES = {
     "models.sam": "SegmentAnythingSegmenter load_sam",
     "models.segmenter": "GarmentSegmenter",
     "results": "Attribute AttributeFit Box Color Encoded Failure FitScores Garment Mask Match Recognition Reference "
-    "Region Scalar Score Segmenter Status",
+    "Region Scalar Score Segmenter Status to_coco to_yolo",
     "shards": "ShardReport encode_shards",
     "taxonomy": "Group SHIPPED Taxonomy Value",
 }
 COMMON = "--model --device --dtype --backend"
 OPTIONS = {
-    "recognize": f"{COMMON} --taxonomy --box --no-segmenter --top-k --json --csv --masks --save --max-pixels "
-    "--batch-size --on-error",
+    "recognize": f"{COMMON} --taxonomy --box --no-segmenter --top-k --format --json --csv --masks --out --save "
+    "--max-pixels --batch-size --on-error",
     "encode": f"{COMMON} --out --texts --batch-size --on-error --engine --workers --shard-size --format",
     "export": "--to --out --precision --calibrate --labeled --revision --json",
     "index": f"{COMMON} --revision --recognize --no-recognize --taxonomy --prefix --batch-size --on-error",

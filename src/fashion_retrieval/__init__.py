@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fashion_retrieval.hub.download import resolve as download_model
     from fashion_retrieval.model import FashionModel
     from fashion_retrieval.models.sam import SegmentAnythingSegmenter
-    from fashion_retrieval.results import Failure, Garment, Match, Recognition, Reference
+    from fashion_retrieval.results import Failure, Garment, Match, Recognition, Reference, to_coco, to_yolo
     from fashion_retrieval.taxonomy import Taxonomy
 
 __all__ = [
@@ -36,6 +36,8 @@ __all__ = [
     "doctor",
     "download_model",
     "list_models",
+    "to_coco",
+    "to_yolo",
 ]
 
 __version__ = version("fashion-retrieval")
@@ -57,6 +59,8 @@ __getattr__ = lazy_names(
         "doctor": "diagnostics:doctor",
         "download_model": "hub:resolve",
         "list_models": "hub:list_models",
+        "to_coco": "results:to_coco",
+        "to_yolo": "results:to_yolo",
     },
 )
 

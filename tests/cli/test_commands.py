@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,12 +12,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import fashion_retrieval
-from fashion_retrieval import Failure, Garment, Recognition
+from fashion_retrieval import Failure, Garment, Recognition, Taxonomy
 from fashion_retrieval.cli import app, encode
 from fashion_retrieval.cli.photos import find_photos
 from fashion_retrieval.errors import ImageError, InputError, ModelNotFoundError
 from fashion_retrieval.results import Attribute, Color, Encoded, Score
-from tests.support.tiny import drawn_photo, photo_folder
+from tests.support.tiny import drawn_photo, photo_folder, tree
 
 
 class DrawnModel:
@@ -49,6 +50,9 @@ class DrawnModel:
                 if on_error == "raise":
                     raise
                 yield Failure(index, Path(image).name, error)
+
+    def recognizer(self, taxonomy=None):
+        return SimpleNamespace(taxonomy=Taxonomy.load(taxonomy or "default"))
 
     def encode(self, *, texts, batch_size=32, progress=False):
         return np.array([[len(text)] * 4 for text in texts], dtype=np.float32)
@@ -166,6 +170,75 @@ def test_recognize_csv_is_a_row_per_garment(cli, photos):
     assert cli("recognize", photos / "nothing.png", "--csv").stdout.startswith("photo,garment,category,score")
 
 
+def test_recognize_format_is_json_and_csv_by_another_name(cli, photos):
+    for name in ("json", "csv"):
+        assert cli("recognize", photos, "--format", name).stdout == cli("recognize", photos, f"--{name}").stdout
+    assert cli("recognize", photos, "--format", "table").stdout == cli("recognize", photos).stdout
+    assert cli("recognize", photos, "--format", "json", "--json", "--masks").stdout.count('"counts"') == 3
+
+
+def test_recognize_coco_is_a_data_set_of_the_run(cli, photos):
+    taxonomy = photos / "mine.yaml"
+    words = "values: {hat: hat, dress: {phrases: [dress], kind: dress}}"
+    taxonomy.write_text("name: mine\nattributes: {}\ncategory: {template: 'a {color} {category}', " + words + "}")
+    done = cli("recognize", photos, "--format", "coco", "--taxonomy", taxonomy)
+    assert (done.exit_code, done.stderr) == (0, "")
+    data = json.loads(done.stdout)
+    assert [image["file_name"] for image in data["images"]] == [str(photo) for photo in find_photos([str(photos)])[0]]
+    assert [one["image_id"] for one in data["annotations"]] == [1, 2, 3]
+    assert data["categories"] == [
+        {"id": 1, "name": "hat", "supercategory": "garment"},
+        {"id": 2, "name": "dress", "supercategory": "dress"},
+    ]
+    first = data["annotations"][0]
+    assert first["category_id"] == 2
+    assert first["bbox"] == [1.0, 2.0, 4.0, 6.0]
+    assert first["segmentation"]["size"] == [64, 48]
+
+
+@pytest.mark.parametrize(("on_error", "count"), [("raise", 1), ("skip", 3)])
+def test_recognize_coco_is_whole_after_a_bad_photo(cli, photos, on_error, count):
+    (photos / "b.JPG").write_text("not a photo")
+    done = cli("recognize", photos, "--format", "coco", "--on-error", on_error)
+    assert done.exit_code == 1
+    data = json.loads(done.stdout)
+    assert len(data["images"]) == count
+    assert len(data["categories"]) > 50
+    assert f"photo {photos / 'b.JPG'} can't be read; send another" in done.stderr
+
+
+def test_recognize_yolo_keeps_the_folders(cli, photos, tmp_path):
+    out = tmp_path / "shop"
+    done = cli("recognize", photos, "--format", "yolo", "--out", out)
+    assert (done.exit_code, done.stderr, done.stdout) == (0, "", f"{out / 'data.yaml'}\n")
+    number = [value.name for value in Taxonomy.load("default").category.values].index("dress")
+    line = f"{number} 0.0208333 0.03125 0.104167 0.03125 0.104167 0.125 0.0208333 0.125\n"
+    found = {name: text.decode() for name, text in tree(out / "labels").items()}
+    assert found == {"a.txt": line, "b.txt": line, "inner/a.txt": line, "nothing.txt": ""}
+    done = cli("recognize", photos, "--format", "yolo", "--out", out)
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"error: {out / 'labels'} must be empty or missing, found files; remove them or")
+    assert len(DrawnModel.calls) == 1  # nothing was computed
+
+
+@pytest.mark.parametrize(("on_error", "written"), [("raise", ["a"]), ("skip", ["a", "inner/a", "nothing"])])
+def test_recognize_yolo_keeps_what_is_good(cli, photos, tmp_path, on_error, written):
+    (photos / "b.JPG").write_text("not a photo")
+    done = cli("recognize", photos, "--format", "yolo", "--out", tmp_path / "shop", "--on-error", on_error)
+    assert done.exit_code == 1
+    assert sorted(tree(tmp_path / "shop")) == ["data.yaml", *(f"labels/{name}.txt" for name in written)]
+    assert f"photo {photos / 'b.JPG'} can't be read; send another" in done.stderr
+
+
+def test_recognize_yolo_refuses_photos_that_would_share_labels(cli, photos, tmp_path):
+    drawn_photo().save(photos / "a.jpg")
+    done = cli("recognize", photos, "--format", "yolo", "--out", tmp_path / "shop")
+    both = f"{photos / 'a.jpg'} and {photos / 'a.png'}"
+    remedy = "give the folder above both, or rename one"
+    assert done.stderr == f"error: id 'a.txt' must stand for one photo, got {both}; {remedy}\n"
+    assert not (tmp_path / "shop").exists()
+
+
 def test_recognize_save_writes_a_card_per_photo(cli, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(Recognition, "draw", lambda self: drawn_photo((30, 10)))
     assert cli("recognize", photos, "--save", tmp_path / "cards").exit_code == 0
@@ -191,6 +264,11 @@ def test_recognize_boxes_reach_the_model(cli, photos):
     ("options", "message"),
     [
         (["--json", "--csv"], "exclude each other"),
+        (["--format", "coco", "--csv"], "exclude each other"),
+        (["--format", "voc"], "'voc' is not one of 'table', 'json', 'csv', 'coco', 'yolo'"),
+        (["--format", "coco", "--masks"], "--masks goes with --json"),
+        (["--format", "yolo"], "--format yolo and --out DIR go together"),
+        (["--format", "coco", "--out", "x"], "--format yolo and --out DIR go together"),
         (["--masks"], "--masks goes with --json"),
         (["--box", "1,2,3"], "four numbers"),
         (["--box", "1,2,3,nan"], "finite"),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from fashion_retrieval import Garment, Match, Recognition
+    from fashion_retrieval import Garment, Match, Recognition, Taxonomy
 
     Recognized: TypeAlias = Iterator[tuple[Path, Recognition]]
 
@@ -71,6 +71,18 @@ def print_csv(results: Recognized) -> None:
     finally:
         if writer is None:
             _csv_writer(_FIXED)
+
+
+def print_coco(results: Recognized, taxonomy: Taxonomy) -> None:
+    """One COCO data set for the whole run, at its end, also after an error; files are named as they were found."""
+    from fashion_retrieval import to_coco
+
+    found: dict[Path, Recognition] = {}
+    try:
+        for photo, recognition in results:
+            found[photo] = recognition.compact()
+    finally:
+        print(json.dumps(to_coco(found.values(), file_names=found, taxonomy=taxonomy)))
 
 
 def save_cards(results: Recognized, folder: Path) -> Recognized:

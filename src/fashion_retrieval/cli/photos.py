@@ -40,12 +40,12 @@ def find_photos(arguments: Sequence[str], on_error: str = "raise") -> tuple[list
 
 
 def name_photos(
-    arguments: Sequence[str], prefix: str = "", on_error: str = "raise"
+    arguments: Sequence[str], prefix: str = "", on_error: str = "raise", *, suffix: str | None = None
 ) -> tuple[dict[str, Path], list[Failed]]:
     """Photos by id, in order, and the arguments that hold none.
 
     The id is the path below the folder given, or below the fixed part of a pattern; the id of a file is its name. Two
-    photos with the same id are an `InputError`.
+    photos with the same id are an `InputError`. With a suffix, ids end in it in place of their own.
     """
     ids: dict[Path, str] = {}
     failures: list[Failed] = []
@@ -54,11 +54,14 @@ def name_photos(
         failures += failed
         base = _base(Path(argument))
         for photo in found:
-            ids.setdefault(photo, prefix + identifier(photo.relative_to(base)).replace(os.sep, "/"))
+            below = photo.relative_to(base)
+            below = below.with_suffix(suffix) if suffix else below
+            ids.setdefault(photo, prefix + identifier(below).replace(os.sep, "/"))
     photos: dict[str, Path] = {}
     for photo, name in ids.items():
         if name in photos:
-            remedy = "give the folder above both, or one after the other with --prefix"
+            other = "rename one" if suffix else "one after the other with --prefix"
+            remedy = f"give the folder above both, or {other}"
             raise InputError(f"id {name!r} must stand for one photo, got {photos[name]} and {photo}; {remedy}")
         photos[name] = photo
     return photos, failures

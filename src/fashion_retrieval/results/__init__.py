@@ -1,6 +1,7 @@
 """Results: frozen, validated dataclasses that become JSON, text and pictures."""
 
 from fashion_retrieval._utils.deprecation import warn_renamed
+from fashion_retrieval.results.datasets import to_coco, to_yolo
 from fashion_retrieval.results.fit import AttributeFit, FitScores
 from fashion_retrieval.results.recognition import Garment, Recognition, Region, Segmenter
 from fashion_retrieval.results.retrieval import Encoded, Failure, Match, Reference
@@ -24,6 +25,8 @@ __all__ = [
     "Score",
     "Segmenter",
     "Status",
+    "to_coco",
+    "to_yolo",
 ]
 
 

@@ -17,6 +17,7 @@ from fashion_retrieval.errors import InputError
 from fashion_retrieval.images.inputs import called
 from fashion_retrieval.images.load import load_image
 from fashion_retrieval.images.pixels import Pixels
+from fashion_retrieval.results.masks import run_lengths
 from fashion_retrieval.results.values import Attribute, Box, Color, Mask, Score, assign, checked_fraction, jsonable
 
 if TYPE_CHECKING:
@@ -163,10 +164,8 @@ class Garment(Region):
         names = [item.name for item in fields(self) if item.name not in ("mask", "_packed")]
         plain: dict[str, Any] = {name: jsonable(getattr(self, name)) for name in (*names, "color", "area")}
         if masks:
-            pixels = self.mask.ravel(order="F")
-            changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
-            counts = np.diff(np.concatenate(([0], changes, [pixels.size]))).tolist()
-            plain["mask"] = {"size": list(self.mask.shape), "counts": ([0] if pixels[0] else []) + counts}
+            mask = self.mask
+            plain["mask"] = {"size": list(mask.shape), "counts": run_lengths(mask)}
         return plain
 
 
