@@ -55,7 +55,8 @@ def recognize(
     photos, failures = (list(named.values()), failures) if out else find_photos(paths, on_error)
     if boxes and len(photos) != 1:
         raise typer.BadParameter(f"--box is for a single photo, got {len(photos)}")
-    given: dict[str, Any] = {"segmenter": None if no_segmenter else "auto", "taxonomy": taxonomy, "top_k": top_k}
+    finder = None if no_segmenter else "auto"
+    given: dict[str, Any] = {"segmenter": finder, "taxonomy": taxonomy, "top_k": top_k, "keep_image": save is not None}
     if max_pixels:
         given["max_pixels"] = max_pixels
     if save:
