@@ -102,7 +102,7 @@ def test_gray_and_cmyk_profiles():
     inks = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
     for kind, options in (("TIFF", {}), ("JPEG", {"quality": 100})):
         found = load_pixels(saved(inks, kind, icc_profile=cmyk_profile(cyan), **options))
-        np.testing.assert_allclose(to_lab(found[8, 8]), cyan, atol=1.5)
+        np.testing.assert_allclose(to_lab(found[8, 8]), cyan, atol=4)  # of D50 there, of D65 here
     white = load_pixels(saved(Image.new("CMYK", (4, 4), (0, 0, 0, 0)), "TIFF", icc_profile=cmyk_profile(cyan)))
     assert white[0, 0].tolist() == [255, 255, 255]
 

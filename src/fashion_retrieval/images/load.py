@@ -27,6 +27,7 @@ _ORIENTATION = int(ExifTags.Base.Orientation)
 _BITS, _COMPRESSION, _PHOTOMETRIC, _PLANAR = 258, 259, 262, 284
 """Tags of TIFF."""
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+_PROFILED = ("RGB", "L", "CMYK")
 _JPEG_SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}
 _END_OF_JPEG = b"\xff\xd9"
 _LOST = re.compile(r"premature|bad huffman|bad arithmetic|instead of RST", re.IGNORECASE)
@@ -207,7 +208,9 @@ def _to_rgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, ToS
     opacity = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
     if opacity is not None:
         image = image.getchannel("L") if image.mode == "LA" else image.convert("RGBA").convert("RGB")
-    remaining = to_srgb(profile, image.mode) if profile and image.mode in ("RGB", "L", "CMYK") else None
+    elif image.mode not in _PROFILED:
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    remaining = to_srgb(profile, image.mode) if profile else None
     if image.mode != "RGB":
         image, remaining = (remaining.image(image) if remaining else image.convert("RGB")), None
     if opacity is None:
