@@ -26,7 +26,7 @@ def recognize(
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV: one row per garment.")] = False,
     masks: Annotated[bool, typer.Option("--masks", help="Add the masks to --json, as run lengths.")] = False,
     save: Annotated[Path | None, typer.Option(metavar="DIR", help="Save a card per photo as PNG.")] = None,
-    max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse photos with more pixels.")] = None,
+    max_pixels: options.MaxPixels = None,
     batch_size: options.BatchSize = 16,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -45,8 +45,7 @@ def recognize(
     if boxes and len(photos) != 1:
         raise typer.BadParameter(f"--box is for a single photo, got {len(photos)}")
     given: dict[str, Any] = {"segmenter": None if no_segmenter else "auto", "taxonomy": taxonomy, "top_k": top_k}
-    if max_pixels:
-        given["max_pixels"] = max_pixels
+    given["max_pixels"] = max_pixels
     if save:
         save.mkdir(parents=True, exist_ok=True)
     fashion = FashionModel.from_pretrained(model, device=device, dtype=dtype, backend=backend)
