@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from fashion_retrieval import hub
-from fashion_retrieval._utils.checks import check_batch_size, check_on_error
+from fashion_retrieval._utils.checks import check_reading
 from fashion_retrieval._utils.device import describe as describe_device
 from fashion_retrieval._utils.device import resolve_device, resolve_dtype
 from fashion_retrieval._utils.progress import length_of, tracked
@@ -193,6 +193,7 @@ class FashionModel(EmbeddingModel):
         Raises:
             InputError: The photo, the boxes or the taxonomy can't be used.
         """
+        check_reading(max_pixels)
         recognizer, finder = self.recognizer(taxonomy, top_k), self._finder(segmenter)
         pixels = decode(read_content(image), called(image), max_pixels=max_pixels).upright()
         if boxes is not None:
@@ -230,8 +231,7 @@ class FashionModel(EmbeddingModel):
         Raises:
             InputError: An argument can't be used, or without "skip" a photo.
         """
-        check_on_error(on_error)
-        check_batch_size(batch_size)
+        check_reading(max_pixels, batch_size, on_error)
         recognizer, finder = self.recognizer(taxonomy, top_k), self._finder(segmenter)
         options: dict[str, Any] = {"skip": on_error == "skip", "max_pixels": max_pixels, "keep_image": keep_image}
         found = recognize_photos(recognizer, finder, images, batch_size=batch_size, **options)
@@ -275,8 +275,7 @@ class FashionModel(EmbeddingModel):
         Raises:
             InputError: Labels are not as many as photos, of one value only, or a value has fewer than 2 photos.
         """
-        check_on_error(on_error)
-        check_batch_size(batch_size)
+        check_reading(max_pixels, batch_size, on_error)
         photos = list(images)
         before = Taxonomy.load(self.config.taxonomy if taxonomy is None else taxonomy)
         values, vocabulary, new = read_labels(name, photos, labels, before)

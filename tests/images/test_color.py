@@ -31,7 +31,9 @@ def scene(width=60, height=40):
 
 def copy_in(profile, image, kind="PNG", **options):
     """The scene saved in another color space, by Pillow's own conversion."""
-    way = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.ImageCmsProfile(BytesIO(profile)), "RGB", "RGB")
+    way = ImageCms.buildTransform(
+        ImageCms.createProfile("sRGB"), ImageCms.ImageCmsProfile(BytesIO(profile)), "RGB", "RGB"
+    )
     return saved(ImageCms.applyTransform(image, way), kind, icc_profile=profile, **options)
 
 

@@ -158,7 +158,12 @@ def test_what_came_before_an_error_is_handed_over_and_then_it_is_raised(tmp_path
     paths = drawn_files(tmp_path, 6)
     paths[3].write_bytes(b"no photo")
     stream = read_photos(
-        paths, lambda photo: photo.width, batch_size=batch_size, device=CPU, skip=False, label=lambda index: f"images[{index}]"
+        paths,
+        lambda photo: photo.width,
+        batch_size=batch_size,
+        device=CPU,
+        skip=False,
+        label=lambda index: f"images[{index}]",
     )
     found: list[ReadPhoto[int]] = []
     with pytest.raises(ImageError, match=r"^images\[3\]: photo .*3.jpg' is not a photo"):

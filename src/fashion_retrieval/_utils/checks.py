@@ -24,16 +24,14 @@ def check_whole(name: str, number: object, most: int) -> None:
         raise InputError(f"{name} must be a whole number from 1 to {most}, got {number!r:.60}")
 
 
-def check_batch_size(batch_size: int) -> None:
-    """Refuse a batch size below 1 with an `InputError`."""
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, got {batch_size}")
-
-
-def check_on_error(on_error: str) -> None:
-    """Refuse what is neither "raise" nor "skip" with an `InputError`."""
+def check_reading(max_pixels: int | None, batch_size: int = 1, on_error: str = "raise") -> None:
+    """Refuse wrong values of the arguments of all that read photos with an `InputError`."""
     if on_error not in ("raise", "skip"):
         raise InputError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, got {batch_size}")
+    if max_pixels is not None and (not isinstance(max_pixels, Integral) or max_pixels < 1 or max_pixels is True):
+        raise InputError(f"max_pixels must be a whole number of at least 1 or None, got {max_pixels!r:.60}")
 
 
 def fits(text: str, longest: int) -> bool:

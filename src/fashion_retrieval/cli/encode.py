@@ -37,6 +37,7 @@ def encode(
     paths: Annotated[list[str] | None, typer.Argument(help="Files, folders, patterns; for shards also lists.")] = None,
     texts: Annotated[Path | None, typer.Option(metavar="FILE", help="Encode its lines instead of photos.")] = None,
     model: options.Model = "compact",
+    max_pixels: options.MaxPixels = None,
     batch_size: options.BatchSize = 32,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -60,7 +61,7 @@ def encode(
     shards = {"engine": engine, "workers": workers, "shard_size": shard_size, "format": format_}
     given: dict[str, Any] = {name: value for name, value in shards.items() if value is not None}
     loading = {"device": device, "dtype": dtype, "backend": backend}
-    reading: dict[str, Any] = {"batch_size": batch_size, "on_error": on_error}
+    reading: dict[str, Any] = {"batch_size": batch_size, "on_error": on_error, "max_pixels": max_pixels}
     endings = " or ".join(OUTPUTS)
     if Path(out).suffix in OUTPUTS:
         if given:
@@ -77,6 +78,8 @@ def encode(
 
     given |= reading | {"loading": loading, "progress": sys.stderr.isatty()}
     report = encode_shards(photo_sources(paths or ()), out, model=model, **given)
+    for line in report.left_out:
+        typer.echo(line, err=True)
     counts = f"{report.encoded} embeddings of {report.embedding_dim} numbers in {report.folder}"
     typer.echo(f"{counts}, {report.shards} shards, {report.kept} of them there before", err=True)
     failures = [(failure.source, failure.error) for failure in report.failures]

@@ -27,7 +27,7 @@ def fit(
     model: options.Model = "compact",
     taxonomy: Annotated[str | None, typer.Option(help="default, deepfashion, or a YAML or JSON file.")] = None,
     no_segmenter: Annotated[bool, typer.Option("--no-segmenter", help="Take the whole photo as one region.")] = False,
-    max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse photos with more pixels.")] = None,
+    max_pixels: options.MaxPixels = None,
     batch_size: options.BatchSize = 16,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,6 +29,7 @@ def index(
     prefix: Annotated[str, typer.Option(help="Put before every id.")] = "",
     model: options.Model = "compact",
     revision: options.Revision = None,
+    max_pixels: options.MaxPixels = None,
     batch_size: options.BatchSize = 1_024,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -46,7 +47,8 @@ def index(
     fashion = FashionModel.from_pretrained(place, revision=revision, device=device, dtype=dtype, backend=backend)
     with Gallery.create(gallery, fashion, recognize=recognize, taxonomy=taxonomy, exist_ok=True) as store:
         files = [photo.absolute() for photo in photos.values()]
-        report = store.add(files, list(photos), batch_size=batch_size, on_error=on_error, progress=sys.stderr.isatty())
+        reading: dict[str, Any] = {"batch_size": batch_size, "on_error": on_error, "max_pixels": max_pixels}
+        report = store.add(files, list(photos), progress=sys.stderr.isatty(), **reading)
         store.optimize()
     counts = f"{report.added} added, {report.updated} updated, {report.unchanged} unchanged"
     typer.echo(f"{counts}, {len(report.failures) + len(failures)} failed")
@@ -64,6 +66,7 @@ def search(
     text_weight: Annotated[float | None, typer.Option(help="How much the text counts beside the photo.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON Lines: one object per result.")] = False,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the board as a picture.")] = None,
+    max_pixels: options.MaxPixels = None,
     model: GalleryModel = None,
     revision: options.Revision = None,
     device: options.Device = "auto",
@@ -86,7 +89,8 @@ def search(
         raise typer.BadParameter(f"--save must end in {', '.join(PICTURES)}, got {save.name!r}")
     if save:
         check_picture(save)
-    turns = Refinement.open(gallery, model, revision=revision, device=device, dtype=dtype, backend=backend)
+    loading: dict[str, Any] = {"revision": revision, "device": device, "dtype": dtype, "backend": backend}
+    turns = Refinement.open(gallery, model, max_pixels=max_pixels, **loading)
     with turns.gallery:
         reference = turns.gallery.get(id_) if id_ is not None else image
         matches = turns.ask(text, reference, top_k=top_k, where=where, exclude=exclude or (), text_weight=text_weight)

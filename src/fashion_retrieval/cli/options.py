@@ -27,6 +27,9 @@ BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Photos at a
 Backend = Annotated[str, typer.Option("--backend", help="auto, torch, openvino or onnx.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps ...")]
 Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
+MaxPixels = Annotated[
+    int | None, typer.Option("--max-pixels", min=1, help="Refuse photos with more pixels; by default 179 million.")
+]
 Model = Annotated[str, typer.Option("--model", help="'compact', a folder or a Hub repository.")]
 ModelId = Annotated[str, typer.Argument(metavar="ID", help="'compact', a folder or a Hub repository.")]
 OnError = Annotated[Literal["raise", "skip"], typer.Option("--on-error", help="At a bad photo: stop, or go on.")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from glob import glob, has_magic
 from pathlib import Path
 
@@ -12,29 +12,23 @@ import typer
 
 from fashion_retrieval.cli.options import Failed
 from fashion_retrieval.errors import ImageError, InputError
-from fashion_retrieval.images.folder import photos_below, why_empty
+from fashion_retrieval.images.folder import files_below
 
 
 def find_photos(arguments: Sequence[str], on_error: str = "raise") -> tuple[list[Path], list[Failed]]:
     """Files, folders (with all folders in them) and glob patterns -> photos, and the arguments that hold none.
 
     The order is that of the arguments, sorted within a folder or pattern; a photo named twice comes once. A file that
-    doesn't exist stays in the list: the error comes when it is read.
+    doesn't exist stays in the list: the error comes when it is read. What a folder has besides is told on stderr.
     """
     photos: dict[Path, None] = {}
     failures: list[Failed] = []
     for argument in arguments:
         try:
-            found = list(_expand(argument))
-            pattern = f"no file matches {argument!r}; check the pattern"
-            reason = why_empty(argument) if Path(argument).is_dir() else pattern
-            error = None if found else ImageError(reason)
-        except OSError as problem:
-            found, error = [], ImageError(f"{argument} can't be looked up ({problem.strerror}); check the path")
-        photos.update(dict.fromkeys(found))
-        if error:
+            photos.update(dict.fromkeys(_expand(argument)))
+        except ImageError as error:
             if on_error == "raise":
-                raise error
+                raise
             failures.append((argument, error))
     return list(photos), failures
 
@@ -89,15 +83,26 @@ def parse_box(text: str) -> tuple[float, float, float, float]:
     return x1, y1, x2, y2
 
 
-def _expand(argument: str) -> Iterator[Path]:
-    path = Path(argument)
-    if path.is_dir():
-        yield from photos_below(path)
-    elif _is_plain(argument):
-        yield path
-    else:
-        for match in sorted(map(Path, glob(argument, recursive=True))):  # noqa: PTH207
-            yield from photos_below(match) if match.is_dir() else (match,)
+def _expand(argument: str) -> list[Path]:
+    """The photos that an argument stands for; an `ImageError` where there is none."""
+    found: list[Path] = []
+    try:
+        plain = _is_plain(argument)
+        for match in [Path(argument)] if plain else sorted(map(Path, glob(argument, recursive=True))):  # noqa: PTH207
+            if not match.is_dir():
+                found.append(match)
+                continue
+            files = files_below(match)
+            if plain and not files.photos:
+                raise ImageError(files.why_empty)
+            if files.report:
+                typer.echo(files.report, err=True)
+            found += [match / name for name in files.photos]
+    except OSError as error:
+        raise ImageError(f"{argument} can't be looked up ({error.strerror}); check the path") from error
+    if not found:
+        raise ImageError(f"no file matches {argument!r}; check the pattern")
+    return found
 
 
 def _is_plain(argument: str) -> bool:

@@ -32,7 +32,7 @@ def recognize(
     masks: Annotated[bool, typer.Option("--masks", help="Add the masks to --json, as run lengths.")] = False,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="For --format yolo: data.yaml and labels/.")] = None,
     save: Annotated[Path | None, typer.Option(metavar="DIR", help="Save a card per photo as PNG.")] = None,
-    max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse photos with more pixels.")] = None,
+    max_pixels: options.MaxPixels = None,
     batch_size: options.BatchSize = 16,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -57,8 +57,7 @@ def recognize(
         raise typer.BadParameter(f"--box is for a single photo, got {len(photos)}")
     finder = None if no_segmenter else "auto"
     given: dict[str, Any] = {"segmenter": finder, "taxonomy": taxonomy, "top_k": top_k, "keep_image": save is not None}
-    if max_pixels:
-        given["max_pixels"] = max_pixels
+    given["max_pixels"] = max_pixels
     if save:
         save.mkdir(parents=True, exist_ok=True)
     fashion = FashionModel.from_pretrained(model, device=device, dtype=dtype, backend=backend)

@@ -6,16 +6,16 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fashion_retrieval._utils.one_line import EXPECTED, one_line
 from fashion_retrieval.cli.gallery import GalleryModel, GalleryUri, TopK, Where
-from fashion_retrieval.cli.options import Backend, Device, Dtype, Revision
+from fashion_retrieval.cli.options import Backend, Device, Dtype, MaxPixels, Revision
 from fashion_retrieval.cli.output import check_picture, print_matches, write_picture
 from fashion_retrieval.errors import InputError
-from fashion_retrieval.images.folder import SUFFIXES
+from fashion_retrieval.images.folder import PHOTOS
 
 if TYPE_CHECKING:
     from fashion_retrieval import Match, Refinement
@@ -29,6 +29,7 @@ def refine(
     id_: Annotated[str | None, typer.Option("--id", metavar="ID", help="A photo of the gallery to start from.")] = None,
     where: Where = None,
     top_k: TopK = 10,
+    max_pixels: MaxPixels = None,
     model: GalleryModel = None,
     revision: Revision = None,
     device: Device = "auto",
@@ -40,7 +41,8 @@ def refine(
 
     if image is not None and id_ is not None:
         raise typer.BadParameter("--image and --id exclude each other")
-    turns = Refinement.open(gallery, model, revision=revision, device=device, dtype=dtype, backend=backend)
+    loading: dict[str, Any] = {"revision": revision, "device": device, "dtype": dtype, "backend": backend}
+    turns = Refinement.open(gallery, model, max_pixels=max_pixels, **loading)
     with turns.gallery:
         reference = turns.gallery.get(id_) if id_ is not None else image
         session = _Session(turns, reference, top_k, where)
@@ -91,7 +93,7 @@ class _Session:
             check_picture(path)
             write_picture(path, self.turns.draw())
             typer.echo(f"board: {path}")
-        elif word.lower() == "photo" and Path(rest).suffix.lower() in SUFFIXES:
+        elif word.lower() == "photo" and Path(rest).suffix.lower() in PHOTOS:
             self.start(Path(rest.strip()), rest.strip())
         elif line.isdecimal():
             shown = self.turns.history[-1].matches if self.turns.history else ()

@@ -59,14 +59,21 @@ class Indexer:
     """Adds photos to a gallery, and counts what became of them.
 
     With a taxonomy, photos are recognized too. `skip` lists those that can't be read in `failures`; otherwise the first
-    one is raised. `batch_size` rows are written at a time.
+    one is raised. `batch_size` rows are written at a time. Photos with more than `max_pixels` can't be read.
     """
 
     def __init__(
-        self, store: VectorStore, model: FashionModel, taxonomy: Taxonomy | None, *, skip: bool, batch_size: int
+        self,
+        store: VectorStore,
+        model: FashionModel,
+        taxonomy: Taxonomy | None,
+        *,
+        skip: bool,
+        batch_size: int,
+        max_pixels: int | None,
     ) -> None:
         self.store, self.model, self.taxonomy = store, model, taxonomy
-        self.skip, self.batch_size = skip, batch_size
+        self.skip, self.batch_size, self.max_pixels = skip, batch_size, max_pixels
         self.added = self.updated = self.unchanged = 0
         self.failures: list[Failure] = []
         self._group = min(batch_size, _GROUP)
@@ -86,6 +93,7 @@ class Indexer:
             skip=self.skip,
             label=lambda index: f"images[{index}]",
             wanted=self._is_wanted,
+            max_pixels=self.max_pixels,
         )
         try:
             with closing(reader):

@@ -48,12 +48,14 @@ def draw_board(
     caption: str | None = None,
     width: int | None = None,
     font: str | Path | None = None,
+    max_pixels: int | None = None,
 ) -> Image.Image:
     """Draw a query above its results, as an RGB image whose height follows from their number.
 
     Below each result are the values that differ from the reference, first those the text asked for; without recognition
     of both, its color and category. Of a Recognition, its largest garment is compared. A photo of a result that can't
     be read is an empty frame. `caption` is a line under the query; `width` and `font` are as in `Recognition.draw`.
+    Photos with more than `max_pixels` can't be read.
     """
     if len(matches) > MOST:
         raise InputError(f"a board shows at most {MOST} results, got {len(matches)}; draw the first {MOST}")
@@ -63,11 +65,11 @@ def draw_board(
     columns = _columns(len(matches))
     across = (INSIDE + _GAP) / columns - _GAP
     tiles = [_tile(match, found, comparison, metrics, across) for match, found in zip(matches, changes, strict=True)]
-    photos = [_small(match) for match in matches]
+    photos = [_small(match, max_pixels) for match in matches]
     frame = (across, _frame_height(photos, across))
     heights = [max(tile.height for tile in tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
     tops = list(accumulate(heights, lambda top, height: top + (frame[1] + _GAP) + height, initial=0.0))
-    name, asking = _named(reference)
+    name, asking = _named(reference, max_pixels)
     asking_frame = (0.0, 0.0) if reference is None else (_QUERY, _frame_height([asking], _QUERY))
     left = MARGIN + (_QUERY + GUTTER if reference is not None else 0)
     writer = _Writer(metrics, MARGIN + INSIDE - left)
@@ -177,21 +179,23 @@ def _panel(
     return Box(tuple(writer.shapes), writer.y)
 
 
-def _named(reference: _Reference | None) -> tuple[str | None, Image.Image | None]:
+def _named(reference: _Reference | None, max_pixels: int | None) -> tuple[str | None, Image.Image | None]:
     """The name and the photo of a reference."""
     if isinstance(reference, Match):
-        return reference.id, _small(reference)
+        return reference.id, _small(reference, max_pixels)
     if isinstance(reference, Recognition):
         return reference.source, reference.image
-    return (None, None) if reference is None else (describe(reference), load_image(reference))
+    if reference is None:
+        return None, None
+    return describe(reference), load_image(reference, max_pixels=max_pixels)
 
 
-def _small(match: Match) -> Image.Image | None:
+def _small(match: Match, max_pixels: int | None) -> Image.Image | None:
     """The photo, small enough to hold many; None if it can't be read."""
     if match.photo is None:
         return None
     try:
-        photo = load_image(match.photo)
+        photo = load_image(match.photo, max_pixels=max_pixels)
     except InputError:
         return None
     photo.thumbnail((_DETAIL * _QUERY, _DETAIL * _HIGH * _QUERY), Image.Resampling.LANCZOS, reducing_gap=3.0)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fashion_retrieval._utils.checks import check_id, check_on_error, check_whole
+from fashion_retrieval._utils.checks import check_id, check_reading, check_whole
 from fashion_retrieval._utils.deprecation import accept_old_keywords, warn_renamed
 from fashion_retrieval._utils.progress import length_of, progress_bar
 from fashion_retrieval.errors import GalleryError, InputError
@@ -145,6 +145,7 @@ class Gallery:
         batch_size: int = 1_024,
         on_error: Literal["raise", "skip"] = "raise",
         progress: bool = False,
+        max_pixels: int | None = None,
     ) -> AddReport:
         """Add images, or update those of the same ids. After an interruption, the same call continues.
 
@@ -159,6 +160,7 @@ class Gallery:
             on_error: "raise" keeps what came before an image that can't be read and raises its error; "skip" lists it
                 in the report and continues.
             progress: Show a bar on stderr, with the rate and how many failed.
+            max_pixels: As in `FashionModel.encode`.
 
         Raises:
             InputError: Ids, metadata or an image can't be used; the message says which.
@@ -167,7 +169,7 @@ class Gallery:
         """
         from fashion_retrieval.gallery.adding import Indexer  # brings torch
 
-        check_on_error(on_error)
+        check_reading(max_pixels, on_error=on_error)
         check_whole("batch_size", batch_size, _LARGEST_BATCH)
         store = self._store
         kept, given = store.settings.dtype, precision(self._model)
@@ -185,7 +187,8 @@ class Gallery:
                 "load the model that it was made with, or build a new gallery"
             )
         items = read_items(images, ids, metadata, store.settings.types, store.settings.renamed)
-        indexer = Indexer(store, self._model, self._taxonomy, skip=on_error == "skip", batch_size=batch_size)
+        reading: dict[str, Any] = {"skip": on_error == "skip", "batch_size": batch_size, "max_pixels": max_pixels}
+        indexer = Indexer(store, self._model, self._taxonomy, **reading)
         with progress_bar("adding", length_of(images), shown=progress) as advance:
             indexer.add(items, advance)
         store.wait_until_indexed()

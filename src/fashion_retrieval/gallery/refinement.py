@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fashion_retrieval._utils.checks import check_reading
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.gallery.modification_text import Vocabulary
 from fashion_retrieval.results import Match, Recognition
@@ -55,17 +56,28 @@ class Refinement:
         model: The model that turns images and texts into queries.
         gallery: The gallery that is searched.
         history: The turns so far, oldest first.
+        max_pixels: References with more pixels are refused; as in `FashionModel.encode`.
 
     Args:
         model: The model the gallery was built with.
         gallery: The gallery to search.
         taxonomy: The vocabulary of modification texts and boards; None is the gallery's own or, where it recognizes
             nothing, the model's.
+        max_pixels: Refuse references with more pixels; as in `FashionModel.encode`.
     """
 
-    def __init__(self, model: FashionModel, gallery: Gallery, *, taxonomy: TaxonomyInput = None) -> None:
+    def __init__(
+        self,
+        model: FashionModel,
+        gallery: Gallery,
+        *,
+        taxonomy: TaxonomyInput = None,
+        max_pixels: int | None = None,
+    ) -> None:
+        check_reading(max_pixels)
         self.model = model
         self.gallery = gallery
+        self.max_pixels = max_pixels
         self.history: tuple[Turn, ...] = ()
         self._taxonomy = Taxonomy.load(taxonomy or gallery.taxonomy or model.config.taxonomy)
         self._vocabulary = Vocabulary(self._taxonomy)
@@ -80,6 +92,7 @@ class Refinement:
         device: str = "auto",
         dtype: str = "auto",
         backend: str = "auto",
+        max_pixels: int | None = None,
     ) -> Refinement:
         """Open a gallery with the model it was built with, at the revision it was built with.
 
@@ -90,6 +103,7 @@ class Refinement:
             device: As in `FashionModel.from_pretrained`.
             dtype: As in `FashionModel.from_pretrained`.
             backend: As in `FashionModel.from_pretrained`.
+            max_pixels: Refuse references with more pixels; as in `FashionModel.encode`.
 
         Raises:
             GalleryError: There is no such gallery, or it is of another model.
@@ -102,7 +116,7 @@ class Refinement:
             info = Gallery.peek(uri)
             model_id, revision = info.model_id, revision or info.revision
         model = FashionModel.from_pretrained(model_id, revision=revision, device=device, dtype=dtype, backend=backend)
-        return cls(model, Gallery.open(uri, model))
+        return cls(model, Gallery.open(uri, model), max_pixels=max_pixels)
 
     def __repr__(self) -> str:
         return f"Refinement({len(self.history)} turns, wishes: {JOINED.join(self.wishes) or 'none'})"
@@ -185,7 +199,7 @@ class Refinement:
         turn, info = self.history[-1], self.gallery.info
         reference: Match | Recognition | ImageInput | None = turn.reference
         if turn.reference is not None and not isinstance(turn.reference, Match) and "category" in info.fields:
-            reference = self.model.recognize(turn.reference, taxonomy=self._taxonomy)
+            reference = self.model.recognize(turn.reference, taxonomy=self._taxonomy, max_pixels=self.max_pixels)
         shown = turn.matches[:MOST]
         facts = (f"{len(shown)} of {info.count} photos", self.model.model_id, turn.where)
         return draw_board(
@@ -196,6 +210,7 @@ class Refinement:
             caption=" · ".join(filter(None, facts)),
             width=width,
             font=font,
+            max_pixels=self.max_pixels,
         )
 
     def _texts(self, text: str | None) -> tuple[str, ...]:
@@ -230,9 +245,8 @@ class Refinement:
         if start is None:
             return self.model.encode(texts=[text])
         if text:
-            return self.model.compose(start, text, text_weight=text_weight)
-        if not isinstance(start, Match):
-            return self.model.encode(images=[start])
-        if start.photo is None:
+            return self.model.compose(start, text, text_weight=text_weight, max_pixels=self.max_pixels)
+        if isinstance(start, Match) and start.photo is None:
             raise InputError(f"reference {start.id!r} was added without a path; give its photo instead")
-        return self.model.encode(images=[start.photo])
+        photo = start.photo if isinstance(start, Match) else start
+        return self.model.encode(images=photo, max_pixels=self.max_pixels)

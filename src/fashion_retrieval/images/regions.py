@@ -11,6 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from fashion_retrieval.errors import InputError
 
+_TINY = 2
+"""Up to this side in pixels, a box may well be one pixel of the photo."""
+
 
 def crop_region(image: NDArray[np.uint8], box: Sequence[float] | NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     """The part of the photo, (H, W, 3), inside the box (`pixel_box`), in the photo's own memory."""
@@ -31,7 +34,8 @@ def masked_crop(
 def check_boxes(boxes: ArrayLike, width: int, height: int) -> NDArray[np.float32]:
     """Boxes from a user, (N, 4) xyxy in pixels, clipped to the upright photo.
 
-    The result is float32 with 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height, else an `InputError` is raised.
+    The result is float32 with 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height, else an `InputError` is raised; so it is
+    where the boxes are fractions of the photo.
     """
     try:
         with np.errstate(over="ignore"):
@@ -51,6 +55,9 @@ def check_boxes(boxes: ArrayLike, width: int, height: int) -> NDArray[np.float32
             raise InputError(f"{shown} must be x1 y1 x2 y2 with x2 > x1 and y2 > y1, not x y width height")
         if not (inside[:2] < inside[2:]).all():
             raise InputError(f"{shown} lies outside the photo of {width}x{height} pixels; boxes are in upright pixels")
+    if array.max() <= 1 and max(width, height) > _TINY:
+        remedy = f"multiply x1, x2 by the width, {width}, and y1, y2 by the height, {height}"
+        raise InputError(f"boxes must be in pixels, got fractions of the photo, all values at most 1; {remedy}")
     return clipped
 
 

@@ -64,7 +64,7 @@ class Composition:
     device: torch.device
     dtype: torch.dtype
 
-    def references(self, images: Sequence[ReferenceInput], batch_size: int) -> list[Reference]:
+    def references(self, images: Sequence[ReferenceInput], batch_size: int, max_pixels: int | None) -> list[Reference]:
         """One `Reference` an image; a photo that comes more than once is read once."""
         found: dict[object, Reference] = {}
         waiting: dict[object, tuple[ImageInput, int]] = {}  # with its first place
@@ -87,6 +87,7 @@ class Composition:
             device=self.device,
             skip=False,
             label=lambda place: f"reference_image[{places[place][1]}]",
+            max_pixels=max_pixels,
         ):
             levels = [photo.content for photo in batch if photo.content is not None]
             with torch.inference_mode():
@@ -102,11 +103,13 @@ class Composition:
         *,
         text_weight: float,
         batch_size: int,
+        max_pixels: int | None,
     ) -> NDArray[np.float32]:
         """(N, D) float32, L2-normalized; a photo or a text alone is its own embedding."""
         rows = np.empty((len(pairs), self.encoder.embedding_dim), dtype=np.float32)
         shown = {i: photo for i, (photo, _) in enumerate(pairs) if photo is not None}
-        references = dict(zip(shown, self.references(list(shown.values()), batch_size), strict=True))
+        encoded = self.references(list(shown.values()), batch_size, max_pixels)
+        references = dict(zip(shown, encoded, strict=True))
         for i, reference in references.items():
             rows[i] = reference.embedding
         told = {i: text for i, (photo, text) in enumerate(pairs) if photo is None and text is not None}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fashion_retrieval._utils.checks import check_batch_size, check_on_error
+from fashion_retrieval._utils.checks import check_reading
 from fashion_retrieval._utils.progress import length_of, tracked
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.images.inputs import DeferredFile, ImageInput, is_photo
@@ -45,6 +45,7 @@ class EmbeddingModel:
         texts: str | Sequence[str] | None = None,
         batch_size: int = 32,
         progress: bool = False,
+        max_pixels: int | None = None,
     ) -> NDArray[np.float32]:
         """Embeddings of photos or of texts, in the same space.
 
@@ -53,6 +54,7 @@ class EmbeddingModel:
             texts: One text or a sequence of them.
             batch_size: How many go through the model at a time.
             progress: Show a progress bar on stderr.
+            max_pixels: As in `recognize`.
 
         Returns:
             (N, D) float32, L2-normalized; (1, D) for one.
@@ -60,14 +62,15 @@ class EmbeddingModel:
         Raises:
             InputError: Both or neither given, or an item can't be used; the message says which.
         """
-        check_batch_size(batch_size)
+        check_reading(max_pixels, batch_size)
         if (images is None) == (texts is None):
             raise InputError("encode expects either images= or texts=, got both or neither; call it once for each")
         if texts is not None:
             listed = [texts] if isinstance(texts, str) else list(texts)
             return encode_texts(self._texts, listed, self.embedding_dim, batch_size=batch_size, progress=progress)
         several: Any = images if isinstance(images, Iterable) and not is_photo(images) else [images]
-        found = encode_photos(self.encoder, self.device, several, batch_size=batch_size, skip=False, digests=False)
+        reading: dict[str, Any] = {"batch_size": batch_size, "skip": False, "max_pixels": max_pixels}
+        found = encode_photos(self.encoder, self.device, several, digests=False, **reading)
         rows = [one.embedding for one in tracked(found, "encoding images", length_of(several), shown=progress)]
         return np.array(rows, dtype=np.float32).reshape(-1, self.embedding_dim)
 
@@ -97,25 +100,31 @@ class EmbeddingModel:
         Raises:
             InputError: A photo can't be used; the message begins with its place, "images[3]".
         """
-        check_on_error(on_error)
-        check_batch_size(batch_size)
+        check_reading(max_pixels, batch_size, on_error)
         skip = on_error == "skip"
         return encode_photos(self.encoder, self.device, images, batch_size=batch_size, skip=skip, max_pixels=max_pixels)
 
-    def reference(self, images: ReferenceInput | Sequence[ReferenceInput], *, batch_size: int = 32) -> list[Reference]:
+    def reference(
+        self,
+        images: ReferenceInput | Sequence[ReferenceInput],
+        *,
+        batch_size: int = 32,
+        max_pixels: int | None = None,
+    ) -> list[Reference]:
         """Reference photos encoded for `compose`, to be used with many texts; one `Reference` a photo.
 
         Args:
             images: One photo or a sequence of them, as `encode` takes; matches of a gallery too.
             batch_size: How many go through the model at a time.
+            max_pixels: As in `recognize`.
 
         Raises:
             InputError: A photo can't be used; the message says which.
             UnsupportedError: This model's image tower has no token features.
         """
-        check_batch_size(batch_size)
+        check_reading(max_pixels, batch_size)
         several: list[Any] = list(images) if isinstance(images, list | tuple) else [images]
-        return self._composition.references(several, batch_size)
+        return self._composition.references(several, batch_size, max_pixels)
 
     def compose(
         self,
@@ -124,6 +133,7 @@ class EmbeddingModel:
         *,
         text_weight: float | None = None,
         batch_size: int = 32,
+        max_pixels: int | None = None,
     ) -> NDArray[np.float32]:
         """Queries from photos and wishes: "this one, but red with long sleeves" (AGCN).
 
@@ -134,6 +144,7 @@ class EmbeddingModel:
                 photo's own embedding.
             text_weight: From 0 (keep all of the photo) to 1 (the text alone); None, as trained, is 0.5.
             batch_size: How many go through the model at a time.
+            max_pixels: As in `recognize`.
 
         Returns:
             (N, D) float32, L2-normalized; (1, D) for one pair.
@@ -142,10 +153,11 @@ class EmbeddingModel:
             InputError: A photo or a text can't be used, or the lists differ in length; the message says which.
             UnsupportedError: This model has no composer.
         """
-        check_batch_size(batch_size)
+        check_reading(max_pixels, batch_size)
         return self._composition.queries(
             as_pairs(reference_image, modification_text),
             lambda texts: self.encode(texts=texts, batch_size=batch_size),
             text_weight=check_text_weight(text_weight),
             batch_size=batch_size,
+            max_pixels=max_pixels,
         )

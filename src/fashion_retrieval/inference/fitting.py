@@ -163,7 +163,9 @@ def scores(probabilities: Tensor, labels: Tensor) -> FitScores:
     return FitScores(right, accuracy_interval(right, len(truth)), macro_f1(truth, predicted), error)
 
 
-def one_garment(photo: Pixels | NDArray[np.uint8], box: ArrayLike | None, finder: Segmenter | None, place: int) -> Photo:
+def one_garment(
+    photo: Pixels | NDArray[np.uint8], box: ArrayLike | None, finder: Segmenter | None, place: int
+) -> Photo:
     """The photo with the region of the garment in the box or, without one, its largest; else the whole photo."""
     pixels, boxes = as_pixels(photo), None
     one: Any = [box]

@@ -94,9 +94,7 @@ def recognize_photos(
         images, Pixels.upright, batch_size=batch_size, device=device, skip=skip, max_pixels=max_pixels
     ):
         photos = [
-            find_photo(photo.content, None, segmenter, photo.image)
-            for photo in batch
-            if photo.content is not None
+            find_photo(photo.content, None, segmenter, photo.image) for photo in batch if photo.content is not None
         ]
         found = iter(recognizer.recognize(photos, batch_size=batch_size))
         for photo in batch:

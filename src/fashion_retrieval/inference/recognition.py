@@ -164,9 +164,7 @@ class Recognizer:
             )
         ]
 
-    def _embed_crops(
-        self, regions: Sequence[tuple[Pixels, Region]], batch_size: int
-    ) -> tuple[Tensor, Tensor]:
+    def _embed_crops(self, regions: Sequence[tuple[Pixels, Region]], batch_size: int) -> tuple[Tensor, Tensor]:
         """Embeddings of crops and of masked crops, (N, d) each; where the two are the same, it is embedded once."""
         differ = [
             i

@@ -240,7 +240,9 @@ class Recognition:
         """The photo, read again where it was not kept."""
         image = self.image
         if image is None and self._path is None:
-            raise InputError("a card needs the photo and this Recognition has no photo; recognize it with keep_image=True")
+            raise InputError(
+                "a card needs the photo and this Recognition has no photo; recognize it with keep_image=True"
+            )
         if image is None:
             image = load_image(self._path, max_pixels=self.width * self.height)
             if image.size != (self.width, self.height):

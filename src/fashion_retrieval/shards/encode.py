@@ -41,6 +41,7 @@ class ShardReport:
         shards: How many shards there are.
         kept: How many shards existed before and were not encoded again.
         failures: The images that can't be read, with their place in the list; `failures.jsonl` lists them too.
+        left_out: A line for each folder with pictures of formats that are not read: how many, and why.
     """
 
     folder: str
@@ -50,6 +51,7 @@ class ShardReport:
     shards: int
     kept: int
     failures: tuple[Failure, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def encode_shards(
@@ -65,6 +67,7 @@ def encode_shards(
     batch_size: int = 32,
     on_error: OnError = "raise",
     progress: bool = False,
+    max_pixels: int | None = None,
 ) -> ShardReport:
     """Encode images into a folder of shards. After an interruption, the same call continues, with either engine.
 
@@ -89,18 +92,21 @@ def encode_shards(
         on_error: "raise" stops at an image that can't be read and raises its error; "skip" lists it and continues.
             Shards that are complete stay in either case.
         progress: Show a bar on stderr.
+        max_pixels: As in `FashionModel.encode_iter`.
 
     Raises:
         InputError: An argument or the list can't be used, or without "skip" an image.
         ShardError: The folder holds other shards or other things, or can't be reached; or too many workers died.
         MissingExtraError: Ray is not installed.
     """
-    _check(engine, workers, shard_size, format, batch_size, on_error)
+    numbers = {"workers": workers, "shard_size": shard_size, "batch_size": batch_size, "max_pixels": max_pixels}
+    _check(engine, format, on_error, numbers)
     place = Folder(str(folder))
     listed = PhotoList([str(one) for one in ([photos] if isinstance(photos, str | Path) else photos)], shard_size)
     model = Path(model).absolute() if Path(model).is_dir() else model
     loading = dict(loading or {})
-    worker = ShardWorker(str(model), loading, place.uri, str(Path.cwd()), batch_size, skip=on_error == "skip")
+    skip, base = on_error == "skip", str(Path.cwd())
+    worker = ShardWorker(str(model), loading, place.uri, base, batch_size, skip=skip, max_pixels=max_pixels)
     pools: AbstractContextManager[ShardWorker | RayPool] = nullcontext(worker)
     if engine == "ray":
         from fashion_retrieval.shards.ray_pool import RayPool
@@ -124,7 +130,8 @@ def encode_shards(
     place.write(FAILURES, "".join(lines).encode())
     place.tidy()
     encoded = sum(summary.encoded for summary in done.values())
-    return ShardReport(place.uri, listed.photos, encoded, manifest.embedding_dim, len(done), kept, tuple(failures))
+    sizes = (listed.photos, encoded, manifest.embedding_dim, len(done), kept)
+    return ShardReport(place.uri, *sizes, tuple(failures), listed.left_out)
 
 
 def _complete(folder: Folder, manifest: Manifest) -> dict[int, Summary]:
@@ -136,7 +143,7 @@ def _complete(folder: Folder, manifest: Manifest) -> dict[int, Summary]:
         return {summary.index: summary for summary in summaries if summary is not None}
 
 
-def _check(engine: str, workers: int | None, shard_size: int, format: str, batch_size: int, on_error: str) -> None:
+def _check(engine: str, format: str, on_error: str, numbers: Mapping[str, int | None]) -> None:
     """Refuse wrong arguments, with all faults in one message."""
     choices = {"engine": (engine, Executor), "format": (format, Format), "on_error": (on_error, OnError)}
     faults = [
@@ -144,13 +151,12 @@ def _check(engine: str, workers: int | None, shard_size: int, format: str, batch
         for name, (value, kind) in choices.items()
         if value not in get_args(kind)
     ]
-    numbers = {"workers": workers, "shard_size": shard_size, "batch_size": batch_size}
     faults += [
         f"{name} must be a whole number of at least 1, got {value!r}"
         for name, value in numbers.items()
         if value is not None and (type(value) is not int or value < 1)
     ]
-    if workers is not None and engine == "local":
+    if numbers["workers"] is not None and engine == "local":
         faults.append("workers goes with engine 'ray'")
     if faults:
         raise InputError("; ".join(faults))

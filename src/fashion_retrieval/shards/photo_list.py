@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from fashion_retrieval._utils.checks import check_id
 from fashion_retrieval.errors import InputError, ShardError
-from fashion_retrieval.images.folder import SUFFIXES, photos_below, why_empty
+from fashion_retrieval.images.folder import PHOTOS, files_below, sort_files
 from fashion_retrieval.shards.filesystem import locate, translate_errors
 from fashion_retrieval.shards.manifest import Shard
 
@@ -29,12 +29,14 @@ class PhotoList:
     Sources are images, folders (with all folders below, sorted) and lists, by path or URI. A list ends in .txt (one
     image a line), .csv or .parquet (a column "uri" or "path", and "id" where the id is another). All are read once when
     this is made, for the number of `photos` and the `digest`, SHA-256 of all ids and URIs, and refused with any fault.
+    `left_out` is a line for each folder with pictures that can't be read.
     """
 
     def __init__(self, sources: Sequence[str], shard_size: int) -> None:
         self._sources = sources
         self._shard_size = shard_size
         self._digests: list[str] = []
+        self._reports: dict[str, str] = {}
         whole, hashes = hashlib.sha256(), array("q")
         for shard in self._cut():
             for place, (id, uri) in enumerate(zip(shard.ids, shard.uris, strict=True), start=shard.start):
@@ -46,6 +48,7 @@ class PhotoList:
             raise InputError(f"expected at least one photo, got none in {', '.join(sources):.200}")
         self._check_distinct(hashes)
         self.photos, self.digest = len(hashes), whole.hexdigest()
+        self.left_out = tuple(self._reports.values())
 
     def shards(self) -> Iterator[Shard]:
         """The shards, in order; a `ShardError` where the list has changed since it was first read."""
@@ -60,7 +63,7 @@ class PhotoList:
         raise ShardError(f"the list of photos changed while it was encoded, at photo {number * self._shard_size}")
 
     def _cut(self) -> Iterator[Shard]:
-        photos = (photo for source in self._sources for photo in _read_source(source))
+        photos = (photo for source in self._sources for photo in _read_source(source, self._reports))
         index = 0
         while some := list(islice(photos, self._shard_size)):
             ids, uris = zip(*some, strict=True)
@@ -81,7 +84,7 @@ class PhotoList:
             seen.add(id)
 
 
-def _read_source(source: str) -> Iterator[Photo]:
+def _read_source(source: str, reports: dict[str, str]) -> Iterator[Photo]:
     suffix, remote = Path(source).suffix.lower(), "://" in source
     if suffix == ".txt":
         with _text(source) as stream:
@@ -93,20 +96,24 @@ def _read_source(source: str) -> Iterator[Photo]:
             yield from _rows(source, rows.fieldnames or (), rows)
     elif suffix == ".parquet":
         yield from _read_parquet(source)
-    elif suffix in SUFFIXES or not (remote or Path(source).is_dir()):
+    elif (suffix in PHOTOS and source[-1] != "/") if remote else not Path(source).is_dir():
         yield source, source
     else:
+        folder = source.rstrip("/")
         if remote:
-            folder = source.rstrip("/")
             filesystem, path = locate(folder)
             with translate_errors(folder):
-                names = [name for name in filesystem.find(path) if Path(name).suffix.lower() in SUFFIXES]
-            found = sorted(folder + name.removeprefix(path) for name in names)
+                names = sorted(name.removeprefix(path).removeprefix("/") for name in filesystem.find(path))
+            files = sort_files(source, names)
         else:
-            found = [str(path) for path in photos_below(Path(source))]
-        if not found:
-            raise InputError(why_empty(source))
-        yield from zip(found, found, strict=True)
+            files = files_below(Path(source))
+        if not files.photos:
+            raise InputError(files.why_empty)
+        if files.report:
+            reports[source] = files.report
+        for name in files.photos:
+            uri = f"{folder}/{name}" if remote else str(Path(source, name))
+            yield uri, uri
 
 
 def _read_parquet(source: str) -> Iterator[Photo]:

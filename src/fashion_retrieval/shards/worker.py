@@ -45,6 +45,7 @@ class ShardWorker:
     base: str
     batch_size: int
     skip: bool
+    max_pixels: int | None = None
 
     @cached_property
     def model(self) -> FashionModel:
@@ -72,9 +73,10 @@ class ShardWorker:
         failures: list[Failure] = []
         places = (uri if "://" in uri else str(Path(self.base, uri)) for uri in shard.uris)
         files = (DeferredFile(uri, partial(read_photo, place)) for uri, place in zip(shard.uris, places, strict=True))
+        reading: dict[str, Any] = {"batch_size": self.batch_size, "max_pixels": self.max_pixels}
         with (
             fetch_ahead(files, threads=_READERS, ahead=_AHEAD * self.batch_size) as fetched,
-            closing(self.model.encode_iter(fetched, batch_size=self.batch_size, on_error="skip")) as stream,
+            closing(self.model.encode_iter(fetched, on_error="skip", **reading)) as stream,
         ):
             for one, id, uri in zip(stream, shard.ids, shard.uris, strict=True):
                 if not isinstance(one.embedding, Failure):
