@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +17,11 @@ from PIL import Image
 from pyarrow import parquet
 from typer.testing import CliRunner
 
-from fashion_retrieval import FashionModel, Gallery
+from fashion_retrieval import FashionModel, Gallery, Recognition
 from fashion_retrieval.cli import app
 from fashion_retrieval.errors import ImageError, InputError
 from fashion_retrieval.images.load import load_pixels
+from fashion_retrieval.models import segmenter
 from fashion_retrieval.shards import encode_shards
 from fashion_retrieval.taxonomy import Taxonomy
 from tests.support.drawn_files import drawn_bitmaps
@@ -134,6 +136,40 @@ def test_results_without_images_are_equal_and_small(model: FashionModel) -> None
     assert len(small.garments[0]._packed[2]) < 200  # type: ignore[index]
     (many,) = model.recognize_many([photo], segmenter=None, taxonomy=OWN, keep_image=False)
     assert many.to_dict(masks=True) == whole.to_dict(masks=True)  # type: ignore[union-attr, call-arg]
+
+
+def test_a_result_without_its_photo_is_drawn_from_the_file(model: FashionModel, tmp_path: Path) -> None:
+    path = tmp_path / "dress.png"
+    drawn_photo((400, 300)).save(path)
+    whole = model.recognize(path, segmenter=None, taxonomy=OWN)
+    assert whole.image is not None
+    assert whole.image.tobytes() == drawn_photo((400, 300)).tobytes()
+    (many,) = model.recognize_many([path], segmenter=None, taxonomy=OWN)
+    assert isinstance(many, Recognition)
+    assert many.image is None
+    assert many.draw().tobytes() == whole.draw().tobytes()
+    assert pickle.loads(pickle.dumps(many)).draw().tobytes() == whole.draw().tobytes()
+    assert pickle.loads(pickle.dumps(whole)).image.tobytes() == whole.image.tobytes()
+    drawn_photo((30, 30)).save(path)
+    with pytest.raises(InputError, match=r"dress.png' has changed since it was recognized; recognize it again$"):
+        many.draw()
+    path.unlink()
+    with pytest.raises(ImageError, match="does not exist"):
+        many.draw()
+    assert whole.draw().size[0] == 840
+
+
+def test_a_large_photo_keeps_small_masks_and_its_own_pixels_once(
+    model: FashionModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segmenter, "_LARGE", 0)
+    photo = drawn_photo((1600, 1200))
+    expected = model.recognize(photo, taxonomy=OWN)
+    assert expected.garments
+    assert all(garment._packed for garment in expected.garments)
+    monkeypatch.undo()
+    found = model.recognize(photo, taxonomy=OWN)
+    assert found.to_dict(masks=True) == expected.to_dict(masks=True)
 
 
 def test_threads_may_share_a_model(model: FashionModel) -> None:

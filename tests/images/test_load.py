@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image, ImageDraw
 
@@ -243,6 +244,43 @@ def test_a_jpeg_with_overwritten_data_is_what_pillow_makes_of_it():
     data[-1000:-990] = b"\0" * 10
     assert load._decode_jpeg(bytes(data), "RGB") is None  # "extraneous bytes": nothing need be lost
     np.testing.assert_array_equal(load_pixels(bytes(data)), np.asarray(Image.open(BytesIO(data))))
+
+
+def tiff(array, **options):
+    buffer = BytesIO()
+    tifffile.imwrite(buffer, array, **options)
+    return buffer.getvalue()
+
+
+DEEP = np.random.default_rng(1).integers(0, 65_536, (20, 30, 3), dtype=np.uint16)
+
+
+@pytest.mark.parametrize("options", [{}, {"byteorder": ">"}, {"compression": "zlib"}, {"bigtiff": True}])
+@pytest.mark.parametrize("planar", [False, True])
+def test_sixteen_bit_color_tiffs_are_right_or_refused(planar, options):
+    how = {"photometric": "rgb", "planarconfig": "separate" if planar else "contig"} | options
+    data = tiff(np.ascontiguousarray(DEEP.transpose(2, 0, 1)) if planar else DEEP, **how)
+    if planar and "compression" not in options:
+        assert "16-bit channels lie one after the other" in error_of(data)
+        return
+    assert np.abs(pixels(data).astype(int) - (DEEP / 257).round()).max() <= 1
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("white", [False, True])
+def test_a_gray_tiff_whose_white_is_zero_is_no_negative(kind, white):
+    gray = DEEP[..., 0] if kind is np.uint16 else (DEEP[..., 0] // 257).astype(np.uint8)
+    full = np.iinfo(kind).max
+    data = tiff(full - gray if white else gray, photometric="miniswhite" if white else "minisblack")
+    assert np.abs(pixels(data)[..., 0].astype(int) - (gray / full * 255).round()).max() <= 1
+
+
+def test_files_that_no_reader_takes_say_why():
+    assert "floats of unknown range" in error_of(tiff(DEEP[..., 0].astype(np.float32), photometric="minisblack"))
+    assert "unknown pixel mode" in error_of(tiff(DEEP.astype(np.float32), photometric="rgb"))
+    twelve = bytearray(encoded(corners(), "JPEG"))
+    twelve[twelve.index(b"\xff\xc0") + 4] = 12
+    assert "12-bit" in error_of(bytes(twelve))
 
 
 def test_webp_gray_and_bilevel():

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from fashion_retrieval.errors import ImageError, InputError
+from fashion_retrieval.images import prefetch
 from fashion_retrieval.images.inputs import DeferredFile, ImageInput
 from fashion_retrieval.images.load import load_pixels
 from fashion_retrieval.images.pixels import Pixels
@@ -226,3 +227,40 @@ def test_files_that_wait_when_the_list_ends_are_read_all_the_same() -> None:
         first, second = list(ahead)
         last.set()
         assert [first.read(), second.read()] == [b"", b""]
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_large_results_come_in_batches_of_bounded_bytes(ahead: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefetch, "MOST_BYTES", 10_000)
+    held, most = 0, 0
+    lock = threading.Lock()
+
+    class Held:
+        nbytes = 4_000
+
+        def __init__(self, number: int) -> None:
+            nonlocal held, most
+            self.number = number
+            with lock:
+                held += 1
+                most = max(most, held)
+
+        def __del__(self) -> None:
+            nonlocal held
+            with lock:
+                held -= 1
+
+    sizes, numbers = [], []
+    for batch in batches(Held, ((n,) for n in range(20)), batch_size=16, ahead=ahead):
+        sizes.append(len(batch))
+        numbers += [one.number for one in batch]
+        del batch
+    assert numbers == list(range(20))
+    assert max(sizes) <= 2
+    assert most <= 2 + torch.get_num_threads()  # before the first is known, one a thread
+
+
+def test_a_result_beyond_the_bound_comes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefetch, "MOST_BYTES", 10)
+    found = list(batches(lambda n: np.zeros(100), ((n,) for n in range(5)), batch_size=4))
+    assert [len(batch) for batch in found] == [1] * 5

@@ -44,7 +44,7 @@ def print_table(results: Recognized) -> None:
                 table.add_row(Text(str(photo)), "", Text("nothing found", style="dim"), "", "", "")
             for number, garment in enumerate(recognition.garments, start=1):
                 words = [f"{a.label} {a.probability:.2f}" for a in garment.attributes.values() if a.status == "visible"]
-                category, score = garment.category.name, f"{garment.category.probability:.2f}"
+                category, score = garment.category.name.replace("_", " "), f"{garment.category.probability:.2f}"
                 cells = map(Text, (category, score, garment.color or "", ", ".join(words)))
                 table.add_row(Text(str(photo) if number == 1 else ""), str(number), *cells)
             table.add_section()
