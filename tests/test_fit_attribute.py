@@ -180,6 +180,8 @@ def test_boxes_say_which_garment_is_meant(model: FashionModel) -> None:
     assert model.fit_attribute("closure", pairs, labels, segmenter=None).fitted.accuracy < 1.0
     with pytest.raises(InputError, match=r"^boxes\[1\]: boxes\[0\] = .* lies outside the photo of 48x24 pixels"):
         model.fit_attribute("closure", pairs, labels, boxes=[None, (60, 0, 70, 9), *boxes[2:]], segmenter=None)
+    with pytest.raises(InputError, match=r"^boxes\[1\]: boxes must be in pixels, got fractions of the photo"):
+        model.fit_attribute("closure", pairs, labels, boxes=[None, (0.5, 0, 1, 1), *boxes[2:]], segmenter=None)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """FashionModel on the embedded weights and on a tiny model."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,12 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from fashion_retrieval import FashionModel
+from fashion_retrieval import FashionModel, Gallery
 from fashion_retrieval._utils.files import sha256
-from fashion_retrieval.errors import InputError
+from fashion_retrieval.errors import ImageError, InputError
 from fashion_retrieval.hub.download import resolve
 from fashion_retrieval.results import Failure, Recognition
 from tests.support.paths import ROOT
+from tests.support.tiny import drawn_photo
 
 PHOTO = ROOT / "examples/astronaut.jpg"
 BOX = [[20.0, 150.0, 500.0, 512.0]]
@@ -192,3 +194,37 @@ def test_save_load_save_is_byte_identical(model, tmp_path):
 def test_what_encode_refuses(model, arguments):
     with pytest.raises(InputError):
         model.encode(**arguments)
+
+
+@pytest.mark.parametrize("wrong", [True, False, 0, -1, 5.0, "9"])
+def test_max_pixels_must_be_a_whole_number(model, wrong):
+    message = re.escape(f"max_pixels must be a whole number of at least 1 or None, got {wrong!r}")
+    for call in (
+        lambda: model.recognize(PHOTO, max_pixels=wrong),
+        lambda: model.recognize_many([PHOTO], max_pixels=wrong),
+        lambda: model.encode(images=PHOTO, max_pixels=wrong),
+        lambda: model.encode_iter([PHOTO], max_pixels=wrong),
+        lambda: model.reference(PHOTO, max_pixels=wrong),
+        lambda: model.compose(PHOTO, "red", max_pixels=wrong),
+        lambda: model.fit_attribute("fit", [PHOTO], ["loose"], max_pixels=wrong),
+    ):
+        with pytest.raises(InputError, match=f"^{message}$"):
+            call()
+
+
+def test_max_pixels_holds_wherever_a_photo_is_taken(model, tmp_path):
+    photo = drawn_photo((20, 10))
+    for call in (
+        lambda limit: model.encode(images=photo, max_pixels=limit),
+        lambda limit: model.reference(photo, max_pixels=limit),
+        lambda limit: model.compose(photo, None, max_pixels=limit),
+    ):
+        assert len(call(np.int64(200))) == 1
+        with pytest.raises(ImageError, match="20x10 pixels, over max_pixels=199; shrink it or raise max_pixels"):
+            call(199)
+    with Gallery.create(tmp_path / "gallery", model) as gallery:
+        failed = gallery.add([photo], ["a"], on_error="skip", max_pixels=199).failures
+        assert "over max_pixels=199" in str(failed[0].error)
+        assert gallery.add([photo], ["a"], max_pixels=200).added == 1
+        with pytest.raises(InputError, match="max_pixels must be a whole number of at least 1 or None, got True"):
+            gallery.add([photo], ["a"], max_pixels=True)

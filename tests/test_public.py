@@ -51,16 +51,16 @@ MODULES = {
     "shards": "ShardReport encode_shards",
     "taxonomy": "Group SHIPPED Taxonomy Value",
 }
-COMMON = "--model --device --dtype --backend"
+COMMON = "--model --device --dtype --backend --max-pixels"
 OPTIONS = {
     "recognize": f"{COMMON} --taxonomy --box --no-segmenter --top-k --format --json --csv --masks --out --save "
-    "--max-pixels --batch-size --on-error",
+    "--batch-size --on-error",
     "encode": f"{COMMON} --out --texts --batch-size --on-error --engine --workers --shard-size --format",
     "export": "--to --out --precision --calibrate --labeled --revision --json",
     "index": f"{COMMON} --revision --recognize --no-recognize --taxonomy --prefix --batch-size --on-error",
     "search": f"{COMMON} --revision --text --image --id --where --top-k --exclude --text-weight --json --save",
     "refine": f"{COMMON} --revision --image --id --where --top-k",
-    "fit": f"{COMMON} --output --taxonomy --no-segmenter --max-pixels --batch-size --on-error --json",
+    "fit": f"{COMMON} --output --taxonomy --no-segmenter --batch-size --on-error --json",
     "doctor": "--device --dtype --json",
     "models list": "--json",
     "models download": "--revision",

@@ -57,8 +57,8 @@ class DrawnModel:
     def encode(self, *, texts, batch_size=32, progress=False):
         return np.array([[len(text)] * 4 for text in texts], dtype=np.float32)
 
-    def encode_iter(self, images, *, batch_size, on_error):
-        self.calls.append({"batch_size": batch_size})
+    def encode_iter(self, images, *, batch_size, on_error, max_pixels):
+        self.calls.append({"batch_size": batch_size, "max_pixels": max_pixels})
         for index, image in enumerate(images):
             try:
                 yield Encoded(index, np.full(4, self._size(image)[0], dtype=np.float32), None)
@@ -327,7 +327,7 @@ def test_recognize_with_an_unknown_model_exits_with_1(cli, photos):
 
 
 def test_encode_npy_writes_ids_beside_embeddings(cli, photos, tmp_path):
-    done = cli("encode", photos, "--out", tmp_path / "x.npy", "--batch-size", 3)
+    done = cli("encode", photos, "--out", tmp_path / "x.npy", "--batch-size", 3, "--max-pixels", 9000)
     assert done.exit_code == 0
     assert done.stderr == f"4 embeddings of 4 numbers in {tmp_path / 'x.npy'}\n"
     embeddings = np.load(tmp_path / "x.npy")
@@ -335,7 +335,7 @@ def test_encode_npy_writes_ids_beside_embeddings(cli, photos, tmp_path):
     assert embeddings.tolist() == [[48.0] * 4] * 4
     ids = (tmp_path / "x.ids.txt").read_text(encoding="utf-8").splitlines()
     assert ids == [str(photo) for photo in find_photos([str(photos)])[0]]
-    assert DrawnModel.calls[1:] == [{"batch_size": 3}]
+    assert DrawnModel.calls[1:] == [{"batch_size": 3, "max_pixels": 9000}]
 
 
 def test_encode_skips_a_bad_photo_and_lists_it(cli, photos, tmp_path):

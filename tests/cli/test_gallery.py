@@ -15,6 +15,7 @@ from fashion_retrieval import FashionModel
 from fashion_retrieval.cli import app
 from fashion_retrieval.cli.photos import name_photos
 from fashion_retrieval.errors import InputError
+from fashion_retrieval.images.load import load_image
 from tests.support.paths import ROOT
 from tests.support.tiny import drawn_photo, tiny_folder
 
@@ -51,7 +52,7 @@ def gallery(shelf):
 def composer(monkeypatch):
     """A composer: the sum of both embeddings."""
 
-    def compose(self, reference, text, *, text_weight=None):
+    def compose(self, reference, text, *, text_weight=None, max_pixels=None):
         composed.append((Path(getattr(reference, "photo", reference)).name, text, text_weight))
         return self.encode(images=[getattr(reference, "photo", reference)]) + self.encode(texts=[text])
 
@@ -295,3 +296,26 @@ def test_refine_reads_a_pipe(gallery):
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.startswith(b"5 photos. ")
     assert done.stdout.count("│".encode()) == 4
+
+
+def test_max_pixels_reaches_every_command_that_takes_a_photo(shelf, gallery, tiny, tmp_path):
+    photo = shelf / "photos" / "a.png"
+    width, height = load_image(photo).size
+    few = ("--max-pixels", width * height - 1)
+    said = f"has {width}x{height} pixels, over max_pixels={few[1]}; shrink it or raise max_pixels"
+    for arguments, typed in (
+        (("recognize", photo, "--model", tiny), None),
+        (("encode", photo, "--out", tmp_path / "x.npy", "--model", tiny), None),
+        (("encode", photo, "--out", f"{tmp_path}/shards/", "--model", tiny), None),
+        (("index", photo, tmp_path / "g", "--no-recognize", "--model", tiny), None),
+        (("search", gallery, "--image", photo), None),
+        (("refine", gallery, "--image", photo), "red\n"),
+    ):
+        done = command(*arguments, *few, typed=typed)
+        assert (done.exit_code, said in done.stderr, done.stderr.count("\n")) == (1, True, 1), (arguments, done.output)
+
+
+def test_a_box_in_fractions_is_refused_in_one_line(shelf, tiny):
+    done = command("recognize", shelf / "photos" / "a.png", "--box", "0.1,0.1,0.9,1", "--model", tiny)
+    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith("error: boxes must be in pixels, got fractions of the photo, all values at most 1; ")

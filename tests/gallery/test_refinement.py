@@ -24,14 +24,18 @@ class Model:
 
     def __init__(self):
         self.asked = []
+        self.limits = []
 
-    def encode(self, *, images=None, texts=None):
+    def encode(self, *, images=None, texts=None, max_pixels=None):
+        self.limits.append(max_pixels)
         return self._answer(("image", images[0]) if images else ("text", texts[0]))
 
-    def compose(self, reference, text, *, text_weight=None):
+    def compose(self, reference, text, *, text_weight=None, max_pixels=None):
+        self.limits.append(max_pixels)
         return self._answer(("both", getattr(reference, "id", reference), text, text_weight))
 
-    def recognize(self, photo, *, taxonomy):
+    def recognize(self, photo, *, taxonomy, max_pixels=None):
+        self.limits.append(max_pixels)
         self.asked.append(("recognize", photo, taxonomy.name))
         return Recognition(4, 6, (), "drawn", "x.png", Image.new("RGB", (4, 6)))
 
@@ -290,3 +294,16 @@ def test_draw_recognizes_a_photo_from_elsewhere_where_the_gallery_is_recognized(
     assert drawn[0][1]["reference"] is photo
     assert isinstance(drawn[1][1]["reference"], Recognition)
     assert recognized.model.asked[-1] == ("recognize", photo, "default")
+
+
+def test_max_pixels_reaches_whatever_reads_a_reference(drawn, tmp_path):
+    turns = Refinement(Model(), Shelf(fields=("category",)), max_pixels=70)
+    photo = tmp_path / "x.png"
+    drawn_photo((8, 8)).save(photo)
+    turns.ask(reference=photo)
+    turns.ask("red")
+    turns.draw()
+    assert turns.model.limits == [70, 70, 70]
+    assert drawn[0][1]["max_pixels"] == 70
+    with pytest.raises(InputError, match="max_pixels must be a whole number of at least 1 or None, got 0"):
+        Refinement(Model(), Shelf(), max_pixels=0)

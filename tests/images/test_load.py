@@ -451,11 +451,23 @@ def test_boxes_are_clipped_to_the_photo():
     assert check_boxes([], 10, 8).shape == (0, 4)
 
 
+def test_boxes_of_one_pixel_are_no_fractions():
+    for boxes, size in (([[0, 0, 1, 1]], (1, 1)), ([[0, 0, 1, 1]], (2, 2)), ([[0, 0, 1, 1], [3, 2, 4, 3]], (10, 8))):
+        assert check_boxes(boxes, *size).tolist() == boxes
+
+
 @pytest.mark.parametrize(
     ("boxes", "words"),
     [
         ([[0, 0, 1, 1], [20, 1, 30, 2]], "boxes[1] = [20.0, 1.0, 30.0, 2.0] lies outside the photo of 10x8 pixels"),
         ([[10, 0, 12, 8]], "lies outside"),
+        (
+            [[0.1, 0.25, 0.5, 1]],
+            "boxes must be in pixels, got fractions of the photo, all values at most 1; "
+            "multiply x1, x2 by the width, 10, and y1, y2 by the height, 8",
+        ),
+        ([[0, 0, 1, 1], [0.2, 0.2, 0.9, 0.9]], "got fractions of the photo"),
+        ([[0.5, 0.5, 0.2, 0.2]], "not x y width height"),
         ([[5, 5, 2, 7]], "x2 > x1"),
         ([[5, 5, 5, 7]], "not x y width height"),
         ([[0, float("nan"), 1, 1]], "boxes[0] = [0.0, nan, 1.0, 1.0] must hold finite numbers"),

@@ -202,6 +202,7 @@ def test_shard_whose_photos_all_failed_is_empty(desk, tmp_path):
             "engine must be 'local' or 'ray', got 'spark'; format must be 'parquet' or 'lance', got 'csv'; "
             "shard_size must be a whole number of at least 1, got 0",
         ),
+        ({"max_pixels": 0.5}, "max_pixels must be a whole number of at least 1, got 0.5"),
         ({"workers": 2}, "workers goes with engine 'ray'"),
         ({"on_error": "ignore", "batch_size": True}, "on_error must be .+; batch_size must be .+ got True"),
     ],
@@ -210,6 +211,13 @@ def test_encode_shards_refuses_wrong_arguments(desk, tmp_path, options, message)
     with pytest.raises(InputError, match=f"^{message}$"):
         encode(desk, tmp_path / "x", **options)
     assert not (tmp_path / "x").exists()
+
+
+def test_encode_shards_skips_photos_over_max_pixels(desk, tmp_path):
+    found = encode(desk, tmp_path / "x", paths(desk)[:2], on_error="skip", max_pixels=24 * 32 - 1)
+    assert (found.encoded, len(found.failures), found.left_out) == (0, 2, ())
+    assert "24x32 pixels, over max_pixels=767; shrink it or raise max_pixels" in str(found.failures[0].error)
+    assert encode(desk, tmp_path / "y", paths(desk)[:2], max_pixels=24 * 32).encoded == 2
 
 
 def test_encode_shards_takes_file_uris_and_relative_paths(desk, tmp_path, monkeypatch):

@@ -55,7 +55,9 @@ def test_photo_list_with_a_fault_is_refused(tmp_path, name, content, message):
 
 def test_photo_list_of_a_folder_without_a_photo_is_refused(tmp_path):
     for folder in (tmp_path, tmp_path.as_uri()):
-        with pytest.raises(InputError, match=rf"folder {folder} holds no photo; expected files ending in .avif .bmp"):
+        with pytest.raises(
+            InputError, match=rf"folder {folder} holds no photo; expected files ending in .avif .avifs .bmp"
+        ):
             listed("x.jpg", folder)
 
 

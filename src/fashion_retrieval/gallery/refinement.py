@@ -246,7 +246,8 @@ class Refinement:
             return self.model.encode(texts=[text])
         if text:
             return self.model.compose(start, text, text_weight=text_weight, max_pixels=self.max_pixels)
-        if isinstance(start, Match) and start.photo is None:
+        if not isinstance(start, Match):
+            return self.model.encode(images=[start], max_pixels=self.max_pixels)
+        if start.photo is None:
             raise InputError(f"reference {start.id!r} was added without a path; give its photo instead")
-        photo = start.photo if isinstance(start, Match) else start
-        return self.model.encode(images=photo, max_pixels=self.max_pixels)
+        return self.model.encode(images=[start.photo], max_pixels=self.max_pixels)

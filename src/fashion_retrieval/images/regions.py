@@ -34,8 +34,8 @@ def masked_crop(
 def check_boxes(boxes: ArrayLike, width: int, height: int) -> NDArray[np.float32]:
     """Boxes from a user, (N, 4) xyxy in pixels, clipped to the upright photo.
 
-    The result is float32 with 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height, else an `InputError` is raised; so it is
-    where the boxes are fractions of the photo.
+    The result is float32 with 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height, else an `InputError` is raised; so
+    it is where the boxes are fractions of the photo.
     """
     try:
         with np.errstate(over="ignore"):
