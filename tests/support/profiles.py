@@ -28,7 +28,7 @@ def cmyk_profile(lab_of_cyan):
     """White paper, black ink (also wherever inks lie on each other), and a cyan of (L, a, b); the others are gray."""
     inks = [(100, 0, 0)] + [(0, 0, 0)] * 15  # C changes slowest
     inks[8], inks[4], inks[2] = lab_of_cyan, (50, 0, 0), (50, 0, 0)
-    grid = bytes(round(value) for l, a, b in inks for value in (l * 2.55, a + 128, b + 128))
+    grid = bytes(round(value) for light, a, b in inks for value in (light * 2.55, a + 128, b + 128))
     steps = bytes(range(256))
     matrix = struct.pack(">9l", *(65_536 if i % 4 == 0 else 0 for i in range(9)))
     table = b"mft1" + struct.pack(">4xBBBx", 4, 3, 2) + matrix + steps * 4 + grid + steps * 3
