@@ -1,0 +1,23 @@
+"""Photos as they come: colors, memory, time to load, damage. Each alone: `python -m benchmarks.photos --help`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.photos import colors, loading, memory, mutations, profiles
+
+PARTS = ("memory", "colors", "loading", "mutations")
+
+
+def measure(
+    cache: Path, *, quick: bool = False, parts: tuple[str, ...] = PARTS, folder: Path = profiles.FOLDER
+) -> dict[str, Any]:
+    """Measure some of the four parts; `folder` is where color profiles are looked for."""
+    measures = {
+        "memory": lambda: memory.measure(cache, quick=quick),
+        "colors": lambda: colors.measure(folder, count=4 if quick else 140),
+        "loading": lambda: loading.measure(cache, rounds=1 if quick else 9, quick=quick),
+        "mutations": lambda: mutations.measure(count=40 if quick else 400),
+    }
+    return {part: measures[part]() for part in parts}

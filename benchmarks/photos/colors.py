@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from statistics import median
@@ -70,8 +71,9 @@ def _copies(pixels: Pixels, found: dict[str, bytes]) -> Iterator[tuple[str, byte
     """The sRGB photo by name, its controls, and for each profile the copy and what is the best to be made of it."""
     image = Image.fromarray(pixels)
     yield SRGB, _file(image, "PNG")
-    yield "sRGB, one level lighter", _file(Image.fromarray(np.minimum(pixels, 254) + np.uint8(1)), "PNG")
-    yield "sRGB, one level darker", _file(Image.fromarray(np.maximum(pixels, 1) - np.uint8(1)), "PNG")
+    for name, step in (("lighter", (1, 1, 1)), ("redder", (1, 0, 0)), ("bluer", (0, 0, 1))):
+        near = np.minimum(pixels, 254) + np.uint8(step)
+        yield f"sRGB, one level {name}", _file(Image.fromarray(near), "PNG")
     yield "sRGB, JPEG", _file(image, "JPEG")
     for name, profile in found.items():
         # Eight bits of ProPhoto are coarse: nobody would make a JPEG of them.
@@ -121,10 +123,11 @@ def _clothing_box(row: dict[str, Any]) -> list[int] | None:
 
 
 def _street_box(row: dict[str, Any]) -> list[int] | None:
-    regions = {one["id"]: one.get("regions") for one in _rows("street.jsonl")}[row["id"]]
-    return list(regions[row["region"]]["box"]) if regions and "region" in row else None
+    regions = next(one.get("regions") for one in _rows("street.jsonl") if one["id"] == row["id"])
+    return regions[row["region"]]["box"] if regions and "region" in row else None
 
 
+@cache
 def _rows(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (material.PACK / name).read_text(encoding="utf-8").splitlines()]
 

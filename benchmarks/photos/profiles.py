@@ -19,8 +19,9 @@ FILES = {
 """A profile's file, and the Debian package that has it."""
 
 DISPLAY_P3 = ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060))
+BT709 = ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060))
 D65 = (0.3127, 0.3290)
-"""CIE xy of the primaries and the white, as published in SMPTE EG 432-1."""
+"""CIE xy of the primaries and the white, as published in SMPTE EG 432-1 and ITU-R BT.709."""
 
 _D50 = np.array([0.9642, 1.0, 0.8249])
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
