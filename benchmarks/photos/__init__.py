@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,4 +21,7 @@ def measure(
         "loading": lambda: loading.measure(cache, rounds=1 if quick else 9, quick=quick),
         "mutations": lambda: mutations.measure(count=40 if quick else 400),
     }
-    return {part: measures[part]() for part in parts}
+    measured = {part: measures[part]() for part in parts}
+    for line in measured.get("colors", {}).get("left_out", []):
+        print(f"left out: {line}", file=sys.stderr)
+    return measured

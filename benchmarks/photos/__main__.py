@@ -23,7 +23,7 @@ def main(
     quick: Annotated[bool, typer.Option(help="A smoke run; its results mean nothing.")] = False,
     profiles: Annotated[Path, typer.Option(help="Folder with color profiles, looked through as a tree.")] = FOLDER,
     cache: Annotated[Path, typer.Option(help="Where photos are drawn.")] = Path("runs/benchmarks"),
-    out: Annotated[Path, typer.Option(help="The JSON file; parts that are not measured stay.")] = RESULTS / "photos.json",
+    out: Annotated[Path, typer.Option(help="The JSON file; other parts in it stay.")] = RESULTS / "photos.json",
 ) -> None:
     """Measure what photos of every kind take, and what colors they get."""
     chosen = tuple(parts or photos.PARTS)
@@ -32,8 +32,6 @@ def main(
     cache.mkdir(parents=True, exist_ok=True)
     before = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
     measured = photos.measure(cache, quick=quick, parts=chosen, folder=profiles)
-    for line in measured.get("colors", {}).get("left_out", []):
-        typer.echo(f"left out: {line}", err=True)
     with write_atomically(out) as partial:
         partial.write_text(json.dumps(before | {"machine": machine()} | measured, indent=2) + "\n", encoding="utf-8")
     typer.echo(f"written to {out}")

@@ -94,7 +94,9 @@ def _scenes(count: int) -> tuple[list[Scene], str]:
     """Photos with `count` garments of the data pack, whose color and mask are labeled, or drawn ones without it."""
     if not (material.PACK / "attributes.jsonl").is_file():
         colors = [*PALETTE.values()]
-        drawn = [scene.figure(300, 400, sweater=one, trousers=two) for one, two in zip(colors, colors[1:], strict=False)]
+        drawn = [
+            scene.figure(300, 400, sweater=one, trousers=two) for one, two in zip(colors, colors[1:], strict=False)
+        ]
         boxes = [[60, 80, 240, 220], [100, 205, 200, 375]]
         return [(pixels, boxes) for pixels in drawn][: count // 2], "drawn"
     garments = [*_labeled("clothing", _clothing_box), *_labeled("street", _street_box)]

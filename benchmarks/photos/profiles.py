@@ -14,7 +14,10 @@ FILES = {
     "AdobeRGB": ("AdobeRGB1998.icc", "colord-data"),
     "ProPhoto": ("ProPhotoRGB.icc", "colord-data"),
     "SWOP CMYK": ("default_cmyk.icc", "libgs-common"),
-    "FOGRA39 CMYK": ("FOGRA39L.icc", "argyll and icc-profiles-free, whose FOGRA39L.ti3 `colprof -ql -bm` turns into it"),
+    "FOGRA39 CMYK": (
+        "FOGRA39L.icc",
+        "argyll and icc-profiles-free, whose FOGRA39L.ti3 `colprof -ql -bm` turns into it",
+    ),
 }
 """A profile's file, and the Debian package that has it."""
 
