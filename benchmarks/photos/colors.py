@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Iterator
 from functools import cache
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -42,12 +43,12 @@ def measure(folder: Path = profiles.FOLDER, *, count: int) -> dict[str, Any]:
         for name, photo in _copies(pixels, found):
             garments = model.recognize(photo, boxes=boxes).garments
             first = [one.colors[0] if one.colors else None for one in garments]
-            seen.setdefault(name, []).extend(color and (color.name, color.hex) for color in first)
-    rows = {}
+            seen.setdefault(name, []).extend((color.name, color.hex) if color else None for color in first)
+    rows: dict[str, dict[str, Any]] = {}
     for name in seen:
         if name != SRGB and not name.endswith("at best"):
             best = seen.get(f"{name}, at best")
-            rows[name] = compare(seen[name], seen[SRGB])
+            rows[name] = dict(compare(seen[name], seen[SRGB]))
             if best:
                 rows[name] |= {"at_best": compare(best, seen[SRGB]), "to_best": compare(seen[name], best)}
     return {"garments": len(seen[SRGB]), "source": source, "rows": rows, "left_out": absent}
@@ -72,7 +73,7 @@ def _copies(pixels: Pixels, found: dict[str, bytes]) -> Iterator[tuple[str, byte
     image = Image.fromarray(pixels)
     yield SRGB, _file(image, "PNG")
     for name, step in (("lighter", (1, 1, 1)), ("redder", (1, 0, 0)), ("bluer", (0, 0, 1))):
-        near = np.minimum(pixels, 254) + np.uint8(step)
+        near = np.minimum(pixels, 254) + np.array(step, np.uint8)
         yield f"sRGB, one level {name}", _file(Image.fromarray(near), "PNG")
     yield "sRGB, JPEG", _file(image, "JPEG")
     for name, profile in found.items():
@@ -94,9 +95,7 @@ def _scenes(count: int) -> tuple[list[Scene], str]:
     """Photos with `count` garments of the data pack, whose color and mask are labeled, or drawn ones without it."""
     if not (material.PACK / "attributes.jsonl").is_file():
         colors = [*PALETTE.values()]
-        drawn = [
-            scene.figure(300, 400, sweater=one, trousers=two) for one, two in zip(colors, colors[1:], strict=False)
-        ]
+        drawn = [scene.figure(300, 400, sweater=one, trousers=two) for one, two in pairwise(colors)]
         boxes = [[60, 80, 240, 220], [100, 205, 200, 375]]
         return [(pixels, boxes) for pixels in drawn][: count // 2], "drawn"
     garments = [*_labeled("clothing", _clothing_box), *_labeled("street", _street_box)]

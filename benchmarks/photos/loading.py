@@ -18,9 +18,8 @@ def measure(cache: Path, *, rounds: int, quick: bool) -> dict[str, Any]:
     drawn = scene.figure(width, height)
     files = {"untagged": cache / "untagged.jpg"}
     files["untagged"].write_bytes(scene.jpeg(drawn))
-    found, _ = profiles.find()
-    for name in ("Display P3", "sRGB"):  # the same pixels, so that the decoder's work is the same
-        profile = found.get(name) or profiles.matrix_profile("sRGB", profiles.BT709)
+    for name, primaries in (("Display P3", profiles.DISPLAY_P3), ("sRGB", profiles.BT709)):
+        profile = profiles.matrix_profile(name, primaries)  # the same pixels, so that decoders have the same work
         files[name] = cache / f"{name.replace(' ', '_').lower()}.jpg"
         files[name].write_bytes(scene.jpeg(drawn, icc_profile=profile))
     model = FashionModel.from_pretrained("compact")

@@ -178,7 +178,7 @@ def originals() -> dict[str, bytes]:
     return made
 
 
-def _saved(image: Image.Image, format_name: str, **options: Any) -> bytes:
+def _saved(image: Image.Image, format_name: str, **options: object) -> bytes:
     stream = BytesIO()
     image.save(stream, format_name, **options)
     return stream.getvalue()

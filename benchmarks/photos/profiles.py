@@ -16,7 +16,7 @@ FILES = {
     "SWOP CMYK": ("default_cmyk.icc", "libgs-common"),
     "FOGRA39 CMYK": (
         "FOGRA39L.icc",
-        "argyll and icc-profiles-free, whose FOGRA39L.ti3 `colprof -ql -bm` turns into it",
+        "argyll: `colprof -ql -bm FOGRA39L` makes it from icc-profiles-free's FOGRA39L.ti3",
     ),
 }
 """A profile's file, and the Debian package that has it."""
@@ -81,7 +81,7 @@ def _text(text: str) -> bytes:
 
 
 def converted(image: Image.Image, profile: bytes, *, back: bool = False) -> Image.Image:
-    """sRGB pixels in the colors of a profile or, `back`, the reverse: relative colorimetric, black point compensated."""
+    """sRGB in the colors of a profile or, `back`, the reverse: relative colorimetric, black point compensated."""
     own = ImageCms.ImageCmsProfile(BytesIO(profile))
     mode = "CMYK" if own.profile.xcolor_space.strip() == "CMYK" else "RGB"
     srgb = ImageCms.createProfile("sRGB")

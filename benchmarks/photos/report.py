@@ -53,13 +53,9 @@ def _colors(now: dict[str, Any], before: dict[str, Any] | None) -> Iterator[str]
 
 
 def _memory(now: dict[str, Any], before: dict[str, Any] | None) -> Iterator[str]:
-    rows = []
+    rows, keys, olds = [], ("call", "orientation", "photos"), before["rows"] if before else []
     for row in now["rows"]:
-        key = row["call"], row["orientation"], row["photos"]
-        same = (
-            one for one in (before or {"rows": []})["rows"] if (one["call"], one["orientation"], one["photos"]) == key
-        )
-        old = next((f"{one['times_decoded']:.2f}" for one in same), "")
+        old = next((f"{one['times_decoded']:.2f}" for one in olds if all(one[key] == row[key] for key in keys)), "")
         bar = TIMES_DECODED.get(row["call"])
         found = [f"{row['above_loaded_mb']:,.0f}", old, f"{row['times_decoded']:.2f}", f"{bar}" if bar else ""]
         rows.append([f"`{row['call']}`", str(row["photos"]), str(row["orientation"]), *found])
@@ -69,8 +65,8 @@ def _memory(now: dict[str, Any], before: dict[str, Any] | None) -> Iterator[str]
     width, height = now["size"]
     yield (
         f"Peak over the loaded model for a drawn JPEG of {width} x {height} pixels ({now['file_mb']} MiB, decoded "
-        f"{now['decoded_mb']} MiB), as multiples of the decoded photo, each photo of several. All results are kept in a "
-        "list; with `keep_image` (the default) each keeps its photo and a byte a pixel for every mask."
+        f"{now['decoded_mb']} MiB), as multiples of the decoded photo, each photo of several. All results are kept in "
+        "a list; with `keep_image` (the default) each keeps its photo and a byte a pixel for every mask."
     )
 
 
