@@ -3,6 +3,7 @@
 python -m benchmarks                       # every section that runs on this machine's CPU
 python -m benchmarks encode single         # some of them
 python -m benchmarks gpu                   # where there is a GPU
+python -m benchmarks.photos colors         # a part of the section `photos`, with a folder of color profiles
 python -m benchmarks --quick               # a smoke run, under two minutes; its results mean nothing
 python -m benchmarks report                # docs/benchmarks.md and its plot, from the committed results
 """

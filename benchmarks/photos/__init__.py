@@ -17,7 +17,7 @@ def measure(
     """Measure some of the four parts; `folder` is where color profiles are looked for."""
     measures = {
         "memory": lambda: memory.measure(cache, quick=quick),
-        "colors": lambda: colors.measure(folder, count=4 if quick else 140),
+        "colors": lambda: colors.measure(folder, count=2 if quick else 140),
         "loading": lambda: loading.measure(cache, rounds=1 if quick else 9, quick=quick),
         "mutations": lambda: mutations.measure(count=40 if quick else 400),
     }
