@@ -30,10 +30,11 @@ def main(
     if unknown := set(chosen) - set(photos.PARTS):
         raise typer.BadParameter(f"parts are {', '.join(photos.PARTS)}, got {', '.join(sorted(unknown))}")
     cache.mkdir(parents=True, exist_ok=True)
-    before = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
-    measured = photos.measure(cache, quick=quick, parts=chosen, folder=profiles)
-    with write_atomically(out) as partial:
-        partial.write_text(json.dumps(before | {"machine": machine()} | measured, indent=2) + "\n", encoding="utf-8")
+    for part in chosen:  # a part that is measured is kept, whatever becomes of the next
+        found = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
+        found |= {"machine": machine()} | photos.measure(cache, quick=quick, parts=(part,), folder=profiles)
+        with write_atomically(out) as partial:
+            partial.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     typer.echo(f"written to {out}")
 
 

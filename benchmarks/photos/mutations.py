@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 from PIL import ExifTags, Image
 
@@ -220,10 +220,45 @@ def _cut_and_ended(content: bytes, rng: random.Random) -> bytes:
 
 
 def _swapped(content: bytes, rng: random.Random) -> bytes:
-    """Two pieces change places."""
-    one, two, three, four = sorted(rng.sample(range(len(content)), 4))
+    """Two pieces of any length change places."""
+    return _exchange(content, *sorted(rng.sample(range(len(content)), 4)))
+
+
+def _chunks_swapped(content: bytes, rng: random.Random) -> bytes:
+    """Two whole chunks, segments or boxes change places; sixteenths of the file where its format has none."""
+    starts = _starts(content)
+    if len(starts) < 3:
+        starts = [len(content) * part // 16 for part in range(17)]
+    one, other = sorted(rng.sample(range(len(starts) - 1), 2))
+    return _exchange(content, starts[one], starts[one + 1], starts[other], starts[other + 1])
+
+
+def _exchange(content: bytes, one: int, two: int, three: int, four: int) -> bytes:
     return content[:one] + content[three:four] + content[two:three] + content[one:two] + content[four:]
 
+
+def _starts(content: bytes) -> list[int]:
+    """Where a PNG's or WebP's chunks, a JPEG's segments, an AVIF's or HEIC's boxes begin; then the last one's end."""
+    head, size_at, width, order, added = _LAYOUTS.get(content[:2], (0, 0, 4, "big", 0))
+    starts = [head]
+    while head or content[4:8] == b"ftyp":
+        at = starts[-1] + size_at
+        length = int.from_bytes(content[at : at + width], order) + added
+        end = starts[-1] + length + (length % 2 if order == "little" else 0)
+        if at + width > len(content) or not starts[-1] < end <= len(content):
+            break
+        starts.append(end)
+        if content[at - 2 : at] == b"\xff\xda":  # a JPEG's scan: what follows is no segment
+            break
+    return starts
+
+
+_LAYOUTS: dict[bytes, tuple[int, int, int, Literal["big", "little"], int]] = {
+    b"\x89P": (8, 0, 4, "big", 12),
+    b"RI": (12, 4, 4, "little", 8),
+    b"\xff\xd8": (2, 2, 2, "big", 2),
+}
+"""By a file's first two bytes: where chunks begin; a chunk's length, its place, bytes and order; what it leaves out."""
 
 DAMAGES: dict[str, Callable[[bytes, random.Random], bytes]] = {
     "1 to 5 bits flipped": _few_flips,
@@ -232,5 +267,6 @@ DAMAGES: dict[str, Callable[[bytes, random.Random], bytes]] = {
     "cut": _cut,
     "cut, an end mark behind": _cut_and_ended,
     "pieces swapped": _swapped,
+    "chunks swapped": _chunks_swapped,
     "wrong ending": lambda content, _: content,
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -94,13 +96,21 @@ def test_originals_are_read_where_pillow_has_the_format() -> None:
 
 
 def test_cut_jpeg_ends_with_its_end_mark() -> None:
-    import random
-
     content = mutations.originals()["JPG"]
     changed = mutations.DAMAGES["cut, an end mark behind"](content, random.Random(0))
     assert len(changed) < len(content)
     assert changed[:2] == b"\xff\xd8"
     assert changed[-2:] == b"\xff\xd9"
+
+
+def test_chunks_swapped_moves_whole_chunks() -> None:
+    png = mutations.originals()["PNG palette"]
+    starts = mutations._starts(png)
+    assert [png[start + 4 : start + 8] for start in starts[:-1]] == [b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"]
+    assert starts[-1] == len(png)
+    changed = mutations.DAMAGES["chunks swapped"](png, random.Random(0))
+    assert changed != png
+    assert {png[a:b] in changed for a, b in pairwise(starts)} == {True}
 
 
 def test_worker_that_hangs_or_dies_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
