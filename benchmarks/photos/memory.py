@@ -28,7 +28,7 @@ model = FashionModel.from_pretrained("compact")
 calls = {
     "recognize": lambda files: [model.recognize(file) for file in files],
     "encode": lambda files: model.encode(images=files),
-    "recognize_many": lambda files: list(model.recognize_many(files)),
+    "recognize_many, keep_image=True": lambda files: list(model.recognize_many(files, keep_image=True)),
     "recognize_many, keep_image=False": lambda files: list(model.recognize_many(files, keep_image=False)),
 }
 
@@ -56,7 +56,10 @@ def measure(cache: Path, *, quick: bool) -> dict[str, Any]:
     large, small = {number: _file(cache, width, height, number) for number in ORIENTATIONS}, _file(cache, 400, 300, 1)
     decoded = 3 * width * height / 2**20
     cases = [(call, number, 1) for call in ("recognize", "encode") for number in ORIENTATIONS]
-    cases += [(call, 1, 2 if quick else COUNT) for call in ("recognize_many", "recognize_many, keep_image=False")]
+    cases += [
+        (call, 1, 2 if quick else COUNT)
+        for call in ("recognize_many, keep_image=True", "recognize_many, keep_image=False")
+    ]
     rows = []
     for call, number, count in cases[-1:] if quick else cases:
         found = _run(call, small, [large[number]] * count)

@@ -66,7 +66,7 @@ def _memory(now: dict[str, Any], before: dict[str, Any] | None) -> Iterator[str]
     yield (
         f"Peak over the loaded model for a drawn JPEG of {width} x {height} pixels ({now['file_mb']} MiB, decoded "
         f"{now['decoded_mb']} MiB), as multiples of the decoded photo, each photo of several. All results are kept in "
-        "a list; with `keep_image` (the default) each keeps its photo and a byte a pixel for every mask."
+        "a list; those with `keep_image` hold their photos and masks."
     )
 
 
