@@ -1,1 +1,1 @@
-"""Speed, measured side by side with what people would use instead: `python -m benchmarks --help`."""
+"""Speed, memory and colors, measured side by side with what people would use instead: `python -m benchmarks --help`."""

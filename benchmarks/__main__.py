@@ -3,6 +3,7 @@
 python -m benchmarks                       # every section that runs on this machine's CPU
 python -m benchmarks encode single         # some of them
 python -m benchmarks gpu                   # where there is a GPU
+python -m benchmarks.photos colors         # a part of the section `photos`, with a folder of color profiles
 python -m benchmarks --quick               # a smoke run, under two minutes; its results mean nothing
 python -m benchmarks report                # docs/benchmarks.md and its plot, from the committed results
 """
@@ -22,7 +23,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from benchmarks import encode, gpu, memory, preprocess, report, single, startup
+from benchmarks import encode, gpu, memory, photos, preprocess, report, single, startup
 from fashion_retrieval._utils.files import write_atomically
 from fashion_retrieval.errors import FashionRetrievalError
 from fashion_retrieval.hub.download import EMBEDDED
@@ -40,6 +41,7 @@ class Section(StrEnum):
     SINGLE = "single"
     STARTUP = "startup"
     MEMORY = "memory"
+    PHOTOS = "photos"
     GPU = "gpu"
     REPORT = "report"
 
@@ -56,6 +58,7 @@ def sections(cache: Path, quick: bool) -> dict[Section, Callable[[], dict[str, A
         Section.SINGLE: lambda: single.measure(cache, count=few if quick else 24, rounds=rounds),
         Section.STARTUP: lambda: startup.measure(cache, rounds=1 if quick else 5),
         Section.MEMORY: lambda: memory.measure(cache, count=64 if quick else 10_000),
+        Section.PHOTOS: lambda: photos.measure(cache, quick=quick),
         Section.GPU: lambda: gpu.measure(cache, count=64 if quick else 4_096, rounds=rounds),
     }
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.photos.report import tables as photo_tables
 from fashion_retrieval._utils.files import write_atomically
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -68,6 +69,9 @@ def render(results: Path) -> str:
     ):
         if name in found:
             parts += [f"## {title}", *section(found[name]), _measured(found[name])]
+    if "photos" in found:
+        photos = found["photos"]
+        parts += ["## Photos of every kind", *photo_tables(photos, found.get("photos_before")), _measured(photos)]
     galleries = {name: data for name, data in found.items() if name.startswith("gallery_")}
     if galleries:
         parts += ["## Search among 100,000 photos", *_galleries(galleries)]
