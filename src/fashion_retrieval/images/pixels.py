@@ -33,12 +33,12 @@ class Pixels:
     @property
     def height(self) -> int:
         """Of the upright photo."""
-        return self.levels.shape[int(self.orientation > 4)]
+        return int(self.levels.shape[self.orientation > 4])
 
     @property
     def width(self) -> int:
         """Of the upright photo."""
-        return self.levels.shape[int(self.orientation <= 4)]
+        return int(self.levels.shape[self.orientation <= 4])
 
     @property
     def nbytes(self) -> int:

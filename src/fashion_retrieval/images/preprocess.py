@@ -153,7 +153,7 @@ def _in_sheets(pixels: Tensor, size: tuple[int, int], interpolation: str) -> Ten
     if height * width <= _LARGE or (height != rows and width != columns):
         return _interpolated(pixels, size, interpolation)
     along, other = (1, height) if height != rows else (0, width)
-    parts = pixels.split(max(1, _SHEET // other), dim=along)
+    parts = torch.split(pixels, max(1, _SHEET // other), dim=along)
     sizes = [(rows, part.shape[1]) if along else (part.shape[0], columns) for part in parts]
     return torch.cat([_interpolated(part, size, interpolation) for part, size in zip(parts, sizes, strict=True)], along)
 

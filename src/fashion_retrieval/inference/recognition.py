@@ -81,8 +81,9 @@ def find_photo(
     """
     pixels = as_pixels(photo).upright()
     if segmenter is not None:
-        takes_pixels = isinstance(segmenter, GarmentSegmenter)
-        return Photo(pixels, segmenter.segment(pixels if takes_pixels else pixels.image(), boxes), given)
+        if isinstance(segmenter, GarmentSegmenter):
+            return Photo(pixels, segmenter.segment(pixels, boxes), given)
+        return Photo(pixels, segmenter.segment(pixels.image(), boxes), given)
     whole = [[0.0, 0.0, float(pixels.width), float(pixels.height)]]
     regions = [
         Region((left, top, right, bottom), box_mask((left, top, right, bottom), pixels.height, pixels.width), 1.0)

@@ -239,11 +239,10 @@ class Recognition:
     def _photo(self) -> Image.Image:
         """The photo, read again where it was not kept."""
         image = self.image
-        if image is None and self._path is None:
-            raise InputError(
-                "a card needs the photo and this Recognition has no photo; recognize it with keep_image=True"
-            )
         if image is None:
+            if self._path is None:
+                remedy = "recognize it with keep_image=True"
+                raise InputError(f"a card needs the photo and this Recognition has no photo; {remedy}")
             image = load_image(self._path, max_pixels=self.width * self.height)
             if image.size != (self.width, self.height):
                 raise InputError(f"{called(self._path)} has changed since it was recognized; recognize it again")
