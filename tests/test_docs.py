@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from fashion_retrieval import FashionModel
 from fashion_retrieval.cli import app
 from tests.support.paths import ROOT
 
@@ -104,3 +105,23 @@ def test_readme_names_the_checks_that_run():
 def test_links_to_files_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+def test_readmes_first_minute_is_right(desk):
+    """What README's three pictures show, by the same calls: nobody is to meet a wrong answer first."""
+    model = FashionModel.from_pretrained()
+    (polo,) = model.recognize("examples/wardrobe/pink-polo.jpg").garments
+    assert (polo.category.name, polo.color) == ("polo", "pink")
+    said = {name: polo.attributes[name].value for name in ("texture", "sleeve", "neckline", "fabric")}
+    assert said == {"texture": "solid", "sleeve": "short_sleeve", "neckline": "collar", "fabric": "cotton"}
+    photos = sorted(Path("examples/wardrobe").glob("*.jpg"))
+    assert len(photos) == 43
+    rows = model.encode(images=photos)
+    named = [photo.stem for photo in photos]
+
+    def best(query, leave_out=""):
+        return [named[i] for i in (rows @ query[0]).argsort()[::-1] if named[i] != leave_out]
+
+    assert best(model.encode(texts="a striped shirt"))[:2] == ["striped-shirt", "striped-polo"]
+    wish = best(model.compose("examples/wardrobe/red-tee.jpg", "in blue"), "red-tee")
+    assert set(wish[:2]) == {"blue-tee", "blue-long-sleeve-tee"}
