@@ -344,6 +344,13 @@ def test_text_named_jpg(tmp_path):
     assert "notes.jpg' is not a photo in a known format; convert it to JPEG or PNG" in error_of(path)
 
 
+def test_a_png_whose_checksum_is_wrong_is_refused():
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8))
+    data = encoded(noise, "PNG")
+    cut = len(data) * 4 // 5
+    assert "lost: the checksum of its chunk IDAT is wrong" in error_of(data[:cut] + bytes(len(data) - cut))
+
+
 def test_damaged_png():
     data = bytearray(encoded(corners(64, 64), "PNG"))
     data[60:80] = bytes(20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterator
 
 _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
@@ -35,6 +36,15 @@ def code_points(content: bytes) -> tuple[int, int] | None:
             if 0 <= place <= end - 12:
                 primaries, transfer = struct.unpack_from(">HH", content, place + 8)
                 return primaries, transfer
+    return None
+
+
+def damaged_chunk(content: bytes) -> str | None:
+    """The first chunk of a PNG without which there is no photo and whose checksum is wrong; Pillow does not look."""
+    if content.startswith(_PNG):
+        for name, start, end in _chunks(content):
+            if name[:1].isupper() and content[end : end + 4] != zlib.crc32(content[start - 4 : end]).to_bytes(4, "big"):
+                return name.decode("ascii", "replace")
     return None
 
 

@@ -16,7 +16,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from fashion_retrieval._utils.optional import imported
 from fashion_retrieval.errors import ImageError, MissingExtraError
 from fashion_retrieval.images.color import ToSRGB, coded_profile, gamma_profile, to_srgb
-from fashion_retrieval.images.containers import code_points, is_heic, is_isobmff
+from fashion_retrieval.images.containers import code_points, damaged_chunk, is_heic, is_isobmff
 from fashion_retrieval.images.inputs import SHARED, DeferredFile, ImageInput, called, read_content
 from fashion_retrieval.images.pixels import Pixels
 
@@ -133,6 +133,8 @@ def _decoded(image: Image.Image, name: str, limit: int, content: bytes | None = 
     if width * height > limit:
         raise ImageError(f"{name} has {width}x{height} pixels, over max_pixels={limit}; shrink it or raise max_pixels")
     try:
+        if content and (chunk := damaged_chunk(content)):
+            raise ValueError(f"parts of it are lost: the checksum of its chunk {chunk} is wrong")
         profile = _profile(image, name, content)
         levels = _decode_jpeg(content, image.mode) if content and isinstance(image, _Jpeg) else None
         if levels is not None and image.mode == "RGB":
