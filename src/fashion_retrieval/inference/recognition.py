@@ -22,7 +22,6 @@ from fashion_retrieval.images.pixels import Pixels, as_pixels
 from fashion_retrieval.images.preprocess import RGB
 from fashion_retrieval.images.regions import box_mask, pixel_box
 from fashion_retrieval.inference.colors import PALETTE, PixelColors, illuminant
-from fashion_retrieval.models.segmenter import GarmentSegmenter
 from fashion_retrieval.models.zero_shot import PromptCache, ZeroShotClassifier, attribute_view
 from fashion_retrieval.results import Attribute, Color, Garment, Recognition, Region, Score, Segmenter
 from fashion_retrieval.taxonomy import Group, Taxonomy, Value, attribute_prompts, category_prompts
@@ -81,9 +80,8 @@ def find_photo(
     """
     pixels = as_pixels(photo).upright()
     if segmenter is not None:
-        if isinstance(segmenter, GarmentSegmenter):
-            return Photo(pixels, segmenter.segment(pixels, boxes), given)
-        return Photo(pixels, segmenter.segment(pixels.image(), boxes), given)
+        seen: Any = pixels if getattr(segmenter, "takes_pixels", False) else pixels.image()
+        return Photo(pixels, segmenter.segment(seen, boxes), given)
     whole = [[0.0, 0.0, float(pixels.width), float(pixels.height)]]
     regions = [
         Region((left, top, right, bottom), box_mask((left, top, right, bottom), pixels.height, pixels.width), 1.0)

@@ -49,6 +49,8 @@ class GarmentSegmenter(nn.Module):
     Shape legend: b photos, c classes, h and w the input size.
     """
 
+    takes_pixels = True  # beside PIL images, of which a large photo would need a second one in memory
+
     def __init__(self, config: SegmenterConfig) -> None:
         super().__init__()
         self.config = config
