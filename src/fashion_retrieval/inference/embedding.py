@@ -50,7 +50,8 @@ class EmbeddingModel:
         """Embeddings of photos or of texts, in the same space.
 
         Args:
-            images: One photo, or any number of them, read as they are needed; each whole photo is encoded.
+            images: One photo, or any number of them, read as they are needed; each whole photo is encoded, upright and
+                in sRGB. Of untagged and sRGB photos embeddings are open_clip's own.
             texts: One text or a sequence of them.
             batch_size: How many go through the model at a time.
             progress: Show a progress bar on stderr.
