@@ -251,7 +251,7 @@ def test_recognize_options_reach_the_model(cli, photos):
     assert done.exit_code == 0
     assert DrawnModel.calls[0] == {"device": "cpu", "dtype": "float32"}
     expected = {"taxonomy": "deepfashion", "top_k": 5, "batch_size": 2, "max_pixels": 9000, "segmenter": None}
-    assert DrawnModel.calls[1] == expected
+    assert DrawnModel.calls[1] == expected | {"keep_image": False}
 
 
 def test_recognize_boxes_reach_the_model(cli, photos):
