@@ -52,6 +52,9 @@ def test_embedded_model_skips_bad_photos(tmp_path):
     (tmp_path / "text.jpg").write_text("not a photo")
     (tmp_path / "half.jpg").write_bytes(PHOTO.read_bytes()[:30_000])
     (tmp_path / "good.jpg").write_bytes(PHOTO.read_bytes())
+    with Image.open(PHOTO) as photo:
+        photo.save(tmp_path / "half.tif", compression="tiff_lzw")  # Pillow warns where its directory is cut off
+    (tmp_path / "half.tif").write_bytes((tmp_path / "half.tif").read_bytes()[:30_000])
     Image.new("RGB", (1, 1)).save(tmp_path / "one.png")
     Image.new("RGB", (20_000, 10)).save(tmp_path / "wide.png")
     done = command("recognize", tmp_path, tmp_path / "missing.jpg", "--json", "--on-error", "skip")
@@ -59,10 +62,11 @@ def test_embedded_model_skips_bad_photos(tmp_path):
     read = {Path(json.loads(line)["source"]).name for line in done.stdout.splitlines()}
     assert read == {"good.jpg", "one.png", "wide.png"}
     first, *rest = done.stderr.splitlines()
-    assert first == "4 failed:"
+    assert first == "5 failed:"
     assert [Path(line.split(": ")[0].strip()).name for line in rest] == [
         "empty.jpg",
         "half.jpg",
+        "half.tif",
         "text.jpg",
         "missing.jpg",
     ]

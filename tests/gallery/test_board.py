@@ -235,7 +235,7 @@ def test_a_board_drawn_twice_is_the_same(photo):
 def test_a_board_with_too_many_results_or_a_bad_width_photo_or_font_is_refused(photo, tmp_path):
     with pytest.raises(InputError, match="at most 200 results, got 201; draw the first 200"):
         draw_board([Match("a", 0.5)] * 201)
-    with pytest.raises(InputError, match="width must be at least 320 pixels, got 10"):
+    with pytest.raises(InputError, match="width must be a whole number from 320 to 10000, got 10"):
         draw_board([], width=10)
     with pytest.raises(InputError, match="does not exist"):
         draw_board([], reference=str(tmp_path / "none.png"))

@@ -18,7 +18,7 @@ from fashion_retrieval.shards.photo_list import PhotoList
 from tests.support.tiny import drawn_photo, tiny_folder
 
 READ = "avif avifs bmp gif jfif jpe jpeg JPG mpo png tif tiff webp"
-UNREAD = "arw cr2 cr3 dng jp2 jxl mov nef orf pdf pef psd raf raw rw2 srw svg"
+UNREAD = "3fr arw cr2 cr3 dng iiq j2k jp2 jxl mov nef nrw orf pdf pef psd raf raw rw2 rwl srw svg x3f"
 WHY = "not a format that is read; convert what you need to JPEG"
 EXTRA = "pip install 'fashion-retrieval[heif]'"
 ENDINGS = ".avif .avifs .bmp .gif .jfif .jpe .jpeg .jpg .mpo .png .tif .tiff .webp"

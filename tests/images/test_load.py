@@ -277,7 +277,10 @@ def test_a_gray_tiff_whose_white_is_zero_is_no_negative(kind, white):
 
 def test_files_that_no_reader_takes_say_why():
     assert "floats of unknown range" in error_of(tiff(DEEP[..., 0].astype(np.float32), photometric="minisblack"))
-    assert "unknown pixel mode" in error_of(tiff(DEEP.astype(np.float32), photometric="rgb"))
+    for kind, told in ((np.float32, "32-bit floats of unknown range"), (np.uint32, "32-bit integers")):
+        for big in (False, True):
+            unread = error_of(tiff(DEEP.astype(kind), photometric="rgb", bigtiff=big))
+            assert f"can't be decoded (its pixels are {told}" in unread
     twelve = bytearray(encoded(corners(), "JPEG"))
     twelve[twelve.index(b"\xff\xc0") + 4] = 12
     assert "12-bit" in error_of(bytes(twelve))

@@ -300,6 +300,16 @@ def test_arabic_is_joined_with_raqm():
     assert metrics.length("سسس", 40) < 0.95 * 3 * metrics.length("س", 40)
 
 
+@pytest.mark.skipif(not features.check("raqm"), reason="Raqm orders and joins letters")
+def test_a_name_from_right_to_left_leaves_the_rest_of_its_line_in_place():
+    def painted(words):
+        picture = Image.new("RGB", (400, 40), canvas.PAGE)
+        canvas.Painter(picture, 1, canvas.FontMetrics(None)).paint([canvas.Text(0, 0, words, 20, "#000", "l")], 5, 20)
+        return np.asarray(picture)
+
+    assert (painted("\u200e" + "فستان.jpg · 400 x 534") == painted("فستان.jpg · 400 x 534")).all()
+
+
 def test_without_raqm_right_to_left_letters_keep_their_order(monkeypatch):
     monkeypatch.setattr(ImageFont.core, "HAVE_RAQM", False)
     metrics = canvas.FontMetrics(None)
@@ -316,7 +326,10 @@ def test_a_card_without_photo_or_with_a_bad_width_or_font_is_refused(tmp_path):
     shown = recognition()
     with pytest.raises(InputError, match="has no photo; recognize it with keep_image=True"):
         Recognition(60, 90, shown.garments, "compact").draw()
-    with pytest.raises(InputError, match="width must be at least 320 pixels, got 10"):
-        shown.draw(width=10)
+    for width in (10, -5, 100_000, 800.5, "800", True):
+        with pytest.raises(InputError, match="width must be a whole number from 320 to 10000, got"):
+            shown.draw(width=width)
+    with pytest.raises(InputError, match="font must be a path or None, got int"):
+        shown.draw(font=5)
     with pytest.raises(InputError, match=r"can't be read .*give a \.ttf or \.otf file"):
         shown.draw(font=tmp_path / "none.ttf")

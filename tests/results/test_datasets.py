@@ -173,7 +173,7 @@ def test_to_coco_has_images_categories_and_annotations():
     }
     assert (second["id"], second["image_id"], second["bbox"], second["area"]) == (2, 2, [33.0, 44.0, 1.0, 1.0], 1.0)
     assert to_coco([]) == {
-        "info": {"description": "Garments recognized by fashion-retrieval ()"},
+        "info": {"description": "Garments recognized by fashion-retrieval"},
         "licenses": [],
         **{"images": [], "annotations": [], "categories": []},
     }
@@ -250,6 +250,8 @@ def test_file_names_replace_the_sources():
         ([FAILED, recognition(source=None)], None, "recognitions[1] must have a file name, got None; give file_names"),
         ([recognition()] * 2, ["a.jpg"], "recognitions[1] must have a file name, got None; give file_names, one each"),
         ([recognition()], [3], "recognitions[0] must have a file name, got 3"),
+        ([recognition()], "a.jpg", "file_names must be a list, got str; give one name for each recognition"),
+        ([recognition()], 5, "file_names must be a list, got int"),
         ([recognition()], ["a.jpg", "b.jpg"], "file_names must be as many as recognitions, got more"),
         ([recognition(), FAILED, recognition()], None, "recognitions[0] and [2] must have file names of their own"),
     ],

@@ -18,10 +18,10 @@ def check_id(name: object, index: int) -> str:
     return str(name)
 
 
-def check_whole(name: str, number: object, most: int) -> None:
-    """Refuse what is no whole number from 1 to `most` with an `InputError` that begins with the name."""
-    if not isinstance(number, Integral) or isinstance(number, bool) or not 1 <= int(number) <= most:
-        raise InputError(f"{name} must be a whole number from 1 to {most}, got {number!r:.60}")
+def check_whole(name: str, number: object, most: int, *, least: int = 1) -> None:
+    """Refuse what is no whole number from `least` to `most` with an `InputError` that begins with the name."""
+    if not isinstance(number, Integral) or isinstance(number, bool) or not least <= int(number) <= most:
+        raise InputError(f"{name} must be a whole number from {least} to {most}, got {number!r:.60}")
 
 
 def check_reading(max_pixels: int | None, batch_size: int = 1, on_error: str = "raise") -> None:

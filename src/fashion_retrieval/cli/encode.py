@@ -81,7 +81,8 @@ def encode(
     for line in report.left_out:
         typer.echo(line, err=True)
     counts = f"{report.encoded} embeddings of {report.embedding_dim} numbers in {report.folder}"
-    typer.echo(f"{counts}, {report.shards} shards, {report.kept} of them there before", err=True)
+    shards_told = f"{report.shards} shard{'' if report.shards == 1 else 's'}"
+    typer.echo(f"{counts}, {shards_told}, {report.kept} of them there before", err=True)
     failures = [(failure.source, failure.error) for failure in report.failures]
     report_failures(failures, most=_SHOWN, note=", all listed in failures.jsonl")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -46,7 +47,9 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  # typer has click's types as a private copy
         """Run a command; the exit status is 1 after an expected error, and 130 after an interrupt."""
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged photos are errors, in a line each
+                return super().invoke(ctx)
         except BrokenPipeError:
             raise
         except EXPECTED as error:

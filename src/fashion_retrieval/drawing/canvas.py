@@ -20,10 +20,11 @@ from typing import NamedTuple, TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
+from fashion_retrieval._utils.checks import check_whole
 from fashion_retrieval.errors import InputError
 
 PAGE, BACKDROP, INK, MUTED, FAINT, RULE = "#ffffff", "#f3f4f6", "#16181d", "#4b5563", "#6b7280", "#e5e7eb"
-WIDTH, MARGIN, GUTTER, MIN_WIDTH = 840, 36, 36, 320
+WIDTH, MARGIN, GUTTER, MIN_WIDTH, MAX_WIDTH = 840, 36, 36, 320, 10_000
 INSIDE = WIDTH - 2 * MARGIN
 _BUNDLED = ("NotoSansMerged-Regular.ttf", "DroidSansFallback.ttf")
 _MARKS = ("Mn", "Mc", "Me", "Cf")
@@ -75,10 +76,14 @@ class FontMetrics:
     """
 
     def __init__(self, path: str | Path | None) -> None:
+        if path is not None and not isinstance(path, str | os.PathLike):
+            raise InputError(f"font must be a path or None, got {type(path).__name__}; give a .ttf or .otf file")
         bundled = [str(files("fashion_retrieval").joinpath("assets", "fonts", name)) for name in _BUNDLED]
         self.paths = [*([] if path is None else [os.fspath(path)]), *bundled]
         self.fonts = lru_cache(maxsize=None)(self._load)
         self._font_of = lru_cache(maxsize=None)(self._first_with)
+        raqm = self.fonts(16)[0].layout_engine == ImageFont.Layout.RAQM
+        self.direction = "ltr" if raqm else None  # of lines: names from right to left stand in English ones
         self._missing = [bytes(font.getmask("\uffff")) for font in self.fonts(16)]
 
     def _load(self, size: float) -> list[ImageFont.FreeTypeFont]:
@@ -156,7 +161,8 @@ class FontMetrics:
 
     def length(self, words: str, size: int) -> float:
         """Width of the words in units, with 2% to spare, which hinting may take at other scales."""
-        return 1.02 * sum(self.fonts(4 * size)[font].getlength(run) / 4 for font, run in self.runs(words))
+        fonts = self.fonts(4 * size)
+        return 1.02 * sum(fonts[font].getlength(run, direction=self.direction) / 4 for font, run in self.runs(words))
 
 
 class Painter:
@@ -170,8 +176,8 @@ class Painter:
     @classmethod
     def page(cls, height: float, width: int | None, metrics: FontMetrics) -> Painter:
         """A painter of an empty page, `WIDTH` pixels wide or larger if `width` is more."""
-        if width is not None and width < MIN_WIDTH:
-            raise InputError(f"width must be at least {MIN_WIDTH} pixels, got {width}")
+        if width is not None:
+            check_whole("width", width, MAX_WIDTH, least=MIN_WIDTH)
         scale = 1.0 if width is None else max(1.0, width / WIDTH)
         return cls(Image.new("RGB", to_pixels((WIDTH, height), scale), PAGE), scale, metrics)
 
@@ -189,12 +195,13 @@ class Painter:
         size = text.size * self.scale
         em = ceil(size)
         fonts = [(self.metrics.fonts(2 * size)[font], run) for font, run in self.metrics.runs(text.words)]
-        width = sum(font.getlength(run) for font, run in fonts)
+        direction = self.metrics.direction
+        width = sum(font.getlength(run, direction=direction) for font, run in fonts)
         layer = Image.new("L", (ceil(width) + 4 * em, 8 * em))  # twice as large: whole pixels space letters unevenly
         pen, start = ImageDraw.Draw(layer), 2.0 * em
         for font, run in fonts:
-            pen.text((start, 4 * em), run, fill=255, font=font, anchor="ls")
-            start += font.getlength(run)
+            pen.text((start, 4 * em), run, fill=255, font=font, anchor="ls", direction=direction)
+            start += font.getlength(run, direction=direction)
         left = x - {"l": 0.0, "m": 0.25, "r": 0.5}[text.anchor] * width
         self.picture.paste(text.fill, (round(left) - em, round(y + _CENTER * size) - 2 * em), layer.reduce(2))
 

@@ -11,9 +11,16 @@ from pathlib import Path, PurePosixPath
 _JPEG = {".jfif", ".jpe", ".jpeg", ".jpg", ".mpo"}
 _READ = _JPEG | {".avif", ".avifs", ".bmp", ".gif", ".png", ".tif", ".tiff", ".webp"}
 _HEIF = {".heic", ".heif", ".hif"}
-_RAW = {".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw"}
+_RAW = {
+    *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".kdc", ".mef", ".mos"),
+    *(".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
+}
 _VIDEO = {".3gp", ".avi", ".m4v", ".mov", ".mp4", ".webm"}
-_UNREAD = _RAW | _VIDEO | {".ai", ".eps", ".exr", ".jp2", ".jxl", ".pdf", ".psb", ".psd", ".svg", ".xcf"}
+_UNREAD = (
+    _RAW
+    | _VIDEO
+    | {".ai", ".eps", ".exr", ".j2k", ".jp2", ".jpx", ".jxl", ".jxr", ".pdf", ".psb", ".psd", ".svg", ".xcf"}
+)
 PHOTOS = _READ | _HEIF
 """Endings of photos; a photo named by itself may have any name."""
 

@@ -12,6 +12,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from fashion_retrieval._utils.optional import imported
 from fashion_retrieval.errors import ImageError, MissingExtraError
@@ -24,7 +25,7 @@ MAX_PIXELS = 178_956_970
 """Photos with more pixels are refused unless `max_pixels` says otherwise; about 13,400 x 13,400."""
 
 _ORIENTATION = int(ExifTags.Base.Orientation)
-_BITS, _COMPRESSION, _PHOTOMETRIC, _PLANAR = 258, 259, 262, 284
+_BITS, _COMPRESSION, _PHOTOMETRIC, _PLANAR, _SAMPLES = 258, 259, 262, 284, 339
 """Tags of TIFF."""
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 _PROFILED = ("RGB", "L", "CMYK")
@@ -79,6 +80,8 @@ def decode(content: bytes | Image.Image, name: str, *, max_pixels: int | None = 
     except Exception as error:  # a broken header makes Pillow's readers raise nearly anything
         raise _undecodable(name, error) from error
     if opened is None and reason is not None:
+        if str(reason) == "unknown pixel mode":
+            reason = _unread_tiff(content) or reason
         raise _undecodable(name, reason)
     if opened is None:
         raise ImageError(f"{name} is not a photo in a known format; convert it to JPEG or PNG")
@@ -260,6 +263,20 @@ def _exif_orientation(exif: bytes) -> int | None:
     except (KeyError, struct.error):
         pass
     return None
+
+
+def _unread_tiff(content: bytes) -> ValueError | None:
+    """What the pixels of a TIFF file are that Pillow can't read and says nothing of."""
+    try:
+        tags = ImageFileDirectory_v2(content[: 16 if content[2:4] in (b"+\0", b"\0+") else 8])
+        stream = BytesIO(content)
+        stream.seek(tags.next)
+        tags.load(stream)
+        bits, floats = max(tags.get(_BITS, (1,))), 3 in tags.get(_SAMPLES, (1,))
+    except Exception:  # as for all that is damaged
+        return None
+    rest = "floats of unknown range" if floats else "integers, in an order that Pillow doesn't know"
+    return ValueError(f"its pixels are {bits}-bit {rest}")
 
 
 def _undecodable(name: str, error: Exception) -> ImageError:

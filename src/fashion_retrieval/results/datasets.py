@@ -59,7 +59,8 @@ def to_coco(
     categories = [
         {"id": number, "name": name, "supercategory": kind} for number, (name, kind) in enumerate(classes.items(), 1)
     ]
-    info = {"description": f"Garments recognized by fashion-retrieval ({', '.join(sorted(models))})"}
+    by = f" ({', '.join(sorted(models))})" if models else ""
+    info = {"description": f"Garments recognized by fashion-retrieval{by}"}
     return {"info": info, "licenses": [], "images": images, "annotations": annotations, "categories": categories}
 
 
@@ -113,6 +114,10 @@ def _named(
     """Each recognition with what its file is `called`, as no other is; failures are left out."""
     if not isinstance(recognitions, Iterable):
         raise InputError(f"recognitions must be a list or iterator, got {type(recognitions).__name__}; give a list")
+    if isinstance(file_names, str) or not isinstance(file_names, Iterable | None):
+        raise InputError(
+            f"file_names must be a list, got {type(file_names).__name__}; give one name for each recognition"
+        )
     names = None if file_names is None else iter(file_names)
     seen: dict[str, int] = {}
     for index, photo in enumerate(recognitions):

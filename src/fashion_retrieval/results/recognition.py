@@ -264,7 +264,8 @@ class Recognition:
             An RGB image; its height follows from what there is to say.
 
         Raises:
-            InputError: The photo was not kept and has no file, the width is below 320, or the font can't be read.
+            InputError: The photo was not kept and has no file, the width is not 320 to 10,000, or the font can't be
+                read.
         """
         from fashion_retrieval.drawing.canvas import is_code
         from fashion_retrieval.results.card import draw_card
