@@ -319,6 +319,8 @@ def test_yolo_labels_are_never_mixed_or_outside(tmp_path):
     to_yolo([recognition()], tmp_path)
     with pytest.raises(InputError, match="labels must be empty or missing, found files; remove them or name another"):
         to_yolo([recognition()], tmp_path)
+    with pytest.raises(InputError, match=r"data.yaml' must be new or a folder, got a file; name another$"):
+        to_yolo([recognition()], tmp_path / "data.yaml")
     for name in ("../a.jpg", "/tmp/a.jpg", "."):
         with pytest.raises(InputError, match=r"a file name must lie below images/, got .*; give names relative"):
             to_yolo([recognition(source=name)], tmp_path / "other")

@@ -91,6 +91,8 @@ def to_yolo(
         InputError: As in `to_coco`; `labels/` has files already, or names differ in their endings alone.
     """
     data, labels = Path(folder, "data.yaml"), Path(folder, "labels")
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise InputError(f"folder {str(folder)!r} must be new or a folder, got a file; name another")
     if labels.exists() and any(labels.iterdir()):
         raise InputError(f"{labels} must be empty or missing, found files; remove them or name another folder")
     classes = _classes(taxonomy)
