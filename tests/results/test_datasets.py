@@ -250,6 +250,8 @@ def test_file_names_replace_the_sources():
         ([FAILED, recognition(source=None)], None, "recognitions[1] must have a file name, got None; give file_names"),
         ([recognition()] * 2, ["a.jpg"], "recognitions[1] must have a file name, got None; give file_names, one each"),
         ([recognition()], [3], "recognitions[0] must have a file name, got 3"),
+        ([recognition()], "a.jpg", "file_names must be a list or iterator, got 'a.jpg'"),
+        ([recognition()], 5, "file_names must be a list or iterator, got 5"),
         ([recognition()], ["a.jpg", "b.jpg"], "file_names must be as many as recognitions, got more"),
         ([recognition(), FAILED, recognition()], None, "recognitions[0] and [2] must have file names of their own"),
     ],
