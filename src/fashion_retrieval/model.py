@@ -19,7 +19,7 @@ from fashion_retrieval._utils.device import resolve_device, resolve_dtype
 from fashion_retrieval._utils.progress import length_of, tracked
 from fashion_retrieval.config import ModelConfig
 from fashion_retrieval.errors import InputError
-from fashion_retrieval.images.inputs import ImageInput, called, read_content
+from fashion_retrieval.images.inputs import ImageInput, called, is_photo, read_content
 from fashion_retrieval.images.load import decode
 from fashion_retrieval.images.regions import check_boxes
 from fashion_retrieval.inference.composition import Composition
@@ -231,6 +231,8 @@ class FashionModel(EmbeddingModel):
         Raises:
             InputError: An argument can't be used, or without "skip" a photo.
         """
+        if is_photo(images):
+            raise InputError("recognize_many expects several photos, got one; put it into a list or use recognize")
         check_reading(max_pixels, batch_size, on_error)
         recognizer, finder = self.recognizer(taxonomy, top_k), self._finder(segmenter)
         options: dict[str, Any] = {"skip": on_error == "skip", "max_pixels": max_pixels, "keep_image": keep_image}

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from PIL import Image, ImageDraw
+from PIL import ExifTags, Image, ImageDraw
 
 from fashion_retrieval.errors import ImageError, InputError
 from fashion_retrieval.images import load
 from fashion_retrieval.images.inputs import describe, is_photo
 from fashion_retrieval.images.load import load_image, load_pixels
+from fashion_retrieval.images.preprocess import resized
 from fashion_retrieval.images.regions import check_boxes, crop_region, masked_crop
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -352,6 +353,42 @@ def test_a_png_whose_checksum_is_wrong_is_refused():
     data = encoded(noise, "PNG")
     cut = len(data) * 4 // 5
     assert "lost: the checksum of its chunk IDAT is wrong" in error_of(data[:cut] + bytes(len(data) - cut))
+
+
+def chunk(name, data):
+    return struct.pack(">L", len(data)) + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+
+
+@pytest.mark.parametrize("cut", [0, 2, 12])
+def test_what_follows_the_pixels_of_a_png_does_not_count(cut):
+    content = encoded(corners(), "PNG")
+    after = b"" if cut else bytes(4) + b"SEFHk" + bytes(7)
+    assert np.array_equal(pixels(content[: len(content) - cut] + after), pixels(content))
+
+
+@pytest.mark.parametrize("tag", [chunk(b"gAMA", struct.pack(">L", 100_000)), chunk(b"cICP", bytes((9, 16, 0, 1)))])
+@pytest.mark.parametrize("mode", ["L", "LA", "I;16"])
+def test_gray_with_a_gamma_or_code_points_is_as_bright_as_the_same_in_rgb(mode, tag):
+    gray = Image.linear_gradient("L")
+    wide = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
+    one, three = (
+        encoded(image, "PNG") for image in (wide if mode == "I;16" else gray.convert(mode), gray.convert("RGB"))
+    )
+    assert np.array_equal(pixels(one[:33] + tag + one[33:]), pixels(three[:33] + tag + three[33:]))
+    assert not np.array_equal(pixels(one[:33] + tag + one[33:]), pixels(one))
+
+
+def test_a_few_letters_are_no_photo():
+    assert "is not a photo in a known format" in error_of(b"x\n")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(1, 30), (30, 1), (1, 1)])
+def test_strips_of_any_orientation_are_resized(size, orientation):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    photo = load.decode(encoded(corners(30, 30).resize(size), "PNG", exif=exif), "photo")
+    assert resized(photo, (8, 8), "bicubic").shape == (8, 8, 3)
 
 
 def test_damaged_png():

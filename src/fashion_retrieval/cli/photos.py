@@ -50,7 +50,8 @@ def name_photos(
         for photo in found:
             below = photo.relative_to(base)
             below = below.with_suffix(suffix) if suffix else below
-            ids.setdefault(photo, prefix + identifier(below).replace(os.sep, "/"))
+            # Labels are found by their photos' names, letter by letter; ids are lines of text.
+            ids.setdefault(photo, below.as_posix() if suffix else prefix + identifier(below).replace(os.sep, "/"))
     photos: dict[str, Path] = {}
     for photo, name in ids.items():
         if name in photos:

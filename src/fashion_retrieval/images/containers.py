@@ -43,6 +43,8 @@ def damaged_chunk(content: bytes) -> str | None:
     """The first chunk of a PNG without which there is no photo and whose checksum is wrong; Pillow does not look."""
     if content.startswith(_PNG):
         for name, start, end in _chunks(content):
+            if name == b"IEND":  # what comes after it is not the photo's
+                break
             if name[:1].isupper() and content[end : end + 4] != zlib.crc32(content[start - 4 : end]).to_bytes(4, "big"):
                 return name.decode("ascii", "replace")
     return None

@@ -119,12 +119,13 @@ def _open(content: bytes) -> tuple[Image.Image | None, Exception | None]:
         for name in [name for name in Image.ID if name not in tried]:
             tried.add(name)
             opener, accepts = Image.OPEN[name]
-            if accepts is None or accepts(content[:16]) is True:
-                stream.seek(0)
-                try:
+            accepted = False
+            try:
+                if accepts is None or (accepted := accepts(content[:16]) is True):
+                    stream.seek(0)
                     return _Jpeg(stream) if name == "JPEG" else opener(stream, ""), None
-                except (SyntaxError, IndexError, TypeError, struct.error) as error:  # of another format after all
-                    reason = reason or (error if accepts is not None else None)
+            except (SyntaxError, IndexError, TypeError, struct.error) as error:  # of another format after all
+                reason = reason or (error if accepted else None)
     return None, reason
 
 
@@ -144,7 +145,7 @@ def _decoded(image: Image.Image, name: str, limit: int, content: bytes | None = 
             remaining = to_srgb(profile, "RGB") if profile else None
         else:
             plain = image if levels is None else Image.frombuffer(image.mode, image.size, levels)
-            rgb, remaining = _to_rgb(plain, profile)
+            rgb, remaining = _to_rgb(plain, profile, coded=profile is not image.info.get("icc_profile"))
             levels = np.array(rgb)
         # Last, because a reader may load the image for it, and hide what went wrong.
         return Pixels(levels, _orientation(image, content), remaining).turned_if_small()
@@ -195,8 +196,11 @@ def _profile(image: Image.Image, name: str, content: bytes | None) -> bytes | No
     return gamma_profile(gamma, (*pairs[1:], pairs[0]) if len(pairs) == 4 else None)
 
 
-def _to_rgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, ToSRGB | None]:
-    """An RGB image, and the way to sRGB that is left to go: other modes go it here."""
+def _to_rgb(image: Image.Image, profile: bytes | None, *, coded: bool) -> tuple[Image.Image, ToSRGB | None]:
+    """An RGB image, and the way to sRGB that is left to go: other modes go it here.
+
+    `coded` profiles, of code points or a gamma, are for RGB, and gray is taken as such.
+    """
     tags = getattr(image, "tag_v2", {})
     if tags.get(_PLANAR) == 2 and tags.get(_COMPRESSION, 1) == 1 and max(tags.get(_BITS, (8,))) > 8:
         raise ValueError("its 16-bit channels lie one after the other, uncompressed, which Pillow mixes up")
@@ -214,7 +218,10 @@ def _to_rgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, ToS
     if opacity is not None:
         image = image.getchannel("L") if image.mode == "LA" else image.convert("RGBA").convert("RGB")
     elif image.mode not in _PROFILED:
+        profile = profile if image.mode == "P" else None  # LAB and YCbCr are what they are, whatever is claimed
         image = image.convert("L" if image.mode == "1" else "RGB")
+    if coded and image.mode == "L":
+        image = image.convert("RGB")
     remaining = to_srgb(profile, image.mode) if profile else None
     if image.mode != "RGB":
         image, remaining = (remaining.image(image) if remaining else image.convert("RGB")), None

@@ -84,5 +84,6 @@ def turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Pixels as stored, (H, W, ...), in the position that an EXIF orientation means: a view of them."""
     if orientation > 4:
         pixels = pixels.swapaxes(0, 1)
-    down, across = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    # A side of one pixel stays as it is: numpy would take its backward step for contiguous, which torch refuses.
+    down, across = orientation in (3, 4, 7, 8) and len(pixels) > 1, orientation in (2, 3, 6, 7) and pixels.shape[1] > 1
     return pixels[:: -1 if down else 1, :: -1 if across else 1]

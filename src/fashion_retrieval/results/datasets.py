@@ -116,10 +116,8 @@ def _named(
     """Each recognition with what its file is `called`, as no other is; failures are left out."""
     if not isinstance(recognitions, Iterable):
         raise InputError(f"recognitions must be a list or iterator, got {type(recognitions).__name__}; give a list")
-    if isinstance(file_names, str) or not isinstance(file_names, Iterable | None):
-        raise InputError(
-            f"file_names must be a list, got {type(file_names).__name__}; give one name for each recognition"
-        )
+    if isinstance(file_names, str | PurePath) or not isinstance(file_names, Iterable | None):
+        raise InputError(f"file_names must be a list or iterator, got {file_names!r:.60}; give a list, one for each")
     names = None if file_names is None else iter(file_names)
     seen: dict[str, int] = {}
     for index, photo in enumerate(recognitions):

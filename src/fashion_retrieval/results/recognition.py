@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fashion_retrieval._utils.deprecation import accept_old_keywords, renamed_attribute
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.images.inputs import called
-from fashion_retrieval.images.load import load_image
+from fashion_retrieval.images.load import MAX_PIXELS, load_image
 from fashion_retrieval.images.pixels import Pixels
 from fashion_retrieval.results.masks import run_lengths
 from fashion_retrieval.results.values import Attribute, Box, Color, Mask, Score, assign, checked_fraction, jsonable
@@ -70,6 +70,14 @@ class Region:
             flat = np.unpackbits(np.frombuffer(zlib.decompress(bits), np.uint8), count=height * width)
             return flat.view(np.bool_).reshape(height, width)
 
+    def __getstate__(self) -> dict[str, Any]:
+        names = [item.name for item in fields(self) if item.name != "mask" or not self._packed]
+        return {name: getattr(self, name) for name in names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            assign(self, name, value)
+
     @property
     def area(self) -> float:
         """Fraction of the photo under the mask, in [0, 1]."""
@@ -121,6 +129,8 @@ class Garment(Region):
     attributes: dict[str, Attribute]
     colors: tuple[Color, ...]
 
+    # Said again, because each dataclass with slots makes its own where it has none.
+    __getstate__, __setstate__ = Region.__getstate__, Region.__setstate__
     colour = renamed_attribute("colour", "color")
     colours = renamed_attribute("colours", "colors")
 
@@ -192,7 +202,7 @@ class Recognition:
     source: str | None = None
     image: Image.Image | None = field(default=None, repr=False, compare=False)
     _pixels: Pixels | None = field(default=None, init=False, repr=False, compare=False)
-    _path: str | None = field(default=None, init=False, repr=False, compare=False)
+    _path: str | None = field(default=None, repr=False, compare=False)
 
     if not TYPE_CHECKING:
 
@@ -211,6 +221,14 @@ class Recognition:
         if self.image is not None and self.image.size != (self.width, self.height):
             raise InputError(f"Recognition.image must be {self.width}x{self.height}, got {self.image.size}")
 
+    def __getstate__(self) -> dict[str, Any]:
+        names = [item.name for item in fields(self) if item.name != "image" or not self._pixels]
+        return {name: getattr(self, name) for name in names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            assign(self, name, value)
+
     def __repr__(self) -> str:
         count = f"{len(self.garments) or 'no'} garment{'' if len(self.garments) == 1 else 's'}"
         lines = [f"{self.source or 'photo'} · {self.width}x{self.height} · {self.model_id} · {count}"]
@@ -225,15 +243,14 @@ class Recognition:
     def compact(self) -> Recognition:
         """This result without its photo and with compressed masks, which take some kilobytes."""
         garments = tuple(garment._compressed() for garment in self.garments)
-        small = Recognition(self.width, self.height, garments, self.model_id, self.source)
-        assign(small, "_path", self._path)
-        return small
+        return Recognition(self.width, self.height, garments, self.model_id, self.source, _path=self._path)
 
     def _of(self, pixels: Pixels, given: object) -> Self:
         """This result with the photo that it is of, upright; it becomes an image when one asks for it."""
         object.__delattr__(self, "image")
         assign(self, "_pixels", pixels)
-        assign(self, "_path", os.fspath(given) if isinstance(given, str | os.PathLike) else None)
+        path = str(Path(os.fsdecode(given)).absolute()) if isinstance(given, str | os.PathLike) else None
+        assign(self, "_path", path)
         return self
 
     def _photo(self) -> Image.Image:
@@ -243,7 +260,7 @@ class Recognition:
             if self._path is None:
                 remedy = "recognize it with keep_image=True"
                 raise InputError(f"a card needs the photo and this Recognition has no photo; {remedy}")
-            image = load_image(self._path, max_pixels=self.width * self.height)
+            image = load_image(self._path, max_pixels=max(self.width * self.height, MAX_PIXELS))
             if image.size != (self.width, self.height):
                 raise InputError(f"{called(self._path)} has changed since it was recognized; recognize it again")
         return image
