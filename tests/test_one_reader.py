@@ -150,15 +150,15 @@ def test_a_result_without_its_photo_is_drawn_from_the_file(model: FashionModel, 
     assert many.image is None
     assert many.draw().tobytes() == whole.draw().tobytes()
     assert pickle.loads(pickle.dumps(many)).draw().tobytes() == whole.draw().tobytes()
+    assert dataclasses.replace(many, source="other").draw().size == whole.draw().size
+    with pytest.raises(InputError, match=r"expects several photos, got one; put it into a list or use recognize$"):
+        model.recognize_many(str(path), segmenter=None)  # type: ignore[arg-type]
     assert pickle.loads(pickle.dumps(whole)).image.tobytes() == whole.image.tobytes()
     assert pickle.loads(pickle.dumps(many)).garments[0]._packed == many.garments[0]._packed
     assert len(pickle.dumps(many)) < 5_000
     drawn_photo((500, 400)).save(path)
     with pytest.raises(InputError, match="has changed since"):
         many.draw()
-    assert dataclasses.replace(many, source="other").draw().size == whole.draw().size
-    with pytest.raises(InputError, match="expects several photos, got one; put it into a list or use recognize$"):
-        model.recognize_many(str(path), segmenter=None)  # type: ignore[arg-type]
     drawn_photo((30, 30)).save(path)
     with pytest.raises(InputError, match=r"dress.png' has changed since it was recognized; recognize it again$"):
         many.draw()
