@@ -191,8 +191,8 @@ class Recognition:
         garments: In the order of their regions; may be empty.
         model_id: The model that recognized it.
         source: A short name of the photo (its file name), or None.
-        image: The upright sRGB photo, or None. It takes 3 bytes a pixel of memory, and each garment's mask 1 byte a
-            pixel: to collect many results, recognize with `keep_image=False`.
+        image: The upright sRGB photo, or None; made anew each time it is asked for. It takes 3 bytes a pixel of memory,
+            and each garment's mask 1 byte a pixel: to collect many results, recognize with `keep_image=False`.
     """
 
     width: int
