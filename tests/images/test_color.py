@@ -209,7 +209,7 @@ def test_shrinking_before_turning_and_converting_changes_no_more_than_rounding(p
     assert kept.orientation == orientation
     assert (kept.width, kept.height) == whole.size
     off = np.abs(transform.resize(kept).numpy().astype(int) - expected)
-    assert off.max() <= (0 if profile is None and mode != "squash" else 2)
+    assert off.max() <= (1 if profile is None and mode != "squash" else 2)  # 0 where torch has its fast way
 
 
 def test_a_converted_photo_can_be_pickled():
