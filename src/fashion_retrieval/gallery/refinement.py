@@ -187,7 +187,8 @@ class Refinement:
         """The retrieval board of the last turn, with at most 200 results.
 
         Args:
-            width, font: As in `Recognition.draw`.
+            width: As in `Recognition.draw`.
+            font: As in `Recognition.draw`.
 
         Raises:
             InputError: There was no turn yet, or the width or the font can't be used.
