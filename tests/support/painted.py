@@ -43,7 +43,7 @@ def _around(text, x, y, painter):
 def check_apart(painted, page):
     """Nothing is painted beyond its picture, and no two texts of the page overlap."""
     for shape, (left, top, right, bottom), (width, height) in painted:
-        assert left > -1 and top > -1 and right < width + 1 and bottom < height + 1, shape  # noqa: PT018
+        assert left > -1 and top > -1 and right < width + 1 and bottom < height + 1, shape  # noqa: PT018  # one thing: it lies on the page
     texts = [(shape.words, box) for shape, box, size in painted if size == page and isinstance(shape, canvas.Text)]
     for (one, a), (other, b) in combinations(texts, 2):
         assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] + 1 or b[3] <= a[1] + 1, (one, other)

@@ -89,6 +89,7 @@ def _expand(argument: str) -> list[Path]:
     found: list[Path] = []
     try:
         plain = _is_plain(argument)
+        # The pattern may be absolute, which Path.glob refuses.
         for match in [Path(argument)] if plain else sorted(map(Path, glob(argument, recursive=True))):  # noqa: PTH207
             if not match.is_dir():
                 found.append(match)

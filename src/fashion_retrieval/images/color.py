@@ -42,7 +42,7 @@ Chromaticities = tuple[tuple[float, float], ...]
 class ToSRGB:
     """From the color space of an ICC profile to 8-bit sRGB: relative colorimetric, with black point compensation."""
 
-    def __init__(self, transform: Any, profile: bytes, mode: str) -> None:  # noqa: ANN401  # Pillow names no type for it
+    def __init__(self, transform: Any, profile: bytes, mode: str) -> None:  # noqa: ANN401  # ImageCms gives no type
         self._transform = transform
         self._made_from = profile, mode
 
@@ -60,7 +60,7 @@ class ToSRGB:
 
     def image(self, image: Image.Image) -> Image.Image:
         """An image in the profile's mode -> RGB."""
-        return ImageCms.applyTransform(image, self._transform)  # type: ignore[return-value]  # none in place only
+        return ImageCms.applyTransform(image, self._transform)  # type: ignore[return-value]  # None only in place
 
 
 @lru_cache(maxsize=16)

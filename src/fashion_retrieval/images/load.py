@@ -184,7 +184,7 @@ def _profile(image: Image.Image, name: str, content: bytes | None) -> bytes | No
     """
     tagged = image.info.get("icc_profile")
     points = code_points(content) if content else None
-    if points and (not tagged or content.startswith(b"\x89PNG")):  # type: ignore[union-attr]  # points have content
+    if content and points and (not tagged or content.startswith(b"\x89PNG")):
         return coded_profile(*points, name)
     if isinstance(tagged, bytes) and tagged:
         return tagged
@@ -280,7 +280,7 @@ def _unread_tiff(content: bytes) -> ValueError | None:
         stream.seek(tags.next)
         tags.load(stream)
         bits, floats = max(tags.get(_BITS, (1,))), 3 in tags.get(_SAMPLES, (1,))
-    except Exception:  # as for all that is damaged
+    except Exception:  # damaged tags raise nearly anything; the photo is refused in any case, with Pillow's reason
         return None
     rest = "floats of unknown range" if floats else "integers, in an order that Pillow doesn't know"
     return ValueError(f"its pixels are {bits}-bit {rest}")
