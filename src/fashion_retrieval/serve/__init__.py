@@ -1,0 +1,1 @@
+"""The HTTP service, its page and its tools for agents."""
