@@ -121,7 +121,7 @@ def bad_requests(photo: bytes, gallery: str) -> dict[str, tuple[int, bytes]]:
         "huge top_k": (422, json_request(search, {"text": "dress", "top_k": 10**9})),
         "huge offset": (422, json_request(search, {"text": "dress", "offset": 10**9})),
         "negative offset": (422, json_request(search, {"text": "dress", "offset": -1})),
-        "too many ids to exclude": (422, json_request(search, {"text": "dress", "exclude": [*map(str, range(20_000))]})),
+        "too many ids to exclude": (422, json_request(search, {"text": "dress", "exclude": ["x"] * 20_000})),
         "NUL in a search": (422, json_request(search, {"text": "dress", "where": "category = 'a\0b'"})),
         "search by an unknown id": (404, json_request(search, {"id": "nobody"})),
         "unknown route": (404, request("GET", "/v1/nothing")),
