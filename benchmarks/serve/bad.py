@@ -34,7 +34,8 @@ def bad_photos(photo: bytes) -> dict[str, bytes]:
     """Files that are no photo any more, by what is wrong with them; `photo` is a JPEG."""
     floats, header = BytesIO(), struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)).save(floats, "TIFF")
-    chunk = b"IHDR" + header
+    chunks = [b"IHDR" + header, b"IDAT" + zlib.compress(bytes(1000)), b"IEND"]
+    png = b"".join(struct.pack(">I", len(one) - 4) + one + struct.pack(">I", zlib.crc32(one)) for one in chunks)
     return {
         "zero bytes": b"",
         "truncated": photo[: len(photo) // 2],
@@ -43,7 +44,7 @@ def bad_photos(photo: bytes) -> dict[str, bytes]:
         "a page": b"<!doctype html><title>404</title>",
         "HEIC of nothing": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64),
         "pixels of unknown meaning": floats.getvalue(),
-        "3,600 megapixels": b"\x89PNG\r\n\x1a\n\0\0\0\r" + chunk + struct.pack(">I", zlib.crc32(chunk)),
+        "3,600 megapixels": b"\x89PNG\r\n\x1a\n" + png,
     }
 
 
@@ -70,13 +71,13 @@ def bad_requests(photo: bytes, gallery: str) -> dict[str, tuple[int, bytes]]:
         "no body": (400, raw(b"")),
         "no body, no type": (415, raw(b"", kind=None)),
         "wrong type": (415, raw(b"<photo/>", kind="text/xml")),
-        "type that is no type": (415, raw(b"{}", kind="\x7f;;;")),
+        "type that is no type": (415, raw(b"{}", kind=";;=;")),
         "no JSON": (400, raw(b'{"photos": [')),
         "JSON that is no UTF-8": (400, raw(b'{"photos": ["\xff\xfe"]}')),
         "deep JSON": (400, raw(b"[" * 200_000)),
         "deep JSON, closed": (400, raw(b"[" * 200_000 + b"]" * 200_000)),
-        "NaN in JSON": (400, raw(b'{"photos": ["%b"], "boxes": [[NaN, 0, 5, 5]]}' % good.encode())),
-        "infinity in JSON": (400, raw(b'{"photos": ["%b"], "top_k": Infinity}' % good.encode())),
+        "NaN in JSON": (422, raw(b'{"photos": ["%b"], "boxes": [[NaN, 0, 5, 5]]}' % good.encode())),
+        "infinity in JSON": (422, raw(b'{"photos": ["%b"], "top_k": Infinity}' % good.encode())),
         "a number too large": (422, raw(b'{"photos": ["%b"], "top_k": 1%b}' % (good.encode(), b"0" * 400))),
         "a list in place of an object": (422, json_request(RECOGNIZE, [])),
         "no photos": (422, json_request(RECOGNIZE, {})),
@@ -103,7 +104,7 @@ def bad_requests(photo: bytes, gallery: str) -> dict[str, tuple[int, bytes]]:
         "form with another boundary": (400, raw(body, kind="multipart/form-data; boundary=other")),
         "text of 1 MB": (422, json_request(EMBEDDINGS, {"input": "red dress " * 100_000})),
         "empty text": (422, json_request(EMBEDDINGS, {"input": "  "})),
-        "lone surrogate": (422, raw(b'{"input": "\\ud800 dress"}', EMBEDDINGS)),
+        "lone surrogate": (400, raw(b'{"input": "\\ud800 dress"}', EMBEDDINGS)),
         "no input": (422, json_request(EMBEDDINGS, {"model": "compact"})),
         "empty input": (422, json_request(EMBEDDINGS, {"input": []})),
         "tokens in place of texts": (422, json_request(EMBEDDINGS, {"input": [[1, 2, 3]]})),
@@ -122,12 +123,11 @@ def bad_requests(photo: bytes, gallery: str) -> dict[str, tuple[int, bytes]]:
         "huge offset": (422, json_request(search, {"text": "dress", "offset": 10**9})),
         "negative offset": (422, json_request(search, {"text": "dress", "offset": -1})),
         "too many ids to exclude": (422, json_request(search, {"text": "dress", "exclude": ["x"] * 20_000})),
-        "NUL in a search": (422, json_request(search, {"text": "dress", "where": "category = 'a\0b'"})),
         "search by an unknown id": (404, json_request(search, {"id": "nobody"})),
         "unknown route": (404, request("GET", "/v1/nothing")),
         "path out of the service": (404, request("GET", "/../../etc/passwd")),
         "wrong method": (405, request("GET", RECOGNIZE)),
-        "method that is none": (405, request("BREW", RECOGNIZE)),
+        "method of no address": (405, request("PATCH", RECOGNIZE, b"{}", "application/json")),
         "foreign Host": (403, json_request(EMBEDDINGS, {"input": "dress"}, Host="evil.example")),
         "foreign Origin": (403, json_request(EMBEDDINGS, {"input": "dress"}, Origin="https://evil.example")),
         "1 GB claimed": (413, request("POST", RECOGNIZE, kind="application/json", Content_Length=str(10**9))),

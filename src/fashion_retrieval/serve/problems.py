@@ -47,7 +47,9 @@ def problem_of(error: BaseException) -> Problem:
     if isinstance(error, FashionRetrievalError):
         return _problem(422, str(error))
     if isinstance(error, ValidationError):
-        return _problem(422, "; ".join(map(_fault, error.errors(include_url=False))))
+        faults = error.errors(include_url=False)
+        malformed = any(fault["type"] == "json_invalid" for fault in faults)
+        return _problem(400 if malformed else 422, "; ".join(map(_fault, faults)))
     return _problem(500, "an error that nobody expected; the server's log says more")
 
 
