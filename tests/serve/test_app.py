@@ -43,7 +43,7 @@ def test_recognize(client: TestClient, model: FashionModel) -> None:
     assert boxed["results"][0]["garments"][0]["box"] == [10, 20, 150, 200]
     own = {
         "name": "own",
-        "category": {"templates": ["a photo of a {category}"], "values": {"top": ["top"], "hat": ["hat"]}},
+        "category": {"template": "a photo of a {color} {category}", "values": {"top": ["top"], "hat": ["hat"]}},
         "attributes": {},
     }
     mine = client.post("/v1/recognize", json={"photos": [encoded(1)], "taxonomy": own}).json()["results"][0]
