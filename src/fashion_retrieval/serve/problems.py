@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from fashion_retrieval.errors import FashionRetrievalError, GalleryError
 from fashion_retrieval.serve.engine import BusyError
@@ -46,8 +48,8 @@ def problem_of(error: BaseException) -> Problem:
         return _problem(503, "the gallery can't be used now; the server's log says why")
     if isinstance(error, FashionRetrievalError):
         return _problem(422, str(error))
-    if isinstance(error, ValidationError):
-        faults = error.errors(include_url=False)
+    if isinstance(error, ValidationError | RequestValidationError):
+        faults = error.errors()
         malformed = any(fault["type"] == "json_invalid" for fault in faults)
         return _problem(400 if malformed else 422, "; ".join(map(_fault, faults)))
     return _problem(500, "an error that nobody expected; the server's log says more")
@@ -67,21 +69,31 @@ def answer(error: BaseException) -> JSONResponse:
 def install(app: FastAPI) -> None:
     """Make every error of an app's routes a problem document."""
 
-    async def from_routing(_: Request, error: Exception) -> JSONResponse:
+    async def from_routing(request: Request, error: Exception) -> JSONResponse:
         status, headers = (error.status_code, error.headers) if isinstance(error, HTTPException) else (500, None)
         expected = {404: "no such address; /docs lists them", 405: "this address takes another method; see /docs"}
+        if status == 405:
+            headers = {"Allow": _methods(request)}
         return answer(RequestError(status, expected.get(status, HTTPStatus(status).phrase), headers))
 
     async def from_library(_: Request, error: Exception) -> JSONResponse:
         return answer(error)
 
     app.add_exception_handler(HTTPException, from_routing)
-    for kind in (FashionRetrievalError, ValidationError, Exception):
+    for kind in (FashionRetrievalError, ValidationError, RequestValidationError, Exception):
         app.add_exception_handler(kind, from_library)
 
 
 def _problem(status: int, detail: str) -> Problem:
     return Problem(type="about:blank", title=HTTPStatus(status).phrase, status=status, detail=detail)
+
+
+def _methods(request: Request) -> str:
+    """The methods of an address, of all its routes; starlette tells those of the first."""
+    known = ("GET", "HEAD", "POST", "DELETE")
+    scopes = ({**request.scope, "method": method} for method in known)
+    full = [any(route.matches(scope)[0] is Match.FULL for route in request.app.routes) for scope in scopes]
+    return ", ".join(method for method, matches in zip(known, full, strict=True) if matches)
 
 
 def _fault(fault: Mapping[str, object]) -> str:

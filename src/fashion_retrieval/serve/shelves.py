@@ -27,7 +27,7 @@ from fashion_retrieval.serve.schemas import (
 )
 from fashion_retrieval.serve.state import Service
 from fashion_retrieval.serve.uploads import Uploads, thumbnail
-from fashion_retrieval.serve.vision import REFUSED, composed
+from fashion_retrieval.serve.vision import A_PHOTO, REFUSED, composed
 
 if TYPE_CHECKING:
     from fashion_retrieval.gallery.gallery import Gallery
@@ -105,7 +105,7 @@ def _writing(router: APIRouter, service: Service) -> None:
     @router.post(
         "/{name}/photos",
         response_model=AddResponse,
-        openapi_extra=document(AddRequest, {"photos": ["/9j/4AAQSkZJRgABAQAAAQABAAD…"], "ids": ["shirt-1"]}),
+        openapi_extra=document(AddRequest, {"photos": [A_PHOTO], "ids": ["shirt-1"]}),
     )
     async def add(request: Request, name: Name) -> AddResponse:
         """Add photos, or replace those of the same ids."""
@@ -117,7 +117,7 @@ def _writing(router: APIRouter, service: Service) -> None:
         failed = [PhotoFailed(source=asked.ids[one.index], error=problem_of(one.error)) for one in report.failures]
         return AddResponse(added=report.added, updated=report.updated, unchanged=report.unchanged, failures=failed)
 
-    @router.delete("/{name}/photos", openapi_extra=document(DeleteRequest, {"ids": ["shirt-1"]}))
+    @router.delete("/{name}/photos", openapi_extra=document(DeleteRequest, {"ids": ["shirt-1"]}, form=False))
     async def delete(request: Request, name: Name) -> DeleteResponse:
         """Remove photos."""
         shelf = uploads(name)

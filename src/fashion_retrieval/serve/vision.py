@@ -29,11 +29,18 @@ from fashion_retrieval.serve.schemas import (
 )
 from fashion_retrieval.serve.state import Service
 
-_A_PHOTO = "/9j/4AAQSkZJRgABAQAAAQABAAD…"
+A_PHOTO = (  # a red shirt
+    "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQAQMAAAAlPW0iAAAABlBMVEX///+yIjQVHkuVAAAAK0lEQVR42mNgYGBgf8Ag/4MpgY3pwD8mBgamB3+YGB"
+    "iYPvxgYmBAQwwMDAD/wQf/hY9KSAAAAABJRU5ErkJggg=="
+)
 REFUSED: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {"application/problem+json": {}}, "description": told}
     for status, told in (
         (400, "The body can't be read"),
+        (401, "A key is needed"),
+        (403, "The host, or the site that asks, is refused"),
+        (404, "There is no such model, gallery or photo"),
+        (408, "The body took too long"),
         (413, "The body is too large"),
         (415, "The body is of another type"),
         (422, "The request can't be used; detail says why"),
@@ -68,7 +75,7 @@ def routes(service: Service) -> APIRouter:
         tags=["model"],
         response_model=RecognizeResponse,
         response_model_exclude_unset=True,
-        openapi_extra=document(RecognizeRequest, {"photos": [_A_PHOTO], "top_k": 3}),
+        openapi_extra=document(RecognizeRequest, {"photos": [A_PHOTO], "top_k": 3}),
     )
     async def recognize(request: Request) -> Any:  # noqa: ANN401  # checked by the model above
         """What is in photos: garments with box, category, attributes and colors.
@@ -107,7 +114,7 @@ def routes(service: Service) -> APIRouter:
         "/embeddings",
         tags=["model"],
         response_model=EmbeddingsResponse,
-        openapi_extra=document(EmbeddingsRequest, {"input": ["a red dress"], "model": "compact"}),
+        openapi_extra=document(EmbeddingsRequest, {"input": ["a red dress"]}, form=False),
     )
     async def embeddings(request: Request) -> Response | EmbeddingsResponse:
         """Embeddings of photos and texts, L2-normalized, in one space; the shape of OpenAI's endpoint."""
@@ -127,7 +134,7 @@ def routes(service: Service) -> APIRouter:
         if errors := [one for one in found if isinstance(one, BaseException)]:
             raise errors[0]
         texts = [item.text for item in asked.input if isinstance(item, TextInput)]
-        tokens = int((model.encoder.tokenize(texts) != 0).sum()) if texts else 0
+        tokens = await asyncio.to_thread(lambda: int((model.encoder.tokenize(texts) != 0).sum())) if texts else 0
         rows = [
             EmbeddingRow(index=index, embedding=_written(row, asked.dimensions, asked.encoding_format))
             for index, row in enumerate(found)
@@ -140,7 +147,7 @@ def routes(service: Service) -> APIRouter:
         "/compose",
         tags=["model"],
         response_model=ComposeResponse,
-        openapi_extra=document(ComposeRequest, {"image": _A_PHOTO, "text": "in red with long sleeves"}),
+        openapi_extra=document(ComposeRequest, {"image": A_PHOTO, "text": "in red with long sleeves"}),
     )
     async def compose(request: Request) -> ComposeResponse:
         """The query of a photo and a wish, for a gallery of your own: "this one, but red"."""
