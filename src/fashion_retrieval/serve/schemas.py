@@ -9,7 +9,16 @@ from binascii import Error as Base64Error
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetPydanticSchema, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetPydanticSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import core_schema
 
 from fashion_retrieval._utils.checks import LONGEST_ID
@@ -155,7 +164,7 @@ class EmbeddingsRequest(Asked):
             json_schema_input_type=Text | TextInput | ImageInput | list[Text | TextInput | ImageInput],
         ),
     ] = Field(description="A text, a photo as data URL, {'text': …}, {'image': …}, or a list of these.")
-    model: Annotated[str, Field(max_length=MOST_TEXT)] | None = Field(None, description="The served model; /v1/models names it.")
+    model: str | None = Field(None, max_length=MOST_TEXT, description="The served model; /v1/models names it.")
     encoding_format: Literal["float", "base64"] = Field("float", description="base64 is little-endian float32.")
     dimensions: int | None = Field(None, ge=1, description="The first numbers only, normalized again.")
     user: str | None = Field(None, description="Not used.")
