@@ -11,7 +11,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
-from starlette.routing import Match
 
 from fashion_retrieval.errors import FashionRetrievalError, GalleryError
 from fashion_retrieval.serve.engine import BusyError
@@ -72,8 +71,8 @@ def install(app: FastAPI) -> None:
     async def from_routing(request: Request, error: Exception) -> JSONResponse:
         status, headers = (error.status_code, error.headers) if isinstance(error, HTTPException) else (500, None)
         expected = {404: "no such address; /docs lists them", 405: "this address takes another method; see /docs"}
-        if status == 405:
-            headers = {"Allow": _methods(request)}
+        if status == 405 and (methods := _methods(request)):
+            headers = {"Allow": methods}
         return answer(RequestError(status, expected.get(status, HTTPStatus(status).phrase), headers))
 
     async def from_library(_: Request, error: Exception) -> JSONResponse:
@@ -88,12 +87,11 @@ def _problem(status: int, detail: str) -> Problem:
     return Problem(type="about:blank", title=HTTPStatus(status).phrase, status=status, detail=detail)
 
 
-def _methods(request: Request) -> str:
-    """The methods of an address, of all its routes; starlette tells those of the first."""
-    known = ("GET", "HEAD", "POST", "DELETE")
-    scopes = ({**request.scope, "method": method} for method in known)
-    full = [any(route.matches(scope)[0] is Match.FULL for route in request.app.routes) for scope in scopes]
-    return ", ".join(method for method, matches in zip(known, full, strict=True) if matches)
+def _methods(request: Request) -> str | None:
+    """The methods of an address as the OpenAPI page has them; starlette tells those of its first route alone."""
+    path = getattr(request.scope.get("route"), "path_format", None)
+    known = request.app.openapi()["paths"].get(path, {})
+    return ", ".join(method.upper() for method in known) or None
 
 
 def _fault(fault: Mapping[str, object]) -> str:

@@ -227,7 +227,7 @@ class AddRequest(Asked):
 class DeleteRequest(Asked):
     """Photos to remove."""
 
-    ids: list[Id] = Field(min_length=1, max_length=1_000)
+    ids: list[Id] = Field(min_length=1, max_length=100)
 
 
 class Scored(BaseModel):
