@@ -17,6 +17,7 @@ from fashion_retrieval.errors import InputError
 from fashion_retrieval.serve.bodies import document, read_request
 from fashion_retrieval.serve.problems import RequestError, problem_of
 from fashion_retrieval.serve.schemas import (
+    EXAMPLE_PHOTO,
     AddRequest,
     AddResponse,
     DeleteRequest,
@@ -107,7 +108,7 @@ def _writing(router: APIRouter, service: Service) -> None:
     @router.post(
         "/{name}/photos",
         response_model=AddResponse,
-        openapi_extra=document(AddRequest, {"photos": ["/9j/4AAQSkZJRgABAQAAAQABAAD…"], "ids": ["shirt-1"]}),
+        openapi_extra=document(AddRequest, {"photos": [EXAMPLE_PHOTO], "ids": ["shirt-1"]}),
     )
     async def add(request: Request, name: Name) -> AddResponse:
         """Add photos, or replace those of the same ids."""
