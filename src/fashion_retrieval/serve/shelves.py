@@ -17,6 +17,7 @@ from fashion_retrieval.errors import InputError
 from fashion_retrieval.serve.bodies import document, read_request
 from fashion_retrieval.serve.problems import RequestError, problem_of
 from fashion_retrieval.serve.schemas import (
+    EXAMPLE_PHOTO,
     AddRequest,
     AddResponse,
     DeleteRequest,
@@ -29,7 +30,7 @@ from fashion_retrieval.serve.schemas import (
 )
 from fashion_retrieval.serve.state import Service
 from fashion_retrieval.serve.uploads import Uploads, thumbnail
-from fashion_retrieval.serve.vision import A_PHOTO, REFUSED
+from fashion_retrieval.serve.vision import REFUSED
 
 if TYPE_CHECKING:
     from fashion_retrieval.gallery.gallery import Gallery
@@ -107,7 +108,7 @@ def _writing(router: APIRouter, service: Service) -> None:
     @router.post(
         "/{name}/photos",
         response_model=AddResponse,
-        openapi_extra=document(AddRequest, {"photos": [A_PHOTO], "ids": ["shirt-1"]}),
+        openapi_extra=document(AddRequest, {"photos": [EXAMPLE_PHOTO], "ids": ["shirt-1"]}),
     )
     async def add(request: Request, name: Name) -> AddResponse:
         """Add photos, or replace those of the same ids."""

@@ -15,6 +15,7 @@ from fashion_retrieval.errors import InputError
 from fashion_retrieval.serve.bodies import document, read_request
 from fashion_retrieval.serve.problems import Problem, RequestError, answer, problem_of
 from fashion_retrieval.serve.schemas import (
+    EXAMPLE_PHOTO,
     ComposeRequest,
     ComposeResponse,
     EmbeddingRow,
@@ -29,10 +30,6 @@ from fashion_retrieval.serve.schemas import (
 )
 from fashion_retrieval.serve.state import Service
 
-A_PHOTO = (  # a red shirt
-    "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQAQMAAAAlPW0iAAAABlBMVEX///+yIjQVHkuVAAAAK0lEQVR42mNgYGBgf8Ag/4MpgY3pwD8mBgamB3+YGB"
-    "iYPvxgYmBAQwwMDAD/wQf/hY9KSAAAAABJRU5ErkJggg=="
-)
 REFUSED: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {"application/problem+json": {}}, "description": told}
     for status, told in (
@@ -75,7 +72,7 @@ def routes(service: Service) -> APIRouter:
         tags=["model"],
         response_model=RecognizeResponse,
         response_model_exclude_unset=True,
-        openapi_extra=document(RecognizeRequest, {"photos": [A_PHOTO], "top_k": 3}),
+        openapi_extra=document(RecognizeRequest, {"photos": [EXAMPLE_PHOTO], "top_k": 3}),
     )
     async def recognize(request: Request) -> Any:  # noqa: ANN401  # checked by the model above
         """What is in photos: garments with box, category, attributes and colors.
@@ -147,7 +144,7 @@ def routes(service: Service) -> APIRouter:
         "/compose",
         tags=["model"],
         response_model=ComposeResponse,
-        openapi_extra=document(ComposeRequest, {"image": A_PHOTO, "text": "in red with long sleeves"}),
+        openapi_extra=document(ComposeRequest, {"image": EXAMPLE_PHOTO, "text": "in red with long sleeves"}),
     )
     async def compose(request: Request) -> ComposeResponse:
         """The query of a photo and a wish, for a gallery of your own: "this one, but red"."""
