@@ -18,9 +18,11 @@ from tests.support.exported import trained_composer, trained_encoder
 
 schemathesis = pytest.importorskip("schemathesis", reason="NO SCHEMATHESIS, so the OpenAPI page is not tested here")
 
+EXAMPLES = 2
+"""Drawn for each route; hundreds were by hand."""
 ACCEPTED = ["2xx", "401", "404"]
 UNSAID = ["POST /v1/recognize", "POST /v1/galleries/{name}/search", "POST /v1/galleries/{name}/photos"]
-"""What these take JSON Schema can't say all of: a filter, a taxonomy, as many ids as photos. They may answer 422 too."""
+"""What these take JSON Schema can't say all of: a filter, a taxonomy, as many ids as photos; 422 is right too."""
 
 
 @pytest.fixture
@@ -77,10 +79,6 @@ def told(recorder: Any, name: str, check: Any) -> str:
 
 
 def test_page_holds_what_it_says(service: Service) -> None:
-    import time
-
-    t = time.time()
-    asked, found = faults(service, 3)
-    print(asked, len(found), time.time() - t)
-    for one in found:
-        print("-----", one[:1500])
+    asked, found = faults(service, EXAMPLES)
+    assert asked > 500
+    assert not found, "\n".join(found)
