@@ -103,7 +103,7 @@ def good_questions(port: int, model: FashionModel, gallery: Gallery, photos: Seq
 
     def recognized(result: object, masks: bool = False) -> dict[str, Any]:
         plain: dict[str, Any] = result.to_dict(masks=masks)  # type: ignore[attr-defined]
-        return {name: value for name, value in plain.items() if name != "source"}
+        return {name: value for name, value in plain.items() if name not in ("source", "model_id")}  # local names
 
     recognitions = [model.recognize(photo, keep_image=False) for photo in photos]
     for number, result in enumerate(recognitions):
