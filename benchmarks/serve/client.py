@@ -170,10 +170,15 @@ async def drive(
     await asyncio.gather(*(client() for _ in range(clients)))
 
 
-def ask(port: int, content: bytes) -> Answer:
+async def ask_once(port: int, content: bytes) -> Answer:
     """The answer to one request, on a connection of its own."""
     connection = Connection(port)
     try:
-        return asyncio.run(connection.ask(content))
+        return await connection.ask(content)
     finally:
         connection.close()
+
+
+def ask(port: int, content: bytes) -> Answer:
+    """`ask_once` where no event loop runs."""
+    return asyncio.run(ask_once(port, content))
