@@ -37,8 +37,8 @@ def mcp(
         Path | None, typer.Option(envvar=ENV + "API_KEY_FILE", metavar="FILE", help="Keys for HTTP, one a line.")
     ] = None,
     max_pixels: Annotated[
-        int | None, typer.Option(envvar=ENV + "MAX_PIXELS", min=1, help="Refuse photos with more pixels.")
-    ] = None,
+        int, typer.Option(envvar=ENV + "MAX_PIXELS", min=1, help="Refuse photos with more pixels.")
+    ] = 50_000_000,
     queue: Annotated[
         int, typer.Option(envvar=ENV + "QUEUE", min=1, help="How many calls may be under way; more are refused.")
     ] = 64,
