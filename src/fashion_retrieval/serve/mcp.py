@@ -257,7 +257,7 @@ class _Desk:
             path = (self._photos / photo).resolve()
             if path.is_relative_to(self._photos) and path.is_file() and path.stat().st_size <= _MOST_BYTES:
                 return Upload(path.read_bytes(), f"photo {path.name!r}")
-        except (OSError, ValueError):  # too long, a loop of links, a null byte, not to be read
+        except (OSError, RuntimeError, ValueError):  # too long, not to be read; a loop of links; a null byte
             pass
         most = f"of at most {_MOST_BYTES >> 20} MiB"
         raise InputError(f"there is no photo {photo!r:.80} {most} in the server's photo folder; check its path in it")
