@@ -10,7 +10,6 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, FormParser, parse_options_header
 from starlette.requests import Request
 
-from fashion_retrieval.serve.limits import read_body
 from fashion_retrieval.serve.problems import RequestError
 from fashion_retrieval.serve.schemas import Asked, Upload
 
@@ -36,7 +35,7 @@ async def read_request(request: Request, service: Service, expected: type[Expect
     if kind not in (b"application/json", b"multipart/form-data"):
         got = kind.decode("latin-1") or "none"
         raise RequestError(415, f"content-type must be application/json or multipart/form-data, got {got:.80}")
-    body = await read_body(request, most=service.max_body, seconds=service.timeout)
+    body = await service.read_body(request)
     if kind == b"application/json":
         return await asyncio.to_thread(_from_json, body, expected)
     return await asyncio.to_thread(_from_form, body, options.get(b"boundary", b""), expected)

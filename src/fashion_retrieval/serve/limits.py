@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 from base64 import b64decode
 from binascii import Error as Base64Error
@@ -10,7 +9,6 @@ from collections.abc import Collection, Sequence
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fashion_retrieval.serve.problems import RequestError, answer
@@ -18,7 +16,7 @@ from fashion_retrieval.serve.problems import RequestError, answer
 OPEN = frozenset({"/healthz", "/readyz"})
 """Addresses that ask for no key."""
 _LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
-_CLOSE = {"Connection": "close"}  # the rest of a refused body is not read
+CLOSE = {"Connection": "close"}  # the rest of a refused body is not read
 
 
 class Gate:
@@ -26,7 +24,7 @@ class Gate:
 
     With keys, requests must carry one. Without, the service is for this computer: the Host header must name it, and a
     browser's Origin too, so that no page of another site can ask in its user's name. No body may be larger than
-    `max_body` bytes; where its length is not told, `read_body` counts.
+    `max_body` bytes; where its length is not told, `Service.read_body` counts.
     """
 
     def __init__(self, app: ASGIApp, *, keys: Sequence[str], origins: Collection[str], max_body: int) -> None:
@@ -48,19 +46,19 @@ class Gate:
     def _check(self, method: str, path: str, headers: Headers) -> None:
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self._max_body:
-            raise RequestError(413, f"a body must be at most {self._max_body} bytes, got {length:.20}", _CLOSE)
+            raise RequestError(413, f"a body must be at most {self._max_body} bytes, got {length:.20}", CLOSE)
         if path in OPEN:
             return
         host, origin = headers.get("host", ""), headers.get("origin")
         if origin and origin not in self._origins and urlsplit(origin).netloc != host:
-            raise RequestError(403, "pages of other sites are refused; name theirs with --allow-origin", _CLOSE)
+            raise RequestError(403, "pages of other sites are refused; name theirs with --allow-origin", CLOSE)
         if method == "OPTIONS" and origin:
             return  # a browser asks what it may, without a key
         if self._keys:
             self._check_key(headers.get("authorization", ""))
         elif _name(host) not in _LOCAL:
             remedy = "ask for it as 127.0.0.1 or localhost, or start the service with --api-key-file"
-            raise RequestError(403, f"without a key this service is for its own computer; {remedy}", _CLOSE)
+            raise RequestError(403, f"without a key this service is for its own computer; {remedy}", CLOSE)
 
     def _check_key(self, authorization: str) -> None:
         kind, _, given = authorization.partition(" ")
@@ -72,7 +70,7 @@ class Gate:
                 key = b""
         equal = [hmac.compare_digest(key, known) for known in self._keys]  # all of them, each in constant time
         if not any(equal):
-            asked = {"WWW-Authenticate": 'Basic realm="fashion-retrieval", charset="UTF-8"', **_CLOSE}
+            asked = {"WWW-Authenticate": 'Basic realm="fashion-retrieval", charset="UTF-8"', **CLOSE}
             raise RequestError(401, "a key is needed: send the header 'Authorization: Bearer KEY'", asked)
 
 
@@ -81,19 +79,3 @@ def _name(host: str) -> str | None:
         return urlsplit(f"//{host}").hostname
     except ValueError:
         return None
-
-
-async def read_body(request: Request, *, most: int, seconds: float) -> bytes:
-    """The body of a request, of at most `most` bytes, that must be here within `seconds`."""
-    body = bytearray()
-    try:
-        async with asyncio.timeout(seconds):
-            async for part in request.stream():
-                body += part
-                if len(body) > most:
-                    raise RequestError(413, f"a body must be at most {most} bytes, got more", _CLOSE)
-    except TimeoutError as error:
-        raise RequestError(408, f"the body must be here within {seconds:g} s, got {len(body)} bytes", _CLOSE) from error
-    except ClientDisconnect as error:
-        raise RequestError(400, "the body ended too early", _CLOSE) from error
-    return bytes(body)

@@ -9,15 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from fashion_retrieval.serve.engine import BusyError, Engine
+from fashion_retrieval.serve.limits import CLOSE
 from fashion_retrieval.serve.problems import RequestError
 
 if TYPE_CHECKING:
     from fashion_retrieval.gallery.gallery import Gallery
 
 Result = TypeVar("Result")
+
+_AT_ONCE = 16
+"""Bodies of the largest size that may be arriving."""
 
 
 @dataclass
@@ -38,6 +42,8 @@ class Service:
     max_body: int = 20 << 20
     uploads: Mapping[str, Path] | None = None
 
+    _arriving: int = field(default=0, init=False)
+
     def gallery(self, name: str) -> Gallery:
         """The gallery of this name; a 404 where there is none."""
         if name not in self.galleries:
@@ -47,7 +53,31 @@ class Service:
     def check_free(self) -> None:
         """Refuse while the queue is full, before anything is read."""
         if self.engine.under_way >= self.engine.queue:
-            raise RequestError(503, "the queue is full; ask again in a moment", {"Connection": "close"})
+            raise RequestError(503, "the queue is full; ask again in a moment", CLOSE)
+
+    async def read_body(self, request: Request) -> bytes:
+        """The body of a request, whole; a `RequestError` where it is too large or too slow.
+
+        At most `_AT_ONCE` bodies' bytes are held while they arrive, however many clients send slowly.
+        """
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self.timeout):
+                async for part in request.stream():
+                    body += part
+                    self._arriving += len(part)
+                    if len(body) > self.max_body:
+                        raise RequestError(413, f"a body must be at most {self.max_body} bytes, got more", CLOSE)
+                    if self._arriving > _AT_ONCE * self.max_body:
+                        raise RequestError(503, "too many bodies arrive at once; ask again in a moment", CLOSE)
+        except TimeoutError as error:
+            told = f"the body must be here within {self.timeout:g} s, got {len(body)} bytes; send it faster"
+            raise RequestError(408, told, CLOSE) from error
+        except ClientDisconnect as error:
+            raise RequestError(400, "the body ended too early; send it again", CLOSE) from error
+        finally:
+            self._arriving -= len(body)
+        return bytes(body)
 
     def asked(self, *calls: Callable[[], Future[Result]]) -> list[Future[Result]]:
         """The futures of calls of the engine: all, or none where the queue has no place for all."""
