@@ -4,7 +4,8 @@ ENV PIP_NO_CACHE_DIR=1
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 # From PyTorch's own index, for the CPU alone: PyPI's wheels of torch bring gigabytes of CUDA.
-RUN pip install --index-url https://download.pytorch.org/whl/cpu torch==2.13.0 torchvision==0.28.0
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN pip install --index-url "$TORCH_INDEX" torch==2.13.0 torchvision==0.28.0
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src

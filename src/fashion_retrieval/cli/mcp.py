@@ -50,7 +50,7 @@ def mcp(
 
     from fashion_retrieval.serve.opening import check_host, open_galleries, read_keys
 
-    keys = read_keys(api_key_file) if api_key_file else ()
+    keys = read_keys(api_key_file) if api_key_file and transport == "http" else ()
     if transport == "http":
         check_host(host, keys)
     with redirect_stdout(sys.stderr):  # stdout belongs to the protocol
@@ -68,7 +68,7 @@ def mcp(
         else:
             import uvicorn
 
-            uvicorn.run(http_app(server, host=host, keys=keys), host=host, port=port, access_log=False)
+            uvicorn.run(http_app(server, keys=keys), host=host, port=port, access_log=False)
     finally:
         engine.close()
         for gallery in opened.values():

@@ -17,6 +17,7 @@ import mcp_types as types
 import numpy as np
 from mcp.server import Server, ServerRequestContext
 from mcp.server.stdio import stdio_server
+from mcp.server.transport_security import TransportSecuritySettings
 from numpy.typing import NDArray
 from pydantic import BaseModel
 from starlette.types import ASGIApp
@@ -101,15 +102,17 @@ async def run_stdio(server: Server[Any]) -> None:
         await server.run(received, sent, server.create_initialization_options())
 
 
-def http_app(server: Server[Any], *, host: str = "127.0.0.1", keys: Sequence[str] = ()) -> ASGIApp:
+def http_app(server: Server[Any], *, keys: Sequence[str] = ()) -> ASGIApp:
     """The tools at /mcp, by streamable HTTP without sessions: any of several processes may answer.
 
     Args:
         server: What `build_mcp` made.
-        host: The address to listen at: a loopback address is asked for by its own name only.
-        keys: What clients must send one of, as for the service.
+        keys: What clients must send one of. Without any, only this computer's own names are answered to.
     """
-    app = server.streamable_http_app(host=host, stateless_http=True, max_request_body_size=_MOST_BYTES)
+    # The SDK's own check of the Host header knows this computer's names alone; with keys, others may be asked for.
+    security = TransportSecuritySettings(enable_dns_rebinding_protection=False) if keys else None
+    options: dict[str, Any] = {"stateless_http": True, "transport_security": security}
+    app = server.streamable_http_app(max_request_body_size=_MOST_BYTES, **options)
     return Gate(app, keys=keys, origins=(), max_body=_MOST_BYTES)
 
 
