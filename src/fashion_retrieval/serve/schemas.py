@@ -67,6 +67,12 @@ _ANY_UPLOAD = GetPydanticSchema(
     lambda _source, _handler: core_schema.is_instance_schema(Upload),
     lambda _schema, _handler: {"type": "string", "format": "byte", "description": _PHOTO},
 )
+EXAMPLE_PHOTO = (
+    "iVBORw0KGgoAAAANSUhEUgAAADAAAABAAQMAAABm7mYFAAAABlBMVEX////cFDzQkLT4AAAAbklEQVR42s3NwQnCUBRE0fNfAsnO"
+    "34HZ2UZKsdSUYAmWENxEJPBcyCdrceNshnsZGH7NeSe4dtBl3nHKfAqVXnxmYSIOmik6C0qTBeZGAVP0UJscYWxUoTdsmdsaL7hF"
+    "ruwLl8wHhsz1uP3z+jpvLAkZ8RePXxIAAAAASUVORK5CYII="
+)
+"""A drawn shirt, small enough for the API's page."""
 Photo = Annotated[Upload, _ANY_UPLOAD, BeforeValidator(decode_photo)]
 Text = Annotated[str, Field(min_length=1, max_length=MOST_TEXT)]
 Id = Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
@@ -212,16 +218,16 @@ class DeleteRequest(Asked):
 class Scored(BaseModel):
     """A name with its probability."""
 
-    name: str
-    probability: float
+    name: str = Field(examples=["polo"])
+    probability: float = Field(examples=[0.87])
 
 
 class AttributeFound(BaseModel):
     """One attribute of a garment."""
 
-    group: str
-    value: str | None = Field(description="None where it is not visible or does not apply.")
-    probability: float
+    group: str = Field(examples=["sleeve"])
+    value: str | None = Field(description="None where it is not visible or does not apply.", examples=["short_sleeve"])
+    probability: float = Field(examples=[0.99])
     status: str = Field(examples=["visible", "not_visible", "not_applicable"])
     alternatives: list[Scored]
 
@@ -229,40 +235,42 @@ class AttributeFound(BaseModel):
 class ColorFound(BaseModel):
     """A color with its share of the garment."""
 
-    name: str
-    hex: str
-    share: float
+    name: str = Field(examples=["pink"])
+    hex: str = Field(examples=["#e57a9a"])
+    share: float = Field(examples=[0.91])
 
 
 class MaskFound(BaseModel):
     """COCO's uncompressed run lengths: down the columns, the first counts pixels outside."""
 
-    size: tuple[int, int]
-    counts: list[int]
+    size: tuple[int, int] = Field(examples=[[534, 400]])
+    counts: list[int] = Field(examples=[[5069, 17, 208514]])
 
 
 class GarmentFound(BaseModel):
     """One garment."""
 
-    box: tuple[float, float, float, float]
-    score: float
-    kind: str | None
+    box: tuple[float, float, float, float] = Field(
+        description="x1, y1, x2, y2 in pixels of the upright photo.", examples=[[9.0, 32.0, 366.0, 445.0]]
+    )
+    score: float = Field(description="Of the region.", examples=[0.92])
+    kind: str | None = Field(examples=["upper"])
     category: Scored
     categories: list[Scored]
     attributes: dict[str, AttributeFound]
-    colors: list[ColorFound]
-    color: str | None
-    area: float
+    colors: list[ColorFound] = Field(description="The largest first.")
+    color: str | None = Field(examples=["pink"])
+    area: float = Field(description="Share of the photo.", examples=[0.52])
     mask: MaskFound | None = None
 
 
 class RecognitionFound(BaseModel):
     """What is in one photo."""
 
-    source: str | None
-    width: int
-    height: int
-    model_id: str
+    source: str | None = Field(examples=["pink-polo.jpg"])
+    width: int = Field(examples=[400])
+    height: int = Field(examples=[534])
+    model_id: str = Field(examples=["compact"])
     garments: list[GarmentFound]
 
 
@@ -276,7 +284,7 @@ class PhotoFailed(BaseModel):
 class RecognizeResponse(BaseModel):
     """One result a photo, in order."""
 
-    model: str
+    model: str = Field(examples=["compact"])
     results: list[RecognitionFound | PhotoFailed]
 
 
@@ -284,15 +292,15 @@ class EmbeddingRow(BaseModel):
     """One embedding, L2-normalized."""
 
     object: Literal["embedding"] = "embedding"
-    index: int
-    embedding: list[float] | str
+    index: int = Field(examples=[0])
+    embedding: list[float] | str = Field(examples=[[0.012, -0.083, 0.044]])
 
 
 class Usage(BaseModel):
     """Tokens of the texts."""
 
-    prompt_tokens: int
-    total_tokens: int
+    prompt_tokens: int = Field(examples=[5])
+    total_tokens: int = Field(examples=[5])
 
 
 class EmbeddingsResponse(BaseModel):
@@ -307,8 +315,8 @@ class EmbeddingsResponse(BaseModel):
 class ComposeResponse(BaseModel):
     """A query for a gallery of one's own."""
 
-    model: str
-    embedding: list[float]
+    model: str = Field(examples=["compact"])
+    embedding: list[float] = Field(examples=[[0.012, -0.083, 0.044]])
 
 
 class ModelFound(BaseModel):
@@ -337,8 +345,8 @@ class ModelsResponse(BaseModel):
 class GalleryFound(BaseModel):
     """A gallery."""
 
-    name: str
-    count: int
+    name: str = Field(examples=["shop"])
+    count: int = Field(examples=[43])
     fields: dict[str, str] = Field(description="Type by field: str, int, float or bool.")
     taxonomy: str | None
     writable: bool
@@ -347,10 +355,13 @@ class GalleryFound(BaseModel):
 class MatchFound(BaseModel):
     """A photo of a gallery."""
 
-    id: str
-    score: float = Field(description="Cosine to the query.")
-    fields: dict[str, str | int | float | bool | None]
-    image: str | None = Field(description="Address of its picture; none where the gallery keeps no path.")
+    id: str = Field(examples=["striped-shirt.jpg"])
+    score: float = Field(description="Cosine to the query.", examples=[0.338])
+    fields: dict[str, str | int | float | bool | None] = Field(examples=[{"category": "button_down", "color": "white"}])
+    image: str | None = Field(
+        description="Address of its picture; none where the gallery keeps no path.",
+        examples=["/v1/galleries/shop/photos/striped-shirt.jpg/image"],
+    )
 
 
 class SearchResponse(BaseModel):
@@ -362,16 +373,16 @@ class SearchResponse(BaseModel):
 class AddResponse(BaseModel):
     """What became of the photos."""
 
-    added: int
-    updated: int
-    unchanged: int
+    added: int = Field(examples=[1])
+    updated: int = Field(examples=[0])
+    unchanged: int = Field(examples=[0])
     failures: list[PhotoFailed]
 
 
 class DeleteResponse(BaseModel):
     """How many there were."""
 
-    deleted: int
+    deleted: int = Field(examples=[1])
 
 
 class Health(BaseModel):
