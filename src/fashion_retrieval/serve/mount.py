@@ -48,9 +48,7 @@ _FRAME = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Fa
 </head><body><p>{line}</p><p><a href="docs">API</a></p></body></html>"""
 
 
-def mount_page(
-    app: FastAPI, engine: Engine, galleries: Mapping[str, Gallery], *, max_body: int = 20_000_000
-) -> None:
+def mount_page(app: FastAPI, engine: Engine, galleries: Mapping[str, Gallery], *, max_body: int = 20_000_000) -> None:
     """Give an app the page at `/`, beside its own routes, which come first.
 
     Gradio is imported once the app has started, by a thread; until then `/` says so and loads itself again. Where
@@ -132,8 +130,18 @@ class _Page:
         from fashion_retrieval.serve.page import build_page
 
         blocks = build_page(self._engine, self._galleries, max_body=self._max_body)
-        fonts = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
-        theme = gradio.themes.Default(primary_hue="blue", neutral_hue="slate", font=fonts[0], font_mono=fonts[1])
+        theme = gradio.themes.Default(
+            primary_hue="blue",
+            neutral_hue="slate",
+            radius_size="md",
+            font=("system-ui", "sans-serif"),
+            font_mono=("ui-monospace", "monospace"),
+        ).set(  # legible: Gradio's own have a contrast under 4.5
+            body_text_color_subdued="*neutral_500",
+            body_text_color_subdued_dark="*neutral_400",
+            button_primary_background_fill="*primary_600",
+            button_primary_background_fill_hover="*primary_700",
+        )
         folder = files("fashion_retrieval").joinpath("assets", "page")
         app: FastAPI = gradio.mount_gradio_app(
             FastAPI(),

@@ -64,7 +64,7 @@ def build_page(engine: Engine, galleries: Mapping[str, Gallery], *, max_body: in
             if searched:
                 search.read(values, visit)
             action(visit)
-            shown = {state: visit, line: "", **(search.show(visit) if searched else {})}
+            shown = {state: visit, line: "", **(search.show(values, visit) if searched else {})}
         except BusyError:
             return {where: markup.line("busy, try again in a moment")}
         except FashionRetrievalError as error:
@@ -80,7 +80,6 @@ def build_page(engine: Engine, galleries: Mapping[str, Gallery], *, max_body: in
         def handler(values: Values, event: gr.EventData) -> dict[Any, Any]:
             return act(values, lambda visit: action(visit, values, event), where)
 
-    
         settings = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "minimal"}
         gr.on(triggers, handler, inputs, outputs, **(settings | given))
 

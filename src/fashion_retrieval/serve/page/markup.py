@@ -20,8 +20,12 @@ from fashion_retrieval.taxonomy import Taxonomy
 
 _OUTLINE, _CHANGES = 600, 4
 
-DROP = """<div class="fr-drop"><label class="fr-target"><input type="file" accept="image/*,.heic,.heif">
-<b>{title}</b><span>{hint}</span></label>
+_HANGER = """<svg viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="1.7" stroke-linecap="round"
+stroke-linejoin="round" aria-hidden="true"><path d="M9.8 6.4a2.2 2.2 0 1 1 3.3 1.9c-.7.4-1.1 1-1.1 1.8v.6L3.6 16.5
+c-1.2.8-.6 2.5.7 2.5h15.4c1.3 0 1.9-1.7.7-2.5L12 10.7"/></svg>"""
+
+_DROP = """<div class="fr-drop"><label class="fr-target"><input type="file" accept="image/*,.heic,.heif">
+{icon}<b>{title}</b><span>{hint}</span></label>
 <button type="button" class="fr-quiet" data-camera hidden>Use the camera</button>
 <video class="fr-camera" playsinline muted hidden aria-label="What the camera sees"></video></div>"""
 
@@ -29,7 +33,7 @@ DROP = """<div class="fr-drop"><label class="fr-target"><input type="file" accep
 def photo_part(photo: Photo | None, *, searched: bool) -> str:
     """The place to drop a photo; once there is one, the photo with its outlines and what its garments are."""
     if photo is None:
-        return DROP.format(title="Drop a photo here", hint="or paste it, or press to choose one")
+        return _DROP.format(icon=_HANGER, title="Drop a photo here", hint="or paste it, or press to choose one")
     found = photo.recognition
     garments = list(enumerate(found.garments))
     title = _sentence([garment.title for garment in found.garments])
@@ -39,7 +43,7 @@ def photo_part(photo: Photo | None, *, searched: bool) -> str:
     tags = "".join(_tag(index, garment, found) for index, garment in garments)
     rows = "".join(_garment(index, garment, searched) for index, garment in garments)
     hint = "Pick a garment to search with it." if searched and garments else ""
-    another = DROP.format(title="Another photo", hint="drop, paste or choose")
+    another = _DROP.format(icon="", title="Another photo", hint="drop, paste or choose")
     return f"""<div class="fr-photo"><div class="fr-side"><div class="fr-frame">{picture}{outlines}{tags}</div>
 {another}</div><div class="fr-found"><h2>{escape(title)}</h2><p class="fr-muted">{hint}</p>
 <ol class="fr-garments">{rows}</ol></div></div>"""
@@ -77,8 +81,9 @@ def results_part(visit: Visit | None) -> str:
     asked = " · ".join(filter(None, (f"like {name}" if name else "", *turn.wishes)))
     nothing = "" if cells else "<p>Nothing found. Take a filter away, or go back a turn.</p>"
     count = f"{len(turn.matches)} of {gallery.info.count} photos"
-    return f"""<div data-picked="{picked}"><div class="fr-heading" role="status"><h2 tabindex="-1">{escape(asked)}</h2>
-<p class="fr-muted">{count}</p></div>{nothing}<ol class="fr-results">{cells}</ol></div>"""
+    heading = f'<h2 tabindex="-1">{escape(_capital(asked))}</h2><p class="fr-muted">{count}</p>'
+    return f"""<div data-picked="{picked}"><div class="fr-heading" role="status">{heading}</div>{nothing}
+<ol class="fr-results">{cells}</ol></div>"""
 
 
 def line(message: str) -> str:
@@ -88,8 +93,7 @@ def line(message: str) -> str:
 
 def _sentence(titles: Sequence[str]) -> str:
     words = list(dict.fromkeys(titles))
-    text = " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:]))) or "no garment found"
-    return text[:1].upper() + text[1:]
+    return _capital(" and ".join(filter(None, (", ".join(words[:-1]), *words[-1:]))) or "no garment found")
 
 
 def _reference(visit: Visit, turn: Turn) -> tuple[str | None, str]:
@@ -127,7 +131,7 @@ def _result(match: Match, compared: Comparison, own: Sequence[str], max_pixels: 
     rows = "".join(_change(change) for change in changes[:_CHANGES])
     facts = " · ".join(f"{field.replace('_', ' ')} {match.fields[field]}" for field in own if field in match.fields)
     name = escape(match.id, quote=True)
-    head = escape(title or match.id)
+    head = escape(_capital(title) or match.id)
     return f"""<li class="fr-result"><div class="fr-cell">{picture}</div>
 <h3>{head}<span class="fr-score" title="cosine similarity to the query">{match.score:.2f}</span></h3>
 <p class="fr-id" title="{name}">{name}</p>{_muted(escape(facts)) if facts else ""}<ul class="fr-changes">{rows}</ul>
@@ -136,15 +140,17 @@ def _result(match: Match, compared: Comparison, own: Sequence[str], max_pixels: 
 
 def _change(change: Change) -> str:
     was = f' <span class="fr-muted">(was {escape(change.was)})</span>' if change.was else ""
-    return f'<li{" class=fr-asked" if change.asked else ""}>{escape(change.label)}{was}</li>'
+    return f"<li{' class=fr-asked' if change.asked else ''}>{escape(change.label)}{was}</li>"
 
 
 def _outline(index: int, garment: Garment, searched: bool) -> str:
-    """The outline of a garment, in pixels of the photo."""
+    """The outline of a garment without its holes, in pixels of the photo."""
+    from scipy.ndimage import binary_fill_holes  # takes half a second, as in `polygons`
+
     height, width = garment.mask.shape
     factor = max(1.0, max(width, height) / _OUTLINE)
     size = (max(1, round(width / factor)), max(1, round(height / factor)))
-    mask = np.asarray(Image.fromarray(garment.mask).resize(size))
+    mask = binary_fill_holes(np.asarray(Image.fromarray(garment.mask).resize(size)))
     rings = (ring * (width / size[0], height / size[1]) for ring in polygons(mask))
     path = "".join("M" + " ".join(f"{x:.0f},{y:.0f}" for x, y in ring) + "Z" for ring in rings)
     pick = f' data-select="{index}"' if searched else ""
@@ -184,6 +190,10 @@ def _garment(index: int, garment: Garment, searched: bool) -> str:
     return f"""<li style="--fr:{_color(index)}">{head}{_muted("or " + escape(others)) if others else ""}
 <ul class="fr-colors" aria-label="Colors">{colors}</ul><dl>{rows}</dl>
 {_muted(f"not visible: {hidden}") if hidden else ""}</li>"""
+
+
+def _capital(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 def _muted(words: str) -> str:

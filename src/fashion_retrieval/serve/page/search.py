@@ -26,24 +26,21 @@ class SearchPart:
         names = list(galleries)
         self.gallery = gr.Dropdown(names, value=names[0], label="Gallery", visible=len(names) > 1, elem_id="fr-gallery")
         with gr.Row(elem_id="fr-ask"):
-            self.wish = gr.Textbox(
-                label="What do you look for?", placeholder="a red dress, or: with long sleeves", scale=5, min_width=200
-            )
-            self.go = gr.Button("Search", variant="primary", scale=1, min_width=100)
-        with gr.Accordion("Filters and weight", open=False):
-            self.weight = gr.Slider(
-                0, 1, 0.5, step=0.05, label="How much the words count", info="0: only the picture; 1: only the words"
-            )
+            words = {"label": "What do you look for?", "placeholder": "a red dress, or: with long sleeves"}
+            self.wish = gr.Textbox(**words, scale=5, min_width=220, max_lines=1)
+            self.weight = gr.Slider(0, 1, 0.5, step=0.05, label="Weight of the words", scale=3, min_width=180)
+            self.go = gr.Button("Search", variant="primary", scale=0, min_width=110)
+        with gr.Accordion("Filters", open=False):
             self.filters = {name: build_filters(galleries[name], visible=name == names[0]) for name in names}
-        self.line = gr.HTML(elem_classes="fr-lines")
-        self.trail = html_part()
-        with gr.Row(elem_id="fr-back", visible=False) as self.ways_back:
-            self.undo = gr.Button("Back one turn", size="sm", scale=0, min_width=130)
-            self.restart = gr.Button("Start over", size="sm", scale=0, min_width=130)
+        self.line = gr.HTML(elem_classes="fr-lines", apply_default_css=False)
+        with gr.Row(elem_id="fr-turns", visible=False) as self.turns:
+            self.trail = html_part(min_width=200, scale=1)
+            self.undo = gr.Button("Back one turn", size="sm", scale=0, min_width=120)
+            self.restart = gr.Button("Start over", size="sm", scale=0, min_width=100)
         self.results = html_part(markup.results_part(None))
         self.controls = [self.weight, *(part for found in self.filters.values() for part, _ in found.conditions)]
         self.inputs = {self.gallery, self.wish, *self.controls}
-        self.outputs = [self.gallery, self.wish, self.line, self.trail, self.ways_back, self.results]
+        self.outputs = [self.gallery, self.wish, self.line, self.trail, self.turns, self.results]
         self.outputs += [found.group for found in self.filters.values()]
 
     def read(self, values: Values, visit: Visit) -> None:
@@ -51,14 +48,16 @@ class SearchPart:
         visit.text_weight = values[self.weight]
         visit.where = self.filters[values[self.gallery]].where(values)
 
-    def show(self, visit: Visit) -> dict[Any, Any]:
-        """What the components show now."""
+    def show(self, values: Values, visit: Visit) -> dict[Any, Any]:
+        """What the components show now; a wish that holds leaves its field."""
+        wishes = visit.turns[-1].wishes if visit.turns else ()
+        done = " ".join((values[self.wish] or "").split()) in wishes
         groups = {found.group: gr.Column(visible=name == visit.gallery) for name, found in self.filters.items()}
         return groups | {
             self.line: "",
-            self.wish: "",
+            self.wish: "" if done else gr.skip(),
             self.trail: markup.trail_part(visit),
-            self.ways_back: gr.Row(visible=bool(visit.turns)),
+            self.turns: gr.Row(visible=bool(visit.turns)),
             self.results: markup.results_part(visit),
         }
 
