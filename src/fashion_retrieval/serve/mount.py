@@ -125,7 +125,8 @@ class _Page:
 
         await self._gradio(scope, receive, with_headers)
 
-    def _build(self) -> FastAPI:
+    async def _build(self) -> FastAPI:
+        """Gradio's app; asynchronous because Gradio opens event loops, and leaves them open, where none is running."""
         gradio = imported("gradio", "page")
         from fashion_retrieval.serve.page import build_page
 
@@ -161,7 +162,7 @@ class _Page:
 
 
 async def _in_thread(build: Any) -> Any:  # noqa: ANN401
-    """What a function returns, from a thread that the end of the process does not wait for."""
+    """What a coroutine function returns, from a thread that the end of the process does not wait for."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
 
@@ -172,7 +173,7 @@ async def _in_thread(build: Any) -> Any:  # noqa: ANN401
     def work() -> None:
         result, error = None, None
         try:
-            result = build()
+            result = asyncio.run(build())
         except Exception as caught:
             error = caught
         with suppress(RuntimeError):  # the loop is closed

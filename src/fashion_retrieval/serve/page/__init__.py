@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import gradio as gr
@@ -25,15 +25,6 @@ _VISITS, _HOUR = 100, 3_600
 _log = logging.getLogger(__name__)
 
 
-class _Blocks(gr.Blocks):
-    """A page that reads no file: Gradio would fetch what a request calls a file, by its path or its URL."""
-
-    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *given: Any, **named: Any) -> Any:  # noqa: ANN401
-        if "gradio.FileData" in json.dumps(inputs):
-            raise gr.Error("this page takes no file by its path or URL", print_exception=False)
-        return await super().preprocess_data(block_fn, inputs, *given, **named)
-
-
 def build_page(engine: Engine, galleries: Mapping[str, Gallery], *, max_body: int = 20_000_000) -> gr.Blocks:
     """The page; `mount_page` mounts it.
 
@@ -43,7 +34,7 @@ def build_page(engine: Engine, galleries: Mapping[str, Gallery], *, max_body: in
         max_body: The largest request in bytes; the browser refuses photos that would make a larger one.
     """
     searched = bool(galleries)
-    with _Blocks(title="Fashion Retrieval", analytics_enabled=False, fill_width=True) as page:
+    with gr.Blocks(title="Fashion Retrieval", analytics_enabled=False, fill_width=True) as page:
         state = gr.State(None, time_to_live=_HOUR)
         gr.HTML(asset("header.html"), apply_default_css=False)
         with gr.Row(elem_id="fr-columns", elem_classes="fr-searched" if searched else ""):
@@ -96,6 +87,18 @@ def build_page(engine: Engine, galleries: Mapping[str, Gallery], *, max_body: in
             on(search.gallery.input, lambda visit, values, _: visit.choose(values[search.gallery]), search.line)
             changes = [control.input for control in search.controls]
             on(changes, lambda visit, *_: visit.again(), search.line, trigger_mode="always_last")
+    page.preprocess_data = _without_files(page.preprocess_data)
     page.queue(default_concurrency_limit=None, max_size=engine.queue, api_open=False)
     page.state_session_capacity = _VISITS
     return page
+
+
+def _without_files(preprocess: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Gradio fetches what a request calls a file, by its path or its URL; no part of this page takes one."""
+
+    async def checked(block_fn: Any, inputs: list[Any], *given: Any, **named: Any) -> Any:  # noqa: ANN401
+        if "gradio.FileData" in json.dumps(inputs):
+            raise gr.Error("this page takes no file by its path or URL", print_exception=False)
+        return await preprocess(block_fn, inputs, *given, **named)
+
+    return checked

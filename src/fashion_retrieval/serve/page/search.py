@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -26,11 +27,11 @@ class SearchPart:
         names = list(galleries)
         self.gallery = gr.Dropdown(names, value=names[0], label="Gallery", visible=len(names) > 1, elem_id="fr-gallery")
         with gr.Row(elem_id="fr-ask"):
-            words = {"label": "What do you look for?", "placeholder": "a red dress, or: with long sleeves"}
-            self.wish = gr.Textbox(**words, scale=5, min_width=220, max_lines=1)
+            hint = "a red dress, or: with long sleeves"
+            self.wish = gr.Textbox(label="What do you look for?", placeholder=hint, scale=5, min_width=220, max_lines=1)
             self.weight = gr.Slider(0, 1, 0.5, step=0.05, label="Weight of the words", scale=3, min_width=180)
             self.go = gr.Button("Search", variant="primary", scale=0, min_width=110)
-        with gr.Accordion("Filters", open=False):
+        with gr.Accordion("Filters", open=False, visible=any(gallery.info.fields for gallery in galleries.values())):
             self.filters = {name: build_filters(galleries[name], visible=name == names[0]) for name in names}
         self.line = gr.HTML(elem_classes="fr-lines", apply_default_css=False)
         with gr.Row(elem_id="fr-turns", visible=False) as self.turns:
@@ -110,7 +111,11 @@ def _components(
     else:
         for bound, operator in (("at least", ">="), ("at most", "<=")):
             number = gr.Number(label=f"{label}, {bound}", precision=0 if kind == "int" else None, **common)
-            yield number, lambda value, operator=operator: None if value is None else f"{name} {operator} {value!r}"
+            yield number, partial(_bounded, name, operator)
+
+
+def _bounded(name: str, operator: str, value: float | None) -> str | None:
+    return None if value is None else f"{name} {operator} {value!r}"
 
 
 def _quoted(text: str, mark: str = "'") -> str:
