@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -15,6 +16,8 @@ from fashion_retrieval.images.preprocess import Preprocessing
 from tests.support.tiny import drawn_photo
 
 MEAN, STD = (0.48, 0.45, 0.4), (0.26, 0.25, 0.27)
+# Before release 13 Pillow always resized across first.
+_MOST, _MEAN = (2.1, 0.05) if int(PIL.__version__.partition(".")[0]) >= 13 else (4.1, 0.2)
 SHAPES = [(96, 128), (112, 74), (48, 64), (1, 1), (15, 350), (350, 15), (51, 49), (140, 300), (500, 330)]
 
 
@@ -41,8 +44,8 @@ def test_it_is_open_clips_transform(mode: Any, interpolation: Any, size: tuple[i
         assert found.shape == (3, *size)
         assert found.dtype == torch.float32
         levels = (found - theirs(photo)).abs() * torch.tensor(STD).view(3, 1, 1) * 255
-        assert levels.max() < 2.1
-        assert levels.mean() < 0.05
+        assert levels.max() < _MOST
+        assert levels.mean() < _MEAN
 
 
 @pytest.mark.parametrize("exact", [False, True])

@@ -23,10 +23,11 @@ from fashion_retrieval.cli.gallery import index, search
 from fashion_retrieval.cli.options import AsJson, Commands, Device, Dtype, ModelId, Revision
 from fashion_retrieval.cli.recognize import recognize
 from fashion_retrieval.cli.refine import refine
+from fashion_retrieval.cli.serve import serve
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 models = typer.Typer(help="List, download and describe models.", no_args_is_help=True)
-for command in (recognize, fit, encode, export, index, search, refine):
+for command in (recognize, fit, encode, export, index, search, refine, serve):
     app.command()(command)
 app.add_typer(models, name="models")
 

@@ -258,6 +258,15 @@ class Gallery:
             raise InputError(f"gallery {self._store.uri} has no photo with id {id!r:.120}; ids are those given to add")
         return _to_match(row, 1.0, self._store.settings)
 
+    def embeddings(self, ids: Sequence[str]) -> NDArray[np.float32]:
+        """The embeddings that the gallery holds of these ids, (N, D) float32, L2-normalized: queries for `search`.
+
+        Raises:
+            InputError: There is no photo of an id.
+        """
+        rows = self._store.read([self.get(id).id for id in ids])
+        return np.array([rows[id].vector for id in ids], np.float32).reshape(len(ids), -1)
+
     def delete(self, ids: Collection[str]) -> int:
         """Remove images; returns how many there were.
 

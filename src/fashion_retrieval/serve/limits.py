@@ -1,0 +1,81 @@
+"""Who may ask and how much: keys, hosts, origins and the size of bodies, before a request reaches its route."""
+
+from __future__ import annotations
+
+import hmac
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Collection, Sequence
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from fashion_retrieval.serve.problems import RequestError, answer
+
+OPEN = frozenset({"/healthz", "/readyz"})
+"""Addresses that ask for no key."""
+_LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
+CLOSE = {"Connection": "close"}  # the rest of a refused body is not read
+
+
+class Gate:
+    """ASGI middleware: refuses what must not reach a route.
+
+    With keys, requests must carry one. Without, the service is for this computer: the Host header must name it, and a
+    browser's Origin too, so that no page of another site can ask in its user's name. No body may be larger than
+    `max_body` bytes; where its length is not told, `Service.read_body` counts.
+    """
+
+    def __init__(self, app: ASGIApp, *, keys: Sequence[str], origins: Collection[str], max_body: int) -> None:
+        self.app = app
+        self._keys = [key.encode() for key in keys]
+        self._origins = frozenset(origins)
+        self._max_body = max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request pass, or answer it."""
+        if scope["type"] == "http":
+            try:
+                self._check(scope["method"], scope["path"], Headers(scope=scope))
+            except RequestError as error:
+                await answer(error)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    def _check(self, method: str, path: str, headers: Headers) -> None:
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > self._max_body:
+            raise RequestError(413, f"a body must be at most {self._max_body} bytes, got {length:.20}", CLOSE)
+        if path in OPEN:
+            return
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if origin and origin not in self._origins and urlsplit(origin).netloc != host:
+            raise RequestError(403, "pages of other sites are refused; name theirs with --allow-origin", CLOSE)
+        if method == "OPTIONS" and origin:
+            return  # a browser asks what it may, without a key
+        if self._keys:
+            self._check_key(headers.get("authorization", ""))
+        elif _name(host) not in _LOCAL:
+            remedy = "ask for it as 127.0.0.1 or localhost, or start the service with --api-key-file"
+            raise RequestError(403, f"without a key this service is for its own computer; {remedy}", CLOSE)
+
+    def _check_key(self, authorization: str) -> None:
+        kind, _, given = authorization.partition(" ")
+        key = given.strip().encode()
+        if kind.lower() == "basic":  # what a browser asks its user for; any name
+            try:
+                key = b64decode(key, validate=True).partition(b":")[2]
+            except Base64Error:
+                key = b""
+        equal = [hmac.compare_digest(key, known) for known in self._keys]  # all of them, each in constant time
+        if not any(equal):
+            asked = {"WWW-Authenticate": 'Basic realm="fashion-retrieval", charset="UTF-8"', **CLOSE}
+            raise RequestError(401, "a key is needed: send the header 'Authorization: Bearer KEY'", asked)
+
+
+def _name(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None

@@ -1,0 +1,385 @@
+"""What requests and responses hold, as the OpenAPI page tells it."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from binascii import Error as Base64Error
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetPydanticSchema, field_validator, model_validator
+from pydantic_core import core_schema
+
+from fashion_retrieval._utils.checks import LONGEST_ID
+from fashion_retrieval.serve.problems import Problem
+
+MOST_RESULTS = 1_000
+MOST_TEXT = 4_096
+_MOST_PHOTOS = 64
+_MOST_VALUES = 1_000
+"""Of an own taxonomy: each takes the model some milliseconds."""
+_PHOTO = "base64 of a photo's file, alone or as a data URL; nothing is fetched and no path is read"
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A photo's file, and what errors call it."""
+
+    content: bytes
+    name: str = "the photo"
+
+
+def decode_photo(given: object) -> object:
+    """Base64 or a data URL as an `Upload`."""
+    if isinstance(given, Upload):
+        return given
+    if not isinstance(given, str):  # pydantic tells of ValueErrors
+        raise ValueError(  # noqa: TRY004
+            f"a photo must be a text, base64 of its file, got {type(given).__name__}"
+        )
+    head, comma, data = given.partition(",")
+    if given.startswith("data:"):
+        if not comma or not head.endswith(";base64"):
+            raise ValueError("a data URL must be 'data:image/jpeg;base64,…'; encode the photo's file as base64")
+    else:
+        data = given
+    if "://" in data[:16]:
+        raise ValueError("a photo must be base64 of its file; addresses are not fetched, send the file")
+    try:
+        content = b64decode(data, validate=True)
+    except (Base64Error, ValueError) as error:
+        raise ValueError(f"a photo must be base64 of its file, which this is not ({error})") from error
+    return Upload(content)
+
+
+def _json(given: object) -> object:
+    """What a form's field says in JSON."""
+    if isinstance(given, str) and given.lstrip()[:1] in ("{", "["):
+        try:
+            return json.loads(given)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"must be JSON, which this is not ({error})") from error
+    return given
+
+
+_ANY_UPLOAD = GetPydanticSchema(
+    lambda _source, _handler: core_schema.is_instance_schema(Upload),
+    lambda _schema, _handler: {"type": "string", "format": "byte", "description": _PHOTO},
+)
+Photo = Annotated[Upload, _ANY_UPLOAD, BeforeValidator(decode_photo)]
+Text = Annotated[str, Field(min_length=1, max_length=MOST_TEXT)]
+Id = Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
+Weight = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+Box = Annotated[list[Number], Field(min_length=4, max_length=4)]
+
+
+class Asked(BaseModel):
+    """A request: unknown fields are refused, and JSON must have the types that it says."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_serialization_defaults_required=True)
+
+
+class RecognizeRequest(Asked):
+    """Photos to recognize."""
+
+    photos: list[Photo] = Field(min_length=1, max_length=_MOST_PHOTOS, description=f"Each {_PHOTO}.")
+    boxes: Annotated[list[Box] | None, BeforeValidator(_json)] = Field(
+        None,
+        description="With one photo: a garment each, x1, y1, x2, y2 in pixels of the upright photo.",
+        max_length=64,
+    )
+    taxonomy: Annotated[Literal["default", "deepfashion"] | dict[str, Any] | None, BeforeValidator(_json)] = Field(
+        None, description="A taxonomy by name, or your own; none is the model's."
+    )
+    top_k: int = Field(3, ge=1, le=100, description="How many categories and values to tell.")
+    masks: bool = Field(False, description="Add masks, as COCO's uncompressed run lengths.")
+
+    @field_validator("taxonomy")
+    @classmethod
+    def _bounded(cls, taxonomy: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
+        count = _count(taxonomy)
+        if count > _MOST_VALUES:
+            raise ValueError(f"an own taxonomy may have {_MOST_VALUES} entries, got {count}; split it")
+        return taxonomy
+
+    @model_validator(mode="after")
+    def _one_photo(self) -> RecognizeRequest:
+        if self.boxes is not None and len(self.photos) != 1:
+            raise ValueError(f"boxes go with one photo, got {len(self.photos)}; send a request for each")
+        return self
+
+
+class TextInput(Asked):
+    """A text to encode."""
+
+    text: Text
+
+
+class ImageInput(Asked):
+    """A photo to encode."""
+
+    image: Photo
+
+
+def _embedded(given: object) -> object:
+    """One item of `input`: a data URL is a photo, any other string a text."""
+    if not isinstance(given, str):
+        return given
+    return {"image": given} if given.startswith("data:image/") else {"text": given}
+
+
+Embedded = Annotated[
+    TextInput | ImageInput,
+    BeforeValidator(_embedded, json_schema_input_type=Text | TextInput | ImageInput),
+]
+
+
+class EmbeddingsRequest(Asked):
+    """OpenAI's request for embeddings, with photos besides texts."""
+
+    input: Annotated[
+        list[Embedded],
+        Field(min_length=1, max_length=_MOST_PHOTOS),
+        BeforeValidator(
+            lambda given: given if isinstance(given, list) else [given],
+            json_schema_input_type=Text | TextInput | ImageInput | list[Text | TextInput | ImageInput],
+        ),
+    ] = Field(description="A text, a photo as data URL, {'text': …}, {'image': …}, or a list of these.")
+    model: Text | None = Field(None, description="The served model; /v1/models names it.")
+    encoding_format: Literal["float", "base64"] = Field("float", description="base64 is little-endian float32.")
+    dimensions: int | None = Field(None, ge=1, description="The first numbers only, normalized again.")
+    user: str | None = Field(None, description="Not used.")
+
+
+class ComposeRequest(Asked):
+    """A photo and a wish."""
+
+    image: Photo
+    text: Text = Field(description="What should be different.", examples=["in red with long sleeves"])
+    text_weight: Weight | None = Field(None, description="0 keeps all of the photo, 1 is the text alone; none is 0.5.")
+
+
+class SearchRequest(Asked):
+    """A query: a text, a photo or an id of the gallery, or one of the two with a text."""
+
+    text: Text | None = Field(None, description="What it should look like; with a photo, what should be different.")
+    image: Photo | None = None
+    id: Id | None = Field(None, description="A photo of the gallery; it is left out of the results.")
+    text_weight: Weight | None = Field(None, description="As in /v1/compose.")
+    where: Annotated[str, Field(min_length=1, max_length=10_000)] | None = Field(
+        None, description="A filter over the gallery's fields.", examples=["category = 'dress' and color != 'red'"]
+    )
+    top_k: int = Field(10, ge=1, le=MOST_RESULTS, description="How many results.")
+    offset: int = Field(0, ge=0, le=10 * MOST_RESULTS, description="How many results to pass over.")
+    exclude: Annotated[list[Id], BeforeValidator(_json)] = Field([], max_length=1_000, description="Ids to leave out.")
+
+    @model_validator(mode="after")
+    def _one_query(self) -> SearchRequest:
+        if self.image is not None and self.id is not None:
+            raise ValueError("a query has a photo or an id, got both; leave one out")
+        if self.image is None and self.id is None and self.text is None:
+            raise ValueError("a query needs a text, an image or an id")
+        return self
+
+
+class AddRequest(Asked):
+    """Photos for a gallery."""
+
+    photos: list[Photo] = Field(min_length=1, max_length=_MOST_PHOTOS)
+    ids: Annotated[list[Id], BeforeValidator(_json)] = Field(description="A name for each.")
+    metadata: Annotated[list[dict[str, Any]] | None, BeforeValidator(_json)] = Field(
+        None, description="Values by field, for each."
+    )
+
+    @model_validator(mode="after")
+    def _as_many(self) -> AddRequest:
+        if len(self.ids) != len(self.photos) or len(self.metadata or self.photos) != len(self.photos):
+            raise ValueError(f"ids and metadata must be as many as the photos, {len(self.photos)}")
+        return self
+
+
+class DeleteRequest(Asked):
+    """Photos to remove."""
+
+    ids: list[Id] = Field(min_length=1, max_length=10_000)
+
+
+class Scored(BaseModel):
+    """A name with its probability."""
+
+    name: str
+    probability: float
+
+
+class AttributeFound(BaseModel):
+    """One attribute of a garment."""
+
+    group: str
+    value: str | None = Field(description="None where it is not visible or does not apply.")
+    probability: float
+    status: str = Field(examples=["visible", "not_visible", "not_applicable"])
+    alternatives: list[Scored]
+
+
+class ColorFound(BaseModel):
+    """A color with its share of the garment."""
+
+    name: str
+    hex: str
+    share: float
+
+
+class MaskFound(BaseModel):
+    """COCO's uncompressed run lengths: down the columns, the first counts pixels outside."""
+
+    size: tuple[int, int]
+    counts: list[int]
+
+
+class GarmentFound(BaseModel):
+    """One garment."""
+
+    box: tuple[float, float, float, float]
+    score: float
+    kind: str | None
+    category: Scored
+    categories: list[Scored]
+    attributes: dict[str, AttributeFound]
+    colors: list[ColorFound]
+    color: str | None
+    area: float
+    mask: MaskFound | None = None
+
+
+class RecognitionFound(BaseModel):
+    """What is in one photo."""
+
+    source: str | None
+    width: int
+    height: int
+    model_id: str
+    garments: list[GarmentFound]
+
+
+class PhotoFailed(BaseModel):
+    """A photo that can't be used; the others of its request have their results."""
+
+    source: str
+    error: Problem
+
+
+class RecognizeResponse(BaseModel):
+    """One result a photo, in order."""
+
+    model: str
+    results: list[RecognitionFound | PhotoFailed]
+
+
+class EmbeddingRow(BaseModel):
+    """One embedding, L2-normalized."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class Usage(BaseModel):
+    """Tokens of the texts."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsResponse(BaseModel):
+    """Embeddings in the order of the input."""
+
+    object: Literal["list"] = "list"
+    data: list[EmbeddingRow]
+    model: str
+    usage: Usage
+
+
+class ComposeResponse(BaseModel):
+    """A query for a gallery of one's own."""
+
+    model: str
+    embedding: list[float]
+
+
+class ModelFound(BaseModel):
+    """A served model."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "fashion-retrieval"
+    embedding_dim: int
+    backend: str
+    device: str
+    fingerprint: str
+    taxonomy: str
+    categories: list[str]
+    attributes: dict[str, list[str]]
+
+
+class ModelsResponse(BaseModel):
+    """OpenAI's list of models."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelFound]
+
+
+class GalleryFound(BaseModel):
+    """A gallery."""
+
+    name: str
+    count: int
+    fields: dict[str, str] = Field(description="Type by field: str, int, float or bool.")
+    taxonomy: str | None
+    writable: bool
+
+
+class MatchFound(BaseModel):
+    """A photo of a gallery."""
+
+    id: str
+    score: float = Field(description="Cosine to the query.")
+    fields: dict[str, str | int | float | bool | None]
+    image: str | None = Field(description="Address of its picture; none where the gallery keeps no path.")
+
+
+class SearchResponse(BaseModel):
+    """Results, best first."""
+
+    results: list[MatchFound]
+
+
+class AddResponse(BaseModel):
+    """What became of the photos."""
+
+    added: int
+    updated: int
+    unchanged: int
+    failures: list[PhotoFailed]
+
+
+class DeleteResponse(BaseModel):
+    """How many there were."""
+
+    deleted: int
+
+
+class Health(BaseModel):
+    """Whether the service lives, or can answer."""
+
+    status: Literal["ok"] = "ok"
+
+
+def _count(entry: object) -> int:
+    """Entries of nested JSON."""
+    if isinstance(entry, dict):
+        return sum(map(_count, entry.values()))
+    return sum(map(_count, entry)) if isinstance(entry, list) else 1

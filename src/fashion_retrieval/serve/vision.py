@@ -1,0 +1,170 @@
+"""Routes of the model: recognize, embeddings, compose."""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64encode
+from functools import partial
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from numpy.typing import NDArray
+
+from fashion_retrieval.errors import InputError
+from fashion_retrieval.serve.bodies import document, read_request
+from fashion_retrieval.serve.problems import Problem, RequestError, answer, problem_of
+from fashion_retrieval.serve.schemas import (
+    ComposeRequest,
+    ComposeResponse,
+    EmbeddingRow,
+    EmbeddingsRequest,
+    EmbeddingsResponse,
+    ModelFound,
+    ModelsResponse,
+    RecognizeRequest,
+    RecognizeResponse,
+    TextInput,
+    Usage,
+)
+from fashion_retrieval.serve.state import Service
+
+_A_PHOTO = "/9j/4AAQSkZJRgABAQAAAQABAAD…"
+REFUSED: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "content": {"application/problem+json": {}}, "description": told}
+    for status, told in (
+        (400, "The body can't be read"),
+        (413, "The body is too large"),
+        (415, "The body is of another type"),
+        (422, "The request can't be used; detail says why"),
+        (503, "Busy; ask again after Retry-After seconds"),
+    )
+}
+
+
+def routes(service: Service) -> APIRouter:
+    """The routes over a service's engine."""
+    router = APIRouter(prefix="/v1", responses=REFUSED)
+    engine = service.engine
+
+    @router.get("/models", tags=["model"])
+    def models() -> ModelsResponse:
+        """The served model, and what it tells apart."""
+        model, vocabulary = engine.model, engine.model.recognizer().taxonomy
+        described = ModelFound(
+            id=model.model_id,
+            embedding_dim=model.embedding_dim,
+            backend=model.backend,
+            device=str(model.device),
+            fingerprint=model.fingerprint,
+            taxonomy=vocabulary.name,
+            categories=[value.name for value in vocabulary.category.values],
+            attributes={group.name: [value.name for value in group.values] for group in vocabulary.attributes},
+        )
+        return ModelsResponse(data=[described])
+
+    @router.post(
+        "/recognize",
+        tags=["model"],
+        response_model=RecognizeResponse,
+        response_model_exclude_unset=True,
+        openapi_extra=document(RecognizeRequest, {"photos": [_A_PHOTO], "top_k": 3}),
+    )
+    async def recognize(request: Request) -> Any:  # noqa: ANN401  # checked by the model above
+        """What is in photos: garments with box, category, attributes and colors.
+
+        A photo that can't be used has an error in its place; where none can, the answer is 422.
+        """
+        asked = await read_request(request, service, RecognizeRequest)
+        # A new taxonomy is prepared in a thread, before the first photo asks for it.
+        await asyncio.to_thread(engine.model.recognizer, asked.taxonomy, asked.top_k)
+        options: dict[str, Any] = {"boxes": asked.boxes, "taxonomy": asked.taxonomy, "top_k": asked.top_k}
+        several = len(asked.photos) > 1
+        names = [
+            f"photos[{index}]" if several and photo.name == "the photo" else photo.name
+            for index, photo in enumerate(asked.photos)
+        ]
+        calls = [
+            partial(engine.recognize, photo.content, name, **options)
+            for photo, name in zip(asked.photos, names, strict=True)
+        ]
+        found = await service.results(request, service.asked(*calls))
+        errors = [one for one in found if isinstance(one, BaseException)]
+        if len(errors) == len(found):
+            return answer(errors[0])
+
+        def plain() -> list[dict[str, Any]]:
+            return [
+                {"source": name, "error": problem_of(one).model_dump()}
+                if isinstance(one, BaseException)
+                else {**one.to_dict(asked.masks), "source": name}
+                for one, name in zip(found, names, strict=True)
+            ]
+
+        return {"model": engine.model.model_id, "results": await asyncio.to_thread(plain)}
+
+    @router.post(
+        "/embeddings",
+        tags=["model"],
+        response_model=EmbeddingsResponse,
+        openapi_extra=document(EmbeddingsRequest, {"input": ["a red dress"], "model": "compact"}),
+    )
+    async def embeddings(request: Request) -> Response | EmbeddingsResponse:
+        """Embeddings of photos and texts, L2-normalized, in one space; the shape of OpenAI's endpoint."""
+        asked = await read_request(request, service, EmbeddingsRequest)
+        model = engine.model
+        if asked.model not in (None, model.model_id):
+            raise RequestError(404, f"this service has the model {model.model_id!r}, got {asked.model!r:.80}")
+        if asked.dimensions is not None and asked.dimensions > model.embedding_dim:
+            raise InputError(f"dimensions must be at most {model.embedding_dim}, got {asked.dimensions}")
+        calls = [
+            partial(engine.encode_text, item.text)
+            if isinstance(item, TextInput)
+            else partial(engine.encode_image, item.image.content, f"input[{index}]")
+            for index, item in enumerate(asked.input)
+        ]
+        found = await service.results(request, service.asked(*calls))
+        if errors := [one for one in found if isinstance(one, BaseException)]:
+            raise errors[0]
+        texts = [item.text for item in asked.input if isinstance(item, TextInput)]
+        tokens = int((model.encoder.tokenize(texts) != 0).sum()) if texts else 0
+        rows = [
+            EmbeddingRow(index=index, embedding=_written(row, asked.dimensions, asked.encoding_format))
+            for index, row in enumerate(found)
+            if not isinstance(row, BaseException)
+        ]
+        usage = Usage(prompt_tokens=tokens, total_tokens=tokens)
+        return EmbeddingsResponse(data=rows, model=model.model_id, usage=usage)
+
+    @router.post(
+        "/compose",
+        tags=["model"],
+        response_model=ComposeResponse,
+        openapi_extra=document(ComposeRequest, {"image": _A_PHOTO, "text": "in red with long sleeves"}),
+    )
+    async def compose(request: Request) -> ComposeResponse:
+        """The query of a photo and a wish, for a gallery of your own: "this one, but red"."""
+        asked = await read_request(request, service, ComposeRequest)
+        query = await composed(service, request, asked.image.content, asked.text, asked.text_weight)
+        return ComposeResponse(model=engine.model.model_id, embedding=query.tolist())
+
+    return router
+
+
+async def composed(
+    service: Service, request: Request, photo: object, text: str, weight: float | None
+) -> NDArray[np.float32]:
+    """The (D,) float32 query of a photo or a gallery's match and a text."""
+    engine = service.engine
+    given: Any = photo
+    call = partial(engine.model.compose, given, text, text_weight=weight, max_pixels=engine.max_pixels)
+    queries: NDArray[np.float32] = await service.result(request, engine.run(call))
+    return np.asarray(queries[0])
+
+
+def _written(row: NDArray[np.float32], dimensions: int | None, encoding: str) -> list[float] | str:
+    """One embedding as the response has it, cut and normalized again."""
+    if dimensions is not None and dimensions < len(row):
+        row = row[:dimensions]
+        row = row / max(float(np.linalg.norm(row)), 1e-12)
+    return b64encode(row.astype("<f4").tobytes()).decode() if encoding == "base64" else row.tolist()
