@@ -8,15 +8,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from fashion_retrieval.model import FashionModel
-from fashion_retrieval.serve.demo import demo_gallery
+from fashion_retrieval.serve import demo
 from fashion_retrieval.serve.engine import Engine
 from tests.support.paths import ROOT
 
 CHROMIUM = Path("/usr/bin/chromium")
 PHOTO = ROOT / "examples" / "wardrobe" / "blue-dress.jpg"
 if not CHROMIUM.exists():
-    pytest.skip(f"NO CHROMIUM, so the page is not looked at: apt-get install chromium ({CHROMIUM})", allow_module_level=True)
+    pytest.skip(
+        f"NO CHROMIUM, so the page is not looked at: apt-get install chromium ({CHROMIUM})", allow_module_level=True
+    )
 REMEDY = "so the page is not looked at: pip install 'fashion-retrieval[dev]'"
 sync_api = pytest.importorskip("playwright.sync_api", reason=f"NO PLAYWRIGHT, {REMEDY}")
 pytest.importorskip("gradio", reason=f"NO GRADIO, {REMEDY}")
@@ -31,7 +32,7 @@ def served(engine, galleries):
     from fashion_retrieval.serve.mount import mount_page
 
     app = FastAPI()
-    mount_page(app, engine, galleries)
+    stop = mount_page(app, engine, galleries)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -40,21 +41,30 @@ def served(engine, galleries):
             time.sleep(0.02)
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
     finally:
+        stop()
         server.should_exit = True
         thread.join(20)
+        assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module")
-def engine():
-    made = Engine(FashionModel.from_pretrained("compact", device="cpu"))
+def engine(model):
+    made = Engine(model)
     yield made
     made.close()
 
 
 @pytest.fixture(scope="module")
 def address(engine, tmp_path_factory):
-    with demo_gallery(engine.model, tmp_path_factory.mktemp("demo")) as gallery:
-        assert len(gallery) == 43
+    some = tmp_path_factory.mktemp("photos")
+    kinds = ("dress", "jacket", "red", "white")
+    for path in [path for path in PHOTO.parent.glob("*.jpg") if any(kind in path.name for kind in kinds)]:
+        (some / path.name).write_bytes(path.read_bytes())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "_photos", lambda: some)
+        gallery = demo.demo_gallery(engine.model, tmp_path_factory.mktemp("demo"))
+    with gallery:
+        assert len(gallery) == 13
         with served(engine, {"wardrobe": gallery}) as url:
             yield url
 
@@ -143,7 +153,8 @@ def test_a_photo_is_recognized_a_garment_picked_filtered_and_refined_in_turns(op
     page.get_by_role("option", name="jacket", exact=True).click()
     sync_api.expect(page.locator(".fr-results")).not_to_contain_text("Red skirt")
     jackets = titles(page)
-    assert jackets and all("jacket" in title for title in jackets)
+    assert jackets
+    assert all("jacket" in title for title in jackets)
     wait_for_turns(page, 3)
 
     page.get_by_role("button", name="More like").nth(1).click()

@@ -236,7 +236,9 @@ def test_each_field_becomes_a_condition_that_the_gallery_reads(model, galleries)
 
     part = asyncio.run(build())
     shop = galleries["shop"]
-    types = {name: {"str": str, "int": int, "float": float, "bool": bool}[kind] for name, kind in shop.info.fields.items()}
+    types = {
+        name: {"str": str, "int": int, "float": float, "bool": bool}[kind] for name, kind in shop.info.fields.items()
+    }
     given = {"Category": ["dress", "skirt"], "Color": ["red"], "Price, at least": 10.0, "Stock, at most": 3}
     given |= {"Sale": "yes", "Brand": "50% o'"}
     components = {control.label: control for control, _ in part.filters["shop"].conditions}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from html import escape
 from importlib.resources import files
@@ -48,7 +48,9 @@ _FRAME = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Fa
 </head><body><p>{line}</p><p><a href="docs">API</a></p></body></html>"""
 
 
-def mount_page(app: FastAPI, engine: Engine, galleries: Mapping[str, Gallery], *, max_body: int = 20_000_000) -> None:
+def mount_page(
+    app: FastAPI, engine: Engine, galleries: Mapping[str, Gallery], *, max_body: int = 20_000_000
+) -> Callable[[], None]:
     """Give an app the page at `/`, beside its own routes, which come first.
 
     Gradio is imported once the app has started, by a thread; until then `/` says so and loads itself again. Where
@@ -59,6 +61,9 @@ def mount_page(app: FastAPI, engine: Engine, galleries: Mapping[str, Gallery], *
         engine: As in `build_page`.
         galleries: As in `build_page`.
         max_body: The largest request in bytes.
+
+    Returns:
+        What to call when the service is told to end: each open page holds a connection, for which servers wait.
     """
     page = _Page(engine, galleries, max_body)
     app.router.routes.append(_PageRoute("", page, max_body_size=max_body))
@@ -76,6 +81,7 @@ def mount_page(app: FastAPI, engine: Engine, galleries: Mapping[str, Gallery], *
                     await task
 
     app.router.lifespan_context = lifespan
+    return page.stop
 
 
 class _PageRoute(Mount):
@@ -93,10 +99,12 @@ class _Page:
     def __init__(self, engine: Engine, galleries: Mapping[str, Gallery], max_body: int) -> None:
         self._engine, self._galleries, self._max_body = engine, galleries, max_body
         self._gradio: FastAPI | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._line, self._again = "The page is starting …", True
 
     async def run(self) -> None:
         """Build the page in a thread and keep Gradio's queue running, until this is canceled."""
+        self._loop = asyncio.get_running_loop()
         try:
             gradio = await _in_thread(self._build)
             async with gradio.router.lifespan_context(gradio):
@@ -110,6 +118,12 @@ class _Page:
         except Exception:
             _log.exception("the page can't be built")
             self._line, self._again = "The page can't be built; the log of the service says why.", False
+
+    def stop(self) -> None:
+        """End the streams of open pages; from any thread or a signal's handler."""
+        gradio: Any = self._gradio
+        if gradio and self._loop:
+            self._loop.call_soon_threadsafe(gradio.router.routes[-1].app.stop_event.set)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

@@ -14,7 +14,7 @@ from fashion_retrieval.gallery.refinement import Turn
 from fashion_retrieval.results import Garment, Match, Recognition
 from fashion_retrieval.results.card import GARMENT_COLORS
 from fashion_retrieval.results.masks import polygons
-from fashion_retrieval.serve.page.pictures import address, thumbnail
+from fashion_retrieval.serve.page.pictures import address, address_of
 from fashion_retrieval.serve.page.visit import Photo, Visit
 from fashion_retrieval.taxonomy import Taxonomy
 
@@ -100,7 +100,7 @@ def _reference(visit: Visit, turn: Turn) -> tuple[str | None, str]:
     """The small picture of a turn's reference, and what it is called."""
     if isinstance(turn.reference, Match):
         title = _title(turn.reference)
-        return thumbnail(turn.reference, visit.engine.max_pixels), title or turn.reference.id
+        return address_of(turn.reference, visit.engine.max_pixels), title or turn.reference.id
     if isinstance(turn.reference, bytes) and visit.photo and visit.picked is not None:
         return address(turn.reference), f"your {visit.photo.recognition.garments[visit.picked].title}"
     return None, ""
@@ -124,7 +124,7 @@ def _title(match: Match) -> str:
 
 def _result(match: Match, compared: Comparison, own: Sequence[str], max_pixels: int | None) -> str:
     """A result: photo, title, score, id, the gallery's own fields, and what differs from the reference."""
-    title, source = _title(match), thumbnail(match, max_pixels)
+    title, source = _title(match), address_of(match, max_pixels)
     told = ", ".join(filter(None, (title, *match.words))) or match.id
     picture = f'<img src="{source}" alt="{escape(told, quote=True)}">' if source else "<span>photo not found</span>"
     changes = compared.changes(match) or ()
