@@ -45,7 +45,7 @@ _HEADERS = [
 _FRAME = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Fashion Retrieval</title>
 <meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">{head}
 <style>body{{font:16px/1.5 system-ui,sans-serif;margin:20vh auto;max-width:36rem;padding:0 1rem}}</style>
-</head><body><p>{line}</p><p><a href="docs">API</a></p></body></html>"""
+</head><body><p>{line}</p><p>{link}</p></body></html>"""
 
 
 def mount_page(
@@ -65,7 +65,8 @@ def mount_page(
     Returns:
         What to call when the service is told to end: each open page holds a connection, for which servers wait.
     """
-    page = _Page(engine, galleries, max_body)
+    documented = any(getattr(route, "path", None) == "/docs" for route in app.routes)
+    page = _Page(engine, galleries, max_body=max_body, link='<a href="docs">API</a>' if documented else "")
     app.router.routes.append(_PageRoute("", page, max_body_size=max_body))
     inner = app.router.lifespan_context
 
@@ -96,8 +97,8 @@ class _PageRoute(Mount):
 class _Page:
     """An ASGI app: Gradio's, once it is there, and a line before."""
 
-    def __init__(self, engine: Engine, galleries: Mapping[str, Gallery], max_body: int) -> None:
-        self._engine, self._galleries, self._max_body = engine, galleries, max_body
+    def __init__(self, engine: Engine, galleries: Mapping[str, Gallery], **given: Any) -> None:  # noqa: ANN401
+        self._engine, self._galleries, self._given = engine, galleries, given
         self._gradio: FastAPI | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._line, self._again = "The page is starting …", True
@@ -129,7 +130,9 @@ class _Page:
         """Answer one request."""
         if self._gradio is None:
             head = '<meta http-equiv="refresh" content="1">' if self._again else ""
-            await HTMLResponse(_FRAME.format(head=head, line=escape(self._line)))(scope, receive, send)
+            await HTMLResponse(_FRAME.format(head=head, line=escape(self._line), link=self._given["link"]))(
+                scope, receive, send
+            )
             return
 
         async def with_headers(message: Message) -> None:
@@ -144,7 +147,7 @@ class _Page:
         gradio = imported("gradio", "page")
         from fashion_retrieval.serve.page import build_page
 
-        blocks = build_page(self._engine, self._galleries, max_body=self._max_body)
+        blocks = build_page(self._engine, self._galleries, **self._given)
         theme = gradio.themes.Default(
             primary_hue="blue",
             neutral_hue="slate",

@@ -25,18 +25,21 @@ _VISITS, _HOUR = 100, 3_600
 _log = logging.getLogger(__name__)
 
 
-def build_page(engine: Engine, galleries: Mapping[str, Gallery], *, max_body: int = 20_000_000) -> gr.Blocks:
+def build_page(
+    engine: Engine, galleries: Mapping[str, Gallery], *, max_body: int = 20_000_000, link: str = ""
+) -> gr.Blocks:
     """The page; `mount_page` mounts it.
 
     Args:
         engine: Computes. Photos come to it as they are, and are kept nowhere.
         galleries: What can be searched, by name; without one, photos are recognized and that is all.
         max_body: The largest request in bytes; the browser refuses photos that would make a larger one.
+        link: HTML of a link to the API's own page, or nothing.
     """
     searched = bool(galleries)
     with gr.Blocks(title="Fashion Retrieval", analytics_enabled=False, fill_width=True) as page:
         state = gr.State(None, time_to_live=_HOUR)
-        gr.HTML(asset("header.html"), apply_default_css=False)
+        gr.HTML(asset("header.html").format(link=link), apply_default_css=False)
         with gr.Row(elem_id="fr-columns", elem_classes="fr-searched" if searched else ""):
             with gr.Column(scale=4, min_width=320):
                 line = gr.HTML(apply_default_css=False)
