@@ -25,7 +25,6 @@ from fashion_retrieval.serve.state import Service
 
 if TYPE_CHECKING:
     from fashion_retrieval.gallery import Gallery
-    from fashion_retrieval.model import FashionModel
 
 _LOGGING: dict[str, Any] = {
     "version": 1,
@@ -83,6 +82,7 @@ def run(settings: Settings, tell: Callable[[str], None]) -> None:
         for gallery in galleries.values():
             stack.enter_context(gallery)
         if settings.demo:
+            tell("indexing the example photos; this takes some seconds")
             folder = stack.enter_context(TemporaryDirectory(prefix="fashion-retrieval-"))
             galleries["demo"] = stack.enter_context(demo_gallery(model, folder))
         uploads = _uploads(settings, galleries) if settings.writable else None
