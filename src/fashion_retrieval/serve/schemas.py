@@ -63,7 +63,7 @@ def decode_photo(given: object) -> object:
     return Upload(content)
 
 
-def _json(given: object) -> object:
+def parse_json(given: object) -> object:
     """What a form's field says in JSON."""
     if isinstance(given, str) and given.lstrip()[:1] in ("{", "["):
         try:
@@ -108,12 +108,12 @@ class RecognizeRequest(Asked):
     """Photos to recognize."""
 
     photos: list[Photo] = Field(min_length=1, max_length=_MOST_PHOTOS, description=f"Each {_PHOTO}.")
-    boxes: Annotated[list[Box] | None, BeforeValidator(_json)] = Field(
+    boxes: Annotated[list[Box] | None, BeforeValidator(parse_json)] = Field(
         None,
         description="With one photo: a garment each, x1, y1, x2, y2 in pixels of the upright photo.",
         max_length=64,
     )
-    taxonomy: Annotated[Literal["default", "deepfashion"] | dict[str, Any] | None, BeforeValidator(_json)] = Field(
+    taxonomy: Annotated[Literal["default", "deepfashion"] | dict[str, Any] | None, BeforeValidator(parse_json)] = Field(
         None, description="A taxonomy by name, or your own; none is the model's."
     )
     top_k: int = Field(3, ge=1, le=100, description="How many categories and values to tell.")
@@ -203,7 +203,9 @@ class SearchRequest(Asked):
     )
     top_k: int = Field(10, ge=1, le=MOST_RESULTS, description="How many results.")
     offset: int = Field(0, ge=0, le=10 * MOST_RESULTS, description="How many results to pass over.")
-    exclude: Annotated[list[Id], BeforeValidator(_json)] = Field([], max_length=1_000, description="Ids to leave out.")
+    exclude: Annotated[list[Id], BeforeValidator(parse_json)] = Field(
+        [], max_length=1_000, description="Ids to leave out."
+    )
 
     @model_validator(mode="after")
     def _one_query(self) -> SearchRequest:
@@ -218,8 +220,8 @@ class AddRequest(Asked):
     """Photos for a gallery."""
 
     photos: list[Photo] = Field(min_length=1, max_length=_MOST_PHOTOS)
-    ids: Annotated[list[Id], BeforeValidator(_json)] = Field(description="A name for each.")
-    metadata: Annotated[list[dict[str, Any]] | None, BeforeValidator(_json)] = Field(
+    ids: Annotated[list[Id], BeforeValidator(parse_json)] = Field(description="A name for each.")
+    metadata: Annotated[list[dict[str, Any]] | None, BeforeValidator(parse_json)] = Field(
         None, description="Values by field, for each."
     )
 
