@@ -4,8 +4,6 @@ import asyncio
 import os
 import shutil
 from base64 import b64encode
-from contextlib import contextmanager
-from threading import Event
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -16,7 +14,7 @@ from fashion_retrieval.errors import InputError
 from fashion_retrieval.serve import tools
 from fashion_retrieval.serve.engine import Engine
 from fashion_retrieval.serve.mcp import build_mcp
-from tests.support.agents import ask, listed, pictures, refused, told
+from tests.support.agents import ask, cancel_a_search, listed, occupied, pictures, refused, told
 from tests.support.paths import ROOT
 from tests.support.tiny import drawn_photo
 
@@ -244,19 +242,6 @@ def test_an_error_that_nobody_expected_tells_nothing(engine, monkeypatch, caplog
     assert "a secret" in caplog.text
 
 
-@contextmanager
-def occupied(engine):
-    """The model's thread is busy."""
-    started, go = Event(), Event()
-    future = engine.run(lambda: (started.set(), go.wait()))
-    started.wait()
-    try:
-        yield
-    finally:
-        go.set()
-        future.result()
-
-
 def test_a_full_queue_is_an_error_that_says_try_again(model, gallery):
     engine = Engine(model, queue=1)
     server = build_mcp(engine, {"shop": gallery})
@@ -268,19 +253,8 @@ def test_a_full_queue_is_an_error_that_says_try_again(model, gallery):
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 def test_a_canceled_call_leaves_the_queue(engine, server, mode):
-    async def call():
-        async with Client(server, mode=mode) as client:
-            task = asyncio.create_task(client.call_tool("search", {"text": "a"}))
-            while engine.under_way < 2:
-                await asyncio.sleep(0.01)
-            task.cancel()
-            while engine.under_way > 1:
-                await asyncio.sleep(0.01)
-            await asyncio.wait({task})
-            return task.cancelled()
-
     with occupied(engine):
-        assert asyncio.run(asyncio.wait_for(call(), 10))
+        asyncio.run(cancel_a_search(Client(server, mode=mode), engine))
 
 
 def test_arguments_have_the_defaults_that_they_tell():

@@ -21,7 +21,7 @@ from fashion_retrieval._utils import optional
 from fashion_retrieval.cli import app
 from fashion_retrieval.serve.engine import Engine
 from fashion_retrieval.serve.mcp import build_mcp, http_app
-from tests.support.agents import ask, pictures, told
+from tests.support.agents import ask, cancel_a_search, occupied, pictures, told
 from tests.support.galleries import tiny_model
 from tests.support.tiny import drawn_photo, tiny_folder
 
@@ -112,6 +112,18 @@ def test_over_http(tiny_server, mode, keys):
     with listening(tiny_server, keys=keys) as address:
         found = told(asyncio.run(call(address)))
     assert [one["id"] for one in found["results"]] == ["b"]
+
+
+def test_a_call_canceled_over_http_leaves_the_queue(shelf):
+    """By the protocol of 2026-07-28; an older client's notice comes as a request of its own, which can't be matched."""
+    engine = Engine(tiny_model())
+    with (
+        Gallery.open(shelf / "shop", tiny_model()) as gallery,
+        listening(build_mcp(engine, {"tiny": gallery})) as address,
+        occupied(engine),
+    ):
+        asyncio.run(cancel_a_search(Client(address), engine))
+    engine.close()
 
 
 def test_http_refuses_strangers(tiny_server):

@@ -6,12 +6,16 @@ import asyncio
 import json
 import tempfile
 from base64 import b64decode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
+from threading import Event
 from typing import Any
 
 from mcp import Client
 from PIL import Image
 
+from fashion_retrieval.serve.engine import Engine
 from tests.support.paths import ROOT
 
 
@@ -61,3 +65,29 @@ def listed(server: Any, mode: str = "auto") -> dict[str, Any]:
             return {tool.name: tool for tool in (await client.list_tools()).tools}
 
     return asyncio.run(call())
+
+
+@contextmanager
+def occupied(engine: Engine) -> Iterator[None]:
+    """The model's thread is busy."""
+    started, go = Event(), Event()
+    future = engine.run(lambda: (started.set(), go.wait()))
+    started.wait()
+    try:
+        yield
+    finally:
+        go.set()
+        future.result()
+
+
+async def cancel_a_search(connecting: Client, engine: Engine) -> None:
+    """Ask for a search while the engine is occupied, cancel it, and wait until it has left the queue."""
+    async with asyncio.timeout(10), connecting as client:
+        task = asyncio.create_task(client.call_tool("search", {"text": "a"}))
+        while engine.under_way < 2:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        while engine.under_way > 1:
+            await asyncio.sleep(0.01)
+        await asyncio.wait({task})
+        assert task.cancelled()
