@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64decode
 from binascii import Error as Base64Error
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetPydanticSchema, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetPydanticSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import core_schema
 
 from fashion_retrieval._utils.checks import LONGEST_ID
@@ -74,8 +84,14 @@ EXAMPLE_PHOTO = (
 )
 """A drawn shirt, small enough for the API's page."""
 Photo = Annotated[Upload, _ANY_UPLOAD, BeforeValidator(decode_photo)]
-Text = Annotated[str, Field(min_length=1, max_length=MOST_TEXT)]
-Id = Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
+_LONG_WORD = re.compile(r"\S{64}(?=\S)")
+Text = Annotated[
+    str,
+    Field(min_length=1, max_length=MOST_TEXT, pattern=r"\S"),
+    # Tokenizers take the square of a word's length: without a space thousands of letters would stop the model.
+    AfterValidator(lambda text: _LONG_WORD.sub(r"\g<0> ", text)),
+]
+Id = Annotated[str, Field(min_length=1, max_length=LONGEST_ID, pattern=r"^[^\x00]*$")]
 Weight = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -154,7 +170,7 @@ class EmbeddingsRequest(Asked):
             json_schema_input_type=Text | TextInput | ImageInput | list[Text | TextInput | ImageInput],
         ),
     ] = Field(description="A text, a photo as data URL, {'text': …}, {'image': …}, or a list of these.")
-    model: Text | None = Field(None, description="The served model; /v1/models names it.")
+    model: str | None = Field(None, max_length=MOST_TEXT, description="The served model; /v1/models names it.")
     encoding_format: Literal["float", "base64"] = Field("float", description="base64 is little-endian float32.")
     dimensions: int | None = Field(None, ge=1, description="The first numbers only, normalized again.")
     user: str | None = Field(None, description="Not used.")
@@ -168,8 +184,15 @@ class ComposeRequest(Asked):
     text_weight: Weight | None = Field(None, description="0 keeps all of the photo, 1 is the text alone; none is 0.5.")
 
 
+def _one_of(*names: str) -> dict[str, Any]:
+    """At least one of these fields, as JSON Schema says it."""
+    return {"anyOf": [{"required": [name], "properties": {name: {"type": "string"}}} for name in names]}
+
+
 class SearchRequest(Asked):
     """A query: a text, a photo or an id of the gallery, or one of the two with a text."""
+
+    model_config = ConfigDict(json_schema_extra=_one_of("text", "image", "id"))
 
     text: Text | None = Field(None, description="What it should look like; with a photo, what should be different.")
     image: Photo | None = None
@@ -212,7 +235,7 @@ class AddRequest(Asked):
 class DeleteRequest(Asked):
     """Photos to remove."""
 
-    ids: list[Id] = Field(min_length=1, max_length=10_000)
+    ids: list[Id] = Field(min_length=1, max_length=100)
 
 
 class Scored(BaseModel):

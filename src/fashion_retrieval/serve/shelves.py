@@ -120,7 +120,7 @@ def _writing(router: APIRouter, service: Service) -> None:
         failed = [PhotoFailed(source=asked.ids[one.index], error=problem_of(one.error)) for one in report.failures]
         return AddResponse(added=report.added, updated=report.updated, unchanged=report.unchanged, failures=failed)
 
-    @router.delete("/{name}/photos", openapi_extra=document(DeleteRequest, {"ids": ["shirt-1"]}))
+    @router.delete("/{name}/photos", openapi_extra=document(DeleteRequest, {"ids": ["shirt-1"]}, form=False))
     async def delete(request: Request, name: Name) -> DeleteResponse:
         """Remove photos."""
         shelf = uploads(name)

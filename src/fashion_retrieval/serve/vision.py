@@ -34,6 +34,10 @@ REFUSED: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {"application/problem+json": {}}, "description": told}
     for status, told in (
         (400, "The body can't be read"),
+        (401, "A key is needed"),
+        (403, "The host, or the site that asks, is refused"),
+        (404, "There is no such model, gallery or photo"),
+        (408, "The body took too long"),
         (413, "The body is too large"),
         (415, "The body is of another type"),
         (422, "The request can't be used; detail says why"),
@@ -107,7 +111,7 @@ def routes(service: Service) -> APIRouter:
         "/embeddings",
         tags=["model"],
         response_model=EmbeddingsResponse,
-        openapi_extra=document(EmbeddingsRequest, {"input": ["a red dress"], "model": "compact"}),
+        openapi_extra=document(EmbeddingsRequest, {"input": ["a red dress"]}, form=False),
     )
     async def embeddings(request: Request) -> Response | EmbeddingsResponse:
         """Embeddings of photos and texts, L2-normalized, in one space; the shape of OpenAI's endpoint."""
@@ -127,7 +131,7 @@ def routes(service: Service) -> APIRouter:
         if errors := [one for one in found if isinstance(one, BaseException)]:
             raise errors[0]
         texts = [item.text for item in asked.input if isinstance(item, TextInput)]
-        tokens = int((model.encoder.tokenize(texts) != 0).sum()) if texts else 0
+        tokens = await asyncio.to_thread(lambda: int((model.encoder.tokenize(texts) != 0).sum())) if texts else 0
         rows = [
             EmbeddingRow(index=index, embedding=_written(row, asked.dimensions, asked.encoding_format))
             for index, row in enumerate(found)
