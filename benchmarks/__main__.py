@@ -4,6 +4,7 @@ python -m benchmarks                       # every section that runs on this mac
 python -m benchmarks encode single         # some of them
 python -m benchmarks gpu                   # where there is a GPU
 python -m benchmarks.photos colors         # a part of the section `photos`, with a folder of color profiles
+python -m benchmarks.serve throughput      # a part of the section `serve`
 python -m benchmarks --quick               # a smoke run, under two minutes; its results mean nothing
 python -m benchmarks report                # docs/benchmarks.md and its plot, from the committed results
 """
@@ -23,7 +24,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from benchmarks import encode, gpu, memory, photos, preprocess, report, single, startup
+from benchmarks import encode, gpu, memory, photos, preprocess, report, serve, single, startup
 from fashion_retrieval._utils.files import write_atomically
 from fashion_retrieval.errors import FashionRetrievalError
 from fashion_retrieval.hub.download import EMBEDDED
@@ -42,6 +43,7 @@ class Section(StrEnum):
     STARTUP = "startup"
     MEMORY = "memory"
     PHOTOS = "photos"
+    SERVE = "serve"
     GPU = "gpu"
     REPORT = "report"
 
@@ -59,6 +61,7 @@ def sections(cache: Path, quick: bool) -> dict[Section, Callable[[], dict[str, A
         Section.STARTUP: lambda: startup.measure(cache, rounds=1 if quick else 5),
         Section.MEMORY: lambda: memory.measure(cache, count=64 if quick else 10_000),
         Section.PHOTOS: lambda: photos.measure(cache, quick=quick),
+        Section.SERVE: lambda: serve.measure(cache, quick=quick),
         Section.GPU: lambda: gpu.measure(cache, count=64 if quick else 4_096, rounds=rounds),
     }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.photos.report import tables as photo_tables
+from benchmarks.serve.report import tables as service_tables
 from fashion_retrieval._utils.files import write_atomically
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -72,6 +73,8 @@ def render(results: Path) -> str:
     if "photos" in found:
         photos = found["photos"]
         parts += ["## Photos of every kind", *photo_tables(photos, found.get("photos_before")), _measured(photos)]
+    if "serve" in found:
+        parts += ["## The service", *service_tables(found["serve"]), _measured(found["serve"])]
     galleries = {name: data for name, data in found.items() if name.startswith("gallery_")}
     if galleries:
         parts += ["## Search among 100,000 photos", *_galleries(galleries)]

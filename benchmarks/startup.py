@@ -16,6 +16,7 @@ _LOAD = (
     "import torch, torchvision; from safetensors.torch import load_file; from fashion_retrieval.hub import resolve; "
     "[load_file(path) for path in sorted(resolve('compact').glob('*.safetensors'))]"
 )
+_LOADED = "import fashion_retrieval as f; m = f.FashionModel.from_pretrained('compact')"
 _HELP = """
 import sys
 from fashion_retrieval.cli import main
@@ -31,8 +32,7 @@ TORCH, WEIGHTS = "import torch, torchvision", "torch, torchvision and the weight
 def measure(cache: Path, *, rounds: int) -> dict[str, Any]:
     """Seconds of each, and how many times as long as torch alone, or torch with the weights, it takes."""
     photo = material.photos(1, cache)[0][0].resolve()
-    load = "import fashion_retrieval as f; m = f.FashionModel.from_pretrained('compact')"
-    first = f"{load}; m.recognize({str(photo)!r})"
+    first = first_recognition(photo)
     programs = {
         "python": "pass",
         TORCH: "import torch, torchvision",
@@ -41,11 +41,11 @@ def measure(cache: Path, *, rounds: int) -> dict[str, Any]:
         "import fashion_retrieval.model": "import fashion_retrieval.model",
         "import open_clip": "import open_clip",
         "fashion-retrieval --help": _HELP,
-        "load the embedded model": load,
+        "load the embedded model": _LOADED,
         "first recognition": first,
         "the same, transformers not installed": f"import sys; sys.modules['transformers'] = None; {first}",
     }
-    seconds = interleave({name: partial(_python, code) for name, code in programs.items()}, rounds, label="start-up")
+    seconds = interleave({name: partial(run_python, code) for name, code in programs.items()}, rounds, label="start-up")
     rows = {}
     for name in programs:
         rows[name] = {
@@ -56,7 +56,12 @@ def measure(cache: Path, *, rounds: int) -> dict[str, Any]:
     return {"rounds": rounds, "rows": rows}
 
 
-def _python(code: str) -> None:
+def first_recognition(photo: Path) -> str:
+    """The program that loads the embedded model and recognizes a photo."""
+    return f"{_LOADED}; m.recognize({str(photo)!r})"
+
+
+def run_python(code: str) -> None:
     """Start an interpreter, wait until it has run this code, and kill it; its shutdown does not count."""
     reading, writing = os.pipe()
     command = [sys.executable, "-c", f"{code}\nimport os; os.write({writing}, b'.')"]

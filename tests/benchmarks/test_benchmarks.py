@@ -64,11 +64,11 @@ def test_labels_are_76_different_texts() -> None:
 
 
 def test_python_is_timed_to_the_end_of_its_work(tmp_path: Path) -> None:
-    startup._python(f"open({str(tmp_path / 'done')!r}, 'w').close()")
+    startup.run_python(f"open({str(tmp_path / 'done')!r}, 'w').close()")
     assert (tmp_path / "done").is_file()
-    startup._python(startup._HELP)
+    startup.run_python(startup._HELP)
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
-        startup._python("1 / 0")
+        startup.run_python("1 / 0")
 
 
 def test_photos_without_the_pack_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,14 +35,14 @@ def test_results_are_those_of_the_model(engine: Engine, model: FashionModel) -> 
     found = [engine.recognize(photo, f"{n}.png", top_k=2) for n, photo in enumerate(photos)]
     rows = [engine.encode_image(photo, "photo") for photo in photos]
     texts = [engine.encode_text(text) for text in ("a red shirt", "a blue shirt")]
-    composed = engine.run(lambda: model.compose(photos[0], "in blue"))
+    composed = engine.compose(photos[0], "photo", "in blue")
     expected = model.recognize_many(photos, top_k=2, segmenter="auto")
     assert [one.result().to_dict()["garments"] for one in found] == [one.to_dict()["garments"] for one in expected]
     np.testing.assert_allclose([row.result() for row in rows], model.encode(images=photos), atol=1e-6)
     np.testing.assert_allclose(
         [r.result() for r in texts], model.encode(texts=["a red shirt", "a blue shirt"]), atol=1e-6
     )
-    np.testing.assert_allclose(composed.result(), model.compose(photos[0], "in blue"), atol=1e-6)
+    np.testing.assert_allclose([composed.result()], model.compose(photos[0], "in blue"), atol=1e-6)
     assert found[0].result().image is None
     box = [[10.0, 20.0, 150.0, 200.0]]
     (garment,) = engine.recognize(photos[1], "1.png", boxes=box).result().garments

@@ -89,11 +89,9 @@ class Composition:
             label=lambda place: f"reference_image[{places[place][1]}]",
             max_pixels=max_pixels,
         ):
-            levels = [photo.content for photo in batch if photo.content is not None]
-            with torch.inference_mode():
-                tokens = self.encoder.image_tokens(self.encoder.preprocessing.batch(levels, self.device))
-            for photo, row in zip(batch, tokens.half().cpu().numpy(), strict=True):
-                found[keys[places[photo.index][1]]] = Reference(row, self.encoder.fingerprint, describe(photo.image))
+            levels = [(photo.content, describe(photo.image)) for photo in batch if photo.content is not None]
+            for photo, made in zip(batch, references_of(self.encoder, self.device, levels), strict=True):
+                found[keys[places[photo.index][1]]] = made
         return [found[key] for key in keys]
 
     def queries(
@@ -134,6 +132,16 @@ class Composition:
             text, lengths = self.encoder.text_tokens(words)
             query: Tensor = self.composer(image, text, lengths, text_weight=weight)
         return np.asarray(query.float().cpu().numpy(), dtype=np.float32)
+
+
+def references_of(
+    encoder: Encoder, device: torch.device, photos: Sequence[tuple[Tensor, str | None]]
+) -> list[Reference]:
+    """References of photos as `Preprocessing.resize` leaves them, (h, w, 3) uint8 each, with their names."""
+    with torch.inference_mode():
+        tokens = encoder.image_tokens(encoder.preprocessing.batch([levels for levels, _ in photos], device))
+    rows = tokens.half().cpu().numpy()
+    return [Reference(row, encoder.fingerprint, name) for row, (_, name) in zip(rows, photos, strict=True)]
 
 
 def _key(image: ReferenceInput) -> object:

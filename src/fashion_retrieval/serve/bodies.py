@@ -41,13 +41,14 @@ async def read_request(request: Request, service: Service, expected: type[Expect
     return await asyncio.to_thread(_from_form, body, options.get(b"boundary", b""), expected)
 
 
-def document(expected: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
+def document(expected: type[BaseModel], example: dict[str, Any], *, form: bool = True) -> dict[str, Any]:
     """What the OpenAPI page tells of a route that reads its body with `read_request`."""
     schema = expected.model_json_schema()
     definitions = schema.pop("$defs", {})
     inlined = _inlined(schema, definitions)
-    form = _as_form(inlined)
-    content = {"application/json": {"schema": inlined, "example": example}, "multipart/form-data": {"schema": form}}
+    content: dict[str, Any] = {"application/json": {"schema": inlined, "example": example}}
+    if form:
+        content["multipart/form-data"] = {"schema": _as_form(inlined)}
     return {"requestBody": {"required": True, "content": content}}
 
 
@@ -108,7 +109,7 @@ def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:  # noqa: ANN401  
 
 
 def _as_form(schema: dict[str, Any]) -> dict[str, Any]:
-    """The same in a form: photos are files, and what is no text is JSON."""
+    """The same in a form: photos are files, lists and objects are texts in JSON, and nothing is null."""
     fields = {}
     for name, field in schema["properties"].items():
         binary = {"type": "string", "format": "binary"}
@@ -117,5 +118,14 @@ def _as_form(schema: dict[str, Any]) -> dict[str, Any]:
         elif name == "image":
             fields[name] = binary
         else:
-            fields[name] = field
+            fields[name] = _as_field(name, field)
     return {**schema, "properties": fields}
+
+
+def _as_field(name: str, field: dict[str, Any]) -> dict[str, Any]:
+    kinds = [kind for kind in field.get("anyOf", [field]) if kind.get("type") != "null"]
+    told = {key: value for key, value in field.items() if key in ("title", "description", "examples")}
+    if any(kind.get("type") in ("array", "object") for kind in kinds):
+        in_json = {"type": "string", "contentMediaType": "application/json"}
+        return told | ({"anyOf": [field, in_json]} if name in _LISTS else in_json)
+    return {key: value for key, value in {**kinds[0], **told}.items() if key != "default"}

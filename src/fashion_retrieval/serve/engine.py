@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Condition, Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,10 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fashion_retrieval.errors import FashionRetrievalError, InputError
+from fashion_retrieval.images.inputs import read_content
 from fashion_retrieval.images.load import decode
 from fashion_retrieval.images.pixels import Pixels
 from fashion_retrieval.images.prefetch import MOST_BYTES
 from fashion_retrieval.images.regions import check_boxes
+from fashion_retrieval.inference.composition import references_of
 from fashion_retrieval.inference.pipeline import encode_levels
 from fashion_retrieval.inference.recognition import find_photo
 
@@ -127,6 +130,22 @@ class Engine:
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"a text must not be empty, got {text!r:.80}")
         return self._submit(("text",), None, lambda texts: list(self.model.encode(texts=texts)), text)
+
+    def compose(
+        self, photo: bytes | Path, name: str, text: str, *, text_weight: float | None = None
+    ) -> Future[NDArray[np.float32]]:
+        """The query of a photo and a text, (D,) float32, L2-normalized; a path must not come from a client."""
+        encoder, device = self.model.encoder, self.model.device
+
+        def read() -> Any:  # noqa: ANN401  # levels and text
+            content = photo if isinstance(photo, bytes) else read_content(photo)
+            return encoder.preprocessing.resize(decode(content, name, max_pixels=self.max_pixels)), text
+
+        def compute(items: list[Any]) -> list[NDArray[np.float32]]:
+            references = references_of(encoder, device, [(levels, name) for levels, _ in items])
+            return list(self.model.compose(references, [text for _, text in items], text_weight=text_weight))
+
+        return self._submit(("compose", text_weight), read, compute)
 
     def run(self, function: Callable[[], Result]) -> Future[Result]:
         """What a function returns that uses the model, called in the model's thread."""

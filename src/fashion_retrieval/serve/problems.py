@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
@@ -46,8 +47,10 @@ def problem_of(error: BaseException) -> Problem:
         return _problem(503, "the gallery can't be used now; the server's log says why")
     if isinstance(error, FashionRetrievalError):
         return _problem(422, str(error))
-    if isinstance(error, ValidationError):
-        return _problem(422, "; ".join(map(_fault, error.errors(include_url=False))))
+    if isinstance(error, ValidationError | RequestValidationError):
+        faults = error.errors()
+        malformed = any(fault["type"] == "json_invalid" for fault in faults)
+        return _problem(400 if malformed else 422, "; ".join(map(_fault, faults)))
     return _problem(500, "an error that nobody expected; the server's log says more")
 
 
@@ -65,21 +68,30 @@ def answer(error: BaseException) -> JSONResponse:
 def install(app: FastAPI) -> None:
     """Make every error of an app's routes a problem document."""
 
-    async def from_routing(_: Request, error: Exception) -> JSONResponse:
+    async def from_routing(request: Request, error: Exception) -> JSONResponse:
         status, headers = (error.status_code, error.headers) if isinstance(error, HTTPException) else (500, None)
         expected = {404: "no such address; /docs lists them", 405: "this address takes another method; see /docs"}
+        if status == 405 and (methods := _methods(request)):
+            headers = {"Allow": methods}
         return answer(RequestError(status, expected.get(status, HTTPStatus(status).phrase), headers))
 
     async def from_library(_: Request, error: Exception) -> JSONResponse:
         return answer(error)
 
     app.add_exception_handler(HTTPException, from_routing)
-    for kind in (FashionRetrievalError, ValidationError, Exception):
+    for kind in (FashionRetrievalError, ValidationError, RequestValidationError, Exception):
         app.add_exception_handler(kind, from_library)
 
 
 def _problem(status: int, detail: str) -> Problem:
     return Problem(type="about:blank", title=HTTPStatus(status).phrase, status=status, detail=detail)
+
+
+def _methods(request: Request) -> str | None:
+    """The methods of an address as the OpenAPI page has them; starlette tells those of its first route alone."""
+    path = getattr(request.scope.get("route"), "path_format", None)
+    known = request.app.openapi()["paths"].get(path, {})
+    return ", ".join(method.upper() for method in known) or None
 
 
 def _fault(fault: Mapping[str, object]) -> str:

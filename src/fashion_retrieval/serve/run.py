@@ -10,19 +10,21 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.serve.app import create_app
+from fashion_retrieval.serve.demo import demo_gallery
 from fashion_retrieval.serve.engine import Engine
+from fashion_retrieval.serve.mount import mount_page
 from fashion_retrieval.serve.opening import check_host, open_galleries, parse_size, read_keys
 from fashion_retrieval.serve.state import Service
 
 if TYPE_CHECKING:
     from fashion_retrieval.gallery import Gallery
-    from fashion_retrieval.model import FashionModel
 
 _LOGGING: dict[str, Any] = {
     "version": 1,
@@ -80,15 +82,19 @@ def run(settings: Settings, tell: Callable[[str], None]) -> None:
         for gallery in galleries.values():
             stack.enter_context(gallery)
         if settings.demo:
-            galleries["demo"] = stack.enter_context(_demo(model, stack))
+            tell("indexing the example photos; this takes some seconds")
+            folder = stack.enter_context(TemporaryDirectory(prefix="fashion-retrieval-"))
+            galleries["demo"] = stack.enter_context(demo_gallery(model, folder))
         uploads = _uploads(settings, galleries) if settings.writable else None
         engine = Engine(model, queue=settings.queue, max_pixels=settings.max_pixels)
         stack.callback(engine.close)
         service = Service(engine, galleries, settings.timeout, max_body, uploads)
         app = create_app(service, keys=keys, origins=settings.origins)
+        end_page = mount_page(app, engine, galleries, max_body=max_body) if settings.page else lambda: None
         _warm_up(engine)
         address = f"http://{settings.host}:{taken.getsockname()[1]}"
-        tell(f"{model.model_id} is served at {address}{' (a key is needed)' if keys else ''}; its API: {address}/docs")
+        told = f"{address} (a key is needed)" if keys else address
+        tell(f"{service.model_name} is served at {told}; its API: {address}/docs")
         config = uvicorn.Config(
             app,
             log_config=_LOGGING,
@@ -96,7 +102,20 @@ def run(settings: Settings, tell: Callable[[str], None]) -> None:
             server_header=False,
             timeout_graceful_shutdown=int(settings.timeout) + 1,
         )
-        uvicorn.Server(config).run(sockets=[taken])
+        _Server(config, end_page).run(sockets=[taken])
+
+
+class _Server(uvicorn.Server):
+    """Ends the streams of open pages as soon as it is told to end: it would wait for them."""
+
+    def __init__(self, config: uvicorn.Config, end_page: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._end_page = end_page
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """On SIGINT and SIGTERM."""
+        self._end_page()
+        super().handle_exit(sig, frame)
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -110,12 +129,6 @@ def _bind(host: str, port: int) -> socket.socket:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"can't listen at {host}, port {port} ({reason}); give another --port or --host") from error
     return taken
-
-
-def _demo(model: FashionModel, stack: ExitStack) -> Gallery:
-    from fashion_retrieval.serve.demo import demo_gallery
-
-    return demo_gallery(model, Path(stack.enter_context(TemporaryDirectory(prefix="fashion-retrieval-"))))
 
 
 def _uploads(settings: Settings, galleries: Mapping[str, Gallery]) -> dict[str, Path]:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64decode
 from binascii import Error as Base64Error
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetPydanticSchema, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetPydanticSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import core_schema
 
 from fashion_retrieval._utils.checks import LONGEST_ID
@@ -53,7 +63,7 @@ def decode_photo(given: object) -> object:
     return Upload(content)
 
 
-def _json(given: object) -> object:
+def parse_json(given: object) -> object:
     """What a form's field says in JSON."""
     if isinstance(given, str) and given.lstrip()[:1] in ("{", "["):
         try:
@@ -67,9 +77,21 @@ _ANY_UPLOAD = GetPydanticSchema(
     lambda _source, _handler: core_schema.is_instance_schema(Upload),
     lambda _schema, _handler: {"type": "string", "format": "byte", "description": _PHOTO},
 )
+EXAMPLE_PHOTO = (
+    "iVBORw0KGgoAAAANSUhEUgAAADAAAABAAQMAAABm7mYFAAAABlBMVEX////cFDzQkLT4AAAAbklEQVR42s3NwQnCUBRE0fNfAsnO"
+    "34HZ2UZKsdSUYAmWENxEJPBcyCdrceNshnsZGH7NeSe4dtBl3nHKfAqVXnxmYSIOmik6C0qTBeZGAVP0UJscYWxUoTdsmdsaL7hF"
+    "ruwLl8wHhsz1uP3z+jpvLAkZ8RePXxIAAAAASUVORK5CYII="
+)
+"""A drawn shirt, small enough for the API's page."""
 Photo = Annotated[Upload, _ANY_UPLOAD, BeforeValidator(decode_photo)]
-Text = Annotated[str, Field(min_length=1, max_length=MOST_TEXT)]
-Id = Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
+_LONG_WORD = re.compile(r"\S{64}(?=\S)")
+Text = Annotated[
+    str,
+    Field(min_length=1, max_length=MOST_TEXT, pattern=r"\S"),
+    # Tokenizers take the square of a word's length: without a space thousands of letters would stop the model.
+    AfterValidator(lambda text: _LONG_WORD.sub(r"\g<0> ", text)),
+]
+Id = Annotated[str, Field(min_length=1, max_length=LONGEST_ID, pattern=r"^[^\x00]*$")]
 Weight = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -86,12 +108,12 @@ class RecognizeRequest(Asked):
     """Photos to recognize."""
 
     photos: list[Photo] = Field(min_length=1, max_length=_MOST_PHOTOS, description=f"Each {_PHOTO}.")
-    boxes: Annotated[list[Box] | None, BeforeValidator(_json)] = Field(
+    boxes: Annotated[list[Box] | None, BeforeValidator(parse_json)] = Field(
         None,
         description="With one photo: a garment each, x1, y1, x2, y2 in pixels of the upright photo.",
         max_length=64,
     )
-    taxonomy: Annotated[Literal["default", "deepfashion"] | dict[str, Any] | None, BeforeValidator(_json)] = Field(
+    taxonomy: Annotated[Literal["default", "deepfashion"] | dict[str, Any] | None, BeforeValidator(parse_json)] = Field(
         None, description="A taxonomy by name, or your own; none is the model's."
     )
     top_k: int = Field(3, ge=1, le=100, description="How many categories and values to tell.")
@@ -148,7 +170,7 @@ class EmbeddingsRequest(Asked):
             json_schema_input_type=Text | TextInput | ImageInput | list[Text | TextInput | ImageInput],
         ),
     ] = Field(description="A text, a photo as data URL, {'text': …}, {'image': …}, or a list of these.")
-    model: Text | None = Field(None, description="The served model; /v1/models names it.")
+    model: str | None = Field(None, max_length=MOST_TEXT, description="The served model; /v1/models names it.")
     encoding_format: Literal["float", "base64"] = Field("float", description="base64 is little-endian float32.")
     dimensions: int | None = Field(None, ge=1, description="The first numbers only, normalized again.")
     user: str | None = Field(None, description="Not used.")
@@ -162,8 +184,15 @@ class ComposeRequest(Asked):
     text_weight: Weight | None = Field(None, description="0 keeps all of the photo, 1 is the text alone; none is 0.5.")
 
 
+def _one_of(*names: str) -> dict[str, Any]:
+    """At least one of these fields, as JSON Schema says it."""
+    return {"anyOf": [{"required": [name], "properties": {name: {"type": "string"}}} for name in names]}
+
+
 class SearchRequest(Asked):
     """A query: a text, a photo or an id of the gallery, or one of the two with a text."""
+
+    model_config = ConfigDict(json_schema_extra=_one_of("text", "image", "id"))
 
     text: Text | None = Field(None, description="What it should look like; with a photo, what should be different.")
     image: Photo | None = None
@@ -174,7 +203,9 @@ class SearchRequest(Asked):
     )
     top_k: int = Field(10, ge=1, le=MOST_RESULTS, description="How many results.")
     offset: int = Field(0, ge=0, le=10 * MOST_RESULTS, description="How many results to pass over.")
-    exclude: Annotated[list[Id], BeforeValidator(_json)] = Field([], max_length=1_000, description="Ids to leave out.")
+    exclude: Annotated[list[Id], BeforeValidator(parse_json)] = Field(
+        [], max_length=1_000, description="Ids to leave out."
+    )
 
     @model_validator(mode="after")
     def _one_query(self) -> SearchRequest:
@@ -189,8 +220,8 @@ class AddRequest(Asked):
     """Photos for a gallery."""
 
     photos: list[Photo] = Field(min_length=1, max_length=_MOST_PHOTOS)
-    ids: Annotated[list[Id], BeforeValidator(_json)] = Field(description="A name for each.")
-    metadata: Annotated[list[dict[str, Any]] | None, BeforeValidator(_json)] = Field(
+    ids: Annotated[list[Id], BeforeValidator(parse_json)] = Field(description="A name for each.")
+    metadata: Annotated[list[dict[str, Any]] | None, BeforeValidator(parse_json)] = Field(
         None, description="Values by field, for each."
     )
 
@@ -204,22 +235,22 @@ class AddRequest(Asked):
 class DeleteRequest(Asked):
     """Photos to remove."""
 
-    ids: list[Id] = Field(min_length=1, max_length=10_000)
+    ids: list[Id] = Field(min_length=1, max_length=100)
 
 
 class Scored(BaseModel):
     """A name with its probability."""
 
-    name: str
-    probability: float
+    name: str = Field(examples=["polo"])
+    probability: float = Field(examples=[0.87])
 
 
 class AttributeFound(BaseModel):
     """One attribute of a garment."""
 
-    group: str
-    value: str | None = Field(description="None where it is not visible or does not apply.")
-    probability: float
+    group: str = Field(examples=["sleeve"])
+    value: str | None = Field(description="None where it is not visible or does not apply.", examples=["short_sleeve"])
+    probability: float = Field(examples=[0.99])
     status: str = Field(examples=["visible", "not_visible", "not_applicable"])
     alternatives: list[Scored]
 
@@ -227,40 +258,42 @@ class AttributeFound(BaseModel):
 class ColorFound(BaseModel):
     """A color with its share of the garment."""
 
-    name: str
-    hex: str
-    share: float
+    name: str = Field(examples=["pink"])
+    hex: str = Field(examples=["#e57a9a"])
+    share: float = Field(examples=[0.91])
 
 
 class MaskFound(BaseModel):
     """COCO's uncompressed run lengths: down the columns, the first counts pixels outside."""
 
-    size: tuple[int, int]
-    counts: list[int]
+    size: tuple[int, int] = Field(examples=[[534, 400]])
+    counts: list[int] = Field(examples=[[5069, 17, 208514]])
 
 
 class GarmentFound(BaseModel):
     """One garment."""
 
-    box: tuple[float, float, float, float]
-    score: float
-    kind: str | None
+    box: tuple[float, float, float, float] = Field(
+        description="x1, y1, x2, y2 in pixels of the upright photo.", examples=[[9.0, 32.0, 366.0, 445.0]]
+    )
+    score: float = Field(description="Of the region.", examples=[0.92])
+    kind: str | None = Field(examples=["upper"])
     category: Scored
     categories: list[Scored]
     attributes: dict[str, AttributeFound]
-    colors: list[ColorFound]
-    color: str | None
-    area: float
+    colors: list[ColorFound] = Field(description="The largest first.")
+    color: str | None = Field(examples=["pink"])
+    area: float = Field(description="Share of the photo.", examples=[0.52])
     mask: MaskFound | None = None
 
 
 class RecognitionFound(BaseModel):
     """What is in one photo."""
 
-    source: str | None
-    width: int
-    height: int
-    model_id: str
+    source: str | None = Field(examples=["pink-polo.jpg"])
+    width: int = Field(examples=[400])
+    height: int = Field(examples=[534])
+    model_id: str = Field(examples=["compact"])
     garments: list[GarmentFound]
 
 
@@ -274,7 +307,7 @@ class PhotoFailed(BaseModel):
 class RecognizeResponse(BaseModel):
     """One result a photo, in order."""
 
-    model: str
+    model: str = Field(examples=["compact"])
     results: list[RecognitionFound | PhotoFailed]
 
 
@@ -282,15 +315,15 @@ class EmbeddingRow(BaseModel):
     """One embedding, L2-normalized."""
 
     object: Literal["embedding"] = "embedding"
-    index: int
-    embedding: list[float] | str
+    index: int = Field(examples=[0])
+    embedding: list[float] | str = Field(examples=[[0.012, -0.083, 0.044]])
 
 
 class Usage(BaseModel):
     """Tokens of the texts."""
 
-    prompt_tokens: int
-    total_tokens: int
+    prompt_tokens: int = Field(examples=[5])
+    total_tokens: int = Field(examples=[5])
 
 
 class EmbeddingsResponse(BaseModel):
@@ -305,8 +338,8 @@ class EmbeddingsResponse(BaseModel):
 class ComposeResponse(BaseModel):
     """A query for a gallery of one's own."""
 
-    model: str
-    embedding: list[float]
+    model: str = Field(examples=["compact"])
+    embedding: list[float] = Field(examples=[[0.012, -0.083, 0.044]])
 
 
 class ModelFound(BaseModel):
@@ -335,8 +368,8 @@ class ModelsResponse(BaseModel):
 class GalleryFound(BaseModel):
     """A gallery."""
 
-    name: str
-    count: int
+    name: str = Field(examples=["shop"])
+    count: int = Field(examples=[43])
     fields: dict[str, str] = Field(description="Type by field: str, int, float or bool.")
     taxonomy: str | None
     writable: bool
@@ -345,10 +378,13 @@ class GalleryFound(BaseModel):
 class MatchFound(BaseModel):
     """A photo of a gallery."""
 
-    id: str
-    score: float = Field(description="Cosine to the query.")
-    fields: dict[str, str | int | float | bool | None]
-    image: str | None = Field(description="Address of its picture; none where the gallery keeps no path.")
+    id: str = Field(examples=["striped-shirt.jpg"])
+    score: float = Field(description="Cosine to the query.", examples=[0.338])
+    fields: dict[str, str | int | float | bool | None] = Field(examples=[{"category": "button_down", "color": "white"}])
+    image: str | None = Field(
+        description="Address of its picture; none where the gallery keeps no path.",
+        examples=["/v1/galleries/shop/photos/striped-shirt.jpg/image"],
+    )
 
 
 class SearchResponse(BaseModel):
@@ -360,16 +396,16 @@ class SearchResponse(BaseModel):
 class AddResponse(BaseModel):
     """What became of the photos."""
 
-    added: int
-    updated: int
-    unchanged: int
+    added: int = Field(examples=[1])
+    updated: int = Field(examples=[0])
+    unchanged: int = Field(examples=[0])
     failures: list[PhotoFailed]
 
 
 class DeleteResponse(BaseModel):
     """How many there were."""
 
-    deleted: int
+    deleted: int = Field(examples=[1])
 
 
 class Health(BaseModel):

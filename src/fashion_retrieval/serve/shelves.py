@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
 import numpy as np
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
+from fastapi import Path as FromPath
 from numpy.typing import NDArray
 
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.serve.bodies import document, read_request
 from fashion_retrieval.serve.problems import RequestError, problem_of
 from fashion_retrieval.serve.schemas import (
+    EXAMPLE_PHOTO,
     AddRequest,
     AddResponse,
     DeleteRequest,
@@ -27,14 +30,14 @@ from fashion_retrieval.serve.schemas import (
 )
 from fashion_retrieval.serve.state import Service
 from fashion_retrieval.serve.uploads import Uploads, thumbnail
-from fashion_retrieval.serve.vision import REFUSED, composed
+from fashion_retrieval.serve.vision import REFUSED
 
 if TYPE_CHECKING:
     from fashion_retrieval.gallery.gallery import Gallery
     from fashion_retrieval.results import Match
 
-Name = Annotated[str, Path(description="The gallery's name.", examples=["shop"])]
-Id = Annotated[str, Path(description="The photo's id.", examples=["shirt-1"])]
+Name = Annotated[str, FromPath(description="The gallery's name.", examples=["shop"])]
+Id = Annotated[str, FromPath(description="The photo's id.", examples=["shirt-1"])]
 Size = Annotated[int, Query(ge=16, le=1024, description="Pixels of its longer side at most.")]
 
 
@@ -105,7 +108,7 @@ def _writing(router: APIRouter, service: Service) -> None:
     @router.post(
         "/{name}/photos",
         response_model=AddResponse,
-        openapi_extra=document(AddRequest, {"photos": ["/9j/4AAQSkZJRgABAQAAAQABAAD…"], "ids": ["shirt-1"]}),
+        openapi_extra=document(AddRequest, {"photos": [EXAMPLE_PHOTO], "ids": ["shirt-1"]}),
     )
     async def add(request: Request, name: Name) -> AddResponse:
         """Add photos, or replace those of the same ids."""
@@ -117,7 +120,7 @@ def _writing(router: APIRouter, service: Service) -> None:
         failed = [PhotoFailed(source=asked.ids[one.index], error=problem_of(one.error)) for one in report.failures]
         return AddResponse(added=report.added, updated=report.updated, unchanged=report.unchanged, failures=failed)
 
-    @router.delete("/{name}/photos", openapi_extra=document(DeleteRequest, {"ids": ["shirt-1"]}))
+    @router.delete("/{name}/photos", openapi_extra=document(DeleteRequest, {"ids": ["shirt-1"]}, form=False))
     async def delete(request: Request, name: Name) -> DeleteResponse:
         """Remove photos."""
         shelf = uploads(name)
@@ -135,18 +138,21 @@ def _writing(router: APIRouter, service: Service) -> None:
 
 
 async def _query(service: Service, request: Request, gallery: Gallery, asked: SearchRequest) -> NDArray[np.float32]:
-    engine = service.engine
+    engine, text, photo = service.engine, asked.text, asked.image
+    compose = partial(engine.compose, text=text or "", text_weight=asked.text_weight)
     if asked.id is not None:
         match = await asyncio.to_thread(_match, gallery, asked.id)
-        if asked.text is None:
+        if text is None:
             return np.asarray((await asyncio.to_thread(gallery.embeddings, [asked.id]))[0])
-        return await composed(service, request, match, asked.text, asked.text_weight)
-    if asked.image is None:
-        (future,) = service.asked(partial(engine.encode_text, asked.text or ""))
-    elif asked.text is not None:
-        return await composed(service, request, asked.image.content, asked.text, asked.text_weight)
+        if match.photo is None:
+            raise InputError(f"the gallery keeps no file of photo {asked.id!r:.80}; send the photo itself")
+        future = compose(Path(match.photo), asked.id)
+    elif photo is None:
+        future = engine.encode_text(text or "")
+    elif text is None:
+        future = engine.encode_image(photo.content, photo.name)
     else:
-        (future,) = service.asked(partial(engine.encode_image, asked.image.content, asked.image.name))
+        future = compose(photo.content, photo.name)
     return await service.result(request, future)
 
 

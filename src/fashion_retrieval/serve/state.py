@@ -44,6 +44,12 @@ class Service:
 
     _arriving: int = field(default=0, init=False)
 
+    @property
+    def model_name(self) -> str:
+        """What clients call the model: of a folder its last part, for no path is told."""
+        given = self.engine.model.model_id
+        return Path(given).absolute().name if Path(given).is_dir() else given
+
     def gallery(self, name: str) -> Gallery:
         """The gallery of this name; a 404 where there is none."""
         if name not in self.galleries:

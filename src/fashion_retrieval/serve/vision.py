@@ -15,6 +15,7 @@ from fashion_retrieval.errors import InputError
 from fashion_retrieval.serve.bodies import document, read_request
 from fashion_retrieval.serve.problems import Problem, RequestError, answer, problem_of
 from fashion_retrieval.serve.schemas import (
+    EXAMPLE_PHOTO,
     ComposeRequest,
     ComposeResponse,
     EmbeddingRow,
@@ -29,11 +30,14 @@ from fashion_retrieval.serve.schemas import (
 )
 from fashion_retrieval.serve.state import Service
 
-_A_PHOTO = "/9j/4AAQSkZJRgABAQAAAQABAAD…"
 REFUSED: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {"application/problem+json": {}}, "description": told}
     for status, told in (
         (400, "The body can't be read"),
+        (401, "A key is needed"),
+        (403, "The host, or the site that asks, is refused"),
+        (404, "There is no such model, gallery or photo"),
+        (408, "The body took too long"),
         (413, "The body is too large"),
         (415, "The body is of another type"),
         (422, "The request can't be used; detail says why"),
@@ -52,7 +56,7 @@ def routes(service: Service) -> APIRouter:
         """The served model, and what it tells apart."""
         model, vocabulary = engine.model, engine.model.recognizer().taxonomy
         described = ModelFound(
-            id=model.model_id,
+            id=service.model_name,
             embedding_dim=model.embedding_dim,
             backend=model.backend,
             device=str(model.device),
@@ -68,7 +72,7 @@ def routes(service: Service) -> APIRouter:
         tags=["model"],
         response_model=RecognizeResponse,
         response_model_exclude_unset=True,
-        openapi_extra=document(RecognizeRequest, {"photos": [_A_PHOTO], "top_k": 3}),
+        openapi_extra=document(RecognizeRequest, {"photos": [EXAMPLE_PHOTO], "top_k": 3}),
     )
     async def recognize(request: Request) -> Any:  # noqa: ANN401  # checked by the model above
         """What is in photos: garments with box, category, attributes and colors.
@@ -97,24 +101,24 @@ def routes(service: Service) -> APIRouter:
             return [
                 {"source": name, "error": problem_of(one).model_dump()}
                 if isinstance(one, BaseException)
-                else {**one.to_dict(asked.masks), "source": name}
+                else {**one.to_dict(asked.masks), "source": name, "model_id": service.model_name}
                 for one, name in zip(found, names, strict=True)
             ]
 
-        return {"model": engine.model.model_id, "results": await asyncio.to_thread(plain)}
+        return {"model": service.model_name, "results": await asyncio.to_thread(plain)}
 
     @router.post(
         "/embeddings",
         tags=["model"],
         response_model=EmbeddingsResponse,
-        openapi_extra=document(EmbeddingsRequest, {"input": ["a red dress"], "model": "compact"}),
+        openapi_extra=document(EmbeddingsRequest, {"input": ["a red dress"]}, form=False),
     )
     async def embeddings(request: Request) -> Response | EmbeddingsResponse:
         """Embeddings of photos and texts, L2-normalized, in one space; the shape of OpenAI's endpoint."""
         asked = await read_request(request, service, EmbeddingsRequest)
         model = engine.model
-        if asked.model not in (None, model.model_id):
-            raise RequestError(404, f"this service has the model {model.model_id!r}, got {asked.model!r:.80}")
+        if asked.model not in (None, service.model_name):
+            raise RequestError(404, f"this service has the model {service.model_name!r}, got {asked.model!r:.80}")
         if asked.dimensions is not None and asked.dimensions > model.embedding_dim:
             raise InputError(f"dimensions must be at most {model.embedding_dim}, got {asked.dimensions}")
         calls = [
@@ -127,39 +131,30 @@ def routes(service: Service) -> APIRouter:
         if errors := [one for one in found if isinstance(one, BaseException)]:
             raise errors[0]
         texts = [item.text for item in asked.input if isinstance(item, TextInput)]
-        tokens = int((model.encoder.tokenize(texts) != 0).sum()) if texts else 0
+        tokens = await asyncio.to_thread(lambda: int((model.encoder.tokenize(texts) != 0).sum())) if texts else 0
         rows = [
             EmbeddingRow(index=index, embedding=_written(row, asked.dimensions, asked.encoding_format))
             for index, row in enumerate(found)
             if not isinstance(row, BaseException)
         ]
         usage = Usage(prompt_tokens=tokens, total_tokens=tokens)
-        return EmbeddingsResponse(data=rows, model=model.model_id, usage=usage)
+        return EmbeddingsResponse(data=rows, model=service.model_name, usage=usage)
 
     @router.post(
         "/compose",
         tags=["model"],
         response_model=ComposeResponse,
-        openapi_extra=document(ComposeRequest, {"image": _A_PHOTO, "text": "in red with long sleeves"}),
+        openapi_extra=document(ComposeRequest, {"image": EXAMPLE_PHOTO, "text": "in red with long sleeves"}),
     )
     async def compose(request: Request) -> ComposeResponse:
         """The query of a photo and a wish, for a gallery of your own: "this one, but red"."""
         asked = await read_request(request, service, ComposeRequest)
-        query = await composed(service, request, asked.image.content, asked.text, asked.text_weight)
-        return ComposeResponse(model=engine.model.model_id, embedding=query.tolist())
+        photo = asked.image
+        future = engine.compose(photo.content, photo.name, asked.text, text_weight=asked.text_weight)
+        query = await service.result(request, future)
+        return ComposeResponse(model=service.model_name, embedding=query.tolist())
 
     return router
-
-
-async def composed(
-    service: Service, request: Request, photo: object, text: str, weight: float | None
-) -> NDArray[np.float32]:
-    """The (D,) float32 query of a photo or a gallery's match and a text."""
-    engine = service.engine
-    given: Any = photo
-    call = partial(engine.model.compose, given, text, text_weight=weight, max_pixels=engine.max_pixels)
-    queries: NDArray[np.float32] = await service.result(request, engine.run(call))
-    return np.asarray(queries[0])
 
 
 def _written(row: NDArray[np.float32], dimensions: int | None, encoding: str) -> list[float] | str:

@@ -1,0 +1,75 @@
+"""`fashion-retrieval mcp`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from fashion_retrieval._utils.optional import check_installed
+
+ENV = "FASHION_RETRIEVAL_"
+
+
+def mcp(
+    galleries: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME=]GALLERY...", envvar=ENV + "GALLERIES", help="Folders or URIs of galleries."),
+    ] = None,
+    transport: Annotated[
+        Literal["stdio", "http"],
+        typer.Option(envvar=ENV + "TRANSPORT", help="stdio for the program that starts this one, or HTTP at /mcp."),
+    ] = "stdio",
+    host: Annotated[str, typer.Option(envvar=ENV + "HOST", help="Where to listen, by HTTP.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar=ENV + "PORT", min=0, max=65_535, help="Likewise.")] = 8001,
+    model: Annotated[
+        str, typer.Option(envvar=ENV + "MODEL", help="'compact', a folder or a Hub repository.")
+    ] = "compact",
+    backend: Annotated[str, typer.Option(envvar=ENV + "BACKEND", help="auto, torch, openvino or onnx.")] = "auto",
+    device: Annotated[str, typer.Option(envvar=ENV + "DEVICE", help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",
+    photos: Annotated[
+        Path | None, typer.Option(envvar=ENV + "PHOTOS", metavar="DIR", help="Photos that agents may name by path.")
+    ] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(envvar=ENV + "API_KEY_FILE", metavar="FILE", help="Keys for HTTP, one a line.")
+    ] = None,
+    max_pixels: Annotated[
+        int, typer.Option(envvar=ENV + "MAX_PIXELS", min=1, help="Refuse photos with more pixels.")
+    ] = 50_000_000,
+    queue: Annotated[
+        int, typer.Option(envvar=ENV + "QUEUE", min=1, help="How many calls may be under way; more are refused.")
+    ] = 64,
+) -> None:
+    """Offer recognize, search and compose to agents, as tools of the Model Context Protocol. They only read."""
+    check_installed("mcp", "mcp")
+    check_installed("fastapi", "mcp")
+    import asyncio
+
+    from fashion_retrieval.serve.opening import check_host, open_galleries, read_keys
+
+    keys = read_keys(api_key_file) if api_key_file and transport == "http" else ()
+    if transport == "http":
+        check_host(host, keys)
+    with redirect_stdout(sys.stderr):  # stdout belongs to the protocol
+        from fashion_retrieval import FashionModel
+        from fashion_retrieval.serve.engine import Engine
+        from fashion_retrieval.serve.mcp import build_mcp, http_app, run_stdio
+
+        loaded = FashionModel.from_pretrained(model, backend=backend, device=device)
+        opened = open_galleries(galleries or (), loaded)
+    engine = Engine(loaded, queue=queue, max_pixels=max_pixels)
+    try:
+        server = build_mcp(engine, opened, photos=photos)
+        if transport == "stdio":
+            asyncio.run(run_stdio(server))
+        else:
+            import uvicorn
+
+            uvicorn.run(http_app(server, keys=keys), host=host, port=port, access_log=False)
+    finally:
+        engine.close()
+        for gallery in opened.values():
+            gallery.close()
