@@ -17,6 +17,7 @@ if not CHROMIUM.exists():
 REMEDY = "so the page is not looked at: pip install 'fashion-retrieval[dev]'"
 sync_api = pytest.importorskip("playwright.sync_api", reason=f"NO PLAYWRIGHT, {REMEDY}")
 pytest.importorskip("gradio", reason=f"NO GRADIO, {REMEDY}")
+sync_api.expect.set_options(timeout=20_000)
 
 
 @pytest.fixture(scope="module")
