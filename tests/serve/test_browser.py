@@ -1,9 +1,5 @@
 """The page in a real Chromium, with the embedded model and the photos of `--demo`."""
 
-import threading
-import time
-from contextlib import contextmanager
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -11,8 +7,8 @@ import pytest
 from fashion_retrieval.serve import demo
 from fashion_retrieval.serve.engine import Engine
 from tests.support.paths import ROOT
+from tests.support.served_page import CHROMIUM, served, wish
 
-CHROMIUM = Path("/usr/bin/chromium")
 PHOTO = ROOT / "examples" / "wardrobe" / "blue-dress.jpg"
 if not CHROMIUM.exists():
     pytest.skip(
@@ -21,30 +17,7 @@ if not CHROMIUM.exists():
 REMEDY = "so the page is not looked at: pip install 'fashion-retrieval[dev]'"
 sync_api = pytest.importorskip("playwright.sync_api", reason=f"NO PLAYWRIGHT, {REMEDY}")
 pytest.importorskip("gradio", reason=f"NO GRADIO, {REMEDY}")
-
-
-@contextmanager
-def served(engine, galleries):
-    """The address of a service with the page, in a thread of this process."""
-    import uvicorn
-    from fastapi import FastAPI
-
-    from fashion_retrieval.serve.mount import mount_page
-
-    app = FastAPI()
-    stop = mount_page(app, engine, galleries)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            time.sleep(0.02)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    finally:
-        stop()
-        server.should_exit = True
-        thread.join(20)
-        assert not thread.is_alive()
+sync_api.expect.set_options(timeout=20_000)
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +87,6 @@ def recognized(page):
     page.wait_for_selector(".fr-garments li")
 
 
-def wish(page, words, turns):
-    page.get_by_label("What do you look for?").fill(words)
-    page.keyboard.press("Enter")
-    wait_for_turns(page, turns)
-
-
 def check_alt_texts(page):
     images = page.locator("img").all()
     assert images
@@ -141,8 +108,8 @@ def test_a_photo_is_recognized_a_garment_picked_filtered_and_refined_in_turns(op
     found = titles(page)
     assert len(found) == 12
     assert sum("dress" in title.lower() for title in found[:4]) >= 2
-    wish(page, "in red", 2)
-    wish(page, "with long sleeves", 3)
+    wish(page, "in red")
+    wish(page, "with long sleeves")
     assert "In red" not in page.locator(".fr-heading h2").inner_text()
     assert "in red · with long sleeves" in page.locator(".fr-heading h2").inner_text()
     assert sum("Red" in title for title in titles(page)[:4]) >= 2
@@ -222,7 +189,7 @@ def test_the_page_fits_a_phone_and_obeys_dark_mode(open_page, settings):
     recognized(page)
     page.locator("button.fr-head").first.click()
     wait_for_turns(page, 1)
-    wish(page, "in red", 2)
+    wish(page, "in red")
     page.get_by_role("button", name="Filters").click()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     dark = settings.get("color_scheme") == "dark"

@@ -1,40 +1,25 @@
-"""Tools for agents, asked by the SDK's own client: in memory, over stdio and over streamable HTTP."""
+"""Tools for agents, asked by the SDK's own client: what they tell, what they refuse, and how they stop."""
 
 import asyncio
-import json
 import os
 import shutil
-import socket
-import sys
-from base64 import b64decode, b64encode
-from contextlib import contextmanager
-from io import BytesIO
-from threading import Event, Thread
+from base64 import b64encode
 
-import httpx
-import httpx2
 import pytest
-import uvicorn
 from jsonschema import Draft202012Validator
-from mcp import Client, StdioServerParameters
-from mcp.client.stdio import stdio_client
-from mcp.client.streamable_http import streamable_http_client
-from PIL import Image
+from mcp import Client
 
 from fashion_retrieval import Gallery
-from fashion_retrieval._utils import optional
-from fashion_retrieval.cli import app
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.serve import tools
 from fashion_retrieval.serve.engine import Engine
-from fashion_retrieval.serve.mcp import build_mcp, http_app
-from tests.support.galleries import tiny_model
+from fashion_retrieval.serve.mcp import build_mcp
+from tests.support.agents import ask, cancel_a_search, listed, occupied, pictures, refused, told
 from tests.support.paths import ROOT
-from tests.support.tiny import drawn_photo, tiny_folder
+from tests.support.tiny import drawn_photo
 
 WARDROBE = ROOT / "examples" / "wardrobe"
 IDS = ["red-tee", "blue-tee", "striped-tee", "blue-dress", "dark-jeans"]
-KEY = "0123456789abcdef"
 
 
 @pytest.fixture(scope="module")
@@ -58,51 +43,6 @@ def gallery(model, tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(engine, gallery):
     return build_mcp(engine, {"shop": gallery}, photos=WARDROBE)
-
-
-def ask(server, tool, mode="auto", **arguments):
-    """What the client gets; it checks structured content against the tool's output schema itself."""
-
-    async def call():
-        async with Client(server, mode=mode) as client:
-            return await client.call_tool(tool, arguments)
-
-    return asyncio.run(call())
-
-
-def refused(server, tool, **arguments):
-    """The one line of an error."""
-    result = ask(server, tool, **arguments)
-    (content,) = result.content
-    assert (result.is_error, result.structured_content, content.type) == (True, None, "text")
-    assert "\n" not in content.text
-    assert "Traceback" not in content.text
-    assert str(ROOT) not in content.text
-    return content.text
-
-
-def told(result):
-    assert not result.is_error, result.content
-    assert json.loads(result.content[0].text) == result.structured_content
-    return result.structured_content
-
-
-def pictures(result):
-    """Label and size of each picture."""
-    labels, images = result.content[1::2], result.content[2::2]
-    assert {content.type for content in images} <= {"image"}
-    assert {content.mime_type for content in images} <= {"image/jpeg"}
-    opened = [Image.open(BytesIO(b64decode(content.data))) for content in images]
-    assert {image.format for image in opened} <= {"JPEG"}
-    return [(label.text, image.size) for label, image in zip(labels, opened, strict=True)]
-
-
-def listed(server, mode="auto"):
-    async def call():
-        async with Client(server, mode=mode) as client:
-            return {tool.name: tool for tool in (await client.list_tools()).tools}
-
-    return asyncio.run(call())
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
@@ -216,7 +156,7 @@ def test_list_galleries_tells_fields_and_values(server):
         ("compose", {"wishes": ["red"]}, "compose needs a photo or an id, got neither"),
         ("compose", {"id": "red-tee", "wishes": []}, "wishes: List should have at least 1 item"),
         ("compose", {"id": "red-tee", "wishes": ["red"], "text_weight": 2}, "text_weight: Input should be less"),
-        ("compose", {"id": "dark-jeans", "wishes": ["red"]}, "does not exist"),
+        ("compose", {"id": "dark-jeans", "wishes": ["red"]}, "the file of photo 'dark-jeans' can't be read; give the"),
         ("recognize", {}, "photo: Field required"),
         ("recognize", {"photo": "!!!"}, "a photo must be base64 of its file, which this is not"),
         ("recognize", {"photo": "data:image/png,abc"}, "a data URL must be"),
@@ -302,19 +242,6 @@ def test_an_error_that_nobody_expected_tells_nothing(engine, monkeypatch, caplog
     assert "a secret" in caplog.text
 
 
-@contextmanager
-def occupied(engine):
-    """The model's thread is busy."""
-    started, go = Event(), Event()
-    future = engine.run(lambda: (started.set(), go.wait()))
-    started.wait()
-    try:
-        yield
-    finally:
-        go.set()
-        future.result()
-
-
 def test_a_full_queue_is_an_error_that_says_try_again(model, gallery):
     engine = Engine(model, queue=1)
     server = build_mcp(engine, {"shop": gallery})
@@ -326,156 +253,8 @@ def test_a_full_queue_is_an_error_that_says_try_again(model, gallery):
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 def test_a_canceled_call_leaves_the_queue(engine, server, mode):
-    async def call():
-        async with Client(server, mode=mode) as client:
-            task = asyncio.create_task(client.call_tool("search", {"text": "a"}))
-            while engine.under_way < 2:
-                await asyncio.sleep(0.01)
-            task.cancel()
-            while engine.under_way > 1:
-                await asyncio.sleep(0.01)
-            await asyncio.wait({task})
-            return task.cancelled()
-
     with occupied(engine):
-        assert asyncio.run(asyncio.wait_for(call(), 10))
-
-
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory):
-    """A tiny model, a gallery of two photos, and those photos in a folder."""
-    folder = tmp_path_factory.mktemp("shelf")
-    tiny_folder(folder / "model")
-    (folder / "photos").mkdir()
-    files = [folder / "photos" / f"{name}.png" for name in "ab"]
-    for seed, file in enumerate(files):
-        drawn_photo(seed=seed).save(file)
-    with Gallery.create(folder / "shop", tiny_model()) as gallery:
-        gallery.add(files, ["a", "b"])
-    return folder
-
-
-def command(shelf, *arguments):
-    call = ["-m", "fashion_retrieval.cli", "mcp", f"tiny={shelf / 'shop'}", "--model", str(shelf / "model")]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "error"}
-    return [*call, "--device", "cpu", *map(str, arguments)], environment
-
-
-def test_over_stdio(shelf, tmp_path):
-    """Whatever else came to stdout would be an error that the client is handed; stderr stays empty until the end."""
-    arguments, environment = command(shelf, "--photos", shelf / "photos")
-    server = StdioServerParameters(command=sys.executable, args=arguments, env=environment)
-    strays = []
-
-    async def note(message):
-        strays.append(message)
-
-    async def calls():
-        with (tmp_path / "stderr").open("w") as errors:
-            async with Client(stdio_client(server, errlog=errors), mode="legacy", message_handler=note) as client:
-                names = [tool.name for tool in (await client.list_tools()).tools]
-                found = await client.call_tool("search", {"photo": "b.png", "top_k": 1})
-                missing = await client.call_tool("search", {"photo": "c.png"})
-                return names, client.server_info.name, found, missing
-
-    names, name, found, missing = asyncio.run(calls())
-    assert (names, name) == (["recognize", "search", "compose", "list_galleries"], "fashion-retrieval")
-    assert told(found) == {"gallery": "tiny", "results": [{"id": "b", "score": 1.0, "fields": {}}]}
-    assert pictures(found) == [("1. b", (48, 64))]
-    assert missing.is_error
-    assert (strays, (tmp_path / "stderr").read_text()) == ([], "")
-
-
-@contextmanager
-def listening(server, **options):
-    """The address of the HTTP server."""
-    with socket.create_server(("127.0.0.1", 0)) as bound:
-        config = uvicorn.Config(http_app(server, **options), log_level="error")
-        running = uvicorn.Server(config)
-        thread = Thread(target=running.run, args=([bound],))
-        thread.start()
-        while not running.started:
-            thread.join(0.01)
-        try:
-            yield f"http://127.0.0.1:{bound.getsockname()[1]}/mcp"
-        finally:
-            running.should_exit = True
-            thread.join()
-
-
-@pytest.fixture(scope="module")
-def tiny_server(shelf):
-    engine = Engine(tiny_model())
-    with Gallery.open(shelf / "shop", tiny_model()) as gallery:
-        yield build_mcp(engine, {"tiny": gallery})
-    engine.close()
-
-
-@pytest.mark.parametrize("mode", ["auto", "legacy"])
-@pytest.mark.parametrize("keys", [(), (KEY,)])
-def test_over_http(tiny_server, mode, keys):
-    async def call(address):
-        headers = {"Authorization": f"Bearer {KEY}"} if keys else {}
-        async with (
-            httpx2.AsyncClient(headers=headers) as http,
-            Client(streamable_http_client(address, http_client=http), mode=mode) as client,
-        ):
-            return await client.call_tool("search", {"id": "a", "thumbnails": False})
-
-    with listening(tiny_server, keys=keys) as address:
-        found = told(asyncio.run(call(address)))
-    assert [one["id"] for one in found["results"]] == ["b"]
-
-
-def test_http_refuses_strangers(tiny_server):
-    message = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
-    accepted = {"Accept": "application/json, text/event-stream"}
-
-    def status(address, **headers):
-        return httpx.post(address, json=message, headers={**accepted, **headers}).status_code
-
-    with listening(tiny_server) as address:
-        assert status(address) == 200
-        assert status(address, Host="evil.example") == 403
-        assert status(address, Origin="http://evil.example") == 403
-        assert httpx.post(address, content=b" " * (64 << 20) + b"1").status_code == 413
-    with listening(tiny_server, keys=(KEY,)) as address:
-        assert status(address) == status(address, Authorization="Bearer 0123456789abcdee") == 401
-        assert status(address, Authorization=f"Bearer {KEY}", Host="shop.example") == 200
-        assert status(address, Authorization=f"Bearer {KEY}", Origin="http://evil.example") == 403
-
-
-def run(*arguments):
-    from typer.testing import CliRunner
-
-    return CliRunner().invoke(app, ["mcp", *map(str, arguments)])
-
-
-def test_command_refuses_in_one_line(shelf, tmp_path, monkeypatch):
-    model = ("--model", shelf / "model")
-    (tmp_path / "keys").write_text("short\n")
-    for arguments, words in (
-        (["--transport", "http", "--host", "0.0.0.0"], "give --api-key-file FILE, or --host 127.0.0.1"),
-        (["--transport", "http", "--api-key-file", tmp_path / "keys"], "line 1 must be an API key"),
-        ([tmp_path / "nothing", *model], "there is no gallery at"),
-        ([*model, "--photos", tmp_path / "nothing"], "the folder of photos must exist"),
-        ([shelf / "shop"], "holds embeddings of model"),
-    ):
-        done = run(*arguments)
-        assert (done.exit_code, done.stdout) == (1, "")
-        assert done.stderr.startswith("error: ")
-        assert words in done.stderr
-        assert done.stderr.count("\n") == 1
-    monkeypatch.setenv("FASHION_RETRIEVAL_TRANSPORT", "http")
-    monkeypatch.setenv("FASHION_RETRIEVAL_HOST", "0.0.0.0")
-    assert "got host '0.0.0.0'" in run().stderr
-
-
-def test_a_missing_package_names_the_extra(monkeypatch):
-    monkeypatch.setattr(optional, "find_spec", lambda name: None)
-    done = run()
-    assert done.exit_code == 1
-    assert done.stderr.endswith("run: pip install 'fashion-retrieval[mcp]'\n")
+        asyncio.run(cancel_a_search(Client(server, mode=mode), engine))
 
 
 def test_arguments_have_the_defaults_that_they_tell():

@@ -3,9 +3,11 @@
 import asyncio
 import base64
 import re
+import threading
 import time
 from importlib.resources import files
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -18,6 +20,7 @@ from fashion_retrieval.model import FashionModel
 from fashion_retrieval.results import Region
 from fashion_retrieval.serve import demo, mount
 from fashion_retrieval.serve.engine import BusyError, Engine
+from tests.support.served_page import served
 from tests.support.tiny import drawn_photo, tiny_folder
 
 gr = pytest.importorskip("gradio", reason="NO GRADIO, so the page is not tested: pip install 'fashion-retrieval[page]'")
@@ -359,6 +362,26 @@ def test_of_gradio_only_what_the_page_needs_is_served(client):
     assert client.post("/gradio_api/upload", files={"files": b"x"}).status_code == 404
     large = client.post("/gradio_api/queue/join", content=(b" " * 10_000 for _ in range(9)))
     assert large.status_code == 413
+
+
+def test_the_service_ends_at_once_while_a_page_is_open(engine):
+    seen = []
+
+    def stay(url):
+        with httpx.stream("GET", url, timeout=60) as stream:
+            seen.extend(stream.iter_lines())
+
+    with served(engine, {}) as address:
+        while "gradio_config" not in httpx.get(address).text:
+            time.sleep(0.1)
+        visitor = threading.Thread(target=stay, args=(f"{address}gradio_api/heartbeat/visitor",))
+        visitor.start()
+        while not seen:
+            time.sleep(0.02)
+        begun = time.monotonic()
+    visitor.join(10)
+    assert (seen[0], visitor.is_alive()) == ("data: ALIVE", False)
+    assert time.monotonic() - begun < 5
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -68,6 +69,8 @@ def mcp(
         else:
             import uvicorn
 
+            # uvicorn ends in order, then raises the signal again, which must not cut off what is left to do here.
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
             uvicorn.run(http_app(server, keys=keys), host=host, port=port, access_log=False)
     finally:
         engine.close()

@@ -7,7 +7,6 @@ import logging
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from inspect import cleandoc
 from io import BytesIO
 from pathlib import Path
@@ -26,13 +25,14 @@ from fashion_retrieval.errors import InputError
 from fashion_retrieval.gallery.items import recognized_fields
 from fashion_retrieval.gallery.modification_text import Vocabulary
 from fashion_retrieval.gallery.refinement import JOINED
-from fashion_retrieval.images.load import decode, load_image
+from fashion_retrieval.images.load import load_image
 from fashion_retrieval.inference.colors import PALETTE
 from fashion_retrieval.serve import tools
 from fashion_retrieval.serve.engine import BusyError, Engine
 from fashion_retrieval.serve.limits import Gate
 from fashion_retrieval.serve.problems import problem_of
 from fashion_retrieval.serve.schemas import RecognitionFound, Upload, decode_photo
+from fashion_retrieval.serve.state import Service
 from fashion_retrieval.serve.uploads import thumbnail
 from fashion_retrieval.taxonomy import Taxonomy
 
@@ -144,6 +144,7 @@ class _Desk:
             raise InputError(f"the folder of photos must exist, got {str(photos)!r}; give a folder")
         self._engine = engine
         self._galleries = galleries
+        self._model = Service(engine).model_name
         self._photos = None if photos is None else photos.resolve()
         below = " or a path in the server's photo folder, with its ending: 'coats/red.jpg'" if photos else ""
         self.told = f"The photo's file as base64 or a data URL{below}. Addresses are not fetched."
@@ -157,7 +158,7 @@ class _Desk:
     async def recognize(self, asked: tools.Recognize) -> Answer:
         photo = await asyncio.to_thread(self._read, asked.photo)
         future = self._engine.recognize(photo.content, photo.name, boxes=asked.boxes, top_k=asked.top_k)
-        found = await asyncio.wrap_future(future)
+        found = replace(await asyncio.wrap_future(future), model_id=self._model)
 
         def card() -> bytes:
             image = load_image(photo.content, max_pixels=self._engine.max_pixels)
@@ -197,21 +198,18 @@ class _Desk:
     ) -> NDArray[np.float32]:
         """(D,) float32 of a photo or an id, a text, or both."""
         engine = self._engine
-        start: Match | NDArray[np.uint8] | None = None
+        if asked.id is not None and text is None:
+            return await asyncio.to_thread(self._embedding, name, asked.id)
         if asked.id is not None:
-            start = await asyncio.to_thread(self._match, name, asked.id)
-            if text is None:
-                return np.asarray((await asyncio.to_thread(self._galleries[name].embeddings, [asked.id]))[0])
-        photo = None if asked.photo is None else await asyncio.to_thread(self._read, asked.photo)
-        if photo is not None:
-            if text is None:
-                return await asyncio.wrap_future(engine.encode_image(photo.content, photo.name))
-            decoded = partial(decode, photo.content, photo.name, max_pixels=engine.max_pixels)
-            start = await asyncio.to_thread(lambda: decoded().srgb())
-        if start is None:
+            photo = await asyncio.to_thread(self._kept, name, asked.id)
+        elif asked.photo is not None:
+            photo = await asyncio.to_thread(self._read, asked.photo)
+        else:
             return await asyncio.wrap_future(engine.encode_text(text or ""))
-        composed = partial(engine.model.compose, start, text, text_weight=weight, max_pixels=engine.max_pixels)
-        return np.asarray((await asyncio.wrap_future(engine.run(composed)))[0])
+        if text is None:
+            return await asyncio.wrap_future(engine.encode_image(photo.content, photo.name))
+        composed = engine.compose(photo.content, photo.name, text, text_weight=weight)
+        return await asyncio.wrap_future(composed)
 
     async def _matches(
         self, gallery: Gallery, query: NDArray[np.float32], asked: tools.Search | tools.Compose, exclude: set[str]
@@ -239,11 +237,22 @@ class _Desk:
             raise InputError(f"gallery must be the name of one, got {name!r:.80}; there are: {known}")
         return name, self._galleries[name]
 
+    def _embedding(self, name: str, id: str) -> NDArray[np.float32]:
+        return np.asarray(self._galleries[name].embeddings([self._match(name, id).id])[0])
+
     def _match(self, name: str, id: str) -> Match:
         try:
             return self._galleries[name].get(id)
         except InputError as error:  # its message has the gallery's place
             raise InputError(f"gallery {name!r} has no photo with id {id!r:.120}; take one from its results") from error
+
+    def _kept(self, name: str, id: str) -> Upload:
+        """The file of a photo of a gallery."""
+        photo = self._match(name, id).photo
+        try:
+            return Upload(Path(photo or "").read_bytes(), f"photo {id!r:.120}")
+        except (OSError, ValueError) as error:  # whose message would have the photo's place
+            raise InputError(f"the file of photo {id!r:.120} can't be read; give the photo itself") from error
 
     def _read(self, photo: str) -> Upload:
         """The file of a photo that an agent sent or named."""

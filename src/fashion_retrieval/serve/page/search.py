@@ -29,7 +29,7 @@ class SearchPart:
         with gr.Row(elem_id="fr-ask"):
             hint = "a red dress, or: with long sleeves"
             self.wish = gr.Textbox(label="What do you look for?", placeholder=hint, scale=5, min_width=220, max_lines=1)
-            self.weight = gr.Slider(0, 1, 0.5, step=0.05, label="Weight of the words", scale=3, min_width=180)
+            self.weight = gr.Slider(0, 1, 0.5, step=0.05, label="Text weight", scale=3, min_width=180)
             self.go = gr.Button("Search", variant="primary", scale=0, min_width=110)
         with gr.Accordion("Filters", open=False, visible=any(gallery.info.fields for gallery in galleries.values())):
             self.filters = {name: build_filters(galleries[name], visible=name == names[0]) for name in names}
