@@ -35,8 +35,8 @@ SHARES = {
     "health": 4,
 }
 """Of a hundred good questions. Recognition takes most of the time."""
-TOLERANCE = 1e-3
-"""Of numbers: a batch of other photos may round differently."""
+TOLERANCE = 4e-3
+"""Of numbers: in bfloat16 a batch of other photos or texts rounds differently."""
 WISHES = ("in red", "with long sleeves", "shorter and darker", "without a pattern")
 TEXTS = ("red dress", "blue jeans", "a striped shirt", "robe d'été à fleurs", "sneakers, white", "コート", "hat")
 GALLERY = "shop"

@@ -7,14 +7,12 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from threading import Thread
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-import uvicorn
 
 from benchmarks.serve.bad import HOSTILE, RECOGNIZE, bad_requests, problem_of
 from benchmarks.serve.client import Answer, LostError, ask, ask_once, form_request, json_request, request
@@ -24,6 +22,7 @@ from fashion_retrieval.serve.engine import Engine
 from fashion_retrieval.serve.state import Service
 from tests.serve.conftest import photo_file
 from tests.support.exported import trained_composer, trained_encoder
+from tests.support.serving import running
 
 PHOTO = photo_file(1, kind="JPEG")
 BAD = bad_requests(PHOTO, "shop")
@@ -43,24 +42,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         gallery.add([root / "a.jpg"], ["a"])
         yield Service(engine, {"shop": gallery}, uploads={"shop": root / "gallery/photos"})
     engine.close()
-
-
-@contextmanager
-def running(service: Service, **options: Any) -> Iterator[int]:
-    """The service in a thread; gives its port."""
-    config = uvicorn.Config(create_app(service, **options), lifespan="off", log_level="critical")
-    server = uvicorn.Server(config)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        thread = Thread(target=server.run, kwargs={"sockets": [taken]})
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        try:
-            yield taken.getsockname()[1]
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 @pytest.fixture(scope="module")

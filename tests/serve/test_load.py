@@ -68,7 +68,7 @@ def test_a_process_answers_rightly_refuses_what_is_too_much_and_ends_in_order(
 
 
 def test_difference_names_the_place() -> None:
-    assert difference({"a": [1.0, {"b": "x"}], "more": 1}, {"a": [1.0004, {"b": "x"}]}) == ""
+    assert difference({"a": [1.0, {"b": "x"}], "more": 1}, {"a": [1.003, {"b": "x"}]}) == ""
     assert difference({"a": [1.0, {"b": "x"}]}, {"a": [1.0, {"b": "y"}]}) == "answer.a[1].b is 'x', expected 'y'"
     assert difference({"a": [1.0]}, {"a": [1.01]}) == "answer.a[0] is 1.0, expected 1.01"
     assert difference({"a": [1.0]}, {"a": [1.0, 2.0]}) == "answer.a is [1.0], expected [1.0, 2.0]"
