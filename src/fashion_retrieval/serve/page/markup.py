@@ -25,7 +25,7 @@ stroke-linejoin="round" aria-hidden="true"><path d="M9.8 6.4a2.2 2.2 0 1 1 3.3 1
 c-1.2.8-.6 2.5.7 2.5h15.4c1.3 0 1.9-1.7.7-2.5L12 10.7"/></svg>"""
 
 _DROP = """<div class="fr-drop"><label class="fr-target"><input type="file" accept="image/*,.heic,.heif">
-{icon}<b>{title}</b><span>{hint}</span></label>
+{icon}<b>{title}</b><span aria-live="polite">{hint}</span></label>
 <button type="button" class="fr-quiet" data-camera hidden>Use the camera</button>
 <video class="fr-camera" playsinline muted hidden aria-label="What the camera sees"></video></div>"""
 
