@@ -14,7 +14,8 @@ from PIL import Image
 
 from fashion_retrieval._utils.checks import check_reading
 from fashion_retrieval.errors import InputError
-from fashion_retrieval.gallery.modification_text import Vocabulary
+from fashion_retrieval.gallery.vocabulary import Vocabulary
+from fashion_retrieval.gallery.wish import remaining
 from fashion_retrieval.results import Match, Recognition
 from fashion_retrieval.taxonomy import Taxonomy
 
@@ -223,7 +224,7 @@ class Refinement:
             raise InputError(f"text must be a wish that is not empty, got {text!r}; {remedy}")
         wish = " ".join(text.split())
         earlier = (old for old in self.wishes if old.casefold() != wish.casefold())
-        return (*filter(None, (self._vocabulary.remaining(old, wish) for old in earlier)), wish)
+        return (*filter(None, (remaining(old, wish, self._vocabulary) for old in earlier)), wish)
 
     def _resolved(self, reference: Match | ImageInput | None) -> Match | ImageInput | None:
         """The reference of a turn: an id becomes its match, None is the reference of the turn before."""
