@@ -68,11 +68,11 @@ class Vocabulary:
         self._words = {*PALETTE, *_COLORS}
         groups = (*taxonomy.attributes, taxonomy.category)
         self._groups = {value.name: group for group in reversed(groups) for value in group.values}
-        for group in groups:
-            self._learn(group)
         for word, kind in WORDS["kind_words"].items():
             values = [value for value in _KINDS[kind] if value in self._groups]
             self._call(word, self._groups[values[0]].name if values else DETAIL, kind)
+        for group in groups:
+            self._learn(group)
         for detail in WORDS["details"]:
             self._call(detail, DETAIL, detail)
         self._longest = max(map(len, self._phrases), default=0)

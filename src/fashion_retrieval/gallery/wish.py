@@ -186,6 +186,8 @@ class _Reader:
         for term in parts:
             self._add(sense, term, start, end, words=term.value if term.start == term.end else None)
         self.gone |= {*range(place, after)} | ({end - 1} if enough else {*range(start, end)})
+        if self._word(place) in WORDS["operators"]["flip_to"]:  # the "with" of "replace red with blue"
+            self.gone.add(end)
         return end
 
     def _operators(self, place: int) -> tuple[list[str], int]:
@@ -229,7 +231,7 @@ class _Reader:
     def _phrases(self, place: int) -> tuple[list[Term], int, bool]:
         """What operators speak of: terms, where the last one ends, and whether it ends in "enough"."""
         found: list[Term] = []
-        term, end = self._phrase(self._skip(place, _LIGHT))
+        term, end = self._phrase(self._skip(place, _LIGHT)) if self._inside(place) else (None, place)
         enough = term is not None and self._inside(end) and self._word(end) == "enough"
         while term is not None:
             found.append(term)
