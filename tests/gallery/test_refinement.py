@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from fashion_retrieval.errors import InputError, UnsupportedError
-from fashion_retrieval.gallery.modification_text import Vocabulary
+from fashion_retrieval.gallery.vocabulary import Vocabulary
+from fashion_retrieval.gallery.wish import remaining
 from fashion_retrieval.gallery.refinement import Refinement, Turn
 from fashion_retrieval.results import Match, Recognition
 from fashion_retrieval.taxonomy import Taxonomy
@@ -235,7 +236,7 @@ REMAINING = [
 
 @pytest.mark.parametrize(("earlier", "newer", "kept"), REMAINING, ids=lambda value: str(value).replace(" ", "_"))
 def test_vocabulary_remaining_is_what_a_newer_text_leaves(earlier, newer, kept):
-    assert Vocabulary(Taxonomy.load("default")).remaining(earlier, newer) == kept
+    assert remaining(earlier, newer, Vocabulary(Taxonomy.load("default"))) == kept
 
 
 def test_ask_replaces_texts_by_the_words_of_the_taxonomy():

@@ -70,7 +70,8 @@ class Vocabulary:
         self._groups = {value.name: group for group in reversed(groups) for value in group.values}
         for word, kind in WORDS["kind_words"].items():
             values = [value for value in _KINDS[kind] if value in self._groups]
-            self._call(word, self._groups[values[0]].name if values else DETAIL, kind)
+            if values:
+                self._call(word, self._groups[values[0]].name, kind)
         for group in groups:
             self._learn(group)
         for detail in WORDS["details"]:

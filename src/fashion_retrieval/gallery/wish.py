@@ -38,6 +38,8 @@ _LONGEST = max(map(len, _OPERATORS))
 _SEPARATOR = re.compile(r"\s*(?:[,;.]|\b(?:and|but|with)\b)\s*", re.IGNORECASE)
 _BEFORE_TOO = frozenset(("a", "are", "bit", "far", "is", "just", "look", "much", "re", "s", "still", "was", "were", "way"))
 _TO = frozenset(("by", "for", "into", "to", "with"))
+_LOOSE = re.compile(r"^(?:[-–—\s]|(?:or|nor|by)\b)+|(?:\s(?:a|an|are|for|in|is|nor|or|that|the|to|which)|[-–—\s])+$", re.IGNORECASE)
+"""What stays behind at the edges of a clause when words between are taken out."""
 _AN = re.compile(r"\ban(?= [^aeio])", re.IGNORECASE)
 
 
@@ -171,7 +173,7 @@ class _Reader:
         if "unsure" in kinds or (lessened and "flip" in kinds):
             return self._leave(place)
         if "as_said" in kinds or (not lessened and negated == flipped):
-            self.gone |= {*range(place, after)}
+            self.gone |= {word for word in range(place, after) if self._word(word) not in _LIGHT}
             return after
         parts, end, enough = self._phrases(after)
         if not parts and self._inside(end) and not lessened:
@@ -184,10 +186,11 @@ class _Reader:
         if len(parts) == 1 and sense in ("less", "more"):
             parts, start = self._about(place, parts)
         for term in parts:
-            self._add(sense, term, start, end, words=term.value if term.start == term.end else None)
+            self._add(sense, term, start, end, words=term.value.replace("_", " ") if term.start == term.end else None)
         self.gone |= {*range(place, after)} | ({end - 1} if enough else {*range(start, end)})
         if self._word(place) in WORDS["operators"]["flip_to"]:  # the "with" of "replace red with blue"
             self.gone.add(end)
+            return end + 1
         return end
 
     def _operators(self, place: int) -> tuple[list[str], int]:
@@ -293,7 +296,7 @@ class _Reader:
             return parts, place
         sized = {"long": "long_sleeve", "short": "short_sleeve"}.get(self.tokens[term.start].stem)
         if last.value == "sleeves" and sized and term.end == term.start + 1:
-            joined = Term(last.group, sized, term.start, term.end)
+            joined = Term(last.group, sized, term.start, term.start)
         elif term.group == DETAIL and last.group != DETAIL and last.value in ("print", "pattern"):
             joined = Term(DETAIL, f"{term.value} {last.words}", term.start, term.start)
         else:
@@ -342,7 +345,7 @@ class _Reader:
 def is_noun(group: str, words: str) -> bool:
     """Whether words name a thing ("stripes") and don't say how it is ("striped")."""
     plural = words.endswith("s") and not words.endswith("ss")
-    return plural or group in (DETAIL, "category") or words.split()[-1] in ("collar", "hood", "print", "pattern")
+    return plural or group in (DETAIL, "category") or words.split()[-1] in ("collar", "embroidery", "hood", "print", "pattern")
 
 
 def remaining(earlier: str, newer: str, vocabulary: Vocabulary) -> str | None:
@@ -362,7 +365,7 @@ def without_words(text: str, gone: Collection[int]) -> str | None:
         between = text[last : tokens[place].start]
         kept += " " if place - 1 in gone and not _SEPARATOR.search(between) else between
         last = tokens[place].end
-    clauses = [" ".join(clause.split()) for clause in _SEPARATOR.split(kept + text[last:])]
+    clauses = [_LOOSE.sub("", " ".join(clause.split())) for clause in _SEPARATOR.split(kept + text[last:])]
     meaningful = [clause for clause in clauses if {token.word for token in tokens_of(clause)} - _FILLERS]
     return _AN.sub(lambda article: article[0][0], " and ".join(meaningful)) or None
 
