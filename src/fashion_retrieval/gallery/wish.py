@@ -35,7 +35,7 @@ _NOUNS, _FILLERS = frozenset(WORDS["nouns"]), frozenset(WORDS["fillers"])
 _ARTICLES = frozenset(("a", "an", "any", "some", "such", "the", "this", "that", "these", "those"))
 _OPERATORS = {tuple(phrase.split()): kind for kind, phrases in WORDS["operators"].items() for phrase in phrases}
 _LONGEST = max(map(len, _OPERATORS))
-_SEPARATOR = re.compile(r"\s*(?:[,;.]|\b(?:and|but|with)\b)\s*", re.IGNORECASE)
+_SEPARATOR = re.compile(r"([,;.]|\b(?:and|but|with)\b)", re.IGNORECASE)
 _BEFORE_TOO = frozenset(("a", "are", "bit", "far", "is", "just", "look", "much", "re", "s", "still", "was", "were", "way"))
 _TO = frozenset(("by", "for", "into", "to", "with"))
 _LOOSE = re.compile(r"^(?:[-–—\s]|(?:or|nor|by)\b)+|(?:\s(?:a|an|are|for|in|is|nor|or|that|the|to|which)|[-–—\s])+$", re.IGNORECASE)
@@ -365,9 +365,13 @@ def without_words(text: str, gone: Collection[int]) -> str | None:
         between = text[last : tokens[place].start]
         kept += " " if place - 1 in gone and not _SEPARATOR.search(between) else between
         last = tokens[place].end
-    clauses = [_LOOSE.sub("", " ".join(clause.split())) for clause in _SEPARATOR.split(kept + text[last:])]
-    meaningful = [clause for clause in clauses if {token.word for token in tokens_of(clause)} - _FILLERS]
-    return _AN.sub(lambda article: article[0][0], " and ".join(meaningful)) or None
+    first, *others = _SEPARATOR.split(kept + text[last:])
+    said = ""
+    for joint, clause in (("", first), *zip(others[::2], others[1::2], strict=True)):
+        words = _LOOSE.sub("", " ".join(clause.split()))
+        if {token.word for token in tokens_of(words)} - _FILLERS:
+            said += f"{' with ' if joint.lower() == 'with' else ' and '}{words}" if said else words
+    return _AN.sub(lambda article: article[0][0], said) or None
 
 
 def _aspects(wish: Wish) -> Iterator[Part]:
