@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from fashion_retrieval.errors import InputError, UnsupportedError
+from fashion_retrieval.gallery.refinement import Refinement, Turn
 from fashion_retrieval.gallery.vocabulary import Vocabulary
 from fashion_retrieval.gallery.wish import remaining
-from fashion_retrieval.gallery.refinement import Refinement, Turn
 from fashion_retrieval.results import Match, Recognition
 from fashion_retrieval.taxonomy import Taxonomy
 from tests.support.tiny import drawn_photo

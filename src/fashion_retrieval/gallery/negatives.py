@@ -26,4 +26,5 @@ def lowered(scores: Floats, vectors: Floats, negatives: Sequence[NDArray[np.floa
     likeness = vectors @ np.stack(negatives).T.astype(np.float64)
     spread = likeness.std(axis=0)
     beyond = np.maximum(likeness - likeness.mean(axis=0), 0) / np.where(spread > 0, spread, 1)
-    return scores - WEIGHT * scores.std() * beyond.max(axis=1)
+    below: Floats = WEIGHT * scores.std() * beyond.max(axis=1)
+    return scores - below

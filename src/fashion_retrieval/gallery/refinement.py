@@ -213,9 +213,8 @@ class Refinement:
         if turn.reference is not None and not isinstance(turn.reference, Match) and "category" in info.fields:
             reference = self.model.recognize(turn.reference, taxonomy=self._taxonomy, max_pixels=self.max_pixels)
         shown = turn.matches[:MOST]
-        facts = (f"{len(shown)} of {info.count} photos", self.model.model_id, turn.where)
-        if turn.understood != (turn.text or ""):
-            facts = (f"understood: {turn.understood}", *facts)
+        understood = f"understood: {turn.understood}" if turn.understood != (turn.text or "") else None
+        facts = (understood, f"{len(shown)} of {info.count} photos", self.model.model_id, turn.where)
         return draw_board(
             shown,
             reference=reference,
@@ -278,7 +277,8 @@ class Refinement:
         values = sorted(self._vocabulary.values(part.group, part.value))
         if self.gallery.taxonomy is None or not values or part.group not in self.gallery.info.fields:
             return None
-        name, listed = part.group.replace('"', '""'), ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+        name = part.group.replace('"', '""')
+        listed = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
         return f'("{name}" is null or "{name}" not in ({listed}))'
 
     def _query(self, start: Match | ImageInput | None, text: str, text_weight: float | None) -> NDArray[np.float32]:

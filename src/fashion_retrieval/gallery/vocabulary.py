@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from fashion_retrieval._utils.files import asset
 from fashion_retrieval.inference.colors import PALETTE
@@ -17,9 +17,13 @@ _COLORS: dict[str, str] = WORDS["colors"]
 """Other color words, each with the nearest name of the palette."""
 _KINDS: dict[str, list[str]] = WORDS["kinds"]
 _UNSTEMMED, _PARTS = frozenset(WORDS["unstemmed"]), frozenset(WORDS["parts"])
-_WORD = re.compile(r"\bw/o\b|[^\W_]+(?:['’]t\b)?", re.IGNORECASE)
-_BREAK = re.compile(r"[,;.:!?()\n–—…]|\s-+\s")
+_WORD = re.compile(r"\bw/o\b|[^\W_]+(?:['\u2019]t\b)?", re.IGNORECASE)
+_BREAK = re.compile(r"[,;.:!?()\n\u2013\u2014\u2026]|\s-+\s")
+_THINGS = frozenset(("collar", "embroidery", "hood", "pattern", "print"))
 _ABSORBED = ("print", "prints", "pattern", "patterns", "design")
+
+
+Sense = Literal["wanted", "unwanted", "more", "less"]
 
 
 class Token(NamedTuple):
@@ -35,9 +39,9 @@ class Token(NamedTuple):
 class Term(NamedTuple):
     """What the tokens from `start` up to `end` name: a value of a group.
 
-    The group is "color", "shade", one of the taxonomy, "color of stripe" for the color of a part, which the token `part`
-    names, or "detail" for what has no group. The value is the taxonomy's name, a kind of values ("print"), the color
-    with its shade ("dark blue"), or the detail in the singular.
+    The group is "color", "shade", one of the taxonomy, "color of stripe" for the color of a part, which the token
+    `part` names, or "detail" for what has no group. The value is the taxonomy's name, a kind of values ("print"), the
+    color with its shade ("dark blue"), or the detail in the singular.
     """
 
     group: str
@@ -48,11 +52,41 @@ class Term(NamedTuple):
     part: int | None = None
 
 
+class Part(NamedTuple):
+    """One thing that a wish says: in which sense it speaks of a value of a group, and in which words."""
+
+    sense: Sense
+    group: str
+    value: str
+    words: str
+    start: int
+    end: int
+    part: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The value as recognition calls it: "dark navy" is "blue"."""
+        return color_name(self.value) if self.group == COLOR else self.value
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it should be there."""
+        return self.sense in ("wanted", "more")
+
+    def __str__(self) -> str:
+        if self.sense == "wanted" or (self.sense == "more" and self.words.split()[0].endswith("er")):
+            return self.words
+        if self.sense != "unwanted":
+            return f"{self.sense} {self.words}"
+        return f"{'without' if is_noun(self.group, self.words) else 'not'} {self.words}"
+
+
 def tokens_of(text: str) -> list[Token]:
     """The words of a text."""
-    found, last = [], 0
+    found: list[Token] = []
+    last = 0
     for match in _WORD.finditer(text):
-        word = match[0].lower().replace("’", "'")
+        word = match[0].lower().replace("\u2019", "'")
         word = WORDS["spellings"].get(word, word)
         opens = not found or bool(_BREAK.search(text[last : match.start()]))
         found.append(Token(word, _stem(word), *match.span(), opens))
@@ -92,12 +126,12 @@ class Vocabulary:
             start = term.end if term else start + 1
         return found
 
-    def values(self, term_group: str, value: str) -> frozenset[str]:
-        """The values of a field that a term stands for: of "print" several, of "navy" and "light blue" none for sure."""
-        if term_group == COLOR:
+    def values(self, group_name: str, value: str) -> frozenset[str]:
+        """The values of a field that a term stands for: of "print" several, of "light blue" none for sure."""
+        if group_name == COLOR:
             return frozenset((value,)) if value in PALETTE else frozenset()
         group = self._groups.get(value) or self._groups.get(next(iter(_KINDS.get(value, [])), ""))
-        if group is None or group.name != term_group:
+        if group is None or group.name != group_name:
             return frozenset()
         return frozenset(_KINDS.get(value, (value,))) & {item.name for item in group.values}
 
@@ -157,6 +191,12 @@ class Vocabulary:
 
     def _compares(self, token: Token) -> bool:
         return token.word.endswith("er") and token.word not in self._words
+
+
+def is_noun(group: str, words: str) -> bool:
+    """Whether words name a thing ("stripes") and don't say how it is ("striped")."""
+    plural = words.endswith("s") and not words.endswith("ss")
+    return plural or group in (DETAIL, "category") or words.split()[-1] in _THINGS
 
 
 def color_name(value: str) -> str:
