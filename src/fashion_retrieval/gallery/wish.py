@@ -53,7 +53,7 @@ def read_wish(text: str, vocabulary: Vocabulary) -> Wish:
     reader = Reader(text, vocabulary)
     reader.read()
     instead = [words for part in reader.parts if (words := _instead(part))]
-    kept = without_words(text, reader.gone) if reader.gone else text
+    kept = without_words(text, reader.gone) if reader.gone and reader.parts else text
     left = " ".join(reader.tokens[place].word for place in reader.left)
     return Wish(text, tuple(reader.parts), left, " and ".join(filter(None, (kept, *dict.fromkeys(instead)))) or None)
 
