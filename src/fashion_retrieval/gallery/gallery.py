@@ -236,7 +236,7 @@ class Gallery:
         """
         store = self._store
         vector = _unit(query, store.settings.embedding_dim)
-        away = None if negative is None else [_unit(row, len(vector)) for row in np.atleast_2d(negative)]
+        away = [] if negative is None else _units(negative, len(vector))
         if isinstance(exclude, str):
             raise InputError(f"exclude must be a collection of ids, got the text {exclude!r:.60}; put it in a list")
         excluded = set(exclude)
@@ -337,6 +337,16 @@ class Gallery:
         if self._opened is None:
             raise GalleryError("this gallery is closed; open it again with Gallery.open")
         return self._opened
+
+
+def _units(negative: ArrayLike, width: int) -> list[NDArray[np.float32]]:
+    remedy = "encode texts or photos with FashionModel.encode"
+    if isinstance(negative, str):
+        raise InputError(f"negative must be embeddings, got the text {negative!r:.60}; {remedy}")
+    try:
+        return [_unit(row, width) for row in np.atleast_2d(np.asarray(negative))]
+    except (ValueError, InputError) as error:
+        raise InputError(f"negative must hold floats of shape (N, {width}) that are finite, not all 0; {remedy}") from error
 
 
 def _unit(query: ArrayLike, width: int) -> NDArray[np.float32]:
