@@ -273,7 +273,9 @@ def test_ask_removes_an_earlier_wish_that_a_negative_takes_back(turns):
 
 
 def test_ask_with_a_wish_that_contradicts_itself_is_refused_in_one_line(turns):
-    with pytest.raises(InputError, match=r"^text asks for red and for no red, got 'red, not red'; keep one of the two$"):
+    with pytest.raises(
+        InputError, match=r"^text asks for red and for no red, got 'red, not red'; keep one of the two$"
+    ):
         turns.ask("red, not red")
     assert turns.history == ()
 
@@ -283,7 +285,7 @@ def test_ask_puts_what_is_recognized_as_unwanted_last():
     turns = Refinement(Model(), Shelf(fields=("color", "texture"), taxonomy=taxonomy))
     found = turns.ask("not red, no print", where="price < 5")
     conditions = (
-        "(\"color\" is null or \"color\" not in ('red'))"
+        '("color" is null or "color" not in (\'red\'))'
         " and (\"texture\" is null or \"texture\" not in ('animal', 'dotted', 'floral', 'graphic', 'other_print'))"
     )
     assert turns.gallery.negatives == [(1, f"(price < 5) and {conditions}"), (1, "price < 5")]

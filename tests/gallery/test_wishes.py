@@ -15,7 +15,11 @@ WISHES = tomllib.loads((ROOT / "tests/gallery/wishes.toml").read_text(encoding="
 HALVES = {"development": WISHES[0::2], "test": WISHES[1::2]}
 _OPERATORS = {word for phrases in WORDS["operators"].values() for phrase in phrases for word in phrase.split()}
 _OPERATORS -= {*WORDS["light"], *WORDS["ends"]}
-PLAIN = [row["text"] for row in WISHES if not row.get("unwanted") and not _OPERATORS & {*re.findall(r"[\w']+", row["text"].lower())}]
+PLAIN = [
+    row["text"]
+    for row in WISHES
+    if not row.get("unwanted") and not _OPERATORS & {*re.findall(r"[\w']+", row["text"].lower())}
+]
 SENSES = ("wanted", "unwanted", "more", "less")
 
 
@@ -25,7 +29,9 @@ def vocabulary():
 
 
 def heard(wish):
-    return {sense: sorted(f"{part.group} {part.value}" for part in wish.parts if part.sense == sense) for sense in SENSES}
+    return {
+        sense: sorted(f"{part.group} {part.value}" for part in wish.parts if part.sense == sense) for sense in SENSES
+    }
 
 
 def said(row):
@@ -99,7 +105,10 @@ def test_the_grammar_goes_by_the_taxonomy():
         "less": [],
     }
     fashion = Vocabulary(Taxonomy.load("deepfashion"))
-    assert heard(read_wish("no sleeves, not v-neck", fashion))["unwanted"] == ["neckline v_neckline", "sleeve_length sleeves"]
+    assert heard(read_wish("no sleeves, not v-neck", fashion))["unwanted"] == [
+        "neckline v_neckline",
+        "sleeve_length sleeves",
+    ]
     assert fashion.values("sleeve_length", "sleeves") == {"long_sleeve", "short_sleeve"}
 
 
@@ -111,7 +120,23 @@ def test_read_wish_takes_less_than_a_millisecond(vocabulary):
 
 
 def test_any_text_is_read_without_an_error(vocabulary):
-    words = ["no", "not", "without", "less", "too", ",", "and", "or", "red", "stripes", "the", "in", "enough", "x", "from"]
+    words = [
+        "no",
+        "not",
+        "without",
+        "less",
+        "too",
+        ",",
+        "and",
+        "or",
+        "red",
+        "stripes",
+        "the",
+        "in",
+        "enough",
+        "x",
+        "from",
+    ]
     for first in words:
         for second in words:
             for third in words:

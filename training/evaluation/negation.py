@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import tempfile
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,13 +20,11 @@ from numpy.typing import NDArray
 from fashion_retrieval import FashionModel, Gallery, Match, Refinement, Taxonomy
 from fashion_retrieval._utils.progress import tracked
 from fashion_retrieval.errors import ConfigError
-from fashion_retrieval.gallery.negatives import lowered
 from fashion_retrieval.gallery.vocabulary import Part, Vocabulary
 from fashion_retrieval.gallery.wish import read_wish
 from training.data.manifest import Sample, labeled_samples
 from training.data.pairs import read_pairs
 from training.data.triplets import CaptionMode, join_captions
-from training.evaluation.metrics import rank_targets
 from training.evaluation.significance import ItemScores
 
 CONFIG = Path(__file__).parents[1] / "configs/negation.toml"
@@ -54,9 +53,10 @@ class _Remembering:
         return self._references[images[0]].embedding[None] if images else self._model.encode(texts=list(texts))
 
     def compose(
-        self, start: Match, text: str, *, text_weight: float | None = None, max_pixels: int | None = None
+        self, start: Match | str, text: str, *, text_weight: float | None = None, max_pixels: int | None = None
     ) -> NDArray[np.float32]:
-        return self._model.compose(self._references[str(start.photo)], text)
+        photo = start if isinstance(start, str) else str(start.photo)
+        return self._model.compose(self._references[photo], text)
 
 
 class _NotByFields(Refinement):
@@ -85,7 +85,7 @@ def evaluate_negation(
         samples = [samples[place] for place in sorted(generator.permutation(len(samples))[:photos])]
     labels = {f"{s.source}/{s.id}": {**s.attributes, _COLOR: s.color, "category": s.category} for s in samples}
     wishes = _wishes(labels, references, generator)
-    with tempfile.TemporaryDirectory() as folder, Gallery.create(folder + "/gallery", model, recognize=True) as gallery:
+    with _gallery(model) as gallery:
         gallery.add([sample.photo for sample in samples], [*labels], progress=True)
         found = _ask_all(model, gallery, samples, wishes)
     shares = {way: _shares(answers, wishes, labels) for way, answers in found.items()}
@@ -110,6 +110,16 @@ def evaluate_negation(
         },
         "pairs": _pairs(model, data, split, seed),
     }
+
+
+@contextmanager
+def _gallery(model: FashionModel, **fields: type) -> Iterator[Gallery]:
+    """An empty gallery that recognizes its photos, for as long as it is asked."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Gallery.create(f"{folder}/gallery", model, recognize=True, fields=fields) as gallery,
+    ):
+        yield gallery
 
 
 Wished = tuple[str, str, frozenset[str], str, tuple[str, ...]]
@@ -188,32 +198,36 @@ def _chance(labels: Mapping[str, Mapping[str, str | None]], group: str, shown: f
 
 
 def _pairs(model: FashionModel, data: Path, split: str, seed: int) -> dict[str, Any]:
-    """Recall of the pack's pairs: wishes that negate nothing are asked as they stand, the others read and as text."""
+    """Recall of the pack's pairs whose captions negate, by way; the others are asked as they stand.
+
+    `plain` counts captions without a negation; `changed` those of them that are not the query word for word.
+    """
     vocabulary = Vocabulary(Taxonomy.load(model.config.taxonomy))
-    plain, ways = 0, {"as text": [np.zeros(0, bool)], "read": [np.zeros(0, bool)]}
-    for group in read_pairs(data, split).groups:
-        texts = [join_captions(triplet.captions, CaptionMode.BOTH) for triplet in group.triplets]
-        read = [read_wish(text, vocabulary) for text in texts]
-        chosen = [place for place, wish in enumerate(read) if wish.negative]
-        changed = [wish.text for wish in read if not wish.negative and wish.positive != wish.text]
-        plain += len(read) - len(chosen) - len(changed)
-        if not chosen:
-            continue
-        rows = model.encode(images=[group.photos[name] for name in group.gallery], progress=True)
-        references = model.reference([group.photos[group.triplets[place].candidate] for place in chosen])
-        composed = model.compose(references, [texts[place] for place in chosen])
-        targets = np.asarray(group.target_rows)[chosen]
-        ways["as text"].append(rank_targets(composed, rows, targets) <= TOP)
-        queries = model.compose(references, [read[place].positive for place in chosen])
-        unwanted = [model.encode(texts=[part.words for part in read[place].negative]) for place in chosen]
-        vectors = rows.astype(np.float64)
-        scores = [lowered(vectors @ query, vectors, [*away]) for query, away in zip(queries, unwanted, strict=True)]
-        places = [(row > row[target]).sum() for row, target in zip(scores, targets, strict=True)]
-        ways["read"].append(np.array(places) < TOP)
-    hits = {way: ItemScores.of_groups([np.concatenate(parts)]) for way, parts in ways.items()}
+    groups = read_pairs(data, split).groups
+    wishes = [
+        (group, triplet, read_wish(join_captions(triplet.captions, CaptionMode.BOTH), vocabulary))
+        for group in groups
+        for triplet in group.triplets
+    ]
+    chosen = [(group, triplet, wish) for group, triplet, wish in wishes if wish.negative]
+    plain = [wish for _, _, wish in wishes if not wish.negative]
+    photos = {name: (group.name, str(group.photos[name])) for group in groups for name in group.gallery}
+    remembering = cast(FashionModel, _Remembering(model, [photo for _, photo in photos.values()]))
+    hits: dict[str, list[bool]] = {"as text": [], "read": [], "read and recognized": []}
+    with _gallery(model, group=str) as gallery:
+        gallery.add([p for _, p in photos.values()], [*photos], [{"group": g} for g, _ in photos.values()])
+        for group, triplet, wish in tracked(chosen, "asking", len(chosen), shown=True, unit="pairs"):
+            start, where = str(group.photos[triplet.candidate]), f"\"group\" = '{group.name}'"
+            found = {"as text": gallery.search(remembering.compose(start, wish.text), TOP, where=where)}
+            for way, kind in (("read", _NotByFields), ("read and recognized", Refinement)):
+                found[way] = kind(remembering, gallery).ask(wish.text, start, top_k=TOP, where=where)
+            for way, matches in found.items():
+                hits[way].append(triplet.target in {match.id for match in matches})
+    scores = {way: ItemScores.of_groups([np.array(hit)]) for way, hit in hits.items()}
     return {
-        "plain": plain,
-        "negating": len(hits["read"].values),
-        "recall_at_10": {way: found.mean() for way, found in hits.items()},
-        "gain": hits["read"].compare(hits["as text"], seed=seed),
+        "plain": len(plain),
+        "changed": [wish.text for wish in plain if wish.positive != wish.text],
+        "negating": len(chosen),
+        "recall_at_10": {way: found.mean() for way, found in scores.items()},
+        "gain": {way: scores[way].compare(scores["as text"], seed=seed) for way in hits if way != "as text"},
     }

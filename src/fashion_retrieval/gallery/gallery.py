@@ -346,7 +346,9 @@ def _units(negative: ArrayLike, width: int) -> list[NDArray[np.float32]]:
     try:
         return [_unit(row, width) for row in np.atleast_2d(np.asarray(negative))]
     except (ValueError, InputError) as error:
-        raise InputError(f"negative must hold floats of shape (N, {width}) that are finite, not all 0; {remedy}") from error
+        raise InputError(
+            f"negative must hold floats of shape (N, {width}) that are finite, not all 0; {remedy}"
+        ) from error
 
 
 def _unit(query: ArrayLike, width: int) -> NDArray[np.float32]:

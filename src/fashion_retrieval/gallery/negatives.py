@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 CANDIDATES = 20
 """So many times the wanted results are looked at, of which those that show least of it come first."""
-WEIGHT = 1.0
+WEIGHT = 0.5
 """How much counts; chosen with `CANDIDATES` on the train split by `training.evaluate negation`."""
 
 Floats = NDArray[np.float64]
