@@ -49,9 +49,11 @@ def test_search_with_a_negative_is_the_plain_calculation(gallery):
     "negative", ["stripes", [["stripes"]], np.ones(3), np.zeros(DIM), np.full(DIM, np.nan), np.ones((2, DIM), int)]
 )
 def test_search_refuses_what_is_no_negative_in_one_line(tmp_path, negative):
-    with Gallery.open(empty_gallery("lancedb", tmp_path), tiny_model()) as gallery:
-        with pytest.raises(InputError, match=r"^negative must ") as failure:
-            gallery.search(np.ones(DIM, np.float32), negative=negative)
+    with (
+        Gallery.open(empty_gallery("lancedb", tmp_path), tiny_model()) as gallery,
+        pytest.raises(InputError, match=r"^negative must ") as failure,
+    ):
+        gallery.search(np.ones(DIM, np.float32), negative=negative)
     assert "\n" not in str(failure.value)
 
 

@@ -76,7 +76,7 @@ def evaluate_negation(
         data: The open data pack.
         split: Its split.
         references: At most so many photos of each value are asked from.
-        photos: Draw so many of the labeled photos; None takes all.
+        photos: Draw so many of the labeled photos, without pairs; None takes all.
         seed: Seed of what is drawn and of the intervals.
     """
     samples = [sample for sample in labeled_samples(data, split) if sample.source != "street"]
@@ -108,7 +108,7 @@ def evaluate_negation(
             }
             for way, answers in found.items()
         },
-        "pairs": _pairs(model, data, split, seed),
+        "pairs": _pairs(model, data, split, seed) if photos is None else None,
     }
 
 

@@ -177,7 +177,8 @@ class Reader:
         if self._word(end) != "and":
             return after
         following = self.terms.get(end + 1)
-        nouns = following is not None and self._noun(term) and self._noun(following)
+        alone = following is not None and following.end == end + 2 and not following.compared
+        nouns = alone and following is not None and self._noun(term) and self._noun(following)
         return end + 1 if nouns and following and not self._inside(following.end) else None
 
     def _phrase(self, place: int) -> tuple[Term | None, int]:
