@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from fashion_retrieval.gallery.vocabulary import DETAIL, WORDS, Part, Sense, Term, Vocabulary, is_noun, tokens_of
+from fashion_retrieval.gallery.vocabulary import COLOR, DETAIL, WORDS, Part, Sense, Term, Vocabulary, is_noun, tokens_of
 
 _LIGHT, _ENDS, _PLACES, _DEGREES = (frozenset(WORDS[kind]) for kind in ("light", "ends", "places", "degrees"))
 _NOUNS, _FILLERS = frozenset(WORDS["nouns"]), frozenset(WORDS["fillers"])
@@ -101,7 +101,9 @@ class Reader:
         if len(parts) == 1 and sense in ("less", "more"):
             parts, start = self._about(place, parts)
         for term in parts:
-            self._add(sense, term, start, end, words=term.value.replace("_", " ") if term.start == term.end else None)
+            phrase = term.start == term.end or " " in term.value  # without the articles that stand between its words
+            words = term.value.replace("_", " ") if phrase and term.group != COLOR else None
+            self._add(sense, term, start, end, words=words)
         self.gone |= {*range(place, after)} | ({end - 1} if enough else {*range(start, end)})
         if self._word(place) in WORDS["operators"]["flip_to"]:  # the "with" of "replace red with blue"
             self.gone.add(end)
@@ -177,9 +179,10 @@ class Reader:
         if self._word(end) != "and":
             return after
         following = self.terms.get(end + 1)
-        alone = following is not None and following.end == end + 2 and not following.compared
-        nouns = alone and following is not None and self._noun(term) and self._noun(following)
-        return end + 1 if nouns and following and not self._inside(following.end) else None
+        if following is None or self._inside(following.end):
+            return None
+        nouns = self._noun(term) and self._noun(following) and following.end == end + 2 and not following.compared
+        return end + 1 if nouns or term.group == following.group == COLOR else None
 
     def _phrase(self, place: int) -> tuple[Term | None, int]:
         """A term, or other words as a detail, and where they end."""

@@ -17,7 +17,7 @@ _COLORS: dict[str, str] = WORDS["colors"]
 """Other color words, each with the nearest name of the palette."""
 _KINDS: dict[str, list[str]] = WORDS["kinds"]
 _UNSTEMMED, _PARTS = frozenset(WORDS["unstemmed"]), frozenset(WORDS["parts"])
-_WORD = re.compile(r"\bw/o\b|[^\W_]+(?:['\u2019]t\b)?", re.IGNORECASE)
+_WORD = re.compile(r"\bw/o\b|\bno-[^\W_]+|[^\W_]+(?:['\u2019]t\b)?", re.IGNORECASE)
 _BREAK = re.compile(r"[,;.:!?()\n\u2013\u2014\u2026]|\s-+\s")
 _THINGS = frozenset(("collar", "embroidery", "hood", "pattern", "print"))
 _ABSORBED = ("print", "prints", "pattern", "patterns", "design")
