@@ -13,7 +13,7 @@ import numpy as np
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from fashion_retrieval import FashionModel, Gallery
+from fashion_retrieval import FashionModel, Gallery, Refinement
 from fashion_retrieval.serve.app import create_app
 from fashion_retrieval.serve.engine import Engine
 from fashion_retrieval.serve.state import Service
@@ -261,3 +261,17 @@ def test_the_examples_of_the_api_page_work(client: TestClient) -> None:
                 worked.append((method, path.rpartition("/")[2]))
     expected = ["delete photos", "post compose", "post embeddings", "post photos", "post recognize", "post search"]
     assert sorted(map(" ".join, worked)) == expected
+
+
+def test_a_search_reads_what_is_not_wanted(client: TestClient, model: FashionModel, gallery: Gallery) -> None:
+    def ids(**asked: Any) -> list[str]:
+        return [match["id"] for match in client.post("/v1/galleries/shop/search", json=asked).json()["results"]]
+
+    assert ids(text="a shirt, not red", top_k=3) == [
+        match.id for match in Refinement(model, gallery).ask("a shirt, not red", top_k=3)
+    ]
+    with_photo = Refinement(model, gallery).ask("not gold", photo_file(3))
+    assert ids(text="not gold", image=encoded(3)) == [match.id for match in with_photo]
+    assert ids(text="not gold", id="shirt/3") == [match.id for match in with_photo if match.id != "shirt/3"]
+    refused = client.post("/v1/galleries/shop/search", json={"text": "red, not red"})
+    assert (refused.status_code, refused.json()["detail"][:31]) == (422, "text asks for red and for no re")
