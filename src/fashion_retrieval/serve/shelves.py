@@ -112,7 +112,7 @@ def routes(service: Service) -> APIRouter:
 
 def _writing(router: APIRouter, service: Service) -> None:
     def uploads(name: str) -> Uploads:
-        return Uploads(service.gallery(name), (service.uploads or {})[name])
+        return Uploads(service.gallery(name), (service.uploads or {})[name], service.engine.max_pixels)
 
     @router.post(
         "/{name}/photos",
