@@ -294,7 +294,7 @@ def test_milvus_gallery_at_a_wrong_address_is_refused(model, monkeypatch):
 def test_milvus_gallery_without_its_collection_is_refused(model):
     refused(
         GalleryError,
-        "/nothing; check the path, or make one with Gallery.create",
+        "/nothing; check the path",
         Gallery.open,
         f"{milvus_address()}/nothing",
         model,
