@@ -184,6 +184,19 @@ def test_keys_hosts_and_origins(engine: Engine) -> None:
         assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, site)
         answer = client.get("/v1/models", headers={"origin": site, "authorization": f"Bearer {KEY}"})
         assert answer.headers["access-control-allow-origin"] == site
+        assert answer.headers["access-control-expose-headers"] == "Retry-After"
+        refused = client.get("/v1/models", headers={"origin": site})  # and the site's script can read why
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, site)
+        refused = client.get("/v1/models", headers={"origin": "https://evil.example"})
+        assert (refused.status_code, refused.headers.get("access-control-allow-origin")) == (403, None)
+
+
+def test_unknown_and_missing_fields_are_told_in_words(engine: Engine) -> None:
+    with TestClient(create_app(Service(engine)), base_url=HERE) as client:
+        unknown = client.post("/v1/recognize", json={"photo": "", "taxonomy": 5}).json()["detail"]
+    assert "photos: this field is needed" in unknown
+    assert "photo: there is no such field; /docs lists those there are" in unknown
+    assert "literal[" not in unknown
 
 
 def test_a_full_queue_and_a_late_answer_are_503(model: FashionModel) -> None:

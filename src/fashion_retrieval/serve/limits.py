@@ -36,9 +36,12 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request pass, or answer it."""
         if scope["type"] == "http":
+            headers = Headers(scope=scope)
             try:
-                self._check(scope["method"], scope["path"], Headers(scope=scope))
+                self._check(scope["method"], scope["path"], headers)
             except RequestError as error:
+                if (origin := headers.get("origin")) in self._origins:  # else the page's script can't read the error
+                    error.headers |= {"Access-Control-Allow-Origin": str(origin), "Vary": "Origin"}
                 await answer(error)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
