@@ -14,8 +14,8 @@ from PIL import Image
 
 from fashion_retrieval._utils.checks import check_reading
 from fashion_retrieval.errors import InputError
-from fashion_retrieval.gallery.vocabulary import Vocabulary
-from fashion_retrieval.gallery.wish import Part, read_wish, remaining
+from fashion_retrieval.gallery.vocabulary import Part, Vocabulary
+from fashion_retrieval.gallery.wish import read_wish, remaining
 from fashion_retrieval.results import Match, Recognition
 from fashion_retrieval.taxonomy import Taxonomy
 
