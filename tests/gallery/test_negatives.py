@@ -19,7 +19,7 @@ def test_lowered_counts_from_the_mean_on_in_standard_deviations():
     vectors = np.eye(4)
     scores = np.array([0.4, 0.3, 0.2, 0.1])
     found = lowered(scores, vectors, [np.array([1, 0, 0, 0], np.float32)])
-    expected = 0.4 - np.std(scores) * 0.75 / np.std([1, 0, 0, 0])
+    expected = 0.4 - 0.5 * np.std(scores) * 0.75 / np.std([1, 0, 0, 0])
     np.testing.assert_allclose(found, [expected, 0.3, 0.2, 0.1])
     assert lowered(scores, vectors, None) is scores
     both = lowered(scores, vectors, [np.array([1, 0, 0, 0], np.float32), np.array([0, 1, 0, 0], np.float32)])
