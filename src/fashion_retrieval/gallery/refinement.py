@@ -168,7 +168,7 @@ class Refinement:
         """
         if isinstance(exclude, str):
             raise InputError(f"exclude must be a collection of ids, got the text {exclude!r:.60}; put it in a list")
-        wishes = self._texts(text)
+        wishes = self.wishes if text is None else self.wishes_with(text)
         start = self._resolved(reference)
         if start is None and not wishes:
             raise InputError("the first turn needs a text or a reference photo, got neither")
@@ -226,10 +226,8 @@ class Refinement:
             max_pixels=self.max_pixels,
         )
 
-    def _texts(self, text: str | None) -> tuple[str, ...]:
-        """The earlier texts that still hold, and the new one."""
-        if text is None:
-            return self.wishes
+    def wishes_with(self, text: str) -> tuple[str, ...]:
+        """The earlier texts that still hold beside a new one, and it; the error of `ask` for one that can't be used."""
         if not isinstance(text, str) or not text.strip():
             remedy = "leave it out to ask without a new one"
             raise InputError(f"text must be a wish that is not empty, got {text!r}; {remedy}")
