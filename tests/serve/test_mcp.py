@@ -124,11 +124,17 @@ def test_compose_keeps_the_wishes_that_hold(server, gallery, model):
     result = ask(server, "compose", photo="red-tee.jpg", wishes=["in green", "striped", "in blue"], top_k=3)
     query = model.compose(WARDROBE / "red-tee.jpg", "striped and in blue")
     found = told(result)
-    assert found["wishes"] == ["striped", "in blue"]
+    assert (found["wishes"], found["understood"]) == (["striped", "in blue"], "striped and in blue")
     assert [one["id"] for one in found["results"]] == [match.id for match in gallery.search(query, 3)]
     assert len(pictures(result)) == 3
     again = told(ask(server, "compose", id="red-tee", wishes='["in blue"]', exclude=["blue-tee"], text_weight=0.9))
     assert not {"red-tee", "blue-tee"} & {one["id"] for one in again["results"]}
+
+
+def test_what_is_not_wanted_comes_last(server):
+    found = told(ask(server, "compose", id="striped-tee", wishes=["not red"], thumbnails=False))
+    assert found["understood"] == "not red"
+    assert found["results"][-1]["id"] == "red-tee"
 
 
 def test_list_galleries_tells_fields_and_values(server):
@@ -236,7 +242,7 @@ def test_a_gallery_that_fails_tells_no_path(engine, model, tmp_path, caplog):
 
 
 def test_an_error_that_nobody_expected_tells_nothing(engine, monkeypatch, caplog):
-    monkeypatch.setattr(engine, "encode_text", lambda text: {}["a secret"])
+    monkeypatch.setattr(engine, "run", lambda call: {}["a secret"])
     line = refused(build_mcp(engine, {"shop": object()}), "search", text="a")
     assert line == "an error that nobody expected; the server's log says more"
     assert "a secret" in caplog.text

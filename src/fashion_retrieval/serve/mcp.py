@@ -24,8 +24,8 @@ from starlette.types import ASGIApp
 
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.gallery.items import recognized_fields
-from fashion_retrieval.gallery.refinement import Refinement
-from fashion_retrieval.images.load import load_image
+from fashion_retrieval.gallery.refinement import Refinement, Turn
+from fashion_retrieval.images.load import decode, load_image
 from fashion_retrieval.inference.colors import PALETTE
 from fashion_retrieval.serve import tools
 from fashion_retrieval.serve.engine import BusyError, Engine
@@ -171,54 +171,59 @@ class _Desk:
 
     async def search(self, asked: tools.Search) -> Answer:
         name, gallery = self._gallery(asked.gallery)
-        query = await self._query(name, asked, asked.text, None)
-        matches = await self._matches(gallery, query, asked, {asked.id} if asked.id else set())
+        if asked.text is not None:
+            matches = (await self._turn(name, asked, [asked.text])).matches
+        else:
+            query = await self._query(name, asked)
+            exclude = {asked.id} if asked.id else set()
+            given = partial(gallery.search, query, asked.top_k, where=asked.where, exclude=exclude)
+            matches = tuple(await asyncio.to_thread(given))
         told = tools.SearchFound(gallery=name, results=[_found(match) for match in matches])
         return told, await self._pictures(matches) if asked.thumbnails else ()
 
     async def compose(self, asked: tools.Compose) -> Answer:
-        name, gallery = self._gallery(asked.gallery)
-        turns = Refinement(self._engine.model, gallery, max_pixels=self._engine.max_pixels)
-        if asked.id is None:
-            reference: bytes | Match = (await asyncio.to_thread(self._read, asked.photo or "")).content
-        else:
-            await asyncio.to_thread(self._kept, name, asked.id)  # or one line that says it can't be read
-            reference = await asyncio.to_thread(self._match, name, asked.id)
-        given: dict[str, Any] = {"top_k": asked.top_k, "where": asked.where, "exclude": asked.exclude}
-        call = partial(turns.ask, asked.wishes, reference, text_weight=asked.text_weight, **given)
-        matches = await asyncio.wrap_future(self._engine.run(call))
-        results = [_found(match) for match in matches]
-        told = tools.ComposeFound(
-            gallery=name, wishes=list(turns.wishes), understood=turns.history[-1].understood, results=results
-        )
-        return told, await self._pictures(matches) if asked.thumbnails else ()
+        name, _ = self._gallery(asked.gallery)
+        turn = await self._turn(name, asked, asked.wishes, text_weight=asked.text_weight, exclude=asked.exclude)
+        results = [_found(match) for match in turn.matches]
+        told = tools.ComposeFound(gallery=name, wishes=list(turn.wishes), understood=turn.understood, results=results)
+        return told, await self._pictures(turn.matches) if asked.thumbnails else ()
 
     async def list_galleries(self, _: tools.ListGalleries) -> Answer:
         found = [asyncio.to_thread(_described, name, gallery) for name, gallery in self._galleries.items()]
         return tools.GalleriesFound(galleries=await asyncio.gather(*found)), ()
 
-    async def _query(
-        self, name: str, asked: tools.Search | tools.Compose, text: str | None, weight: float | None
-    ) -> NDArray[np.float32]:
-        """(D,) float32 of a photo or an id, a text, or both."""
-        engine = self._engine
-        if asked.id is not None and text is None:
-            return await asyncio.to_thread(self._embedding, name, asked.id)
+    async def _query(self, name: str, asked: tools.Search) -> NDArray[np.float32]:
+        """(D,) float32 of an id or a photo."""
         if asked.id is not None:
-            photo = await asyncio.to_thread(self._kept, name, asked.id)
-        elif asked.photo is not None:
-            photo = await asyncio.to_thread(self._read, asked.photo)
-        else:
-            return await asyncio.wrap_future(engine.encode_text(text or ""))
-        if text is None:
-            return await asyncio.wrap_future(engine.encode_image(photo.content, photo.name))
-        composed = engine.compose(photo.content, photo.name, text, text_weight=weight)
-        return await asyncio.wrap_future(composed)
+            return await asyncio.to_thread(self._embedding, name, asked.id)
+        photo = await asyncio.to_thread(self._read, str(asked.photo))
+        return await asyncio.wrap_future(self._engine.encode_image(photo.content, photo.name))
 
-    async def _matches(
-        self, gallery: Gallery, query: NDArray[np.float32], asked: tools.Search | tools.Compose, exclude: set[str]
-    ) -> list[Match]:
-        return await asyncio.to_thread(gallery.search, query, asked.top_k, where=asked.where, exclude=exclude)
+    async def _turn(
+        self,
+        name: str,
+        asked: tools.Search | tools.Compose,
+        wishes: Sequence[str],
+        exclude: Sequence[str] = (),
+        text_weight: float | None = None,
+    ) -> Turn:
+        """One turn of all wishes, oldest first."""
+        most, model, gallery = self._engine.max_pixels, self._engine.model, self._galleries[name]
+
+        def start() -> NDArray[np.uint8] | None:
+            if asked.id is None and asked.photo is None:
+                return None
+            photo = self._read(str(asked.photo)) if asked.id is None else self._kept(name, asked.id)
+            return decode(photo.content, photo.name, max_pixels=most).srgb()
+
+        def ask(reference: NDArray[np.uint8] | None) -> Turn:
+            turns = Refinement(model, gallery, max_pixels=most)
+            left_out = {*exclude, *([asked.id] if asked.id else [])}
+            how: dict[str, Any] = {"top_k": asked.top_k, "where": asked.where, "text_weight": text_weight}
+            turns.ask(wishes, reference, exclude=left_out, **how)
+            return turns.history[-1]
+
+        return await asyncio.wrap_future(self._engine.run(partial(ask, await asyncio.to_thread(start))))
 
     async def _pictures(self, matches: Sequence[Match]) -> list[tuple[str, bytes]]:
         """A thumbnail of each match that has a photo which can be read."""

@@ -114,7 +114,7 @@ class ComposeFound(BaseModel):
 
     gallery: str
     wishes: list[str]
-    understood: str = Field(description="What was searched for, and what came last because it is not wanted.")
+    understood: str = Field(description="What was searched for; what is not wanted comes last in the results.")
     results: list[PhotoFound]
 
 
