@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
@@ -167,7 +168,7 @@ def proxy(tmp_path_factory):
         assert "warn" not in checked.stderr
         with subprocess.Popen([*run, "-g", "daemon off;"]) as process:
             trusted = ssl.create_default_context(cafile=folder / "fullchain.pem")
-            client = httpx.Client(base_url=f"https://localhost:{secure}", verify=trusted, trust_env=False)
+            client = httpx.Client(base_url=f"https://localhost:{secure}", verify=trusted, trust_env=False, timeout=20)
             while True:
                 try:
                     socket.create_connection(("127.0.0.1", secure)).close()
@@ -211,6 +212,16 @@ def test_nginx_leads_to_tls_and_closes_the_metrics(proxy):
     assert (moved.status_code, moved.headers["location"]) == (301, "https://localhost/docs?a=1")
     answer = client.get("/metrics")
     assert (answer.status_code, "max-age" in answer.headers["strict-transport-security"]) == (403, True)
+
+
+def test_nginx_lets_the_page_load_all_its_files_at_once(proxy):
+    client, _ = proxy
+    Answers.go_on.clear()
+    with ThreadPoolExecutor(60) as pool:
+        answers = [pool.submit(client.get, "/stream") for _ in range(60)]
+        time.sleep(0.3)
+        Answers.go_on.set()
+        assert {answer.result().status_code for answer in answers} == {200}
 
 
 def test_nginx_bounds_what_one_visitor_asks(proxy):

@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from fashion_retrieval.errors import GalleryError, InputError, MissingExtraError
+from fashion_retrieval.errors import GalleryError, InputError, MissingExtraError, UnsupportedError
 from fashion_retrieval.gallery.filters import parse_where
 from fashion_retrieval.gallery.gallery import Gallery
 from fashion_retrieval.images.regions import box_mask
@@ -85,6 +85,18 @@ def visit(engine, galleries):
 
 def ids(visit):
     return [match.id for match in visit.turns[-1].matches]
+
+
+def test_before_the_first_turn_a_press_is_a_suggested_wish_then_a_photo(engine, galleries):
+    visit = Visit(engine, galleries, "shop")
+    shown = markup.results_part(None)
+    assert all(f'data-select="{wish}"' in shown for wish in markup.SUGGESTIONS)
+    visit.press(markup.SUGGESTIONS[0])
+    assert visit.turns[-1].wishes == (markup.SUGGESTIONS[0],)
+    with pytest.raises(UnsupportedError):  # a photo with the wish that holds, for which the tiny model has no composer
+        visit.press(visit.turns[-1].matches[1].id)
+    with pytest.raises(InputError, match="no longer here"):
+        visit.press("a red jacket")
 
 
 def test_a_picked_garment_is_the_query_and_each_turn_can_be_taken_back(visit, photo):

@@ -27,7 +27,7 @@ def test_the_space_starts_shows_the_page_and_ends():
         [sys.executable, SPACE / "app.py"], env=os.environ | settings, stderr=subprocess.PIPE, text=True
     )
     try:
-        text, end = "", time.monotonic() + 120
+        text, end = "", time.monotonic() + 240
         while "gradio_config" not in text and process.poll() is None and time.monotonic() < end:
             time.sleep(0.2)
             try:

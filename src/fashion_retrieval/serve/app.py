@@ -18,7 +18,7 @@ from fashion_retrieval.serve import problems, shelves, vision
 from fashion_retrieval.serve.limits import Gate
 from fashion_retrieval.serve.metrics import Counted, Metrics
 from fashion_retrieval.serve.problems import RequestError
-from fashion_retrieval.serve.schemas import Health
+from fashion_retrieval.serve.responses import Health
 from fashion_retrieval.serve.state import Service
 
 _ABOUT = """What garments are in a photo, embeddings of photos and texts, and search by photo, text or both.

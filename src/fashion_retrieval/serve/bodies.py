@@ -11,7 +11,7 @@ from python_multipart.multipart import Field, File, FormParser, parse_options_he
 from starlette.requests import Request
 
 from fashion_retrieval.serve.problems import RequestError
-from fashion_retrieval.serve.schemas import Asked, Upload
+from fashion_retrieval.serve.requests import Asked, Upload
 
 if TYPE_CHECKING:
     from fashion_retrieval.serve.state import Service

@@ -31,7 +31,8 @@ from fashion_retrieval.serve import tools
 from fashion_retrieval.serve.engine import BusyError, Engine
 from fashion_retrieval.serve.limits import Gate
 from fashion_retrieval.serve.problems import problem_of
-from fashion_retrieval.serve.schemas import RecognitionFound, Upload, decode_photo
+from fashion_retrieval.serve.requests import Upload, decode_photo
+from fashion_retrieval.serve.responses import RecognitionFound
 from fashion_retrieval.serve.state import Service
 from fashion_retrieval.serve.uploads import thumbnail
 from fashion_retrieval.taxonomy import Taxonomy

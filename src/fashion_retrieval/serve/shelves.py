@@ -16,16 +16,13 @@ from numpy.typing import NDArray
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.serve.bodies import document, read_request
 from fashion_retrieval.serve.problems import RequestError, problem_of
-from fashion_retrieval.serve.schemas import (
-    EXAMPLE_PHOTO,
-    AddRequest,
+from fashion_retrieval.serve.requests import EXAMPLE_PHOTO, AddRequest, DeleteRequest, SearchRequest
+from fashion_retrieval.serve.responses import (
     AddResponse,
-    DeleteRequest,
     DeleteResponse,
     GalleryFound,
     MatchFound,
     PhotoFailed,
-    SearchRequest,
     SearchResponse,
 )
 from fashion_retrieval.serve.state import Service

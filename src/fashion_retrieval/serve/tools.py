@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from fashion_retrieval.serve.schemas import Asked, Id, Number, Text, Weight, parse_json
+from fashion_retrieval.serve.requests import Asked, Id, Number, Text, Weight, parse_json
 
 Photo = Annotated[str, Field(min_length=1)]
 _GALLERY = "The gallery's name; may be left out where there is one only."

@@ -18,7 +18,7 @@ from fashion_retrieval.images.load import load_image
 
 if TYPE_CHECKING:
     from fashion_retrieval.gallery.gallery import Gallery
-    from fashion_retrieval.serve.schemas import Upload
+    from fashion_retrieval.serve.requests import Upload
 
 
 @lru_cache(maxsize=512)

@@ -14,18 +14,20 @@ from numpy.typing import NDArray
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.serve.bodies import document, read_request
 from fashion_retrieval.serve.problems import Problem, RequestError, answer, problem_of
-from fashion_retrieval.serve.schemas import (
+from fashion_retrieval.serve.requests import (
     EXAMPLE_PHOTO,
     ComposeRequest,
+    EmbeddingsRequest,
+    RecognizeRequest,
+    TextInput,
+)
+from fashion_retrieval.serve.responses import (
     ComposeResponse,
     EmbeddingRow,
-    EmbeddingsRequest,
     EmbeddingsResponse,
     ModelFound,
     ModelsResponse,
-    RecognizeRequest,
     RecognizeResponse,
-    TextInput,
     Usage,
 )
 from fashion_retrieval.serve.state import Service

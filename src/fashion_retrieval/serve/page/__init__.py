@@ -82,7 +82,7 @@ def build_page(
         if searched:
             on(photo.select, lambda visit, _, event: visit.pick(sent_number(event)), search.line)
             on(search.trail.select, lambda visit, _, event: visit.back(sent_number(event)), search.line)
-            on(search.results.select, lambda visit, _, event: visit.like(sent(event, "value")), search.line)
+            on(search.results.select, lambda visit, _, event: visit.press(sent(event, "value")), search.line)
             words = [search.wish.submit, search.go.click]
             on(words, lambda visit, values, _: visit.wish(values[search.wish] or ""), search.line)
             on(search.undo.click, lambda visit, *_: visit.back(len(visit.turns) - 1), search.line)

@@ -20,12 +20,15 @@ from fashion_retrieval.taxonomy import Taxonomy
 
 _OUTLINE, _CHANGES = 600, 4
 
+SUGGESTIONS = ("a striped shirt", "a red jacket", "black shoes")
+"""What a visitor may press before anything was asked."""
+
 _HANGER = """<svg viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="1.7" stroke-linecap="round"
 stroke-linejoin="round" aria-hidden="true"><path d="M9.8 6.4a2.2 2.2 0 1 1 3.3 1.9c-.7.4-1.1 1-1.1 1.8v.6L3.6 16.5
 c-1.2.8-.6 2.5.7 2.5h15.4c1.3 0 1.9-1.7.7-2.5L12 10.7"/></svg>"""
 
 _DROP = """<div class="fr-drop"><label class="fr-target"><input type="file" accept="image/*,.heic,.heif">
-{icon}<b>{title}</b><span>{hint}</span></label>
+{icon}<b>{title}</b><span aria-live="polite">{hint}</span></label>
 <button type="button" class="fr-quiet" data-camera hidden>Use the camera</button>
 <video class="fr-camera" playsinline muted hidden aria-label="What the camera sees"></video></div>"""
 
@@ -69,7 +72,9 @@ def results_part(visit: Visit | None) -> str:
     """What the last turn found, as a grid."""
     if visit is None or not visit.turns or visit.search is None:
         hint = "Pick a garment of your photo, or write what you look for."
-        return f'<div class="fr-empty" data-picked=""><p>{hint}</p></div>'
+        tries = "".join(f'<li><button type="button" data-select="{wish}">{wish}</button></li>' for wish in SUGGESTIONS)
+        shown = f'<nav aria-label="Searches to try"><ol class="fr-tries">{tries}</ol></nav>'
+        return f'<div class="fr-empty" data-picked=""><p>{hint}</p>{shown}</div>'
     picked = "" if visit.picked is None else visit.picked
     turn, gallery = visit.turns[-1], visit.search.gallery
     taxonomy = Taxonomy.load(gallery.taxonomy or visit.engine.model.config.taxonomy)

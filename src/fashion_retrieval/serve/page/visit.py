@@ -89,6 +89,13 @@ class Visit:
         else:
             self._ask(self.search, text)
 
+    def press(self, name: str) -> None:
+        """Go on with a photo of the gallery or, before the first turn, with a suggested wish."""
+        if self.search is None:
+            self.wish(name)
+        else:
+            self.like(name)
+
     def like(self, name: str) -> None:
         """Go on with a photo of the gallery."""
         shown = {match.id: match for turn in self.turns for match in turn.matches}
