@@ -183,7 +183,8 @@ def _named(data: object) -> object:
 def _template(needed: str, other: str) -> AfterValidator:
     def check(template: str) -> str:
         try:
-            fields = {field for _, field, *_ in Formatter().parse(template) if field is not None}
+            # A width, "{category:>9999}", would make prompts of any length.
+            fields = {f"{field}{spec}{kind or ''}" for _, field, spec, kind in Formatter().parse(template) if field}
             template.format(**{needed: "", other: ""})
         except (AttributeError, KeyError, IndexError, TypeError, ValueError):
             fields = {""}

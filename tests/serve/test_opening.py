@@ -8,7 +8,14 @@ from fashion_retrieval import Gallery
 from fashion_retrieval.errors import GalleryError, InputError
 from fashion_retrieval.model import FashionModel
 from fashion_retrieval.serve import opening
-from fashion_retrieval.serve.opening import check_host, is_loopback, open_galleries, parse_size, read_keys
+from fashion_retrieval.serve.opening import (
+    check_host,
+    check_origins,
+    is_loopback,
+    open_galleries,
+    parse_size,
+    read_keys,
+)
 from tests.support.galleries import tiny_model
 from tests.support.tiny import tiny_folder
 
@@ -124,6 +131,13 @@ def test_only_loopback_goes_without_a_key():
         check_host(host, (KEY,))
         with pytest.raises(InputError, match=r"got host '.*'; give --api-key-file FILE, or --host 127\.0\.0\.1$"):
             check_host(host, ())
+
+
+def test_an_origin_is_a_site_alone():
+    check_origins(["https://your.shop", "http://localhost:3000"])
+    for origin in ("*", "https://your.shop/", "your.shop", "https://*.shop", "https://a@your.shop", ""):
+        with pytest.raises(InputError, match="without a path, got"):
+            check_origins([origin])
 
 
 def test_parse_size():

@@ -14,8 +14,8 @@ from PIL import Image
 
 from fashion_retrieval._utils.checks import check_reading
 from fashion_retrieval.errors import InputError
-from fashion_retrieval.gallery.vocabulary import Vocabulary
-from fashion_retrieval.gallery.wish import Part, read_wish, remaining
+from fashion_retrieval.gallery.vocabulary import Part, vocabulary_of
+from fashion_retrieval.gallery.wish import Wish, read_wish, remaining
 from fashion_retrieval.results import Match, Recognition
 from fashion_retrieval.taxonomy import Taxonomy
 
@@ -85,7 +85,7 @@ class Refinement:
         self.max_pixels = max_pixels
         self.history: tuple[Turn, ...] = ()
         self._taxonomy = Taxonomy.load(taxonomy or gallery.taxonomy or model.config.taxonomy)
-        self._vocabulary = Vocabulary(self._taxonomy)
+        self._vocabulary = vocabulary_of(self._taxonomy)
 
     @classmethod
     def open(
@@ -138,7 +138,7 @@ class Refinement:
 
     def ask(
         self,
-        text: str | None = None,
+        text: str | Sequence[str] | None = None,
         reference: Match | ImageInput | None = None,
         *,
         top_k: int = 10,
@@ -151,7 +151,8 @@ class Refinement:
         Args:
             text: A new modification text. It is added to the earlier ones, without those that name another color, or
                 another value of the same attribute group. What it says is not wanted ("not blue", "without stripes")
-                does not go into the query: results that show it come last. None keeps the earlier texts.
+                does not go into the query: results that show it come last. None keeps the earlier texts; a list is
+                several at once, oldest first.
             reference: A result or an id of the gallery, or any image; None keeps that of the turn before.
             top_k: How many results.
             where: A filter, as in `Gallery.search`.
@@ -172,7 +173,7 @@ class Refinement:
         start = self._resolved(reference)
         if start is None and not wishes:
             raise InputError("the first turn needs a text or a reference photo, got neither")
-        read = [read_wish(wish, self._vocabulary) for wish in wishes]
+        read = [self.read(wish) for wish in wishes]
         wanted = JOINED.join(wish.positive for wish in read if wish.positive)
         unwanted = [part for wish in read for part in wish.negative]
         query = self._query(start, wanted, text_weight)
@@ -181,6 +182,10 @@ class Refinement:
         understood = ", ".join(filter(None, (wanted, *map(str, unwanted))))
         self.history += (Turn(start, wishes, tuple(found), where, understood),)
         return found
+
+    def read(self, text: str) -> Wish:
+        """What a text says, by the words of the vocabulary: what is wanted, what is not, and what is left over."""
+        return read_wish(text, self._vocabulary)
 
     def undo(self) -> Turn:
         """Remove the last turn and return it.
@@ -226,18 +231,20 @@ class Refinement:
             max_pixels=self.max_pixels,
         )
 
-    def _texts(self, text: str | None) -> tuple[str, ...]:
-        """The earlier texts that still hold, and the new one."""
-        if text is None:
-            return self.wishes
-        if not isinstance(text, str) or not text.strip():
-            remedy = "leave it out to ask without a new one"
-            raise InputError(f"text must be a wish that is not empty, got {text!r}; {remedy}")
-        wish = " ".join(text.split())
-        if twice := read_wish(wish, self._vocabulary).contradiction:
-            raise InputError(f"text asks for {twice} and for no {twice}, got {wish!r:.120}; keep one of the two")
-        earlier = (old for old in self.wishes if old.casefold() != wish.casefold())
-        return (*filter(None, (remaining(old, wish, self._vocabulary) for old in earlier)), wish)
+    def _texts(self, text: str | Sequence[str] | None) -> tuple[str, ...]:
+        """The earlier texts that still hold, and the new ones."""
+        held = self.wishes
+        several = text if isinstance(text, list | tuple) else [] if text is None else [text]
+        for new in several:
+            if not isinstance(new, str) or not new.strip():
+                remedy = "leave it out to ask without a new one"
+                raise InputError(f"text must be a wish that is not empty, got {new!r}; {remedy}")
+            wish = " ".join(new.split())
+            if twice := self.read(wish).contradiction:
+                raise InputError(f"text asks for {twice} and for no {twice}, got {wish!r:.120}; keep one of the two")
+            earlier = (old for old in held if old.casefold() != wish.casefold())
+            held = (*filter(None, (remaining(old, wish, self._vocabulary) for old in earlier)), wish)
+        return held
 
     def _resolved(self, reference: Match | ImageInput | None) -> Match | ImageInput | None:
         """The reference of a turn: an id becomes its match, None is the reference of the turn before."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from fashion_retrieval._utils.files import asset
@@ -217,3 +218,9 @@ def _stem(word: str) -> str:
         if word.endswith(ending) and len(word) >= least:
             word = word.removesuffix(ending)
     return word[:-1] if len(word) > 3 and word[-1] == word[-2] else word
+
+
+@lru_cache(maxsize=16)
+def vocabulary_of(taxonomy: Taxonomy) -> Vocabulary:
+    """The vocabulary of a taxonomy; making one takes some milliseconds."""
+    return Vocabulary(taxonomy)

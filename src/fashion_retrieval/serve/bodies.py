@@ -35,6 +35,8 @@ async def read_request(request: Request, service: Service, expected: type[Expect
     if kind not in (b"application/json", b"multipart/form-data"):
         got = kind.decode("latin-1") or "none"
         raise RequestError(415, f"content-type must be application/json or multipart/form-data, got {got:.80}")
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise RequestError(415, "a body must not be compressed; leave Content-Encoding out")
     body = await service.read_body(request)
     if kind == b"application/json":
         return await asyncio.to_thread(_from_json, body, expected)
@@ -66,13 +68,18 @@ def _from_form(body: bytes, boundary: bytes, expected: type[Expected]) -> Expect
         key = (name or b"").decode("utf-8", "replace")
         if key in _LISTS:
             given.setdefault(key, []).append(value)
+            if len(given[key]) > _MOST_FIELDS:  # the parser's own limit is for other forms
+                raise RequestError(422, f"the form may have {_MOST_FIELDS} {key}, got more; send several requests")
         elif key in given:
             raise RequestError(400, f"the form's field {key!r:.80} may stand there once")
         else:
             given[key] = value
 
     def on_field(field: Field) -> None:
-        add(field.field_name, (field.value or b"").decode("utf-8", "replace"))
+        try:
+            add(field.field_name, (field.value or b"").decode())
+        except UnicodeDecodeError as error:
+            raise RequestError(400, "the form's fields must be texts in UTF-8; encode them so") from error
 
     def on_file(file: File) -> None:
         name = (file.file_name or b"").decode("utf-8", "replace").replace("\\", "/").rpartition("/")[2]
@@ -84,7 +91,7 @@ def _from_form(body: bytes, boundary: bytes, expected: type[Expected]) -> Expect
         nonlocal complete
         complete = True
 
-    limits = {"MAX_MEMORY_FILE_SIZE": len(body) + 1, "MAX_FIELDS": _MOST_FIELDS}  # no file goes to the disk
+    limits = {"MAX_MEMORY_FILE_SIZE": len(body) + 1}  # no file goes to the disk
     try:
         parser = FormParser("multipart/form-data", on_field, on_file, on_end, boundary=boundary, config=limits)
         try:
@@ -96,7 +103,8 @@ def _from_form(body: bytes, boundary: bytes, expected: type[Expected]) -> Expect
         raise RequestError(400, f"the form can't be read ({error}); send multipart/form-data") from error
     if not complete:
         raise RequestError(400, "the form ended too early; send it again")
-    if len(ids := given.get("ids", [])) == 1 and ids[0].lstrip().startswith("["):
+    ids = given.get("ids", [])
+    if len(ids) == 1 and isinstance(ids[0], str) and ids[0].lstrip().startswith("["):
         given["ids"] = ids[0]  # a list in JSON
     return expected.model_validate(given)
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Condition, Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,7 +14,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fashion_retrieval.errors import FashionRetrievalError, InputError
-from fashion_retrieval.images.inputs import read_content
 from fashion_retrieval.images.load import decode
 from fashion_retrieval.images.pixels import Pixels
 from fashion_retrieval.images.prefetch import MOST_BYTES
@@ -139,13 +137,12 @@ class Engine:
         return self._submit(("text",), None, lambda texts: list(self.model.encode(texts=texts)), text)
 
     def compose(
-        self, photo: bytes | Path, name: str, text: str, *, text_weight: float | None = None
+        self, content: bytes, name: str, text: str, *, text_weight: float | None = None
     ) -> Future[NDArray[np.float32]]:
-        """The query of a photo and a text, (D,) float32, L2-normalized; a path must not come from a client."""
+        """The query of a photo and a text, (D,) float32, L2-normalized."""
         encoder, device = self.model.encoder, self.model.device
 
         def read() -> Any:  # noqa: ANN401  # levels and text
-            content = photo if isinstance(photo, bytes) else read_content(photo)
             return encoder.preprocessing.resize(decode(content, name, max_pixels=self.max_pixels)), text
 
         def compute(items: list[Any]) -> list[NDArray[np.float32]]:

@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from fashion_retrieval.serve.opening import is_loopback
 from fashion_retrieval.serve.problems import RequestError, answer
 
 OPEN = frozenset({"/healthz", "/readyz"})
 """Addresses that ask for no key."""
-_LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
 CLOSE = {"Connection": "close"}  # the rest of a refused body is not read
 
 
@@ -36,9 +36,12 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request pass, or answer it."""
         if scope["type"] == "http":
+            headers = Headers(scope=scope)
             try:
-                self._check(scope["method"], scope["path"], Headers(scope=scope))
+                self._check(scope["method"], scope["path"], headers)
             except RequestError as error:
+                if (origin := headers.get("origin")) in self._origins:  # else the page's script can't read the error
+                    error.headers |= {"Access-Control-Allow-Origin": str(origin), "Vary": "Origin"}
                 await answer(error)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
@@ -50,13 +53,13 @@ class Gate:
         if path in OPEN:
             return
         host, origin = headers.get("host", ""), headers.get("origin")
-        if origin and origin not in self._origins and urlsplit(origin).netloc != host:
+        if origin and origin not in self._origins and origin.partition("://")[2] != host:
             raise RequestError(403, "pages of other sites are refused; name theirs with --allow-origin", CLOSE)
         if method == "OPTIONS" and origin:
             return  # a browser asks what it may, without a key
         if self._keys:
             self._check_key(headers.get("authorization", ""))
-        elif _name(host) not in _LOCAL:
+        elif not is_loopback(_name(host)):
             remedy = "ask for it as 127.0.0.1 or localhost, or start the service with --api-key-file"
             raise RequestError(403, f"without a key this service is for its own computer; {remedy}", CLOSE)
 
@@ -74,8 +77,8 @@ class Gate:
             raise RequestError(401, "a key is needed: send the header 'Authorization: Bearer KEY'", asked)
 
 
-def _name(host: str) -> str | None:
+def _name(host: str) -> str:
     try:
-        return urlsplit(f"//{host}").hostname
+        return urlsplit(f"//{host}").hostname or ""
     except ValueError:
-        return None
+        return ""

@@ -17,6 +17,9 @@ from fashion_retrieval.serve.engine import BusyError, forget
 
 _log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
+_LONGEST, _MOST_FAULTS = 2_000, 20
+"""Letters of a detail, and faults that it tells one by one."""
+_FAULTS = {"extra_forbidden": "there is no such field; /docs lists those there are", "missing": "this field is needed"}
 
 
 class Problem(BaseModel):
@@ -48,6 +51,8 @@ def problem_of(error: BaseException) -> Problem:
     if isinstance(error, FashionRetrievalError):
         return _problem(422, str(error))
     if isinstance(error, ValidationError | RequestValidationError):
+        if isinstance(error, ValidationError) and error.error_count() > _MOST_FAULTS:  # to list them costs seconds
+            return _problem(422, f"the request has {error.error_count()} faults; /docs has an example")
         faults = error.errors()
         malformed = any(fault["type"] == "json_invalid" for fault in faults)
         return _problem(400 if malformed else 422, "; ".join(map(_fault, faults)))
@@ -85,7 +90,14 @@ def install(app: FastAPI) -> None:
 
 
 def _problem(status: int, detail: str) -> Problem:
-    return Problem(type="about:blank", title=HTTPStatus(status).phrase, status=status, detail=detail)
+    title = HTTPStatus(status).phrase
+    return Problem(type="about:blank", title=title, status=status, detail=_one_line(detail))
+
+
+def _one_line(text: str) -> str:
+    """A text that may hold what a client sent: without breaks, what can't be shown and what is too long."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text[:_LONGEST].split()))
+    return f"{shown} …" if len(text) > _LONGEST else shown
 
 
 def _methods(request: Request) -> str | None:
@@ -96,5 +108,7 @@ def _methods(request: Request) -> str | None:
 
 
 def _fault(fault: Mapping[str, object]) -> str:
-    place = ".".join(map(str, fault["loc"] if isinstance(fault["loc"], tuple) else ())) or "the request"
-    return f"{place}: {str(fault['msg']).removeprefix('Value error, ')}"
+    parts = map(str, fault["loc"] if isinstance(fault["loc"], tuple) else ())
+    place = ".".join(part for part in parts if "[" not in part) or "the request"  # not pydantic's names of types
+    told = _FAULTS.get(str(fault["type"]), str(fault["msg"]).removeprefix("Value error, "))
+    return f"{place}: {told}"

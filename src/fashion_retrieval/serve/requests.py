@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from base64 import b64decode
 from binascii import Error as Base64Error
@@ -19,15 +18,20 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import core_schema
+from pydantic_core import core_schema, from_json
 
 from fashion_retrieval._utils.checks import LONGEST_ID
+from fashion_retrieval.errors import TaxonomyError
+from fashion_retrieval.inference.colors import PALETTE
+from fashion_retrieval.taxonomy import Taxonomy
 
 MOST_RESULTS = 1_000
 MOST_TEXT = 4_096
 _MOST_PHOTOS = 64
-_MOST_VALUES = 1_000
-"""Of an own taxonomy: each takes the model some milliseconds."""
+_MOST_ENTRIES, _LONGEST_ENTRY = 5_000, 256
+"""Of an own taxonomy, with names and lists, and the letters of each."""
+_MOST_PROMPTS = 30_000
+"""That an own taxonomy makes at the worst: each takes the model about a millisecond, and it keeps a few more."""
 _PHOTO = "base64 of a photo's file, alone or as a data URL; nothing is fetched and no path is read"
 
 
@@ -66,8 +70,8 @@ def parse_json(given: object) -> object:
     """What a form's field says in JSON."""
     if isinstance(given, str) and given.lstrip()[:1] in ("{", "["):
         try:
-            return json.loads(given)
-        except (ValueError, RecursionError) as error:
+            return from_json(given, allow_inf_nan=False)
+        except ValueError as error:
             raise ValueError(f"must be JSON, which this is not ({error})") from error
     return given
 
@@ -121,9 +125,14 @@ class RecognizeRequest(Asked):
     @field_validator("taxonomy")
     @classmethod
     def _bounded(cls, taxonomy: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
-        count = _count(taxonomy)
-        if count > _MOST_VALUES:
-            raise ValueError(f"an own taxonomy may have {_MOST_VALUES} entries, got {count}; split it")
+        if isinstance(taxonomy, dict):
+            _check_size(taxonomy)
+            try:
+                count = _most_prompts(Taxonomy.load(taxonomy))
+            except TaxonomyError:
+                return taxonomy  # the model tells the faults
+            if count > _MOST_PROMPTS:
+                raise ValueError(f"an own taxonomy may make {_MOST_PROMPTS} prompts, got up to {count}; split it")
         return taxonomy
 
     @model_validator(mode="after")
@@ -237,8 +246,22 @@ class DeleteRequest(Asked):
     ids: list[Id] = Field(min_length=1, max_length=100)
 
 
-def _count(entry: object) -> int:
-    """Entries of nested JSON."""
-    if isinstance(entry, dict):
-        return sum(map(_count, entry.values()))
-    return sum(map(_count, entry)) if isinstance(entry, list) else 1
+def _check_size(taxonomy: dict[str, Any]) -> None:
+    entries: list[Any] = [taxonomy]
+    for count, entry in enumerate(entries, start=1):  # which grows
+        if count > _MOST_ENTRIES:
+            raise ValueError(f"an own taxonomy may have {_MOST_ENTRIES} entries, got more; split it")
+        if isinstance(entry, str) and len(entry) > _LONGEST_ENTRY:
+            raise ValueError(f"texts of a taxonomy may have {_LONGEST_ENTRY} letters, got {len(entry)}; shorten it")
+        if isinstance(entry, dict):
+            entries += entry.keys()
+        if isinstance(entry, dict | list):
+            entries += entry.values() if isinstance(entry, dict) else entry
+
+
+def _most_prompts(taxonomy: Taxonomy) -> int:
+    """How many there are of each category in each color, and of each value for each category."""
+    groups = taxonomy.category, *taxonomy.attributes
+    categories, *attributes = (len(one.templates) * sum(len(value.phrases) for value in one.values) for one in groups)
+    each = sum(attributes) + len(PALETTE) * len(taxonomy.category.templates)
+    return (len(PALETTE) + 1) * categories + len(taxonomy.category.values) * each

@@ -20,7 +20,7 @@ from fashion_retrieval.serve.app import create_app
 from fashion_retrieval.serve.demo import demo_gallery
 from fashion_retrieval.serve.engine import Engine
 from fashion_retrieval.serve.mount import mount_page
-from fashion_retrieval.serve.opening import check_host, open_galleries, parse_size, read_keys
+from fashion_retrieval.serve.opening import check_host, check_origins, open_galleries, parse_size, read_keys
 from fashion_retrieval.serve.state import Service
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def run(settings: Settings, tell: Callable[[str], None]) -> None:
     """
     keys = read_keys(settings.api_key_file) if settings.api_key_file else ()
     check_host(settings.host, keys)
+    check_origins(settings.origins)
     max_body = parse_size(settings.max_body)
     # uvicorn ends in order, then raises the signal again: it must not cut off what is left to do here.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from fashion_retrieval._utils.files import write_atomically
-from fashion_retrieval.errors import InputError
+from fashion_retrieval.errors import GalleryError, ImageError, InputError
 from fashion_retrieval.gallery.info import AddReport
-from fashion_retrieval.images.load import load_image
+from fashion_retrieval.images.load import decode, load_image
 
 if TYPE_CHECKING:
     from fashion_retrieval.gallery.gallery import Gallery
@@ -49,23 +50,28 @@ class Uploads:
     A file is there before its row and gone after it, so that a row never lacks its picture.
     """
 
-    def __init__(self, gallery: Gallery, folder: Path) -> None:
+    def __init__(self, gallery: Gallery, folder: Path, max_pixels: int | None = None) -> None:
         self.gallery = gallery
         self.folder = folder
+        self._max_pixels = max_pixels
 
     def add(self, photos: Sequence[Upload], ids: Sequence[str], metadata: Sequence[dict[str, Any]] | None) -> AddReport:
-        """`Gallery.add`, with photos that can't be read in the report."""
+        """`Gallery.add`, with photos that can't be read in the report.
+
+        Raises:
+            InputError: Ids or metadata can't be used.
+            GalleryError: The files can't be kept.
+        """
         if len(set(ids)) != len(ids):
             raise InputError("ids must differ from each other; leave out those that stand there twice")
         before = self._files(ids)
-        self.folder.mkdir(parents=True, exist_ok=True)
         paths = [self._path(id, photo.content) for id, photo in zip(ids, photos, strict=True)]
         new = [path for path in paths if not path.exists()]
-        for path, photo in zip(paths, photos, strict=True):
-            with write_atomically(path) as partial:
-                partial.write_bytes(photo.content)
         try:
-            return self.gallery.add(paths, list(ids), metadata, on_error="skip")
+            self._keep(paths, photos)
+            report = self.gallery.add(paths, list(ids), metadata, on_error="skip", max_pixels=self._max_pixels)
+            told = (replace(one, error=self._error(photos[one.index])) for one in report.failures)
+            return replace(report, failures=tuple(told))
         finally:
             kept = self._files(ids)
             for path in {*before, *new} - kept:
@@ -78,6 +84,23 @@ class Uploads:
         for path in files:
             path.unlink(missing_ok=True)
         return count
+
+    def _keep(self, paths: Sequence[Path], photos: Sequence[Upload]) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path, photo in zip(paths, photos, strict=True):
+                with write_atomically(path) as partial:
+                    partial.write_bytes(photo.content)
+        except OSError as error:  # the disk is full
+            raise GalleryError(f"photos can't be kept in {self.folder} ({error.strerror}); make room") from error
+
+    def _error(self, photo: Upload) -> ImageError:
+        """Why a photo can't be read; the gallery's own message names its file on the server."""
+        try:
+            decode(photo.content, photo.name, max_pixels=self._max_pixels).upright()
+        except ImageError as error:
+            return error
+        return ImageError(f"{photo.name} can't be read; send it again")
 
     def _path(self, id: str, content: bytes) -> Path:
         digests = (hashlib.sha256(part).hexdigest()[:32] for part in (id.encode(), content))

@@ -1,0 +1,192 @@
+"""Hostile input over HTTP: no path of the server, no error of our own, no work without a bound."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.serve.bad import EMBEDDINGS, RECOGNIZE, problem_of
+from benchmarks.serve.client import Answer, ask, form_request, json_request, request
+from fashion_retrieval import FashionModel, Gallery
+from fashion_retrieval.serve import uploads
+from fashion_retrieval.serve.engine import Engine
+from fashion_retrieval.serve.state import Service
+from tests.serve.conftest import photo_file
+from tests.support.exported import trained_composer, trained_encoder
+from tests.support.serving import running
+
+PHOTO = photo_file(1, kind="JPEG")
+FILE = [("photos", "a.jpg", PHOTO)]
+PHOTOS, SEARCH = "/v1/galleries/shop/photos", "/v1/galleries/shop/search"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    root = tmp_path_factory.mktemp("serve")
+    folder = trained_composer(root / "model", trained_encoder(root / "encoder"))
+    model = FashionModel.from_pretrained(folder, device="cpu", dtype="float32")
+    (root / "a.jpg").write_bytes(PHOTO)
+    engine = Engine(model, max_pixels=50_000)
+    with Gallery.create(root / "gallery", model, fields={"category": str}) as gallery:
+        gallery.add([root / "a.jpg"], ["a"])
+        yield Service(engine, {"shop": gallery}, uploads={"shop": root / "gallery/photos"})
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def port(service: Service) -> Iterator[int]:
+    with running(service) as number:
+        yield number
+
+
+def check_problem(answer: Answer, status: int) -> str:
+    """Hold an answer to be a problem document of this status; returns its line."""
+    assert answer.status == status, answer
+    assert problem_of(status, dict(answer.headers), answer.body) == ""
+    return str(answer.json()["detail"])
+
+
+def kept(service: Service) -> list[Path]:
+    """The files of added photos."""
+    folder = (service.uploads or {})["shop"]
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"no photo", "a.jpg is not a photo in a known format; convert it to JPEG or PNG"),
+        (PHOTO[: len(PHOTO) // 2], "a.jpg can't be decoded (parts of it are lost"),
+        (photo_file(30), "a.jpg has 460x220 pixels, over max_pixels=50000"),
+    ],
+    ids=["no photo", "cut", "too large"],
+)
+def test_added_photo_that_fails_is_called_as_the_client_did(
+    service: Service, port: int, content: bytes, told: str
+) -> None:
+    answer = ask(port, form_request(PHOTOS, [("photos", "a.jpg", content)], ids="b"))
+    (failure,) = answer.json()["failures"]
+    assert (answer.status, answer.json()["added"], failure["source"]) == (200, 0, "b")
+    assert failure["error"]["detail"].startswith(told)
+    assert not kept(service)
+
+
+def test_full_disk_is_503_and_leaves_nothing(service: Service, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = uploads.write_atomically
+
+    def full(path: Path) -> Any:
+        if len(kept(service)) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return written(path)
+
+    monkeypatch.setattr(uploads, "write_atomically", full)
+    files = [*FILE, ("photos", "b.jpg", photo_file(2))]
+    detail = check_problem(ask(port, form_request(PHOTOS, files, ids='["b", "c"]')), 503)
+    assert detail == "the gallery can't be used now; the server's log says why"
+    assert (kept(service), len(service.gallery("shop"))) == ([], 1)
+
+
+def own(**category: object) -> dict[str, object]:
+    """A taxonomy of one's own."""
+    return {"category": {"values": ["shirt", "dress"]} | category}
+
+
+def deep(levels: int) -> str:
+    return '{"category": ' + "[" * levels + "]" * levels + "}"
+
+
+@pytest.mark.parametrize(
+    ("taxonomy", "told"),
+    [
+        (own(template="{category:>20000000}"), "must use only {category} and {color}"),
+        (own(template="{category!r}"), "must use only {category} and {color}"),
+        (own(template="{category:{color}}"), "must use only {category} and {color}"),
+        (own(values=["x" * 200_000, "dress"]), "texts of a taxonomy may have 256 letters, got 200000"),
+        (own(values=[f"v{n}" for n in range(6_000)]), "may have 5000 entries, got more"),
+        ({"category": {}, "attributes": {f"k{n}": {} for n in range(6_000)}}, "may have 5000 entries, got more"),
+        (
+            own(template=[f"{{category}} {n}" for n in range(300)], values=[f"v{n}" for n in range(300)]),
+            "may make 30000 prompts, got up to 2430000",
+        ),
+        (deep(150), "'category' must be"),
+        (deep(900), "must be JSON, which this is not (recursion limit exceeded"),
+        ('{"name": "\\ud800", "category": {"values": ["a", "b"]}}', "must be JSON, which this is not"),
+    ],
+    ids=["width", "conversion", "nested", "long", "many", "empty", "product", "deep", "deeper", "surrogate"],
+)
+def test_own_taxonomy_is_bounded(port: int, taxonomy: object, told: str) -> None:
+    given = taxonomy if isinstance(taxonomy, str) else json.dumps(taxonomy)
+    answer = ask(port, form_request(RECOGNIZE, FILE, taxonomy=given))
+    assert told in check_problem(answer, 422)
+    assert answer.seconds < 5
+
+
+def test_braces_in_values_are_words(port: int) -> None:
+    values = ["{a}", "{0.__class__}", "%s"]
+    found = ask(port, form_request(RECOGNIZE, FILE, taxonomy=json.dumps(own(values=values)))).json()["results"][0]
+    assert {one["name"] for one in found["garments"][0]["categories"]} == set(values)
+
+
+@pytest.mark.parametrize("field", ["ids", "taxonomy", "text", "metadata"])
+def test_file_in_place_of_a_text_is_422(port: int, field: str) -> None:
+    path, photo = {"ids": (PHOTOS, "photos"), "metadata": (PHOTOS, "photos"), "text": ("/v1/compose", "image")}.get(
+        field, (RECOGNIZE, "photos")
+    )
+    fields = {"ids": "x"} if field == "metadata" else {}
+    sent = form_request(path, [(photo, "a.jpg", PHOTO), (field, "file", b"[]")], **fields)
+    assert check_problem(ask(port, sent), 422).startswith(field)
+
+
+def test_photo_as_base64_in_a_form_is_a_photo(port: int) -> None:
+    sent = form_request(RECOGNIZE, [], photos=base64.b64encode(PHOTO).decode())
+    assert ask(port, sent).json()["results"][0]["width"] == 170
+
+
+def test_text_of_another_charset_is_not_guessed(port: int) -> None:
+    sent = form_request(SEARCH, [], text="robe d'ete").replace(b"ete", b"\xe9t\xe9")
+    assert check_problem(ask(port, sent), 400) == "the form's fields must be texts in UTF-8; encode them so"
+
+
+def test_compressed_body_is_415(port: int) -> None:
+    sent = json_request(EMBEDDINGS, {"input": "red"}, Content_Encoding="gzip")
+    assert check_problem(ask(port, sent), 415) == "a body must not be compressed; leave Content-Encoding out"
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\u2028b", "\x1b[31m", "\u202e"])
+def test_detail_is_one_line_whatever_a_client_names(port: int, name: str) -> None:
+    detail = check_problem(ask(port, json_request(RECOGNIZE, {"photos": [], name: 1})), 422)
+    assert detail.isprintable()
+
+
+def test_many_faults_are_counted_not_listed(port: int) -> None:
+    answer = ask(port, json_request(RECOGNIZE, {f"key {n}": n for n in range(100_000)}))
+    assert check_problem(answer, 422) == "the request has 100001 faults; /docs has an example"
+    form = ask(port, form_request(PHOTOS, [("photos", "", b"")] * 1_500))
+    assert check_problem(form, 422) == "the form may have 1000 photos, got more; send several requests"
+    assert answer.seconds + form.seconds < 5
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (403, {"Origin": "http://["}),
+        (403, {"Origin": "http://127.0.0.1.evil.example"}),
+        (403, {"Origin": "null", "Host": ""}),
+        (403, {"Host": "localhost.evil.example"}),
+        (403, {"Host": "localhost@evil.example:80"}),
+        (403, {"Host": "0x7f000001"}),
+        (200, {"Host": "LOCALHOST:8000"}),
+        (200, {"Host": "127.0.0.2:8000"}),
+        (200, {"Host": "[::1]:8000", "Origin": "http://[::1]:8000"}),
+    ],
+)
+def test_hosts_and_origins(port: int, status: int, headers: dict[str, str]) -> None:
+    answer = ask(port, request("GET", "/v1/models", **headers))
+    assert answer.status == status
+    assert status == 200 or check_problem(answer, status)
