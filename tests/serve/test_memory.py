@@ -13,7 +13,7 @@ import pytest
 from benchmarks.serve.bad import EMBEDDINGS, RECOGNIZE
 from benchmarks.serve.client import ask, form_request, json_request
 from fashion_retrieval.serve.engine import Engine, _Job
-from fashion_retrieval.serve.schemas import Upload
+from fashion_retrieval.serve.requests import Upload
 from fashion_retrieval.serve.state import Service
 from tests.serve.conftest import photo_file
 from tests.support.galleries import tiny_model
