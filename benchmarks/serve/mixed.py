@@ -189,7 +189,7 @@ def embedded(vectors: Any) -> dict[str, Any]:  # noqa: ANN401  # rows of floats
 
 
 def matched(matches: Sequence[Match], *, rounded: bool = False) -> dict[str, Any]:
-    """The answer of a search; where the query may be `rounded` otherwise, ids of nearly equal scores may change places."""
+    """The answer of a search; where the query may be `rounded` otherwise, near ids may change places."""
     scores = [math.inf, *(one.score for one in matches), matches[-1].score if matches else 0.0]
     rows: list[dict[str, Any]] = []
     for place, one in enumerate(matches, start=1):
