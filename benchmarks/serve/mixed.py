@@ -148,7 +148,9 @@ def good_questions(port: int, model: FashionModel, gallery: Gallery, photos: Seq
         found.append(Question("compose", json_request("/v1/compose", content), 200, {"embedding": query.tolist()}))
         where = gallery.search(query, 5)
         content = {"image": photo, "text": wish, "text_weight": weight, "top_k": 5}
-        found.append(Question("search by photo and text", json_request(search, content), 200, matched(where)))
+        found.append(
+            Question("search by photo and text", json_request(search, content), 200, matched(where, rounded=True))
+        )
         where = gallery.search(vectors[number], 7)[2:]
         found.append(
             Question(
@@ -186,9 +188,14 @@ def embedded(vectors: Any) -> dict[str, Any]:  # noqa: ANN401  # rows of floats
     return {"object": "list", "data": rows}
 
 
-def matched(matches: Sequence[Match]) -> dict[str, Any]:
-    """The answer of a search."""
-    return {"results": [{"id": one.id, "score": one.score, "fields": one.fields} for one in matches]}
+def matched(matches: Sequence[Match], *, rounded: bool = False) -> dict[str, Any]:
+    """The answer of a search; where the query may be `rounded` otherwise, near ids may change places."""
+    scores = [math.inf, *(one.score for one in matches), matches[-1].score if matches else 0.0]
+    rows: list[dict[str, Any]] = []
+    for place, one in enumerate(matches, start=1):
+        near = min(scores[place - 1] - one.score, one.score - scores[place + 1]) < TOLERANCE
+        rows.append({"score": one.score} | ({} if rounded and near else {"id": one.id, "fields": one.fields}))
+    return {"results": rows}
 
 
 def first_answer(port: int, kind: str, content: bytes) -> Question:

@@ -94,8 +94,11 @@ def _from_form(body: bytes, boundary: bytes, expected: type[Expected]) -> Expect
     limits = {"MAX_MEMORY_FILE_SIZE": len(body) + 1}  # no file goes to the disk
     try:
         parser = FormParser("multipart/form-data", on_field, on_file, on_end, boundary=boundary, config=limits)
-        parser.write(body)
-        parser.finalize()
+        try:
+            parser.write(body)
+            parser.finalize()
+        finally:
+            parser.parser.callbacks.clear()  # type: ignore[union-attr]  # parser and callbacks hold each other, and files
     except FormParserError as error:
         raise RequestError(400, f"the form can't be read ({error}); send multipart/form-data") from error
     if not complete:

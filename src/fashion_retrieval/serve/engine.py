@@ -36,6 +36,13 @@ class BusyError(FashionRetrievalError, RuntimeError):
     """The queue is full, or the service is about to end."""
 
 
+def forget(error: BaseException) -> None:
+    """Drop an error's tracebacks: their frames hold photos, which would stay until Python's collector comes, late."""
+    error.__traceback__ = None
+    for cause in filter(None, (error.__cause__, error.__context__)):
+        forget(cause)
+
+
 @dataclass(eq=False, slots=True)
 class _Job:
     """One photo, text or call: `read` makes the item, in a thread; jobs of one `key` are computed together."""
@@ -183,6 +190,7 @@ class Engine:
         with self._changed:
             self._under_way -= 1
             self._held -= job.nbytes
+            job.item = None  # job and future hold each other until Python's collector comes, late
             if job in self._jobs:  # canceled
                 self._jobs.remove(job)
             self._changed.notify_all()
@@ -194,14 +202,15 @@ class Engine:
                 self._changed.wait_for(lambda: self._held < MOST_BYTES or job.future.done())
             item = None if job.future.done() or job.read is None else job.read()
         except Exception as error:
+            if isinstance(error, FashionRetrievalError):  # of others the log tells where
+                forget(error)
             with suppress(InvalidStateError):  # canceled in between
                 job.future.set_exception(error)
         else:
-            job.item = item
             nbytes = getattr(item[0] if isinstance(item, tuple) else item, "nbytes", 0)
             with self._changed:
                 if not job.future.done():
-                    job.nbytes = nbytes
+                    job.item, job.nbytes = item, nbytes
                     self._held += nbytes
                     self._jobs.append(job)
         finally:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from fashion_retrieval.errors import FashionRetrievalError, GalleryError
-from fashion_retrieval.serve.engine import BusyError
+from fashion_retrieval.serve.engine import BusyError, forget
 
 _log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
@@ -64,6 +64,7 @@ def answer(error: BaseException) -> JSONResponse:
     problem = problem_of(error)
     if problem.status == 500 or isinstance(error, GalleryError):
         _log.error("a request failed", exc_info=error)
+    forget(error)
     headers = error.headers if isinstance(error, RequestError) else {}
     if problem.status == 503:
         headers = {"Retry-After": "1", **headers}
