@@ -62,6 +62,8 @@ OPTIONS = {
     "refine": f"{COMMON} --revision --image --id --where --top-k",
     "fit": f"{COMMON} --output --taxonomy --no-segmenter --batch-size --on-error --json",
     "mcp": "--transport --host --port --model --backend --device --photos --api-key-file --max-pixels --queue",
+    "serve": "--host --port --model --backend --device --dtype --api-key-file --allow-origin --max-body --max-pixels "
+    "--queue --timeout --writable --read-only --uploads --page --no-page --demo",
     "doctor": "--device --dtype --json",
     "models list": "--json",
     "models download": "--revision",

@@ -363,3 +363,9 @@ def test_max_pixels_reaches_whatever_reads_a_reference(drawn, tmp_path):
     assert drawn[0][1]["max_pixels"] == 70
     with pytest.raises(InputError, match="max_pixels must be a whole number of at least 1 or None, got 0"):
         Refinement(Model(), Shelf(), max_pixels=0)
+
+
+def test_several_texts_at_once_are_held_as_one_after_the_other(turns):
+    turns.ask(["red", "with stripes", "in green"])
+    assert turns.wishes == ("with stripes", "in green")
+    assert len(turns.history) == 1
