@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fashion_retrieval.errors import FashionRetrievalError, InputError
-from fashion_retrieval.images.inputs import read_content
+from fashion_retrieval.errors import FashionRetrievalError, ImageError, InputError
 from fashion_retrieval.images.load import decode
 from fashion_retrieval.images.pixels import Pixels
 from fashion_retrieval.images.prefetch import MOST_BYTES
@@ -138,7 +137,10 @@ class Engine:
         encoder, device = self.model.encoder, self.model.device
 
         def read() -> Any:  # noqa: ANN401  # levels and text
-            content = photo if isinstance(photo, bytes) else read_content(photo)
+            try:
+                content = photo if isinstance(photo, bytes) else photo.read_bytes()
+            except (OSError, ValueError) as error:  # whose message has the path
+                raise ImageError(f"the file of photo {name!r:.80} can't be read any more") from error
             return encoder.preprocessing.resize(decode(content, name, max_pixels=self.max_pixels)), text
 
         def compute(items: list[Any]) -> list[NDArray[np.float32]]:
@@ -188,6 +190,7 @@ class Engine:
             self._held -= job.nbytes
             if job in self._jobs:  # canceled
                 self._jobs.remove(job)
+            job.item = None  # job and future hold each other: a photo must not wait for the garbage collector
             self._changed.notify_all()
 
     def _read(self, job: _Job) -> None:
@@ -196,15 +199,14 @@ class Engine:
             with self._changed:
                 self._changed.wait_for(lambda: self._held < MOST_BYTES or job.future.done())
             item = None if job.future.done() or job.read is None else job.read()
-        except Exception as error:
+        except BaseException as error:  # or nobody would learn of it
             with suppress(InvalidStateError):  # canceled in between
                 job.future.set_exception(error)
         else:
-            job.item = item
             nbytes = getattr(item[0] if isinstance(item, tuple) else item, "nbytes", 0)
             with self._changed:
                 if not job.future.done():
-                    job.nbytes = nbytes
+                    job.item, job.nbytes = item, nbytes
                     self._held += nbytes
                     self._jobs.append(job)
         finally:
@@ -214,12 +216,17 @@ class Engine:
                 self._changed.notify_all()
 
     def _work(self) -> None:
-        while batch := self._next():
-            live = [job for job in batch if job.future.set_running_or_notify_cancel()]
-            if live:
-                self._compute(live)
-                if self.on_batch:
-                    self.on_batch(str(live[0].key[0]), len(live))
+        while self._step():  # which lets go of its batch: photos must not stay until others come
+            pass
+
+    def _step(self) -> bool:
+        batch = self._next()
+        live = [job for job in batch if job.future.set_running_or_notify_cancel()]
+        if live:
+            self._compute(live)
+            if self.on_batch:
+                self.on_batch(str(live[0].key[0]), len(live))
+        return bool(batch)
 
     def _next(self) -> list[_Job]:
         """The jobs to compute next, of one kind, the oldest's; none at the end."""
@@ -241,7 +248,7 @@ class Engine:
     def _compute(self, batch: list[_Job]) -> None:
         try:
             results = batch[0].compute([job.item for job in batch])
-        except Exception as error:
+        except BaseException as error:  # or the model's thread would end, and every future wait forever
             if len(batch) == 1:
                 batch[0].future.set_exception(error)
             for job in batch if len(batch) > 1 else ():  # the others get their results

@@ -69,6 +69,13 @@ def check_host(host: str, keys: Sequence[str]) -> None:
         raise InputError(f"a service without API keys must listen on a loopback address, got host {host!r}; {remedy}")
 
 
+def check_origins(origins: Iterable[str]) -> None:
+    """Refuse, with an `InputError`, what no browser sends as the Origin of a page."""
+    for origin in origins:
+        if not re.fullmatch(r"https?://[a-z0-9.:\[\]-]+", origin):
+            raise InputError(f"an allowed origin must be like https://shop.example, in lower case, got {origin!r:.80}")
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches a host: "localhost", 127.0.0.0/8 or ::1."""
     try:

@@ -140,7 +140,7 @@ async def _query(service: Service, request: Request, gallery: Gallery, asked: Se
     if asked.id is not None:
         match = await asyncio.to_thread(_match, gallery, asked.id)
         if text is None:
-            return np.asarray((await asyncio.to_thread(gallery.embeddings, [asked.id]))[0])
+            return await asyncio.to_thread(_embedding, gallery, asked.id)
         if match.photo is None:
             raise InputError(f"the gallery keeps no file of photo {asked.id!r:.80}; send the photo itself")
         future = compose(Path(match.photo), asked.id)
@@ -157,6 +157,13 @@ def _match(gallery: Gallery, id: str) -> Match:
     try:
         return gallery.get(id)
     except InputError as error:
+        raise RequestError(404, f"this gallery has no photo {id!r:.80}") from error
+
+
+def _embedding(gallery: Gallery, id: str) -> NDArray[np.float32]:
+    try:
+        return np.asarray(gallery.embeddings([id])[0])
+    except (InputError, KeyError) as error:  # deleted since; the message has the gallery's place
         raise RequestError(404, f"this gallery has no photo {id!r:.80}") from error
 
 
