@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import time
+import weakref
 from concurrent.futures import CancelledError
 from threading import Event, Thread
 from typing import Any
@@ -134,3 +136,57 @@ def test_at_the_end_what_is_under_way_is_finished(model: FashionModel) -> None:
     go.set()
     ending.join(60)
     assert all(future.done() and not future.exception() for future in futures)
+
+
+def test_nothing_that_is_raised_ends_the_threads(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave(*_: Any, **__: Any) -> Any:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        engine.run(leave).result(30)
+    with monkeypatch.context() as patched:
+        patched.setattr(engine_module, "decode", leave)
+        with pytest.raises(SystemExit):
+            engine.encode_image(photo_file(0), "photo").result(30)
+    assert engine.encode_image(photo_file(0), "photo").result(30).shape == (engine.model.embedding_dim,)
+    assert engine.under_way == engine._held == 0
+
+
+def test_an_idle_engine_holds_no_photo(engine: Engine) -> None:
+    class Item:
+        pass
+
+    item = Item()
+    gone = weakref.ref(item)
+    engine._submit(("call", object()), None, lambda items: [len(items)], item).result(30)
+    del item
+    until = time.monotonic() + 10
+    while gone() is not None and time.monotonic() < until:
+        time.sleep(0.01)
+    assert gone() is None
+
+
+def test_clients_that_cancel_at_any_moment_leave_the_counts_at_zero(model: FashionModel) -> None:
+    engine = Engine(model, queue=40)
+    refused = []
+
+    def ask(seed: int) -> None:
+        draw = random.Random(seed)
+        for n in range(60):
+            try:
+                future = engine.encode_image(photo_file(n % 6), "photo") if n % 3 else engine.encode_text("a shirt")
+            except BusyError as error:
+                refused.append(error)
+                continue
+            time.sleep(draw.random() * 0.004)
+            if draw.random() < 0.7:
+                future.cancel()
+
+    threads = [Thread(target=ask, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    engine.close()
+    assert (engine.under_way, engine._held, engine._reading, len(engine._jobs)) == (0, 0, 0, 0)
+    assert len(refused) < 8 * 60

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import errno
+import http.client
 import json
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -190,3 +194,73 @@ def test_hosts_and_origins(port: int, status: int, headers: dict[str, str]) -> N
     answer = ask(port, request("GET", "/v1/models", **headers))
     assert answer.status == status
     assert status == 200 or check_problem(answer, status)
+
+
+@pytest.mark.parametrize(("status", "options"), [(413, {}), (401, {"keys": ["0123456789abcdef"]})])
+def test_client_that_sends_all_of_its_body_sees_why_it_is_refused(
+    service: Service, status: int, options: dict[str, Any]
+) -> None:
+    # Before the service read on, Python's own client saw a connection that was reset, each time.
+    with running(Service(service.engine, max_body=6_000_000 if status == 413 else 20_000_000), **options) as port:
+        for _ in range(5):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            connection.request("POST", RECOGNIZE, bytes(8_000_000), {"Content-Type": "application/json"})
+            with closing(connection), connection.getresponse() as answer:
+                assert (answer.status, json.loads(answer.read())["status"]) == (status, status)
+
+
+def test_bodies_count_until_they_are_parsed(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    go, held = threading.Event(), Service(service.engine, max_body=1_000)
+
+    def parse(body: bytes) -> int:
+        assert go.wait(30)
+        return len(body)
+
+    class Sent:
+        async def stream(self) -> Any:
+            yield bytes(900)
+
+    async def both() -> list[Any]:
+        requests: Any = [Sent() for _ in range(20)]
+        asked = [asyncio.create_task(held.read_body(one, parse)) for one in requests]
+        while held._arriving < 15_000:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+        go.set()
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    found = asyncio.run(both())
+    assert (found.count(900), held._arriving) == (17, 0)
+    assert {str(one) for one in found if one != 900} == {"too many bodies arrive at once; ask again in a moment"}
+
+
+def test_request_that_no_queue_would_hold_is_422(service: Service) -> None:
+    engine = Engine(service.engine.model, queue=4)
+    with running(Service(engine)) as port:
+        detail = check_problem(ask(port, json_request(EMBEDDINGS, {"input": ["red"] * 5})), 422)
+        assert detail == "a request may have 4 photos and texts, got 5; split it"
+        assert ask(port, json_request(EMBEDDINGS, {"input": ["red"] * 4})).status == 200
+    engine.close()
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder"])
+def test_wish_about_a_photo_that_is_gone_names_no_path(service: Service, port: int, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "gone.jpg"
+    path.write_bytes(PHOTO)
+    service.gallery("shop").add([path], ["gone"])
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    detail = check_problem(ask(port, json_request(SEARCH, {"id": "gone", "text": "in red"})), 422)
+    assert detail == "the file of photo 'gone' can't be read any more"
+    service.gallery("shop").delete(["gone"])
+
+
+def test_id_that_is_deleted_while_it_is_looked_up_is_404(
+    service: Service, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery = service.gallery("shop")
+    embeddings = gallery.embeddings
+    for error in (lambda: embeddings(["nobody"]), lambda: {}["a"]):
+        monkeypatch.setattr(gallery, "embeddings", lambda _, error=error: error())
+        assert check_problem(ask(port, json_request(SEARCH, {"id": "a"})), 404) == "this gallery has no photo 'a'"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
@@ -37,10 +37,10 @@ async def read_request(request: Request, service: Service, expected: type[Expect
         raise RequestError(415, f"content-type must be application/json or multipart/form-data, got {got:.80}")
     if request.headers.get("content-encoding", "identity") != "identity":
         raise RequestError(415, "a body must not be compressed; leave Content-Encoding out")
-    body = await service.read_body(request)
     if kind == b"application/json":
-        return await asyncio.to_thread(_from_json, body, expected)
-    return await asyncio.to_thread(_from_form, body, options.get(b"boundary", b""), expected)
+        return await service.read_body(request, partial(_from_json, expected=expected))
+    boundary = options.get(b"boundary", b"")
+    return await service.read_body(request, partial(_from_form, boundary=boundary, expected=expected))
 
 
 def document(expected: type[BaseModel], example: dict[str, Any], *, form: bool = True) -> dict[str, Any]:

@@ -201,7 +201,7 @@ class Engine:
             with self._changed:
                 self._changed.wait_for(lambda: self._held < MOST_BYTES or job.future.done())
             item = None if job.future.done() or job.read is None else job.read()
-        except Exception as error:
+        except BaseException as error:  # or nobody would learn of it
             if isinstance(error, FashionRetrievalError):  # of others the log tells where
                 forget(error)
             with suppress(InvalidStateError):  # canceled in between
@@ -220,12 +220,17 @@ class Engine:
                 self._changed.notify_all()
 
     def _work(self) -> None:
-        while batch := self._next():
-            live = [job for job in batch if job.future.set_running_or_notify_cancel()]
-            if live:
-                self._compute(live)
-                if self.on_batch:
-                    self.on_batch(str(live[0].key[0]), len(live))
+        while self._step():  # which lets go of its batch: photos must not stay until others come
+            pass
+
+    def _step(self) -> bool:
+        batch = self._next()
+        live = [job for job in batch if job.future.set_running_or_notify_cancel()]
+        if live:
+            self._compute(live)
+            if self.on_batch:
+                self.on_batch(str(live[0].key[0]), len(live))
+        return bool(batch)
 
     def _next(self) -> list[_Job]:
         """The jobs to compute next, of one kind, the oldest's; none at the end."""
@@ -247,7 +252,7 @@ class Engine:
     def _compute(self, batch: list[_Job]) -> None:
         try:
             results = batch[0].compute([job.item for job in batch])
-        except Exception as error:
+        except BaseException as error:  # or the model's thread would end, and every future wait forever
             if len(batch) == 1:
                 batch[0].future.set_exception(error)
             for job in batch if len(batch) > 1 else ():  # the others get their results

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fashion_retrieval.serve.opening import is_loopback
 from fashion_retrieval.serve.problems import RequestError, answer
@@ -17,6 +19,7 @@ from fashion_retrieval.serve.problems import RequestError, answer
 OPEN = frozenset({"/healthz", "/readyz"})
 """Addresses that ask for no key."""
 CLOSE = {"Connection": "close"}  # the rest of a refused body is not read
+_LINGER = 1.0
 
 
 class Gate:
@@ -37,6 +40,7 @@ class Gate:
         """Let a request pass, or answer it."""
         if scope["type"] == "http":
             headers = Headers(scope=scope)
+            receive, send = _lingering(receive, send, self._max_body)
             try:
                 self._check(scope["method"], scope["path"], headers)
             except RequestError as error:
@@ -82,3 +86,33 @@ def _name(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
+
+
+def _lingering(receive: Receive, send: Send, most: int) -> tuple[Receive, Send]:
+    """Where an answer closes the connection, read on for a moment: `most` bytes, or `_LINGER` seconds.
+
+    A client that is still sending would see a connection that is reset in place of the answer.
+    """
+    ended = closing = False
+
+    async def received() -> Message:
+        nonlocal ended
+        message = await receive()
+        ended = not message.get("more_body", False)
+        return message
+
+    async def sent(message: Message) -> None:
+        nonlocal closing
+        if message["type"] == "http.response.start":
+            closing = (b"connection", b"close") in message["headers"]
+        elif closing and not ended and not message.get("more_body", False):
+            await send({**message, "more_body": True})
+            read = 0
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LINGER):
+                    while not ended and read < most:
+                        read += len((await received()).get("body", b""))
+            message = {"type": "http.response.body"}
+        await send(message)
+
+    return received, sent

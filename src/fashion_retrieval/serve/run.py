@@ -35,6 +35,8 @@ _LOGGING: dict[str, Any] = {
     "loggers": {"python_multipart": {"level": "CRITICAL"}},  # it warns of each form that it refuses, as we do
 }
 
+_LONGEST = 86_400
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -69,6 +71,8 @@ def run(settings: Settings, tell: Callable[[str], None]) -> None:
     keys = read_keys(settings.api_key_file) if settings.api_key_file else ()
     check_host(settings.host, keys)
     check_origins(settings.origins)
+    if not 0.1 <= settings.timeout <= _LONGEST:  # nan is neither
+        raise InputError(f"--timeout must be from 0.1 to {_LONGEST} seconds, got {settings.timeout}")
     max_body = parse_size(settings.max_body)
     # uvicorn ends in order, then raises the signal again: it must not cut off what is left to do here.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -82,6 +86,8 @@ def run(settings: Settings, tell: Callable[[str], None]) -> None:
         galleries = open_galleries(settings.galleries, model)
         for gallery in galleries.values():
             stack.enter_context(gallery)
+        if settings.demo and "demo" in galleries:
+            raise InputError("--demo adds a gallery named 'demo', and there is one; name yours otherwise: NAME=PATH")
         if settings.demo:
             tell("indexing the example photos; this takes some seconds")
             folder = stack.enter_context(TemporaryDirectory(prefix="fashion-retrieval-"))
@@ -93,7 +99,8 @@ def run(settings: Settings, tell: Callable[[str], None]) -> None:
         app = create_app(service, keys=keys, origins=settings.origins)
         end_page = mount_page(app, engine, galleries, max_body=max_body) if settings.page else lambda: None
         _warm_up(engine)
-        address = f"http://{settings.host}:{taken.getsockname()[1]}"
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        address = f"http://{host}:{taken.getsockname()[1]}"
         told = f"{address} (a key is needed)" if keys else address
         tell(f"{service.model_name} is served at {told}; its API: {address}/docs")
         config = uvicorn.Config(

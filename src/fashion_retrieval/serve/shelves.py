@@ -151,8 +151,7 @@ async def _query(
 ) -> NDArray[np.float32]:
     engine, text = service.engine, asked.text
     if photo is None and text is None:
-        id = (await asyncio.to_thread(_match, gallery, asked.id or "")).id
-        return np.asarray((await asyncio.to_thread(gallery.embeddings, [id]))[0])
+        return await asyncio.to_thread(_embedding, gallery, asked.id or "")
     if photo is None:
         future = engine.encode_text(text or "")
     elif text is None:
@@ -174,6 +173,13 @@ def _match(gallery: Gallery, id: str) -> Match:
     try:
         return gallery.get(id)
     except InputError as error:
+        raise RequestError(404, f"this gallery has no photo {id!r:.80}") from error
+
+
+def _embedding(gallery: Gallery, id: str) -> NDArray[np.float32]:
+    try:
+        return np.asarray(gallery.embeddings([id])[0])
+    except (InputError, KeyError) as error:  # deleted since; the message has the gallery's place
         raise RequestError(404, f"this gallery has no photo {id!r:.80}") from error
 
 

@@ -61,10 +61,10 @@ class Service:
         if self.engine.under_way >= self.engine.queue:
             raise RequestError(503, "the queue is full; ask again in a moment", CLOSE)
 
-    async def read_body(self, request: Request) -> bytes:
-        """The body of a request, whole; a `RequestError` where it is too large or too slow.
+    async def read_body(self, request: Request, parse: Callable[[bytes], Result]) -> Result:
+        """What `parse`, in a thread, makes of a request's body; a `RequestError` where it is too large or too slow.
 
-        At most `_AT_ONCE` bodies' bytes are held while they arrive, however many clients send slowly.
+        At most `_AT_ONCE` bodies' bytes are held while they arrive and are parsed, however many clients send.
         """
         body = bytearray()
         try:
@@ -76,6 +76,7 @@ class Service:
                         raise RequestError(413, f"a body must be at most {self.max_body} bytes, got more", CLOSE)
                     if self._arriving > _AT_ONCE * self.max_body:
                         raise RequestError(503, "too many bodies arrive at once; ask again in a moment", CLOSE)
+            return await asyncio.to_thread(parse, bytes(body))
         except TimeoutError as error:
             told = f"the body must be here within {self.timeout:g} s, got {len(body)} bytes; send it faster"
             raise RequestError(408, told, CLOSE) from error
@@ -83,10 +84,12 @@ class Service:
             raise RequestError(400, "the body ended too early; send it again", CLOSE) from error
         finally:
             self._arriving -= len(body)
-        return bytes(body)
 
     def asked(self, *calls: Callable[[], Future[Result]]) -> list[Future[Result]]:
         """The futures of calls of the engine: all, or none where the queue has no place for all."""
+        if len(calls) > self.engine.queue:
+            told = f"a request may have {self.engine.queue} photos and texts, got {len(calls)}; split it"
+            raise RequestError(422, told)
         futures: list[Future[Result]] = []
         try:
             for call in calls:
