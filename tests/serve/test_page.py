@@ -153,6 +153,15 @@ def test_another_gallery_starts_again_with_the_picked_garment(visit, photo):
     assert visit.turns == ()
 
 
+def test_another_gallery_is_asked_for_the_same_wishes(visit):
+    visit.wish("a red dress")
+    visit.wish("long sleeves")
+    visit.choose("plain")
+    assert [turn.wishes for turn in visit.turns] == [("a red dress",), ("a red dress", "long sleeves")]
+    assert all(name.startswith("plain") for name in ids(visit))
+    assert "<span></span>" not in markup.trail_part(visit)
+
+
 @pytest.mark.parametrize(
     "act",
     [

@@ -48,6 +48,7 @@ def create_app(service: Service, *, keys: Sequence[str] = (), origins: Collectio
         title="fashion-retrieval",
         version=__version__,
         description=_ABOUT,
+        openapi_tags=[{"name": "model"}, {"name": "galleries"}, {"name": "service"}],
         lifespan=lifespan,
         docs_url=None,  # FastAPI's own pages load scripts of other hosts
         redoc_url=None,

@@ -62,7 +62,8 @@ def trail_part(visit: Visit) -> str:
         if turn.reference is not None and (before is None or turn.reference is not before.reference):
             source, name = _reference(visit, turn)
             picture = f'<img src="{source}" alt="{escape(name, quote=True)}">' if source else ""
-        words = " ".join(filter(None, (f"<span>{escape(name)}</span>", *(f"<q>{escape(wish)}</q>" for wish in new))))
+        named = [f"<span>{escape(name)}</span>"] if name else []
+        words = " ".join((*named, *(f"<q>{escape(wish)}</q>" for wish in new)))
         current = ' aria-current="step"' if number == len(turns) else ""
         items.append(f'<li><button type="button" data-select="{number}"{current}>{picture}{words}</button></li>')
     return f'<nav aria-label="Turns of this search"><ol class="fr-trail">{"".join(items)}</ol></nav>' if items else ""
@@ -84,7 +85,8 @@ def results_part(visit: Visit | None) -> str:
     cells = "".join(_result(match, compared, own, visit.engine.max_pixels) for match in turn.matches)
     name = _reference(visit, turn)[1]
     asked = " · ".join(filter(None, (f"like {name}" if name else "", *turn.wishes)))
-    nothing = "" if cells else "<p>Nothing found. Take a filter away, or go back a turn.</p>"
+    why = "Nothing found. Take a filter away, or go back a turn." if gallery.info.count else "This gallery is empty."
+    nothing = "" if cells else f"<p>{why}</p>"
     count = f"{len(turn.matches)} of {gallery.info.count} photos{', filtered' if turn.where else ''}"
     heading = f'<h2 tabindex="-1">{escape(_capital(asked))}</h2><p class="fr-muted">{count}</p>'
     return f"""<div data-picked="{picked}"><div class="fr-heading" role="status">{heading}</div>{nothing}

@@ -25,7 +25,8 @@ class SearchPart:
 
     def __init__(self, galleries: Mapping[str, Gallery]) -> None:
         names = list(galleries)
-        self.gallery = gr.Dropdown(names, value=names[0], label="Gallery", visible=len(names) > 1, elem_id="fr-gallery")
+        several: dict[str, Any] = {"visible": len(names) > 1, "filterable": False}  # or one opens to the name it has
+        self.gallery = gr.Dropdown(names, value=names[0], label="Gallery", elem_id="fr-gallery", **several)
         with gr.Row(elem_id="fr-ask"):
             hint = "a red dress, or: with long sleeves"
             self.wish = gr.Textbox(label="What do you look for?", placeholder=hint, scale=5, min_width=220, max_lines=1)

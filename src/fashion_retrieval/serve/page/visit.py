@@ -132,10 +132,16 @@ class Visit:
             raise
 
     def choose(self, gallery: str) -> None:
-        """Search another gallery; with the garment that was picked, if one was."""
+        """Search another gallery, with the garment that was picked and the wishes that hold.
+
+        What was wished of a photo of this gallery says little in another, and is left out.
+        """
+        turn = self.turns[-1] if self.turns else None
         picked, self.gallery, self.picked, self.search = self.picked, gallery, None, None
         if picked is not None:
             self.pick(picked)
+        for wish in turn.wishes if turn and not isinstance(turn.reference, Match) else ():
+            self.wish(wish)
 
     def _start(self, reference: bytes | None = None, text: str | None = None) -> None:
         gallery = self.galleries.get(self.gallery)
