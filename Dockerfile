@@ -5,7 +5,8 @@ RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 # From PyTorch's own index, for the CPU alone: PyPI's wheels of torch bring gigabytes of CUDA.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-RUN pip install --index-url "$TORCH_INDEX" torch==2.14.1 torchvision==0.29.1
+ARG TORCH="torch==2.14.1 torchvision==0.29.1"
+RUN pip install --index-url "$TORCH_INDEX" $TORCH
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src

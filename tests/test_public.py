@@ -61,6 +61,7 @@ OPTIONS = {
     "search": f"{COMMON} --revision --text --image --id --where --top-k --exclude --text-weight --json --save",
     "refine": f"{COMMON} --revision --image --id --where --top-k",
     "fit": f"{COMMON} --output --taxonomy --no-segmenter --batch-size --on-error --json",
+    "mcp": "--transport --host --port --model --backend --device --photos --api-key-file --max-pixels --queue",
     "doctor": "--device --dtype --json",
     "models list": "--json",
     "models download": "--revision",

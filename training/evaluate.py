@@ -8,6 +8,7 @@ python -m training.evaluate composed --fashioniq ROOT --protocol all --missing r
 python -m training.evaluate recognition --deepfashion ROOT --view whole_photo --view masked_crop   # Table 4
 python -m training.evaluate words                            # words as people type them
 python -m training.evaluate few_shot                         # own labels against prompts
+python -m training.evaluate negation                         # wishes that say what is not wanted
 python -m training.evaluate ablation                         # Table 5, from training.compare_composers
 python -m training.evaluate all --deepfashion ROOT --fashioniq ROOT
 Without a root each command measures on the open data pack.
@@ -35,6 +36,7 @@ from training.evaluation.compact import Part, measure, targets
 from training.evaluation.composed import read_sets
 from training.evaluation.deepfashion import View
 from training.evaluation.few_shot import evaluate_few_shot
+from training.evaluation.negation import evaluate_negation
 from training.evaluation.results_file import RESULTS, check_output, destination, provenance, write_results
 from training.evaluation.typed_words import evaluate_typed_words
 from training.evaluation.visibility import evaluate_visibility
@@ -242,6 +244,27 @@ def words(
         write_results(provenance(loaded[model], model, {"before": before}) | found, path)
 
 
+@app.command()
+def negation(
+    model: Annotated[str, typer.Option(help="A model id or folder.")] = EMBEDDED,
+    data: Data = PACK,
+    split: Split = "val",
+    photos: Annotated[int | None, typer.Option(min=50, help="Draw so many labeled photos; all if none.")] = None,
+    seed: Seed = 0,
+    output: Output = None,
+) -> None:
+    """Wishes that say what is not wanted: the share of the top 10 that shows it, as text and read."""
+    path = output or destination(RESULTS, "negation", models=[model], split=split)
+    with one_line_errors():
+        check_output(path)
+        loaded = FashionModel.from_pretrained(model, dtype="float32")
+        found = evaluate_negation(loaded, data, split, photos=photos, seed=seed)
+        for way, measured in found["ways"].items():
+            typer.echo(f"{way:24} shows it: {measured['share']:.3f}, same category: {measured['same_category']:.3f}")
+        config = {"root": str(data), "photos": photos, "seed": seed}
+        write_results(provenance(loaded, model, config) | {"split": split} | found, path)
+
+
 @app.command("all")
 def everything(
     model: ModelNames = None,
@@ -290,8 +313,8 @@ def run(arguments: Sequence[str]) -> None:
         if word.removeprefix("--view=") == "as_recognised":
             warn_renamed("--view as_recognised", "as_recognized")
             given[place] = word.replace("as_recognised", View.AS_RECOGNIZED)
-    measured = {"parts", "visibility", "recognition", "retrieval", "composed", "words", "few_shot", "ablation", "all"}
-    named = {*measured, "--help"}
+    measured = "parts visibility recognition retrieval composed words few_shot ablation negation all"
+    named = {*measured.split(), "--help"}
     app(given if named & {*given[:1]} else ["parts", *given])
 
 

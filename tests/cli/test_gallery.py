@@ -253,6 +253,22 @@ def test_refine_in_three_turns(gallery, composer, tmp_path):
         assert picture.format == "PNG"
 
 
+def test_refine_and_search_say_what_was_understood(gallery, composer):
+    done = command("refine", gallery, "--top-k", 2, typed="red, not blue\nwithout sleeves\nundo\nred, not red\n")
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    said = [line for line in done.stdout.splitlines() if not set(line) & set("│┃━─")]
+    assert said[1:] == [
+        "red, not blue",
+        "red, not blue and without sleeves",
+        "understood: red and sleeveless, not blue, without sleeves",
+        "red, not blue",
+    ]
+    found = command("search", gallery, "--text", "not blue", "--json")
+    assert (found.exit_code, found.stderr) == (0, "")
+    assert command("search", gallery, "--text", "anything but blue").stderr == "understood: not blue\n"
+    assert composer == []
+
+
 def test_refine_undo_takes_back(gallery, composer):
     done = command("refine", gallery, "--top-k", 2, typed="red\n1\nundo\nlong\nundo\nundo\n\nhelp\nblue\n")
     assert done.exit_code == 0

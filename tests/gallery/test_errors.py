@@ -292,7 +292,13 @@ def test_milvus_gallery_at_a_wrong_address_is_refused(model, monkeypatch):
 
 
 def test_milvus_gallery_without_its_collection_is_refused(model):
-    refused(GalleryError, "/nothing; make one with Gallery.create", Gallery.open, f"{milvus_address()}/nothing", model)
+    refused(
+        GalleryError,
+        "/nothing; check the path",
+        Gallery.open,
+        f"{milvus_address()}/nothing",
+        model,
+    )
 
 
 def test_import_of_gallery_is_light():

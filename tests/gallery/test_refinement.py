@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from fashion_retrieval.errors import InputError, UnsupportedError
-from fashion_retrieval.gallery.modification_text import Vocabulary
 from fashion_retrieval.gallery.refinement import Refinement, Turn
+from fashion_retrieval.gallery.vocabulary import Vocabulary
+from fashion_retrieval.gallery.wish import remaining
 from fashion_retrieval.results import Match, Recognition
 from fashion_retrieval.taxonomy import Taxonomy
 from tests.support.tiny import drawn_photo
@@ -52,6 +53,7 @@ class Shelf:
         self.info = SimpleNamespace(fields=dict.fromkeys(fields, "str"), count=len(IDS))
         self.taxonomy = taxonomy
         self.queries = []
+        self.negatives = []
 
     def __contains__(self, name):
         return name in self.rows
@@ -59,9 +61,11 @@ class Shelf:
     def get(self, name):
         return self.rows[name]
 
-    def search(self, query, top_k=10, *, where=None, exclude=()):
+    def search(self, query, top_k=10, *, where=None, exclude=(), negative=None):
         if where == "bad":
             raise InputError("where can't be read")
+        if negative is not None:
+            self.negatives.append((len(negative), where))
         self.queries.append((float(query[0, 0]), top_k, where, sorted(exclude)))
         return [row for name, row in self.rows.items() if name not in exclude][:top_k]
 
@@ -235,7 +239,59 @@ REMAINING = [
 
 @pytest.mark.parametrize(("earlier", "newer", "kept"), REMAINING, ids=lambda value: str(value).replace(" ", "_"))
 def test_vocabulary_remaining_is_what_a_newer_text_leaves(earlier, newer, kept):
-    assert Vocabulary(Taxonomy.load("default")).remaining(earlier, newer) == kept
+    assert remaining(earlier, newer, Vocabulary(Taxonomy.load("default"))) == kept
+
+
+def test_ask_takes_what_is_not_wanted_out_of_the_query(turns):
+    turns.ask("long sleeves, not blue", "a")
+    assert turns.model.asked == [("text", "blue"), ("both", "a", "long sleeves", None)][::-1]
+    assert turns.gallery.negatives == [(1, None)]
+    assert turns.history[-1].understood == "long sleeves, not blue"
+    turns.ask("without stripes")
+    assert turns.model.asked[2:] == [("both", "a", "long sleeves", None), ("text", "blue")]
+    assert turns.history[-1].understood == "long sleeves, not blue, without stripes"
+    assert turns.wishes == ("long sleeves, not blue", "without stripes")
+    turns.undo()
+    assert turns.history[-1].understood == "long sleeves, not blue"
+
+
+def test_ask_with_negative_wishes_alone_goes_on_from_the_photo_or_from_any_garment(turns):
+    turns.ask("not blue", "a")
+    assert turns.model.asked == [("image", "a.png"), ("text", "blue")]
+    fresh = Refinement(Model(), Shelf())
+    fresh.ask("anything but black")
+    assert fresh.model.asked == [("text", "a photo of clothing"), ("text", "black")]
+    assert fresh.history[-1].understood == "not black"
+
+
+def test_ask_removes_an_earlier_wish_that_a_negative_takes_back(turns):
+    for wish in ("blue", "a belt", "short sleeves", "not blue", "no belt", "longer sleeves"):
+        turns.ask(wish)
+    assert turns.wishes == ("not blue", "no belt", "longer sleeves")
+    turns.ask("navy after all")
+    assert turns.wishes == ("no belt", "longer sleeves", "navy after all")
+
+
+def test_ask_with_a_wish_that_contradicts_itself_is_refused_in_one_line(turns):
+    with pytest.raises(
+        InputError, match=r"^text asks for red and for no red, got 'red, not red'; keep one of the two$"
+    ):
+        turns.ask("red, not red")
+    assert turns.history == ()
+
+
+def test_ask_puts_what_is_recognized_as_unwanted_last():
+    taxonomy = Taxonomy.load("default")
+    turns = Refinement(Model(), Shelf(fields=("color", "texture"), taxonomy=taxonomy))
+    found = turns.ask("not red, no print", where="price < 5")
+    conditions = (
+        '("color" is null or "color" not in (\'red\'))'
+        " and (\"texture\" is null or \"texture\" not in ('animal', 'dotted', 'floral', 'graphic', 'other_print'))"
+    )
+    assert turns.gallery.negatives == [(1, f"(price < 5) and {conditions}"), (1, "price < 5")]
+    assert [match.id for match in found] == IDS
+    turns.ask("not navy, no lace")
+    assert turns.gallery.negatives[-2:] == [(1, conditions), (1, None)]
 
 
 def test_ask_replaces_texts_by_the_words_of_the_taxonomy():

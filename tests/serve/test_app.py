@@ -13,7 +13,7 @@ import numpy as np
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from fashion_retrieval import FashionModel, Gallery
+from fashion_retrieval import FashionModel, Gallery, Refinement
 from fashion_retrieval.serve.app import create_app
 from fashion_retrieval.serve.engine import Engine
 from fashion_retrieval.serve.state import Service
@@ -184,6 +184,19 @@ def test_keys_hosts_and_origins(engine: Engine) -> None:
         assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, site)
         answer = client.get("/v1/models", headers={"origin": site, "authorization": f"Bearer {KEY}"})
         assert answer.headers["access-control-allow-origin"] == site
+        assert answer.headers["access-control-expose-headers"] == "Retry-After"
+        refused = client.get("/v1/models", headers={"origin": site})  # and the site's script can read why
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, site)
+        refused = client.get("/v1/models", headers={"origin": "https://evil.example"})
+        assert (refused.status_code, refused.headers.get("access-control-allow-origin")) == (403, None)
+
+
+def test_unknown_and_missing_fields_are_told_in_words(engine: Engine) -> None:
+    with TestClient(create_app(Service(engine)), base_url=HERE) as client:
+        unknown = client.post("/v1/recognize", json={"photo": "", "taxonomy": 5}).json()["detail"]
+    assert "photos: this field is needed" in unknown
+    assert "photo: there is no such field; /docs lists those there are" in unknown
+    assert "literal[" not in unknown
 
 
 def test_a_full_queue_and_a_late_answer_are_503(model: FashionModel) -> None:
@@ -261,3 +274,17 @@ def test_the_examples_of_the_api_page_work(client: TestClient) -> None:
                 worked.append((method, path.rpartition("/")[2]))
     expected = ["delete photos", "post compose", "post embeddings", "post photos", "post recognize", "post search"]
     assert sorted(map(" ".join, worked)) == expected
+
+
+def test_a_search_reads_what_is_not_wanted(client: TestClient, model: FashionModel, gallery: Gallery) -> None:
+    def ids(**asked: Any) -> list[str]:
+        return [match["id"] for match in client.post("/v1/galleries/shop/search", json=asked).json()["results"]]
+
+    assert ids(text="a shirt, not red", top_k=3) == [
+        match.id for match in Refinement(model, gallery).ask("a shirt, not red", top_k=3)
+    ]
+    with_photo = Refinement(model, gallery).ask("not gold", photo_file(3))
+    assert ids(text="not gold", image=encoded(3)) == [match.id for match in with_photo]
+    assert ids(text="not gold", id="shirt/3") == [match.id for match in with_photo if match.id != "shirt/3"]
+    refused = client.post("/v1/galleries/shop/search", json={"text": "red, not red"})
+    assert (refused.status_code, refused.json()["detail"][:31]) == (422, "text asks for red and for no re")

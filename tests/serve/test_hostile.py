@@ -252,7 +252,7 @@ def test_wish_about_a_photo_that_is_gone_names_no_path(service: Service, port: i
     if kind == "folder":
         path.mkdir()
     detail = check_problem(ask(port, json_request(SEARCH, {"id": "gone", "text": "in red"})), 422)
-    assert detail == "the file of photo 'gone' can't be read any more"
+    assert detail == "the file of photo 'gone' can't be read; send the photo itself"
     service.gallery("shop").delete(["gone"])
 
 

@@ -133,20 +133,16 @@ def test_only_loopback_goes_without_a_key():
             check_host(host, ())
 
 
+def test_an_origin_is_a_site_alone():
+    check_origins(["https://your.shop", "http://localhost:3000"])
+    for origin in ("*", "https://your.shop/", "your.shop", "https://*.shop", "https://a@your.shop", ""):
+        with pytest.raises(InputError, match="without a path, got"):
+            check_origins([origin])
+
+
 def test_parse_size():
     texts = ("20MB", "20m", "1 KiB", "2GiB", "5000", "7b", " 3 gb ")
     assert [parse_size(text) for text in texts] == [20_000_000, 20_000_000, 1024, 2 << 30, 5000, 7, 3_000_000_000]
     for text in ("", "0", "0MB", "-1", "1.5MB", "MB", "20XB", "1e6", "9" * 13, "²"):
         with pytest.raises(InputError, match="a size must be a whole number with"):
             parse_size(text)
-
-
-@pytest.mark.parametrize(
-    "origin", ["*", "shop.example", "https://shop.example/", "https://Shop.example", "null", "https://a b", ""]
-)
-def test_an_origin_that_no_browser_sends_is_refused(origin):
-    check_origins(["https://shop.example", "http://localhost:3000", "http://[::1]:80"])
-    with pytest.raises(
-        InputError, match=re.escape(f"must be like https://shop.example, in lower case, got {origin!r}")
-    ):
-        check_origins([origin])

@@ -269,6 +269,24 @@ def test_each_field_becomes_a_condition_that_the_gallery_reads(model, galleries)
     assert [choice[1] for choice in components["Category"].choices][:2] == ["tee", "button_down"]
 
 
+def test_filters_are_there_for_a_gallery_that_has_some_and_told_with_the_results(engine, visit, galleries, tmp_path):
+    async def build(both):
+        with gr.Blocks(analytics_enabled=False):
+            return SearchPart(both)
+
+    with Gallery.create(tmp_path / "plain", engine.model) as plain:
+        both = {"plain": plain, "shop": galleries["shop"]}
+        part = asyncio.run(build(both))
+        assert not part.drawer.visible
+        for name in both:
+            shown = part.show({part.wish: ""}, Visit(engine, both, name))
+            assert shown[part.drawer].visible == (name == "shop")
+    assert "filtered" not in markup.results_part(visit)
+    visit.where = "category is not null or category is null"
+    visit.wish("a dress")
+    assert f"of {galleries['shop'].info.count} photos, filtered" in markup.results_part(visit)
+
+
 def built(engine, galleries):
     """The page; Gradio leaves event loops open where none is running."""
 

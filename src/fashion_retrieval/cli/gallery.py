@@ -94,6 +94,8 @@ def search(
     with turns.gallery:
         reference = turns.gallery.get(id_) if id_ is not None else image
         matches = turns.ask(text, reference, top_k=top_k, where=where, exclude=exclude or (), text_weight=text_weight)
+        if text is not None and (understood := turns.history[-1].understood) != " ".join(text.split()):
+            typer.echo(f"understood: {understood}", err=True)
         print_matches(matches, as_json=as_json)
         if save:
             write_picture(save, turns.draw())

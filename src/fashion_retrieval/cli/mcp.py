@@ -11,40 +11,40 @@ from typing import Annotated, Literal
 import typer
 
 from fashion_retrieval._utils.optional import check_installed
-
-ENV = "FASHION_RETRIEVAL_"
+from fashion_retrieval.cli.options import env
 
 
 def mcp(
     galleries: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME=]GALLERY...", envvar=ENV + "GALLERIES", help="Folders or URIs of galleries."),
+        typer.Argument(metavar="[NAME=]GALLERY...", help="Folders or URIs of galleries.", **env("GALLERIES")),
     ] = None,
     transport: Annotated[
         Literal["stdio", "http"],
-        typer.Option(envvar=ENV + "TRANSPORT", help="stdio for the program that starts this one, or HTTP at /mcp."),
+        typer.Option(help="stdio for the program that starts this one, or HTTP at /mcp.", **env("TRANSPORT")),
     ] = "stdio",
-    host: Annotated[str, typer.Option(envvar=ENV + "HOST", help="Where to listen, by HTTP.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar=ENV + "PORT", min=0, max=65_535, help="Likewise.")] = 8001,
-    model: Annotated[
-        str, typer.Option(envvar=ENV + "MODEL", help="'compact', a folder or a Hub repository.")
-    ] = "compact",
-    backend: Annotated[str, typer.Option(envvar=ENV + "BACKEND", help="auto, torch, openvino or onnx.")] = "auto",
-    device: Annotated[str, typer.Option(envvar=ENV + "DEVICE", help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",
+    host: Annotated[str, typer.Option(help="Where to listen, by HTTP.", **env("HOST"))] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Likewise.", **env("PORT"))] = 8001,
+    model: Annotated[str, typer.Option(help="'compact', a folder or a Hub repository.", **env("MODEL"))] = "compact",
+    backend: Annotated[str, typer.Option(help="auto, torch, openvino or onnx.", **env("BACKEND"))] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...", **env("DEVICE"))] = "auto",
     photos: Annotated[
-        Path | None, typer.Option(envvar=ENV + "PHOTOS", metavar="DIR", help="Photos that agents may name by path.")
+        Path | None, typer.Option(metavar="DIR", help="Photos that agents may name by path.", **env("PHOTOS"))
     ] = None,
     api_key_file: Annotated[
-        Path | None, typer.Option(envvar=ENV + "API_KEY_FILE", metavar="FILE", help="Keys for HTTP, one a line.")
+        Path | None, typer.Option(metavar="FILE", help="Keys for HTTP, one a line.", **env("API_KEY_FILE"))
     ] = None,
     max_pixels: Annotated[
-        int, typer.Option(envvar=ENV + "MAX_PIXELS", min=1, help="Refuse photos with more pixels.")
+        int, typer.Option(min=1, help="Refuse photos with more pixels.", **env("MAX_PIXELS"))
     ] = 50_000_000,
     queue: Annotated[
-        int, typer.Option(envvar=ENV + "QUEUE", min=1, help="How many calls may be under way; more are refused.")
+        int, typer.Option(min=1, help="How many calls may be under way; more are refused.", **env("QUEUE"))
     ] = 64,
 ) -> None:
-    """Offer recognize, search and compose to agents, as tools of the Model Context Protocol. They only read."""
+    """Offer recognize, search and compose to agents, as tools of the Model Context Protocol. They only read.
+
+    Each option can also come from the environment: FASHION_RETRIEVAL_PHOTOS, FASHION_RETRIEVAL_GALLERIES and so on.
+    """
     check_installed("mcp", "mcp")
     check_installed("fastapi", "mcp")
     import asyncio

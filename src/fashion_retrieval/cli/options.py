@@ -41,6 +41,11 @@ _RENAMED = {"--labelled": "--labeled", "--recognise": "--recognize", "--no-recog
 """Options under their old names, which --help does not show."""
 
 
+def env(name: str) -> dict[str, Any]:
+    """For an option of a service: its environment variable, which --help tells of once for all."""
+    return {"envvar": f"FASHION_RETRIEVAL_{name}", "show_envvar": False}
+
+
 class Commands(TyperGroup):
     """The commands: expected errors become one line, and options keep their old names."""
 

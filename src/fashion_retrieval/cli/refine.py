@@ -119,6 +119,8 @@ class _Session:
         turn = self.turns.history[-1]
         name = turn.reference.id if isinstance(turn.reference, Match) else turn.reference
         typer.echo(turn.text if name is None else f"{turn.text}, from {name!s}")
+        if turn.understood != (turn.text or ""):
+            typer.echo(f"understood: {turn.understood}")
         print_matches(matches)
 
 

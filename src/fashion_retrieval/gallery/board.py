@@ -16,7 +16,8 @@ from fashion_retrieval.drawing import canvas
 from fashion_retrieval.drawing.canvas import GUTTER, INSIDE, MARGIN, Box, FontMetrics, Painter, Rect, Shape, Size, Text
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.gallery.items import garment_fields
-from fashion_retrieval.gallery.modification_text import COLOR, Vocabulary
+from fashion_retrieval.gallery.vocabulary import COLOR, vocabulary_of
+from fashion_retrieval.gallery.wish import read_wish
 from fashion_retrieval.images.inputs import ImageInput, describe
 from fashion_retrieval.images.load import load_image
 from fashion_retrieval.results import Attribute, Match, Recognition
@@ -247,8 +248,8 @@ class Comparison:
         self._groups = (CATEGORY, COLOR, *(group.name for group in taxonomy.attributes))
         groups = {group.name: group for group in (taxonomy.category, *taxonomy.attributes)}
         self._phrases = {(name, v.name): v.phrases[0] for name, group in groups.items() for v in group.values}
-        mentions = Vocabulary(taxonomy, categories=True).mentions(text) if text else []
-        self._asked = {(item.group, item.name) for item in mentions if item.wanted}
+        said = read_wish(text, vocabulary_of(taxonomy)).parts if text else ()
+        self._asked = {(part.group, part.name) for part in said if part.wanted}
         self._before = self._facts(reference)
         self.title = self.title_of(reference)
 

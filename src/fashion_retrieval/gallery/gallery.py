@@ -18,6 +18,7 @@ from fashion_retrieval.gallery.engines.base import MAX_ROWS, RENAMED_FIELDS, Row
 from fashion_retrieval.gallery.filters import Scalar, parse_where
 from fashion_retrieval.gallery.info import AddReport, GalleryInfo, read_info
 from fashion_retrieval.gallery.items import field_types, read_items
+from fashion_retrieval.gallery.negatives import CANDIDATES, lowered
 from fashion_retrieval.images.inputs import ImageInput
 from fashion_retrieval.results import Match
 from fashion_retrieval.shards.filesystem import Folder
@@ -212,7 +213,13 @@ class Gallery:
         return add_shards(self._store, Folder(str(folder)), progress=progress)
 
     def search(
-        self, query: ArrayLike, top_k: int = 10, *, where: str | None = None, exclude: Collection[str] = ()
+        self,
+        query: ArrayLike,
+        top_k: int = 10,
+        *,
+        where: str | None = None,
+        exclude: Collection[str] = (),
+        negative: ArrayLike | None = None,
     ) -> list[Match]:
         """The images nearest to a query by cosine, best first; equal scores are in the order of their ids.
 
@@ -221,12 +228,15 @@ class Gallery:
             top_k: How many results.
             where: A filter such as "category = 'dress' and not color in ('red', 'pink')"; filtered searches are exact.
             exclude: Ids that must not appear.
+            negative: (D,) or (N, D) floats: what the results should not show, from `encode`. Of the nearest images,
+                those nearer to one of them than is usual come later, and their scores are lower.
 
         Raises:
-            InputError: The query's shape, type or values, `where` or `exclude` can't be used.
+            InputError: The shape, type or values of the query or of `negative`, `where` or `exclude` can't be used.
         """
         store = self._store
         vector = _unit(query, store.settings.embedding_dim)
+        away = [] if negative is None else _units(negative, len(vector))
         if isinstance(exclude, str):
             raise InputError(f"exclude must be a collection of ids, got the text {exclude!r:.60}; put it in a list")
         excluded = set(exclude)
@@ -236,14 +246,16 @@ class Gallery:
         check_whole("top_k", top_k, most)
         condition = None if where is None else parse_where(where, store.settings.types, store.settings.renamed)
         asked = top_k + len(excluded) + 1
+        if away:
+            asked = min(max(asked, CANDIDATES * top_k), MAX_ROWS)
         while True:
             rows = store.nearest(vector, asked, condition)
             # In float64, with each row summed alike, so that equal embeddings have equal scores in every store.
             vectors = np.array([row.vector for row in rows], np.float64).reshape(-1, len(vector))
-            scores = np.round(np.sum(vectors * vector, axis=1), 7).tolist()
+            scores = np.round(lowered(np.sum(vectors * vector, axis=1), vectors, away), 7).tolist()
             ranked = sorted(zip(scores, rows, strict=True), key=lambda pair: (-pair[0], pair[1].id))
             kept = [(score, row) for score, row in ranked if row.id not in excluded]
-            if len(rows) < asked or asked == MAX_ROWS or kept[top_k - 1][0] > ranked[-1][0] + _TIE:
+            if away or len(rows) < asked or asked == MAX_ROWS or kept[top_k - 1][0] > ranked[-1][0] + _TIE:
                 return [_to_match(row, score, store.settings) for score, row in kept[:top_k]]
             asked = min(4 * asked, MAX_ROWS)  # a tie at the end: which of its ids come first is not known yet
 
@@ -325,6 +337,18 @@ class Gallery:
         if self._opened is None:
             raise GalleryError("this gallery is closed; open it again with Gallery.open")
         return self._opened
+
+
+def _units(negative: ArrayLike, width: int) -> list[NDArray[np.float32]]:
+    remedy = "encode texts or photos with FashionModel.encode"
+    if isinstance(negative, str):
+        raise InputError(f"negative must be embeddings, got the text {negative!r:.60}; {remedy}")
+    try:
+        return [_unit(row, width) for row in np.atleast_2d(np.asarray(negative))]
+    except (ValueError, InputError) as error:
+        raise InputError(
+            f"negative must hold floats of shape (N, {width}) that are finite, not all 0; {remedy}"
+        ) from error
 
 
 def _unit(query: ArrayLike, width: int) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,8 @@ from PIL import Image
 
 from fashion_retrieval._utils.checks import check_reading
 from fashion_retrieval.errors import InputError
-from fashion_retrieval.gallery.modification_text import Vocabulary
+from fashion_retrieval.gallery.vocabulary import Part, vocabulary_of
+from fashion_retrieval.gallery.wish import Wish, read_wish, remaining
 from fashion_retrieval.results import Match, Recognition
 from fashion_retrieval.taxonomy import Taxonomy
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from fashion_retrieval.images.inputs import ImageInput
     from fashion_retrieval.model import FashionModel, TaxonomyInput
 
+ANYTHING = "a photo of clothing"
+"""The query of a wish that only says what is not wanted."""
 JOINED = " and "
 """Joins the texts of a turn, as FashionIQ's evaluation joins its two captions."""
 
@@ -36,16 +39,18 @@ class Turn:
         wishes: The modification texts that hold, oldest first; those that the newest contradicts are gone.
         matches: The results, best first.
         where: The filter, or None.
+        understood: What was searched for, in one line: "long sleeves, not blue".
     """
 
     reference: Match | ImageInput | None
     wishes: tuple[str, ...]
     matches: tuple[Match, ...] = field(repr=False)
     where: str | None = None
+    understood: str = field(default="", compare=False)
 
     @property
     def text(self) -> str | None:
-        """The text of the query, "red and long sleeves"; None for a query by the reference alone."""
+        """The wishes as one text, "red and long sleeves"; None for a query by the reference alone."""
         return JOINED.join(self.wishes) or None
 
 
@@ -80,7 +85,7 @@ class Refinement:
         self.max_pixels = max_pixels
         self.history: tuple[Turn, ...] = ()
         self._taxonomy = Taxonomy.load(taxonomy or gallery.taxonomy or model.config.taxonomy)
-        self._vocabulary = Vocabulary(self._taxonomy)
+        self._vocabulary = vocabulary_of(self._taxonomy)
 
     @classmethod
     def open(
@@ -133,7 +138,7 @@ class Refinement:
 
     def ask(
         self,
-        text: str | None = None,
+        text: str | Sequence[str] | None = None,
         reference: Match | ImageInput | None = None,
         *,
         top_k: int = 10,
@@ -145,7 +150,9 @@ class Refinement:
 
         Args:
             text: A new modification text. It is added to the earlier ones, without those that name another color, or
-                another value of the same attribute group. None keeps the earlier texts.
+                another value of the same attribute group. What it says is not wanted ("not blue", "without stripes")
+                does not go into the query: results that show it come last. None keeps the earlier texts; a list is
+                several at once, oldest first.
             reference: A result or an id of the gallery, or any image; None keeps that of the turn before.
             top_k: How many results.
             where: A filter, as in `Gallery.search`.
@@ -156,7 +163,8 @@ class Refinement:
             The results, best first. A turn that fails leaves the refinement as it was.
 
         Raises:
-            InputError: An empty text, an unknown id, an image that can't be read, or a first turn with neither.
+            InputError: An empty text, one that wants and refuses the same, an unknown id, an image that can't be read,
+                or a first turn with neither.
             UnsupportedError: An image and a text together, and the model has no composer.
         """
         if isinstance(exclude, str):
@@ -165,11 +173,19 @@ class Refinement:
         start = self._resolved(reference)
         if start is None and not wishes:
             raise InputError("the first turn needs a text or a reference photo, got neither")
-        query = self._query(start, JOINED.join(wishes), text_weight)
+        read = [self.read(wish) for wish in wishes]
+        wanted = JOINED.join(wish.positive for wish in read if wish.positive)
+        unwanted = [part for wish in read for part in wish.negative]
+        query = self._query(start, wanted, text_weight)
         picked = {*self.picked, start.id} if isinstance(start, Match) else self.picked
-        found = self.gallery.search(query, top_k, where=where, exclude={*picked, *exclude})
-        self.history += (Turn(start, wishes, tuple(found), where),)
+        found = self._search(query, top_k, where, {*picked, *exclude}, unwanted)
+        understood = ", ".join(filter(None, (wanted, *map(str, unwanted))))
+        self.history += (Turn(start, wishes, tuple(found), where, understood),)
         return found
+
+    def read(self, text: str) -> Wish:
+        """What a text says, by the words of the vocabulary: what is wanted, what is not, and what is left over."""
+        return read_wish(text, self._vocabulary)
 
     def undo(self) -> Turn:
         """Remove the last turn and return it.
@@ -202,7 +218,8 @@ class Refinement:
         if turn.reference is not None and not isinstance(turn.reference, Match) and "category" in info.fields:
             reference = self.model.recognize(turn.reference, taxonomy=self._taxonomy, max_pixels=self.max_pixels)
         shown = turn.matches[:MOST]
-        facts = (f"{len(shown)} of {info.count} photos", self.model.model_id, turn.where)
+        understood = f"understood: {turn.understood}" if turn.understood != (turn.text or "") else None
+        facts = (understood, f"{len(shown)} of {info.count} photos", self.model.model_id, turn.where)
         return draw_board(
             shown,
             reference=reference,
@@ -214,16 +231,20 @@ class Refinement:
             max_pixels=self.max_pixels,
         )
 
-    def _texts(self, text: str | None) -> tuple[str, ...]:
-        """The earlier texts that still hold, and the new one."""
-        if text is None:
-            return self.wishes
-        if not isinstance(text, str) or not text.strip():
-            remedy = "leave it out to ask without a new one"
-            raise InputError(f"text must be a wish that is not empty, got {text!r}; {remedy}")
-        wish = " ".join(text.split())
-        earlier = (old for old in self.wishes if old.casefold() != wish.casefold())
-        return (*filter(None, (self._vocabulary.remaining(old, wish) for old in earlier)), wish)
+    def _texts(self, text: str | Sequence[str] | None) -> tuple[str, ...]:
+        """The earlier texts that still hold, and the new ones."""
+        held = self.wishes
+        several = text if isinstance(text, list | tuple) else [] if text is None else [text]
+        for new in several:
+            if not isinstance(new, str) or not new.strip():
+                remedy = "leave it out to ask without a new one"
+                raise InputError(f"text must be a wish that is not empty, got {new!r}; {remedy}")
+            wish = " ".join(new.split())
+            if twice := self.read(wish).contradiction:
+                raise InputError(f"text asks for {twice} and for no {twice}, got {wish!r:.120}; keep one of the two")
+            earlier = (old for old in held if old.casefold() != wish.casefold())
+            held = (*filter(None, (remaining(old, wish, self._vocabulary) for old in earlier)), wish)
+        return held
 
     def _resolved(self, reference: Match | ImageInput | None) -> Match | ImageInput | None:
         """The reference of a turn: an id becomes its match, None is the reference of the turn before."""
@@ -241,10 +262,36 @@ class Refinement:
             f"reference {reference!r} is neither an id of the gallery nor a photo file; check its spelling"
         )
 
+    def _search(
+        self, query: NDArray[np.float32], top_k: int, where: str | None, exclude: set[str], unwanted: Sequence[Part]
+    ) -> list[Match]:
+        """The results; those that are recognized as something unwanted come after all others."""
+        if not unwanted:
+            return self.gallery.search(query, top_k, where=where, exclude=exclude)
+        negative = self.model.encode(texts=list(dict.fromkeys(part.words for part in unwanted)))
+        conditions = list(filter(None, (self._condition(part) for part in unwanted)))
+        found: list[Match] = []
+        if conditions:
+            others = " and ".join(([f"({where})"] if where else []) + conditions)
+            found = self.gallery.search(query, top_k, where=others, exclude=exclude, negative=negative)
+        if len(found) < top_k:
+            exclude = exclude | {match.id for match in found}
+            found += self.gallery.search(query, top_k - len(found), where=where, exclude=exclude, negative=negative)
+        return found
+
+    def _condition(self, part: Part) -> str | None:
+        """The filter for photos that are not recognized as this; None where the gallery doesn't know."""
+        values = sorted(self._vocabulary.values(part.group, part.value))
+        if self.gallery.taxonomy is None or not values or part.group not in self.gallery.info.fields:
+            return None
+        name = part.group.replace('"', '""')
+        listed = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+        return f'("{name}" is null or "{name}" not in ({listed}))'
+
     def _query(self, start: Match | ImageInput | None, text: str, text_weight: float | None) -> NDArray[np.float32]:
         """(1, D) float32: composed of image and text, or the embedding of either alone."""
         if start is None:
-            return self.model.encode(texts=[text])
+            return self.model.encode(texts=[text or ANYTHING])
         if text:
             return self.model.compose(start, text, text_weight=text_weight, max_pixels=self.max_pixels)
         if not isinstance(start, Match):

@@ -86,7 +86,11 @@ def create_app(service: Service, *, keys: Sequence[str] = (), origins: Collectio
     app.include_router(shelves.routes(service))
     if origins:
         app.add_middleware(
-            CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST", "DELETE"], allow_headers=["*"]
+            CORSMiddleware,
+            allow_origins=list(origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After"],
         )
     app.add_middleware(Gate, keys=keys, origins=origins, max_body=service.max_body)
     app.add_middleware(Counted, metrics=metrics)

@@ -7,14 +7,13 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Condition, Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fashion_retrieval.errors import FashionRetrievalError, ImageError, InputError
+from fashion_retrieval.errors import FashionRetrievalError, InputError
 from fashion_retrieval.images.load import decode
 from fashion_retrieval.images.pixels import Pixels
 from fashion_retrieval.images.prefetch import MOST_BYTES
@@ -131,16 +130,12 @@ class Engine:
         return self._submit(("text",), None, lambda texts: list(self.model.encode(texts=texts)), text)
 
     def compose(
-        self, photo: bytes | Path, name: str, text: str, *, text_weight: float | None = None
+        self, content: bytes, name: str, text: str, *, text_weight: float | None = None
     ) -> Future[NDArray[np.float32]]:
-        """The query of a photo and a text, (D,) float32, L2-normalized; a path must not come from a client."""
+        """The query of a photo and a text, (D,) float32, L2-normalized."""
         encoder, device = self.model.encoder, self.model.device
 
         def read() -> Any:  # noqa: ANN401  # levels and text
-            try:
-                content = photo if isinstance(photo, bytes) else photo.read_bytes()
-            except (OSError, ValueError) as error:  # whose message has the path
-                raise ImageError(f"the file of photo {name!r:.80} can't be read any more") from error
             return encoder.preprocessing.resize(decode(content, name, max_pixels=self.max_pixels)), text
 
         def compute(items: list[Any]) -> list[NDArray[np.float32]]:

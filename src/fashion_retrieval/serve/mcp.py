@@ -7,6 +7,7 @@ import logging
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from inspect import cleandoc
 from io import BytesIO
 from pathlib import Path
@@ -23,8 +24,7 @@ from starlette.types import ASGIApp
 
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.gallery.items import recognized_fields
-from fashion_retrieval.gallery.modification_text import Vocabulary
-from fashion_retrieval.gallery.refinement import JOINED
+from fashion_retrieval.gallery.refinement import Refinement
 from fashion_retrieval.images.load import load_image
 from fashion_retrieval.inference.colors import PALETTE
 from fashion_retrieval.serve import tools
@@ -35,7 +35,6 @@ from fashion_retrieval.serve.requests import Upload, decode_photo
 from fashion_retrieval.serve.responses import RecognitionFound
 from fashion_retrieval.serve.state import Service
 from fashion_retrieval.serve.uploads import thumbnail
-from fashion_retrieval.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
     from fashion_retrieval.gallery.gallery import Gallery
@@ -179,15 +178,19 @@ class _Desk:
 
     async def compose(self, asked: tools.Compose) -> Answer:
         name, gallery = self._gallery(asked.gallery)
-        vocabulary = Vocabulary(gallery.taxonomy or Taxonomy.load(self._engine.model.config.taxonomy))
-        wishes: tuple[str, ...] = ()
-        for wish in asked.wishes:
-            left = (vocabulary.remaining(old, wish) for old in wishes if old.casefold() != wish.casefold())
-            wishes = (*filter(None, left), wish)
-        query = await self._query(name, asked, JOINED.join(wishes), asked.text_weight)
-        exclude = {*asked.exclude, *([asked.id] if asked.id else [])}
-        matches = await self._matches(gallery, query, asked, exclude)
-        told = tools.ComposeFound(gallery=name, wishes=list(wishes), results=[_found(match) for match in matches])
+        turns = Refinement(self._engine.model, gallery, max_pixels=self._engine.max_pixels)
+        if asked.id is None:
+            reference: bytes | Match = (await asyncio.to_thread(self._read, asked.photo or "")).content
+        else:
+            await asyncio.to_thread(self._kept, name, asked.id)  # or one line that says it can't be read
+            reference = await asyncio.to_thread(self._match, name, asked.id)
+        given: dict[str, Any] = {"top_k": asked.top_k, "where": asked.where, "exclude": asked.exclude}
+        call = partial(turns.ask, asked.wishes, reference, text_weight=asked.text_weight, **given)
+        matches = await asyncio.wrap_future(self._engine.run(call))
+        results = [_found(match) for match in matches]
+        told = tools.ComposeFound(
+            gallery=name, wishes=list(turns.wishes), understood=turns.history[-1].understood, results=results
+        )
         return told, await self._pictures(matches) if asked.thumbnails else ()
 
     async def list_galleries(self, _: tools.ListGalleries) -> Answer:

@@ -19,6 +19,7 @@ _log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 _LONGEST, _MOST_FAULTS = 2_000, 20
 """Letters of a detail, and faults that it tells one by one."""
+_FAULTS = {"extra_forbidden": "there is no such field; /docs lists those there are", "missing": "this field is needed"}
 
 
 class Problem(BaseModel):
@@ -106,5 +107,7 @@ def _methods(request: Request) -> str | None:
 
 
 def _fault(fault: Mapping[str, object]) -> str:
-    place = ".".join(map(str, fault["loc"] if isinstance(fault["loc"], tuple) else ())) or "the request"
-    return f"{place}: {str(fault['msg']).removeprefix('Value error, ')}"
+    parts = map(str, fault["loc"] if isinstance(fault["loc"], tuple) else ())
+    place = ".".join(part for part in parts if "[" not in part) or "the request"  # not pydantic's names of types
+    told = _FAULTS.get(str(fault["type"]), str(fault["msg"]).removeprefix("Value error, "))
+    return f"{place}: {told}"

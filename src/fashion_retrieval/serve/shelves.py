@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
 import numpy as np
@@ -14,9 +14,10 @@ from fastapi import Path as FromPath
 from numpy.typing import NDArray
 
 from fashion_retrieval.errors import InputError
+from fashion_retrieval.gallery.refinement import Refinement
 from fashion_retrieval.serve.bodies import document, read_request
 from fashion_retrieval.serve.problems import RequestError, problem_of
-from fashion_retrieval.serve.requests import EXAMPLE_PHOTO, AddRequest, DeleteRequest, SearchRequest
+from fashion_retrieval.serve.requests import EXAMPLE_PHOTO, AddRequest, DeleteRequest, SearchRequest, Upload
 from fashion_retrieval.serve.responses import (
     AddResponse,
     DeleteResponse,
@@ -40,6 +41,7 @@ Size = Annotated[int, Query(ge=16, le=1024, description="Pixels of its longer si
 
 def routes(service: Service) -> APIRouter:
     """The routes over a service's galleries; those that write are there for a writable service only."""
+    engine = service.engine
     router = APIRouter(prefix="/v1/galleries", responses=REFUSED, tags=["galleries"])
 
     def described(name: str) -> GalleryFound:
@@ -71,10 +73,20 @@ def routes(service: Service) -> APIRouter:
         """Photos that are nearest to a text, a photo, an id, or a photo or id with a wish in words."""
         gallery = service.gallery(name)
         asked = await read_request(request, service, SearchRequest)
-        query = await _query(service, request, gallery, asked)
         exclude = {*asked.exclude, *([asked.id] if asked.id else [])}
-        count = asked.offset + asked.top_k
-        found = await asyncio.to_thread(gallery.search, query, count, where=asked.where, exclude=exclude)
+        given: dict[str, Any] = {"top_k": asked.offset + asked.top_k, "where": asked.where, "exclude": exclude}
+        if asked.text is not None and asked.id is not None:
+            photo: Upload | None = await asyncio.to_thread(_file, gallery, asked.id)
+        else:
+            photo = asked.image
+        turns = Refinement(engine.model, gallery, max_pixels=engine.max_pixels)
+        if asked.text is not None and turns.read(asked.text).negative:
+            content = photo.content if photo else None
+            ask = partial(turns.ask, asked.text, content, text_weight=asked.text_weight, **given)
+            found = await service.result(request, engine.run(ask))
+        else:
+            query = await _query(service, request, gallery, asked, photo)
+            found = await asyncio.to_thread(gallery.search, query, **given)
         return SearchResponse(results=[_told(name, match) for match in found[asked.offset :]])
 
     @router.get(
@@ -134,23 +146,29 @@ def _writing(router: APIRouter, service: Service) -> None:
         return DeleteResponse(deleted=await service.result(request, service.engine.run(call)))
 
 
-async def _query(service: Service, request: Request, gallery: Gallery, asked: SearchRequest) -> NDArray[np.float32]:
-    engine, text, photo = service.engine, asked.text, asked.image
-    compose = partial(engine.compose, text=text or "", text_weight=asked.text_weight)
-    if asked.id is not None:
-        match = await asyncio.to_thread(_match, gallery, asked.id)
-        if text is None:
-            return await asyncio.to_thread(_embedding, gallery, asked.id)
-        if match.photo is None:
-            raise InputError(f"the gallery keeps no file of photo {asked.id!r:.80}; send the photo itself")
-        future = compose(Path(match.photo), asked.id)
-    elif photo is None:
+async def _query(
+    service: Service, request: Request, gallery: Gallery, asked: SearchRequest, photo: Upload | None
+) -> NDArray[np.float32]:
+    engine, text = service.engine, asked.text
+    if photo is None and text is None:
+        id = (await asyncio.to_thread(_match, gallery, asked.id or "")).id
+        return await asyncio.to_thread(_embedding, gallery, id)
+    if photo is None:
         future = engine.encode_text(text or "")
     elif text is None:
         future = engine.encode_image(photo.content, photo.name)
     else:
-        future = compose(photo.content, photo.name)
+        future = engine.compose(photo.content, photo.name, text, text_weight=asked.text_weight)
     return await service.result(request, future)
+
+
+def _file(gallery: Gallery, id: str) -> Upload:
+    """The file of a photo of the gallery; the error doesn't tell its place."""
+    match = _match(gallery, id)  # whose 404 is a ValueError too
+    try:
+        return Upload(Path(match.photo or "").read_bytes(), f"photo {id!r:.80}")
+    except (OSError, ValueError) as error:
+        raise InputError(f"the file of photo {id!r:.80} can't be read; send the photo itself") from error
 
 
 def _match(gallery: Gallery, id: str) -> Match:

@@ -114,6 +114,7 @@ class ComposeFound(BaseModel):
 
     gallery: str
     wishes: list[str]
+    understood: str = Field(description="What was searched for, and what came last because it is not wanted.")
     results: list[PhotoFound]
 
 

@@ -153,7 +153,8 @@ def translate_errors(uri: str, done: str) -> Iterator[None]:
 
 def not_found(uri: str) -> GalleryError:
     """The error for a gallery that does not exist."""
-    return GalleryError(f"there is no gallery at {uri}; make one with Gallery.create, or check the path")
+    remedy = "check the path, or make one with Gallery.create or `fashion-retrieval index`"
+    return GalleryError(f"there is no gallery at {uri}; {remedy}")
 
 
 def already_exists(uri: str) -> GalleryError:

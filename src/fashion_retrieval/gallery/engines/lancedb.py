@@ -280,5 +280,6 @@ def _open(uri: str) -> Table | None:
         if "was not found" not in str(error):
             raise
     if path and {entry.name for entry in path.iterdir()} - {f"{_TABLE}.lance"}:
-        raise GalleryError(f"folder {uri} is no gallery; give the folder that Gallery.create made, or a new one")
+        remedy = "give the folder that Gallery.create or `fashion-retrieval index` made, or a new one"
+        raise GalleryError(f"folder {uri} is no gallery; {remedy}")
     return None

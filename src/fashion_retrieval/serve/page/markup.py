@@ -85,7 +85,7 @@ def results_part(visit: Visit | None) -> str:
     name = _reference(visit, turn)[1]
     asked = " · ".join(filter(None, (f"like {name}" if name else "", *turn.wishes)))
     nothing = "" if cells else "<p>Nothing found. Take a filter away, or go back a turn.</p>"
-    count = f"{len(turn.matches)} of {gallery.info.count} photos"
+    count = f"{len(turn.matches)} of {gallery.info.count} photos{', filtered' if turn.where else ''}"
     heading = f'<h2 tabindex="-1">{escape(_capital(asked))}</h2><p class="fr-muted">{count}</p>'
     return f"""<div data-picked="{picked}"><div class="fr-heading" role="status">{heading}</div>{nothing}
 <ol class="fr-results">{cells}</ol></div>"""

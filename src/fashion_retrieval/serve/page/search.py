@@ -31,7 +31,8 @@ class SearchPart:
             self.wish = gr.Textbox(label="What do you look for?", placeholder=hint, scale=5, min_width=220, max_lines=1)
             self.weight = gr.Slider(0, 1, 0.5, step=0.05, label="Text weight", scale=3, min_width=180)
             self.go = gr.Button("Search", variant="primary", scale=0, min_width=110)
-        with gr.Accordion("Filters", open=False, visible=any(gallery.info.fields for gallery in galleries.values())):
+        self.drawer = gr.Accordion("Filters", open=False, visible=bool(galleries[names[0]].info.fields))
+        with self.drawer:
             self.filters = {name: build_filters(galleries[name], visible=name == names[0]) for name in names}
         self.line = gr.HTML(elem_classes="fr-lines", apply_default_css=False)
         with gr.Row(elem_id="fr-turns", visible=False) as self.turns:
@@ -41,7 +42,7 @@ class SearchPart:
         self.results = html_part(markup.results_part(None))
         self.controls = [self.weight, *(part for found in self.filters.values() for part, _ in found.conditions)]
         self.inputs = {self.gallery, self.wish, *self.controls}
-        self.outputs = [self.gallery, self.wish, self.line, self.trail, self.turns, self.results]
+        self.outputs = [self.gallery, self.wish, self.drawer, self.line, self.trail, self.turns, self.results]
         self.outputs += [found.group for found in self.filters.values()]
 
     def read(self, values: Values, visit: Visit) -> None:
@@ -55,6 +56,7 @@ class SearchPart:
         done = " ".join((values[self.wish] or "").split()) in wishes
         groups = {found.group: gr.Column(visible=name == visit.gallery) for name, found in self.filters.items()}
         return groups | {
+            self.drawer: gr.Accordion(visible=bool(self.filters[visit.gallery].conditions)),
             self.line: "",
             self.wish: "" if done else gr.skip(),
             self.trail: markup.trail_part(visit),
