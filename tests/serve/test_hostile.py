@@ -264,3 +264,7 @@ def test_id_that_is_deleted_while_it_is_looked_up_is_404(
     for error in (lambda: embeddings(["nobody"]), lambda: {}["a"]):
         monkeypatch.setattr(gallery, "embeddings", lambda _, error=error: error())
         assert check_problem(ask(port, json_request(SEARCH, {"id": "a"})), 404) == "this gallery has no photo 'a'"
+
+
+def test_wish_about_an_unknown_id_is_404(port: int) -> None:
+    assert check_problem(ask(port, json_request(SEARCH, {"id": "nobody", "text": "in red"})), 404)
