@@ -252,7 +252,7 @@ def test_wish_about_a_photo_that_is_gone_names_no_path(service: Service, port: i
     if kind == "folder":
         path.mkdir()
     detail = check_problem(ask(port, json_request(SEARCH, {"id": "gone", "text": "in red"})), 422)
-    assert detail == "the file of photo 'gone' can't be read any more"
+    assert detail == "the file of photo 'gone' can't be read; send the photo itself"
     service.gallery("shop").delete(["gone"])
 
 
@@ -264,3 +264,7 @@ def test_id_that_is_deleted_while_it_is_looked_up_is_404(
     for error in (lambda: embeddings(["nobody"]), lambda: {}["a"]):
         monkeypatch.setattr(gallery, "embeddings", lambda _, error=error: error())
         assert check_problem(ask(port, json_request(SEARCH, {"id": "a"})), 404) == "this gallery has no photo 'a'"
+
+
+def test_wish_about_an_unknown_id_is_404(port: int) -> None:
+    assert check_problem(ask(port, json_request(SEARCH, {"id": "nobody", "text": "in red"})), 404)

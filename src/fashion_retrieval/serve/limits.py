@@ -19,7 +19,7 @@ from fashion_retrieval.serve.problems import RequestError, answer
 OPEN = frozenset({"/healthz", "/readyz"})
 """Addresses that ask for no key."""
 CLOSE = {"Connection": "close"}  # the rest of a refused body is not read
-_LINGER = 1.0
+_LINGER = 2.0
 
 
 class Gate:
@@ -39,8 +39,8 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request pass, or answer it."""
         if scope["type"] == "http":
+            receive, send = _lingering(receive, send, 2 * self._max_body)
             headers = Headers(scope=scope)
-            receive, send = _lingering(receive, send, self._max_body)
             try:
                 self._check(scope["method"], scope["path"], headers)
             except RequestError as error:

@@ -163,8 +163,9 @@ async def _query(
 
 def _file(gallery: Gallery, id: str) -> Upload:
     """The file of a photo of the gallery; the error doesn't tell its place."""
+    match = _match(gallery, id)  # whose 404 is a ValueError too
     try:
-        return Upload(Path(_match(gallery, id).photo or "").read_bytes(), f"photo {id!r:.80}")
+        return Upload(Path(match.photo or "").read_bytes(), f"photo {id!r:.80}")
     except (OSError, ValueError) as error:
         raise InputError(f"the file of photo {id!r:.80} can't be read; send the photo itself") from error
 
