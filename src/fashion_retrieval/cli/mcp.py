@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -54,13 +53,12 @@ def mcp(
     keys = read_keys(api_key_file) if api_key_file and transport == "http" else ()
     if transport == "http":
         check_host(host, keys)
-    with redirect_stdout(sys.stderr):  # stdout belongs to the protocol
-        from fashion_retrieval import FashionModel
-        from fashion_retrieval.serve.engine import Engine
-        from fashion_retrieval.serve.mcp import build_mcp, http_app, run_stdio
+    from fashion_retrieval import FashionModel
+    from fashion_retrieval.serve.engine import Engine
+    from fashion_retrieval.serve.mcp import build_mcp, http_app, run_stdio
 
-        loaded = FashionModel.from_pretrained(model, backend=backend, device=device)
-        opened = open_galleries(galleries or (), loaded)
+    loaded = FashionModel.from_pretrained(model, backend=backend, device=device)
+    opened = open_galleries(galleries or (), loaded)
     engine = Engine(loaded, queue=queue, max_pixels=max_pixels)
     try:
         server = build_mcp(engine, opened, photos=photos)
