@@ -18,7 +18,7 @@ from PIL import Image
 
 from benchmarks.serve.bad import EMBEDDINGS, RECOGNIZE, bad_requests, problem_of
 from benchmarks.serve.client import Answer, ask, form_request, json_request, request
-from fashion_retrieval import FashionModel, Gallery, Match
+from fashion_retrieval import FashionModel, Gallery, Match, Refinement
 
 SHARES = {
     "recognize": 8,
@@ -146,7 +146,7 @@ def good_questions(port: int, model: FashionModel, gallery: Gallery, photos: Seq
         query = model.compose(photos[number], wish, text_weight=weight)[0]
         content = {"image": photo, "text": wish, "text_weight": weight}
         found.append(Question("compose", json_request("/v1/compose", content), 200, {"embedding": query.tolist()}))
-        where = gallery.search(query, 5)
+        where = Refinement(model, gallery).ask(wish, photos[number], top_k=5, text_weight=weight)
         content = {"image": photo, "text": wish, "text_weight": weight, "top_k": 5}
         found.append(
             Question("search by photo and text", json_request(search, content), 200, matched(where, rounded=True))

@@ -56,6 +56,7 @@ def soak(service: Service, questions: Sequence[Question], clients: int = CLIENTS
             kinds.setdefault(question.kind.partition(":")[0], []).append(1e3 * answer.seconds)
             if fault := question.fault(answer):
                 wrong.append(fault)
+                print(f"soak: {fault:.300}", file=sys.stderr)
         if done % step == 0:
             memory.append((done, round(service.memory_mb(), 1)))
             if done % (4 * step) == 0:
@@ -81,7 +82,8 @@ def soak(service: Service, questions: Sequence[Question], clients: int = CLIENTS
             kind: {"requests": len(times), "median_ms": round(float(np.median(times)), 1)}
             for kind, times in sorted(kinds.items())
         },
-        "growth_mb": round(after[-1] - after[0], 1),
+        # Of medians: memory rises and falls with the batch that is computed.
+        "growth_mb": round(float(np.median(after[-8:]) - np.median(after[:8])), 1),
         "peak_growth_mb": round(max(after) - after[0], 1),
         "memory_mb": memory,
     }
