@@ -57,7 +57,7 @@ def _soak(data: dict[str, Any]) -> Iterator[str]:
         f"{data['requests']:,} requests of {data['clients']} clients in {data['seconds']:.0f} s, {data['bad']:,} of "
         f"them bad; a gallery of {data['in gallery']} photos. Answers are held against the library's own. Lost: "
         f"{data['lost']}; wrong: {data['wrong']}. From requests 1,000 to 3,000 to the "
-        f"last 2,000, by medians, memory grew by {data['growth_mb']:.0f} MiB (bar: {GROWTH_MB}); the highest reading was "
+        f"last 2,000, by medians, memory grew by {data['growth_mb']:.0f} MiB (bar: {GROWTH_MB}); the highest was "
         f"{data['peak_growth_mb']:.0f} MiB above the first after 1,000."
     )
 
