@@ -17,7 +17,7 @@ from fashion_retrieval import FashionModel, Gallery, Refinement
 from fashion_retrieval.serve.app import create_app
 from fashion_retrieval.serve.engine import Engine
 from fashion_retrieval.serve.state import Service
-from tests.serve.conftest import HERE, photo_file
+from tests.serve.conftest import HERE, alike, photo_file
 
 KEY = "0123456789abcdef"
 
@@ -33,10 +33,10 @@ def test_recognize(client: TestClient, model: FashionModel) -> None:
     answer = client.post("/v1/recognize", json=sent).json()
     assert answer["model"] == "compact"
     for number, result in enumerate(answer["results"]):
-        assert result == {**expected.to_dict(masks=True), "source": f"photos[{number}]"}
+        assert alike(result, {**expected.to_dict(masks=True), "source": f"photos[{number}]"})
     files = [("photos", ("a/shirt.png", photo_file(1))), ("photos", ("bad.png", b"no photo"))]
     good, bad = client.post("/v1/recognize", files=files, data={"top_k": "2"}).json()["results"]
-    assert good == {**expected.to_dict(), "source": "shirt.png"}
+    assert alike(good, {**expected.to_dict(), "source": "shirt.png"})
     assert (bad["source"], bad["error"]["status"]) == ("bad.png", 422)
     assert bad["error"]["detail"].startswith("bad.png is not a photo in a known format")
     boxed = client.post("/v1/recognize", json={"photos": [encoded(1)], "boxes": [[10, 20, 150, 200]]}).json()
@@ -56,7 +56,7 @@ def test_embeddings_have_the_shape_of_openais(client: TestClient, model: Fashion
     answer = client.post("/v1/embeddings", json=sent).json()
     rows = np.array([row["embedding"] for row in answer["data"]])
     text, photo = model.encode(texts="a green shirt")[0], model.encode(images=photo_file(2))[0]
-    np.testing.assert_allclose(rows, [text, photo, photo, text], atol=1e-6)
+    np.testing.assert_allclose(rows, [text, photo, photo, text], atol=1e-4)
     assert [row["index"] for row in answer["data"]] == [0, 1, 2, 3]
     assert (answer["object"], answer["model"]) == ("list", "compact")
     assert answer["usage"] == {"prompt_tokens": 10, "total_tokens": 10}  # begin and end with three words each
@@ -64,13 +64,13 @@ def test_embeddings_have_the_shape_of_openais(client: TestClient, model: Fashion
         "/v1/embeddings", json={"input": "a green shirt", "encoding_format": "base64", "dimensions": 8}
     )
     short = np.frombuffer(base64.b64decode(packed.json()["data"][0]["embedding"]), "<f4")
-    np.testing.assert_allclose(short, text[:8] / np.linalg.norm(text[:8]), atol=1e-6)
+    np.testing.assert_allclose(short, text[:8] / np.linalg.norm(text[:8]), atol=1e-4)
 
 
 def test_compose_and_search(client: TestClient, model: FashionModel, gallery: Gallery) -> None:
     query = model.compose(photo_file(0), "in blue", text_weight=0.7)[0]
     sent = {"image": encoded(0), "text": "in blue", "text_weight": 0.7}
-    np.testing.assert_allclose(client.post("/v1/compose", json=sent).json()["embedding"], query, atol=1e-6)
+    np.testing.assert_allclose(client.post("/v1/compose", json=sent).json()["embedding"], query, atol=1e-4)
 
     def ids(**asked: Any) -> list[str]:
         answer = client.post("/v1/galleries/shop/search", json=asked)

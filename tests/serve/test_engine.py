@@ -16,7 +16,7 @@ from fashion_retrieval import FashionModel
 from fashion_retrieval.errors import ImageError, InputError
 from fashion_retrieval.serve import engine as engine_module
 from fashion_retrieval.serve.engine import BusyError, Engine
-from tests.serve.conftest import photo_file
+from tests.serve.conftest import alike, photo_file
 
 
 def blocked(engine: Engine) -> tuple[Event, Any]:
@@ -39,12 +39,12 @@ def test_results_are_those_of_the_model(engine: Engine, model: FashionModel) -> 
     texts = [engine.encode_text(text) for text in ("a red shirt", "a blue shirt")]
     composed = engine.compose(photos[0], "photo", "in blue")
     expected = model.recognize_many(photos, top_k=2, segmenter="auto")
-    assert [one.result().to_dict()["garments"] for one in found] == [one.to_dict()["garments"] for one in expected]
-    np.testing.assert_allclose([row.result() for row in rows], model.encode(images=photos), atol=1e-6)
+    assert alike([one.result().to_dict()["garments"] for one in found], [one.to_dict()["garments"] for one in expected])
+    np.testing.assert_allclose([row.result() for row in rows], model.encode(images=photos), atol=1e-4)
     np.testing.assert_allclose(
-        [r.result() for r in texts], model.encode(texts=["a red shirt", "a blue shirt"]), atol=1e-6
+        [r.result() for r in texts], model.encode(texts=["a red shirt", "a blue shirt"]), atol=1e-4
     )
-    np.testing.assert_allclose([composed.result()], model.compose(photos[0], "in blue"), atol=1e-6)
+    np.testing.assert_allclose([composed.result()], model.compose(photos[0], "in blue"), atol=1e-4)
     assert found[0].result().image is None
     box = [[10.0, 20.0, 150.0, 200.0]]
     (garment,) = engine.recognize(photos[1], "1.png", boxes=box).result().garments
