@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from benchmarks.serve.mixed import TOLERANCE
+
 RATIO, MORE_MS, GROWTH_MB, HEALTH_MS, TIMES = 0.85, 15, 50, 1_000, 1.2
 """The bars: share of the calls' rate, milliseconds of one request, memory, health under overload, cold start."""
 
@@ -55,7 +57,9 @@ def _soak(data: dict[str, Any]) -> Iterator[str]:
     yield _table(("question", "requests", "median, ms"), rows)
     yield (
         f"{data['requests']:,} requests of {data['clients']} clients in {data['seconds']:.0f} s, {data['bad']:,} of "
-        f"them bad; a gallery of {data['in gallery']} photos. Answers are held against the library's own. Lost: "
+        f"them bad; a gallery of {data['in gallery']} photos. Answers are held against the library's own; "
+        f"numbers may differ by {TOLERANCE}, for a batch of others rounds differently in bfloat16, and in searches by "
+        "photo and text, ids whose scores are nearer than that, and the last, are not compared. Lost: "
         f"{data['lost']}; wrong: {data['wrong']}. From requests 1,000 to 3,000 to the "
         f"last 2,000, by medians, memory grew by {data['growth_mb']:.0f} MiB (bar: {GROWTH_MB}); the highest was "
         f"{data['peak_growth_mb']:.0f} MiB above the first after 1,000."

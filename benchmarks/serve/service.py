@@ -52,7 +52,7 @@ class Service:
 
     def cpu_seconds(self) -> float:
         """Processor time so far, of all its threads."""
-        with open(f"/proc/{self.process.pid}/stat", encoding="ascii") as file:  # noqa: PTH123
+        with open(f"/proc/{self.process.pid}/stat", encoding="ascii") as file:  # noqa: PTH123  # as above
             words = file.read().rpartition(")")[2].split()
         return (int(words[11]) + int(words[12])) / _UNIT
 
@@ -68,7 +68,7 @@ class Service:
     def __enter__(self) -> Self:
         try:
             self.wait_ready()
-        except BaseException:
+        except BaseException:  # no process may stay behind, whatever happened
             self.process.kill()
             self.process.wait()
             raise

@@ -14,15 +14,12 @@ from urllib.parse import quote
 
 import pytest
 
-from benchmarks.serve.bad import HOSTILE, RECOGNIZE, bad_requests, problem_of
+from benchmarks.serve.bad import HOSTILE, RECOGNIZE, bad_requests
 from benchmarks.serve.client import Answer, LostError, ask, ask_once, form_request, json_request, request
-from fashion_retrieval import FashionModel, Gallery
 from fashion_retrieval.serve.app import create_app
-from fashion_retrieval.serve.engine import Engine
 from fashion_retrieval.serve.state import Service
 from tests.serve.conftest import photo_file
-from tests.support.exported import trained_composer, trained_encoder
-from tests.support.serving import running
+from tests.support.serving import check_problem, running, tiny_shop
 
 PHOTO = photo_file(1, kind="JPEG")
 BAD = bad_requests(PHOTO, "shop")
@@ -33,28 +30,14 @@ MOST = 1_000_000
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    root = tmp_path_factory.mktemp("serve")
-    folder = trained_composer(root / "model", trained_encoder(root / "encoder"))
-    model = FashionModel.from_pretrained(folder, device="cpu", dtype="float32")
-    (root / "a.jpg").write_bytes(PHOTO)
-    engine = Engine(model, max_pixels=50_000_000)
-    with Gallery.create(root / "gallery", model, fields={"category": str}) as gallery:
-        gallery.add([root / "a.jpg"], ["a"])
-        yield Service(engine, {"shop": gallery}, uploads={"shop": root / "gallery/photos"})
-    engine.close()
+    with tiny_shop(tmp_path_factory.mktemp("serve"), PHOTO, max_pixels=50_000_000) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def port(service: Service) -> Iterator[int]:
     with running(service) as number:
         yield number
-
-
-def check_problem(answer: Answer, status: int) -> str:
-    """Hold an answer to be a problem document of this status; returns its line."""
-    assert answer.status == status, answer
-    assert problem_of(status, dict(answer.headers), answer.body) == ""
-    return str(answer.json()["detail"])
 
 
 def check_alive(port: int) -> None:

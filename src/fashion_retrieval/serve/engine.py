@@ -168,7 +168,7 @@ class Engine:
         key: tuple[Hashable, ...],
         read: Callable[[], Any] | None,
         compute: Callable[[list[Any]], Sequence[Any]],
-        item: Any = None,  # noqa: ANN401
+        item: Any = None,  # noqa: ANN401  # whatever `compute` takes
     ) -> Future[Any]:
         job = _Job(key, read, compute, Future(), item)
         with self._changed:

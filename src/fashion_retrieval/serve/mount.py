@@ -178,12 +178,12 @@ class _Page:
         return app
 
 
-async def _in_thread(build: Any) -> Any:  # noqa: ANN401
+async def _in_thread(build: Any) -> Any:  # noqa: ANN401  # whatever the coroutine gives
     """What a coroutine function returns, from a thread that the end of the process does not wait for."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
 
-    def settle(result: Any, error: BaseException | None) -> None:  # noqa: ANN401
+    def settle(result: Any, error: BaseException | None) -> None:  # noqa: ANN401  # as above
         if not future.done():
             future.set_exception(error) if error else future.set_result(result)
 

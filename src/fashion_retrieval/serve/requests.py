@@ -48,7 +48,7 @@ def decode_photo(given: object) -> object:
     if isinstance(given, Upload):
         return given
     if not isinstance(given, str):  # pydantic tells of ValueErrors
-        raise ValueError(  # noqa: TRY004
+        raise ValueError(  # noqa: TRY004  # as the line above says
             f"a photo must be a text, base64 of its file, got {type(given).__name__}"
         )
     head, comma, data = given.partition(",")

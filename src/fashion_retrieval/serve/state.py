@@ -94,7 +94,7 @@ class Service:
         try:
             for call in calls:
                 futures.append(call())  # what was asked before an error is canceled
-        except BaseException:
+        except BaseException:  # none of them may stay in the queue
             for future in futures:
                 future.cancel()
             raise

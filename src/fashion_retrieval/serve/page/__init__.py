@@ -70,7 +70,7 @@ def build_page(
             shown[photo] = markup.photo_part(visit.photo, searched=searched)
         return shown
 
-    def on(triggers: Any, action: Action, where: gr.HTML, **given: Any) -> None:  # noqa: ANN401
+    def on(triggers: Any, action: Action, where: gr.HTML, **given: Any) -> None:  # noqa: ANN401  # of gr.on
         def handler(values: Values, event: gr.EventData) -> dict[Any, Any]:
             return act(values, lambda visit: action(visit, values, event), where)
 

@@ -19,7 +19,7 @@ def asset(name: str) -> str:
     return files("fashion_retrieval").joinpath("assets", "page", name).read_text(encoding="utf-8")
 
 
-def html_part(value: str = "", **given: Any) -> gr.HTML:  # noqa: ANN401
+def html_part(value: str = "", **given: Any) -> gr.HTML:  # noqa: ANN401  # Gradio's own arguments
     """A part whose buttons send what they stand for, by the event `select`, and whose photos come by `upload`."""
     return gr.HTML(value, js_on_load=asset("page.js"), apply_default_css=False, **given)
 

@@ -127,7 +127,7 @@ class Visit:
         search.history = history[:-1]
         try:
             self._ask(search, text, history[-1].reference)  # type: ignore[arg-type]
-        except BaseException:
+        except BaseException:  # the turn that was there stays, whatever happened
             search.history = history
             raise
 
