@@ -82,10 +82,10 @@ def test_search_of_a_damaged_gallery_is_refused(tmp_path, model):
 
 
 def test_gallery_of_a_newer_version_is_refused(tmp_path, model):
-    settings = Settings(model.model_id, model.fingerprint, model.embedding_dim, None, {}, schema_version=2)
-    with pytest.raises(GalleryError, match="must have schema version 1, got 2; upgrade"):
+    settings = Settings(model.model_id, model.fingerprint, model.embedding_dim, None, {}, schema_version=3)
+    with pytest.raises(GalleryError, match="must have schema version 1 to 2, got 3; upgrade"):
         LanceStore.create(str(tmp_path / "g"), settings)
-    refused(GalleryError, "must have schema version 1, got 2", Gallery.open, tmp_path / "g", model)
+    refused(GalleryError, "must have schema version 1 to 2, got 3", Gallery.open, tmp_path / "g", model)
 
 
 def test_gallery_of_another_model_is_refused(folder, gallery):

@@ -32,7 +32,7 @@ _IMPATIENT = {
     "queryCoord.distPullInterval": 100,
 }
 """How often a Milvus server looks for news, in milliseconds; by default from 200 to 5,000."""
-_PATIENCE = 90_000
+_PATIENCE = 180_000
 _numbers = count()
 
 

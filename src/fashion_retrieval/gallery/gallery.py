@@ -14,13 +14,12 @@ from fashion_retrieval._utils.checks import check_id, check_reading, check_whole
 from fashion_retrieval._utils.deprecation import accept_old_keywords, warn_renamed
 from fashion_retrieval._utils.progress import length_of, progress_bar
 from fashion_retrieval.errors import GalleryError, InputError
-from fashion_retrieval.gallery.engines.base import MAX_ROWS, RENAMED_FIELDS, Row, Settings, VectorStore
-from fashion_retrieval.gallery.filters import Scalar, parse_where
+from fashion_retrieval.gallery.engines.base import Settings, VectorStore
 from fashion_retrieval.gallery.info import AddReport, GalleryInfo, read_info
 from fashion_retrieval.gallery.items import field_types, read_items
-from fashion_retrieval.gallery.negatives import CANDIDATES, lowered
+from fashion_retrieval.gallery.searching import Question, answer, to_match
 from fashion_retrieval.images.inputs import ImageInput
-from fashion_retrieval.results import Match
+from fashion_retrieval.results import Match, Matches
 from fashion_retrieval.shards.filesystem import Folder
 from fashion_retrieval.shards.manifest import precision, same_precision
 from fashion_retrieval.taxonomy import Taxonomy
@@ -220,7 +219,7 @@ class Gallery:
         where: str | None = None,
         exclude: Collection[str] = (),
         negative: ArrayLike | None = None,
-    ) -> list[Match]:
+    ) -> Matches:
         """The images nearest to a query by cosine, best first; equal scores are in the order of their ids.
 
         Args:
@@ -234,30 +233,8 @@ class Gallery:
         Raises:
             InputError: The shape, type or values of the query or of `negative`, `where` or `exclude` can't be used.
         """
-        store = self._store
-        vector = _unit(query, store.settings.embedding_dim)
-        away = [] if negative is None else _units(negative, len(vector))
-        if isinstance(exclude, str):
-            raise InputError(f"exclude must be a collection of ids, got the text {exclude!r:.60}; put it in a list")
-        excluded = set(exclude)
-        most = MAX_ROWS - 1 - len(excluded)
-        if most < 1:
-            raise InputError(f"exclude must name fewer than {MAX_ROWS - 1} ids, got {len(excluded)}; use where instead")
-        check_whole("top_k", top_k, most)
-        condition = None if where is None else parse_where(where, store.settings.types, store.settings.renamed)
-        asked = top_k + len(excluded) + 1
-        if away:
-            asked = min(max(asked, CANDIDATES * top_k), MAX_ROWS)
-        while True:
-            rows = store.nearest(vector, asked, condition)
-            # In float64, with each row summed alike, so that equal embeddings have equal scores in every store.
-            vectors = np.array([row.vector for row in rows], np.float64).reshape(-1, len(vector))
-            scores = np.round(lowered(np.sum(vectors * vector, axis=1), vectors, away), 7).tolist()
-            ranked = sorted(zip(scores, rows, strict=True), key=lambda pair: (-pair[0], pair[1].id))
-            kept = [(score, row) for score, row in ranked if row.id not in excluded]
-            if away or len(rows) < asked or asked == MAX_ROWS or kept[top_k - 1][0] > ranked[-1][0] + _TIE:
-                return [_to_match(row, score, store.settings) for score, row in kept[:top_k]]
-            asked = min(4 * asked, MAX_ROWS)  # a tie at the end: which of its ids come first is not known yet
+        given: dict[str, Any] = {"where": where, "exclude": exclude, "negative": negative}
+        return answer(self._store, Question.read(self._store.settings, query, top_k, **given))
 
     def get(self, id: str) -> Match:
         """The image of this id, with a score of 1.
@@ -268,7 +245,7 @@ class Gallery:
         row = self._store.read([id]).get(id) if isinstance(id, str) else None
         if row is None:
             raise InputError(f"gallery {self._store.uri} has no photo with id {id!r:.120}; ids are those given to add")
-        return _to_match(row, 1.0, self._store.settings)
+        return to_match(row, 1.0, self._store.settings)
 
     def embeddings(self, ids: Sequence[str]) -> NDArray[np.float32]:
         """The embeddings that the gallery holds of these ids, (N, D) float32, L2-normalized: queries for `search`.
@@ -337,48 +314,6 @@ class Gallery:
         if self._opened is None:
             raise GalleryError("this gallery is closed; open it again with Gallery.open")
         return self._opened
-
-
-def _units(negative: ArrayLike, width: int) -> list[NDArray[np.float32]]:
-    remedy = "encode texts or photos with FashionModel.encode"
-    if isinstance(negative, str):
-        raise InputError(f"negative must be embeddings, got the text {negative!r:.60}; {remedy}")
-    try:
-        return [_unit(row, width) for row in np.atleast_2d(np.asarray(negative))]
-    except (ValueError, InputError) as error:
-        raise InputError(
-            f"negative must hold floats of shape (N, {width}) that are finite, not all 0; {remedy}"
-        ) from error
-
-
-def _unit(query: ArrayLike, width: int) -> NDArray[np.float32]:
-    try:
-        array = np.asarray(query)
-    except ValueError as error:
-        raise InputError(f"a query must be ({width},) floats, got rows of several lengths") from error
-    if array.dtype.kind != "f" or array.shape not in {(width,), (1, width)}:
-        expected = f"floats of shape ({width},) or (1, {width})"
-        raise InputError(f"a query must be {expected}, got {array.dtype} {array.shape}; see FashionModel.encode")
-    vector = array.reshape(width).astype(np.float64)
-    length = float(np.linalg.norm(vector))
-    if not np.isfinite(length) or not length:
-        raise InputError(f"a query must hold finite numbers, not all 0, got a vector of length {length}")
-    return (vector / length).astype(np.float32)
-
-
-def _to_match(row: Row, score: float, settings: Settings) -> Match:
-    return Match(row.id, score, row.photo, _Fields(row.fields) if settings.renamed else row.fields)
-
-
-class _Fields(dict[str, Scalar | None]):
-    """Values by field, which the old name of a recognized field finds too."""
-
-    def __missing__(self, name: str) -> Scalar | None:
-        new = RENAMED_FIELDS.get(name, name)
-        if new not in self:
-            raise KeyError(name)
-        warn_renamed(f"the field {name!r}", repr(new))
-        return self[new]
 
 
 def _store_for(uri: str | Path) -> type[LanceStore] | type[MilvusStore]:

@@ -3,6 +3,7 @@
 from fashion_retrieval._utils.deprecation import warn_renamed
 from fashion_retrieval.results.datasets import to_coco, to_yolo
 from fashion_retrieval.results.fit import AttributeFit, FitScores
+from fashion_retrieval.results.matches import Matches
 from fashion_retrieval.results.recognition import Garment, Recognition, Region, Segmenter
 from fashion_retrieval.results.retrieval import Encoded, Failure, Match, Reference
 from fashion_retrieval.results.values import Attribute, Box, Color, Mask, Scalar, Score, Status
@@ -18,6 +19,7 @@ __all__ = [
     "Garment",
     "Mask",
     "Match",
+    "Matches",
     "Recognition",
     "Reference",
     "Region",

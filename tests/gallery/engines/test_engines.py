@@ -82,7 +82,7 @@ def test_index_of_a_large_store_has_recall_of_0_99_and_filters_are_exact(store, 
 def test_settings_with_a_fault_are_refused():
     text = settings().to_json()
     for altered, message in (
-        (text.replace('"schema_version": 1', '"schema_version": 2'), "must have schema version 1, got 2; upgrade"),
+        (text.replace('"schema_version": 2', '"schema_version": 3'), "must have schema version 1 to 2, got 3; upgrade"),
         (text.replace('"fields"', '"felder"'), r"^gallery here in its settings has 2 fault\(s\): .*felder"),
         ("{}", "holds data that is no gallery"),
         ("", "holds data that is no gallery"),

@@ -18,7 +18,8 @@ from fashion_retrieval.errors import FashionRetrievalError, GalleryError
 from fashion_retrieval.gallery.filters import Filter, Scalar
 
 T = TypeVar("T")
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Since version 2 rows keep `hash` and `views`."""
 MAX_ROWS = 16_384
 """The most rows a search may ask for; a limit of Milvus."""
 TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
@@ -31,6 +32,9 @@ class Row:
     """An image as the vector store keeps it: with an L2-normalized (D,) float32 and the SHA-256 of its content.
 
     `photo` is the path or URI it was added from, or None; every field of the gallery has a value of its type or None.
+    `hash` is the perceptual hash of its pixels, 64 bits as a signed number, None where no pixels were seen. `views` are
+    the paths of further photos of the same item, whose embeddings are part of the vector. Galleries of schema version 1
+    keep neither.
     """
 
     id: str
@@ -38,6 +42,8 @@ class Row:
     digest: str
     photo: str | None
     fields: dict[str, Scalar | None]
+    hash: int | None = None
+    views: tuple[str, ...] = ()
 
 
 @with_config(STRICT)
@@ -72,6 +78,11 @@ class Settings:
         return {name: f"f{number}" for number, name in enumerate(self.fields)}
 
     @property
+    def keeps_views(self) -> bool:
+        """Whether rows keep `hash` and `views`."""
+        return self.schema_version >= 2
+
+    @property
     def renamed(self) -> dict[str, str]:
         """The renamed fields of this gallery: the current name by old name."""
         return RENAMED_FIELDS if self.taxonomy and not RENAMED_FIELDS.keys() & self.fields.keys() else {}
@@ -91,9 +102,9 @@ class Settings:
             version = data["schema_version"]
         except (ValueError, KeyError, TypeError) as error:
             raise GalleryError(f"{uri} holds data that is no gallery; choose another folder or collection") from error
-        if version != SCHEMA_VERSION:
+        if version not in range(1, SCHEMA_VERSION + 1):
             remedy = "upgrade fashion-retrieval, or build the gallery anew"
-            raise GalleryError(f"gallery {uri} must have schema version {SCHEMA_VERSION}, got {version}; {remedy}")
+            raise GalleryError(f"gallery {uri} must have schema version 1 to {SCHEMA_VERSION}, got {version}; {remedy}")
         types = data.get("fields", {})
         if data.get("taxonomy") and "colour" in types and "color" not in types:  # from before release 0.2
             data["fields"] = {RENAMED_FIELDS.get(name, name): kind for name, kind in types.items()}

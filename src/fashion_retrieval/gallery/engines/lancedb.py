@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from threading import Lock
@@ -199,17 +200,24 @@ class LanceStore:
             "digest": [row.digest for row in rows],
             "photo": [row.photo for row in rows],
         }
+        if self.settings.keeps_views:
+            data["hash"] = [row.hash for row in rows]
+            data["views"] = [list(row.views) for row in rows]
         data |= {column: [row.fields[name] for row in rows] for name, column in self.settings.columns.items()}
         return pa.table(data, schema=self._schema)
 
     def _from_arrow(self, table: pa.Table, vectors: NDArray[np.float32] | None = None) -> list[Row]:
         vectors = self._vectors(table) if vectors is None else vectors
-        columns = ("id", "digest", "photo", *self.settings.columns.values())
-        records = zip(vectors, *(table[column].to_pylist() for column in columns), strict=True)
-        return [
+        names = ("id", "digest", "photo", *self.settings.columns.values())
+        records = zip(vectors, *(table[name].to_pylist() for name in names), strict=True)
+        found = [
             Row(id, vector, digest, photo, dict(zip(self.settings.fields, values, strict=True)))
             for vector, id, digest, photo, *values in records
         ]
+        if not self.settings.keeps_views:
+            return found
+        seen = zip(found, table["hash"].to_pylist(), table["views"].to_pylist(), strict=True)
+        return [replace(row, hash=hash, views=tuple(views)) for row, hash, views in seen]
 
     def _vectors(self, table: pa.Table) -> NDArray[np.float32]:
         column = table["vector"].combine_chunks()
@@ -256,6 +264,8 @@ def _schema(settings: Settings) -> pa.Schema:
         pa.field("digest", pa.string(), nullable=False),
         pa.field("photo", pa.string()),
     ]
+    if settings.keeps_views:
+        fields += [pa.field("hash", pa.int64()), pa.field("views", pa.list_(pa.string()), nullable=False)]
     fields += [pa.field(column, types[settings.types[name]]) for name, column in settings.columns.items()]
     return pa.schema(fields, metadata={_SETTINGS: settings.to_json().encode()})
 

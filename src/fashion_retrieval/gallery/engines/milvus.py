@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -77,6 +78,11 @@ class MilvusStore:
             FieldSchema("digest", DataType.VARCHAR, max_length=64),
             FieldSchema("photo", DataType.VARCHAR, max_length=_MAX_ID),
         ]
+        if settings.keeps_views:
+            fields += [
+                FieldSchema("hash", DataType.INT64),
+                FieldSchema("views", DataType.VARCHAR, max_length=_MAX_TEXT),
+            ]
         for name, column in settings.columns.items():
             kind = settings.types[name]
             options = {"max_length": _MAX_TEXT} if kind is str else {}
@@ -205,6 +211,8 @@ class MilvusStore:
 
     def _to_entity(self, row: Row) -> dict[str, Any]:
         entity: dict[str, Any] = {"id": row.id, "vector": row.vector, "digest": row.digest, "photo": row.photo or ""}
+        if self.settings.keeps_views:
+            entity |= {"hash": row.hash or 0, "views": json.dumps(row.views, ensure_ascii=False)}
         for name, column in self.settings.columns.items():
             value = row.fields[name]
             entity[column] = self.settings.types[name]() if value is None else value
@@ -215,7 +223,10 @@ class MilvusStore:
         columns = self.settings.columns.items()
         fields = {name: entity[column] if entity[f"{column}_set"] else None for name, column in columns}
         vector = np.asarray(entity["vector"], dtype=np.float32)
-        return Row(entity["id"], vector, entity["digest"], entity["photo"] or None, fields)
+        row = Row(entity["id"], vector, entity["digest"], entity["photo"] or None, fields)
+        if not self.settings.keeps_views:
+            return row
+        return replace(row, hash=entity["hash"] or None, views=tuple(json.loads(entity["views"])))
 
 
 @contextmanager
