@@ -38,8 +38,9 @@ _EXPECTED = {
     float: "a finite number",
     bool: "true or false",
 }
+_WORDS = frozenset("and between false in is like not null or true".split())
 _GRAMMAR = "=, !=, <, <=, >, >=, IN, LIKE, BETWEEN, IS NULL, AND, OR, NOT and parentheses"
-_LIKE = re.compile(r"\\([\\%_])|(.)", re.DOTALL)
+_LIKE = re.compile(r"\\(.)|(.)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,24 +128,42 @@ def parse_where(where: str, fields: Mapping[str, type], renamed: Mapping[str, st
 
     The old name of a renamed field is accepted with a `DeprecationWarning`; what can't be used is an `InputError`.
     """
-    import sqlglot
-    from sqlglot.errors import SqlglotError
-
     if not isinstance(where, str) or not where.strip():
         raise InputError(f"where must be a text such as \"category = 'dress'\", or None for no filter, got {where!r}")
     if len(where) > _MAX_LENGTH:
         raise InputError(f"where must have at most {_MAX_LENGTH} characters, got {len(where)}; use IN for many values")
     try:
-        statements = sqlglot.parse(where, dialect="")
+        return _parsed(where, fields, renamed or {})
+    except InputError as error:
+        for name in fields:
+            plain = re.fullmatch(r"[^\W\d]\w*", name) and name.lower() not in _WORDS
+            if not plain and name in where and f'"{name}"' not in where:
+                raise InputError(f"{error}; put the field name {name!r} in double quotes") from error
+        raise
+
+
+def _parsed(where: str, fields: Mapping[str, type], renamed: Mapping[str, str]) -> Filter:
+    import sqlglot
+    from sqlglot.errors import SqlglotError
+    from sqlglot.parser import Parser
+    from sqlglot.tokens import TokenType
+
+    names = fields.keys() | renamed.keys()
+    try:
+        tokens = sqlglot.tokenize(f"({where}")[1:]  # at the start of a text, words like SHOW would take the rest of it
+        for token in tokens:
+            if token.text in names and token.text.lower() not in _WORDS and token.token_type != TokenType.STRING:
+                token.token_type = TokenType.IDENTIFIER  # also where it is a word of SQL
+        statements = Parser().parse_into(sqlglot.exp.Condition, tokens, where)
     except (SqlglotError, RecursionError, ValueError) as error:
         raise InputError(f"where {_shortened(where)} can't be read; it is made of {_GRAMMAR}") from error
     tree = statements[0] if len(statements) == 1 else None
     if not isinstance(tree, sqlglot.exp.Expression):
         raise InputError(f"where {_shortened(where)} must be one condition; it is made of {_GRAMMAR}")
     for column in tree.find_all(sqlglot.exp.Column):
-        new = (renamed or {}).get(column.name)
+        new = renamed.get(column.name)
         if new and column.name not in fields:
-            warn_renamed(f"the field {column.name!r}", repr(new), stacklevel=4)
+            warn_renamed(f"the field {column.name!r}", repr(new), stacklevel=5)
             column.this.set("this", new)
     condition, depth = Filter(tree, fields), _MAX_DEPTH + 1
     with suppress(RecursionError):
