@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from contextlib import suppress
 
 import pytest
 from sqlglot.tokens import Tokenizer
@@ -218,27 +217,20 @@ def test_parse_where_refuses_with_a_message(where, message):
 
 
 def test_words_of_sql_are_field_names_and_nothing_is_logged(caplog):
-    words = [word.lower() for word in Tokenizer.KEYWORDS if re.fullmatch(r"\w+", word)] + ["if", "key", "next", "cast"]
+    words = {word.lower() for word in Tokenizer.KEYWORDS if re.fullmatch(r"\w+", word)} | {"if", "key", "next", "cast"}
     assert len(words) > 250
-    refused = set()
+    refused = {}
     for word in words:
-        fields = {word: int, "a": bool}
-        for where in (
-            "{} = 1",
-            "({} < 3)",
-            "a or {} in (1, 2)",
-            "not {} is null and {} not between 1 and 2",
-            "{} is not null",
-            "{}",
-        ):
-            expected = InputError
-            with suppress(InputError):
-                expected = rendered(where.replace("{}", f'"{word}"'), fields)
+        for where in ("{} = 1", "({} < 3)", "a or {} in (1, 2)", "not {} is null and {} not between 1 and 2"):
+            fields = {word: int, "a": bool}
+            expected = rendered(where.replace("{}", f'"{word}"'), fields)
             try:
-                assert rendered(where.replace("{}", word), fields) == expected, word
+                found = rendered(where.replace("{}", word), fields)
             except InputError as error:
-                if expected is not InputError:
-                    refused.add(word)
-                    assert str(error).endswith(f"; put the field name {word!r} in double quotes")
-    assert refused == {"and", "between", "false", "like", "not", "null", "or", "true"}
+                refused[word] = str(error)
+            else:
+                assert found == expected, word
+    assert refused.keys() == {"and", "between", "false", "like", "not", "null", "or", "true"}
+    for word, message in refused.items():
+        assert message.endswith(f"; put the field name {word!r} in double quotes")
     assert caplog.records == []

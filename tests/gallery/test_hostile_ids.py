@@ -8,50 +8,15 @@ import pytest
 from pyarrow import parquet
 
 from fashion_retrieval.gallery.gallery import Gallery
-
 from fashion_retrieval.shards.encode import encode_shards
 from tests.support.galleries import ENGINES, clustered, empty_gallery, rows, tiny_model
 from tests.support.tiny import drawn_photo, tiny_folder
 
 PIECES = [
-    *(
-        "'",
-        '"',
-        "\\",
-        "\\\\",
-        "\\'",
-        '\\"',
-        "''",
-        "\\u0041",
-        "\\x41",
-        "\\101",
-        "\\n",
-        "A",
-        "b",
-        "\n",
-        "\r",
-        "\t",
-        "\x01",
-    ),
-    *(
-        "\x7f",
-        "\x85",
-        "\u2028",
-        "\ufeff",
-        "%",
-        "_",
-        "\\%",
-        "é",
-        "e\u0301",
-        "😀",
-        "\U0010ffff",
-        " ",
-        "/",
-        "{0}",
-        "$1",
-        ",",
-    ),
-    *("' OR '1'='1", '" or id >= "', "'] or id in ['", "--", ")", "NULL", "袖"),
+    *"""'"\\Ab%_,/ )é袖😀""",
+    *"\n\r\t\x01\x7f\x85\u2028\ufeff\U0010ffff",
+    *("\\\\", "\\'", '\\"', "''", "\\u0041", "\\x41", "\\101", "\\n", "\\%", "e\u0301", "{0}", "$1", "--", "NULL"),
+    *("' OR '1'='1", '" or id >= "', "'] or id in ['"),
 ]
 LONGEST = ["\\" * 4096, "'" * 4096, '"' * 4096, "é" * 2048, "😀" * 1024, "x" * 4096, "x" * 4095 + "'"]
 

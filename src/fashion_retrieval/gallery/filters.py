@@ -38,7 +38,7 @@ _EXPECTED = {
     float: "a finite number",
     bool: "true or false",
 }
-_WORDS = frozenset("and between false in is like not null or true".split())
+_WORDS = frozenset(["and", "between", "false", "in", "is", "like", "not", "null", "or", "true"])
 _GRAMMAR = "=, !=, <, <=, >, >=, IN, LIKE, BETWEEN, IS NULL, AND, OR, NOT and parentheses"
 _LIKE = re.compile(r"\\(.)|(.)", re.DOTALL)
 
