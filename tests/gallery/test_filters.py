@@ -12,6 +12,7 @@ from fashion_retrieval.errors import InputError, UnsupportedError
 from fashion_retrieval.gallery.engines import lancedb, milvus
 from fashion_retrieval.gallery.filters import like_prefix, parse_where
 from tests.support.galleries import ENGINES, FIELDS, clustered, empty_gallery, rows
+from tests.support.random_filters import differences, random_rows
 
 NASTY = [
     "it's",
@@ -128,6 +129,22 @@ def test_deep_and_long_filters_work(store):
     assert len(matching(store, deep)) > 0
 
 
+@pytest.mark.parametrize("budget", [lancedb.MEMORY_BUDGET, 0])
+def test_random_filters_find_what_sqlite_finds(store, budget, monkeypatch):
+    if store.name == "milvus" and not budget:
+        pytest.skip("a budget is LanceDB's")
+    monkeypatch.setattr(lancedb, "MEMORY_BUDGET", budget)
+    given = random_rows(len(CATEGORY), seed=3)
+    written = store.read([row.id for row in given])
+    store.write(given)
+    try:
+        outcomes = list(differences(store, given, 300, seed=4))
+    finally:
+        store.write(list(written.values()))
+    assert [where for outcome, where in outcomes if outcome == "different"] == []
+    assert sum(outcome == "same" for outcome, _ in outcomes) > (250 if store.name == "milvus" else 299)
+
+
 def rendered(where, fields=FIELDS, **options):
     """The condition as nested tuples: (field, operator, values), or (operator, part, part …)."""
     return parse_where(where, fields, **options).render(lambda *comparison: comparison, lambda op, parts: (op, *parts))
@@ -191,6 +208,7 @@ def test_like_prefix_is_the_text_before_a_final_percent_sign():
         ("sale = 1", "expects true or false"),
         ("sale > false", "can't use > on 'sale'"),
         ("price like '5%'", "can't use LIKE on 'price', a float"),
+        ("category like '%5\\'", "ends in a single backslash; write two for one"),
         ("category ilike 'd%'", "can't use"),
         ("category = null", "never true; use category IS NULL"),
         ("category", "names field 'category' alone"),

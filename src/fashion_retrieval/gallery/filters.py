@@ -54,7 +54,7 @@ class Filter:
         """Translate the condition: `compare` a field, an operator and its values, `join` the translated parts.
 
         Negations are moved into the comparisons, which must be false where the field is null, unless they ask for null.
-        "like" takes % for any text, _ for one character, and a backslash before a character meant as itself.
+        "like" takes % for any text, _ for one character, and a backslash before any character meant as itself.
         """
         return self._render(self.tree, False, compare, join)
 
@@ -102,6 +102,8 @@ class Filter:
             raise InputError(f"where can't use LIKE on {name!r}, a {self.fields[name].__name__}; it is for texts")
         pattern = str(self._value(name, node))
         pieces = list(like_pieces(pattern))
+        if _LIKE.findall(pattern)[-1:] == [("", "\\")]:
+            raise InputError("where has a LIKE pattern that ends in a single backslash; write two for one")
         if any(wildcard for _, wildcard in pieces):
             return name, "like", (pattern,)
         return name, "=", ("".join(text for text, _ in pieces),)

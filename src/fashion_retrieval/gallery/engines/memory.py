@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fashion_retrieval.gallery.filters import Filter, Operator, Values
+from fashion_retrieval.gallery.filters import Filter, Operator, Values, like_pieces
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -117,11 +117,13 @@ def matching(condition: Filter, table: pa.Table, columns: Mapping[str, str]) -> 
 
     def compare(field: str, operator: Operator, values: Values) -> NDArray[np.bool_]:
         column = table[columns[field]]
+        if operator.endswith("in") and pa.types.is_floating(column.type) and 0 in values:
+            values = (*values, 0.0, -0.0)  # which `is_in` tells apart
         wanted = pa.array(values, column.type)
         if operator.endswith("in"):
             found = pc.and_(pc.is_in(column, wanted), pc.is_valid(column))
         elif operator.endswith("like"):
-            found = pc.match_like(column, wanted[0].as_py())
+            found = _like(column, str(values[0]))
         else:
             found = functions[operator](column, *wanted)
         if operator in ("not in", "not like"):
@@ -133,6 +135,17 @@ def matching(condition: Filter, table: pa.Table, columns: Mapping[str, str]) -> 
         return reduce(np.logical_and if operator == "and" else np.logical_or, masks)
 
     return condition.render(compare, join)
+
+
+def _like(column: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
+    import pyarrow.compute as pc
+
+    if "\\" not in pattern:
+        return pc.match_like(column, pattern)
+    # `match_like` takes some escapes of a pattern that begins or ends with % as they stand.
+    wildcards = {"%": ".*", "_": "."}
+    pieces = (wildcards[text] if wildcard else f"\\x{{{ord(text):x}}}" for text, wildcard in like_pieces(pattern))
+    return pc.match_substring_regex(column, f"(?s)\\A{''.join(pieces)}\\z")
 
 
 class ExactScan:
