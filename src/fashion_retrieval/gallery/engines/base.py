@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,6 +24,9 @@ SCHEMA_VERSION = 2
 MAX_ROWS = 16_384
 """The most rows a search may ask for; a limit of Milvus."""
 TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+_LONGEST_REASON = 600
+_LOCATION = re.compile(r", location: Location \{[^}]*\}, backtrace: \w+")
+"""Where in LanceDB's source an error arose."""
 RENAMED_FIELDS = {"colour": "color"}
 """Old names of fields that recognition gives, each with its current name."""
 
@@ -158,7 +162,9 @@ def translate_errors(uri: str, done: str) -> Iterator[None]:
     except FashionRetrievalError:
         raise
     except Exception as error:  # the libraries raise nearly anything
-        reason = " ".join(str(getattr(error, "message", error)).split())[:200] or type(error).__name__
+        reason = _LOCATION.sub("", " ".join(str(getattr(error, "message", error)).split())) or type(error).__name__
+        if len(reason) > _LONGEST_REASON:  # what went wrong stands first or last
+            reason = f"{reason[: _LONGEST_REASON // 3]} … {reason[-2 * _LONGEST_REASON // 3 :]}"
         raise GalleryError(f"gallery {uri} could not be {done}: {reason}; check that it is reachable") from error
 
 

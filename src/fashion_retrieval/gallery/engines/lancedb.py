@@ -17,6 +17,7 @@ from fashion_retrieval.errors import GalleryError
 from fashion_retrieval.gallery.engines.base import Row, Settings, already_exists, batched, not_found, translate_errors
 from fashion_retrieval.gallery.engines.memory import BYTES_PER_NUMBER, Snapshot
 from fashion_retrieval.gallery.filters import Filter, Operator, Scalar, Values, like_pieces
+from fashion_retrieval.shards.filesystem import s3_options
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -234,7 +235,9 @@ def render(condition: Filter, columns: dict[str, str]) -> str:
             case "null" | "not null":
                 return f"{column} IS {words}"
             case "in" | "not in":
-                return f"{column} {words} ({', '.join(map(_literal, values))})"
+                listed = f"{column} {words} ({', '.join(map(_literal, values))})"
+                # DataFusion reads NOT IN (1) OR NOT IN (2) as true, also of a null.
+                return listed if operator == "in" else f"({column} IS NOT NULL AND {listed})"
             case "like" | "not like":
                 pieces = like_pieces(str(values[0]))
                 pattern = "".join(f"\\{text}" if text in r"\%_" and not wildcard else text for text, wildcard in pieces)
@@ -273,7 +276,8 @@ def _schema(settings: Settings) -> pa.Schema:
 def _connect(uri: str) -> DBConnection:
     import lancedb
 
-    return lancedb.connect(uri, read_consistency_interval=timedelta(0))
+    options = s3_options() if uri.startswith("s3://") else None
+    return lancedb.connect(uri, read_consistency_interval=timedelta(0), storage_options=options)
 
 
 def _open(uri: str) -> Table | None:
