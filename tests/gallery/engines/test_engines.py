@@ -127,12 +127,3 @@ def test_peek_at_a_milvus_gallery_neither_builds_an_index_nor_loads_it(tmp_path)
         with closing(ENGINES["milvus"].open(uri)) as store:
             assert store.count() == 0
         assert client.list_indexes("gallery") == ["vector"]
-
-
-def test_lance_store_compacts_after_many_writes(tmp_path, monkeypatch):
-    monkeypatch.setattr(lancedb, "_COMPACT_AFTER", 8)
-    store = ENGINES["lancedb"].create(str(tmp_path / "g"), settings())
-    for row in rows(clustered(40)):
-        store.write([row])
-    assert store.count() == 40
-    assert store._table.stats()["fragment_stats"]["num_fragments"] <= 9
