@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fashion_retrieval.errors import GalleryError
-from fashion_retrieval.gallery.engines.base import Row, Settings, already_exists, batched, not_found, translate_errors
+from fashion_retrieval.gallery.engines.base import (
+    BATCH,
+    Row,
+    Settings,
+    already_exists,
+    batched,
+    not_found,
+    translate_errors,
+)
 from fashion_retrieval.gallery.engines.memory import BYTES_PER_NUMBER, Snapshot
 from fashion_retrieval.gallery.filters import Filter, Operator, Scalar, Values, like_pieces
 from fashion_retrieval.shards.filesystem import s3_options
@@ -24,6 +33,7 @@ if TYPE_CHECKING:
     from lancedb.db import DBConnection
     from lancedb.table import Table
 
+T = TypeVar("T")
 MEMORY_BUDGET = 5 << 29
 """Bytes of memory that the vectors of one open gallery may take: 2.5 GiB, a million of 512 numbers.
 
@@ -35,9 +45,13 @@ _FEW = 4_096
 """Up to this many rows that a filter leaves of a larger gallery are scored here; more are scanned by LanceDB."""
 _INDEX_IDS_FROM = 20_000
 """Rows from which on ids are looked up through an index."""
-_COMPACT_AFTER = 256
-"""Writes after which small files are merged."""
-_KEEP_VERSIONS = timedelta(hours=1)
+_TIDY_EVERY, _ROWS_A_TIDY = 64, 64_000
+"""Versions after which small files are merged, and as many more for each further so many rows: merging rewrites them
+all, which is at most 1,000 rows a write, so that the whole effort stays linear."""
+_SPARE_SECONDS, _SLOW_DISK = 2.0, 20e6
+"""How long the files of a replaced version stay: these seconds, and what reading all vectors takes at so many bytes a
+second. A process that is still reading it then starts over at the newest version."""
+_TRIES = 4
 _PARTITIONS, _CANDIDATES, _REFINE = 20, 1_024, 4
 """Partitions a search looks into, candidates in each, and how many times `limit` are scored with full vectors."""
 
@@ -53,7 +67,6 @@ class LanceStore:
     def __init__(self, uri: str, table: Table) -> None:
         self.uri = uri
         self._table: Any = table  # its type stubs know less than it does
-        self._writes = 0
         self._lock = Lock()
         self._change_token: tuple[int, list[str]] | None = None
         self._version: int | None = None
@@ -90,40 +103,51 @@ class LanceStore:
     def write(self, rows: Sequence[Row]) -> None:
         with translate_errors(self.uri, "written"):
             merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
-            merge.execute(self._to_arrow(rows))
-            self._writes += 1
-            # Compacting rewrites small files; waiting for a quarter of the gallery keeps the whole effort linear.
-            if self._writes >= _COMPACT_AFTER and self._writes * len(rows) * 4 > self.count():
-                self._compact()
+            self._tidy(merge.execute(self._to_arrow(rows)).version)
 
     def read(self, ids: Collection[str]) -> dict[str, Row]:
         found: dict[str, Row] = {}
         with translate_errors(self.uri, "read"):
             for some in batched(dict.fromkeys(ids)):
                 query = self._table.search().where(_any_of(some)).limit(len(some))
-                found |= {row.id: row for row in self._from_arrow(query.to_arrow())}
+                found |= {row.id: row for row in self._from_arrow(self._newest(query.to_arrow))}
         return found
+
+    def scan(self) -> Iterator[list[Row]]:
+        import pyarrow as pa
+
+        with translate_errors(self.uri, "read"):
+            for batch in self._table.search().to_batches(BATCH):
+                yield self._from_arrow(pa.Table.from_batches([batch]))
 
     def nearest(self, query: NDArray[np.float32], limit: int, where: Filter | None) -> list[Row]:
         with translate_errors(self.uri, "searched"):
-            snapshot = self._current_snapshot()
+            snapshot = self._newest(self._current_snapshot)
             if snapshot:
                 return self._from_arrow(*snapshot.nearest(query, limit, where, self.settings.columns))
-            builder = self._table.search(query).distance_type("cosine").limit(limit)
-            if where is None:
-                candidates = max(_CANDIDATES, limit * _REFINE)
-                approximate = builder.nprobes(_PARTITIONS).ef(candidates).refine_factor(_REFINE)
-                return self._from_arrow(approximate.to_arrow())
-            condition = render(where, self.settings.columns)
-            few = self._table.search().where(condition).limit(_FEW + 1).to_arrow()
-            if len(few) <= _FEW:
-                scores = self._vectors(few) @ query
-                return self._from_arrow(few.take(np.argsort(-scores, kind="stable")[:limit]))
-            return self._from_arrow(builder.where(condition, prefilter=True).bypass_vector_index().to_arrow())
+            return self._newest(lambda: self._nearest_on_disk(query, limit, where))
+
+    def _nearest_on_disk(self, query: NDArray[np.float32], limit: int, where: Filter | None) -> list[Row]:
+        builder = self._table.search(query).distance_type("cosine").limit(limit)
+        if where is None:
+            candidates = max(_CANDIDATES, limit * _REFINE)
+            approximate = builder.nprobes(_PARTITIONS).ef(candidates).refine_factor(_REFINE)
+            return self._from_arrow(approximate.to_arrow())
+        condition = render(where, self.settings.columns)
+        few = self._table.search().where(condition).limit(_FEW + 1).to_arrow()
+        if len(few) <= _FEW:
+            scores = self._vectors(few) @ query
+            return self._from_arrow(few.take(np.argsort(-scores, kind="stable")[:limit]))
+        return self._from_arrow(builder.where(condition, prefilter=True).bypass_vector_index().to_arrow())
 
     def remove(self, ids: Collection[str]) -> int:
+        removed = 0
         with translate_errors(self.uri, "changed"):
-            return sum(self._table.delete(_any_of(some)).num_deleted_rows for some in batched(dict.fromkeys(ids)))
+            for some in batched(dict.fromkeys(ids)):
+                result = self._table.delete(_any_of(some))
+                removed += result.num_deleted_rows
+                self._tidy(result.version)
+        return removed
 
     def count(self) -> int:
         with translate_errors(self.uri, "read"):
@@ -133,14 +157,11 @@ class LanceStore:
         pass
 
     def optimize(self) -> None:
-        from lancedb.index import BTree, HnswSq
+        from lancedb.index import HnswSq
 
         with translate_errors(self.uri, "optimized"):
             self._compact()
-            existing, count = self._indices(), self.count()
-            if count >= _INDEX_IDS_FROM and "id" not in existing:
-                self._table.create_index("id", config=BTree())
-            if not self._fits(count) and "vector" not in existing:
+            if not self._fits(self.count()) and "vector" not in self._indices():
                 self._table.create_index("vector", config=HnswSq(distance_type="cosine"))
 
     def indexed(self) -> bool:
@@ -187,9 +208,34 @@ class LanceStore:
     def _indices(self) -> set[str]:
         return {column for index in self._table.list_indices() for column in index.columns}
 
+    def _newest(self, read: Callable[[], T]) -> T:
+        """What is read; read anew where another process meanwhile removed the files of a version that it replaced."""
+        for _ in range(_TRIES - 1):
+            version = self._table.version
+            try:
+                return read()
+            except (RuntimeError, OSError, ValueError):  # what LanceDB raises for files that are missing
+                if self._table.version == version:
+                    raise
+        return read()
+
+    def _tidy(self, version: int) -> None:
+        """Merge small files now and then, after a write that made this version, whoever made those before."""
+        every, rest = divmod(version, _TIDY_EVERY)
+        if not rest and every % (1 + self.count() // _ROWS_A_TIDY) == 0:
+            self._compact()
+
     def _compact(self) -> None:
-        self._table.optimize(cleanup_older_than=_KEEP_VERSIONS)
-        self._writes = 0
+        from lancedb.index import BTree
+
+        now, count = time.time(), self.count()
+        spare = _SPARE_SECONDS + count * self.settings.embedding_dim * 4 / _SLOW_DISK
+        # A version may be old and yet have been replaced, and read, a moment ago: the one of `spare` seconds ago stays.
+        made = [version["timestamp"].timestamp() for version in self._table.list_versions()]
+        oldest = max((moment for moment in made if moment <= now - spare), default=now)
+        self._table.optimize(cleanup_older_than=timedelta(seconds=now - oldest + spare))
+        if count >= _INDEX_IDS_FROM and "id" not in self._indices():
+            self._table.create_index("id", config=BTree())
 
     def _to_arrow(self, rows: Sequence[Row]) -> pa.Table:
         import pyarrow as pa
