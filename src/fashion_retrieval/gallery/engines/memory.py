@@ -6,8 +6,10 @@ A search scores int8 codes of all rows, which leaves few candidates, and decides
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,6 +20,7 @@ from fashion_retrieval.gallery.filters import Filter, Operator, Values, like_pie
 if TYPE_CHECKING:
     import pyarrow as pa
     from lancedb.table import Table
+    from numkong import PackedMatrix
 
 BYTES_PER_NUMBER = 5
 """Memory for one number of a vector: 4 bytes of float32 and an int8 code."""
@@ -26,13 +29,15 @@ _ADDRESS = "_rowaddr"
 whose row *ids* are stable (LanceDB's option `new_table_enable_stable_row_ids`)."""
 _VECTOR = "vector"
 _MAX_CODE = 127
-_BLOCK = 256
-"""Rows encoded at a time, so that the work stays in the processor's cache."""
+_BLOCK = 1_024
+"""Rows whose codes are packed together; a block is packed anew when a row comes to it."""
+_GROUP = 16
+"""Rows of which the highest score stands for all where a bound is enough."""
 _GROWTH = 1.25
 _FEW = 512
 """Up to this many rows are scored in float32 at once."""
-_COPY_COST = 5
-"""How many times the time of scoring a row it takes to copy it first."""
+_COPY_COST = 12
+"""How many times the time of scoring a row by codes it takes to score one of some rows in float32."""
 _THREADS_FROM = 1 << 22
 """Bytes of codes from which on they are shared among threads."""
 _ROUNDING = 1e-5
@@ -158,24 +163,27 @@ class ExactScan:
 
     def __init__(self, dim: int, capacity: int = 0) -> None:
         self._rows = np.empty((capacity, dim), np.float32)
-        self._codes = np.empty((capacity, dim), np.int8)
+        self._codes: list[PackedMatrix] = []  # of `_BLOCK` rows each, as the processor multiplies them
         self._scales = np.empty(capacity, np.float32)
         self._residuals = np.empty(capacity, np.float32)
 
     def add(self, start: int, rows: NDArray[np.float32]) -> None:
         """Set (M, D) float32 rows from number `start` on. Searches of the rows before may go on meanwhile."""
-        needed = start + len(rows)
-        if needed > len(self._rows):
-            for name in ("_rows", "_codes", "_scales", "_residuals"):
+        import numkong
+
+        end = start + len(rows)
+        if end > len(self._rows):
+            for name in ("_rows", "_scales", "_residuals"):
                 before = getattr(self, name)
-                grown = np.empty((int(needed * _GROWTH), *before.shape[1:]), before.dtype)
+                grown = np.empty((int(end * _GROWTH), *before.shape[1:]), before.dtype)
                 grown[:start] = before[:start]
                 setattr(self, name, grown)
-        for first in range(0, len(rows), _BLOCK):
-            block = rows[first : first + _BLOCK]
-            place = slice(start + first, start + first + len(block))
-            self._rows[place] = block
-            self._codes[place], self._scales[place], self._residuals[place] = _encoded(block)
+        self._rows[start:end] = rows
+        for first in range(start - start % _BLOCK, end, _BLOCK):  # a block that was begun is coded anew
+            place = slice(first, min(first + _BLOCK, end))
+            codes, self._scales[place], self._residuals[place] = _encoded(self._rows[place])
+            number = first // _BLOCK
+            self._codes[number : number + 1] = [numkong.dots_pack(codes)]
 
     def rows(self, numbers: NDArray[np.intp]) -> NDArray[np.float32]:
         """(M, D) float32, the rows of these numbers."""
@@ -188,47 +196,56 @@ class ExactScan:
         """
         possible = int(np.count_nonzero(allowed))
         limit = min(limit, possible)
-        if possible > max(limit, _FEW):
-            numbers = self._candidates(query, limit, allowed, possible)
+        if possible > max(limit, _FEW, len(allowed) / _COPY_COST):
+            numbers = self._candidates(query, limit, allowed, everything=possible == len(allowed))
         else:
             numbers = np.flatnonzero(allowed)
-        best: NDArray[np.intp] = numbers[np.argsort(-(self._rows[numbers] @ query), kind="stable")[:limit]]
+        best: NDArray[np.intp] = numbers[np.argsort(-(self.rows(numbers) @ query), kind="stable")[:limit]]
         return best
 
     def _candidates(
-        self, query: NDArray[np.float32], limit: int, allowed: NDArray[np.bool_], possible: int
+        self, query: NDArray[np.float32], limit: int, allowed: NDArray[np.bool_], *, everything: bool
     ) -> NDArray[np.intp]:
-        """The allowed rows, `possible` in number, that may be among the nearest."""
+        """The allowed rows that may be among the nearest."""
         code, scale, residual = _encoded(query[np.newaxis])
         count = len(allowed)
-        chosen = slice(0, count) if possible == count else np.flatnonzero(allowed)
-        if possible < count / _COPY_COST:
-            scores = _products(code, self._codes[chosen])
-        else:
-            scores = _products(code, self._codes[:count])[chosen]
-        scores = scores * (self._scales[chosen] * scale)
-        residuals = self._residuals[chosen]
+        scores = self._products(code, count) * self._scales[:count]
+        scores *= scale
+        if not everything:
+            scores[~allowed] = -np.inf
         error = float(residual[0]) + _ROUNDING
-        max_error = error + float(residuals.max()) * (1 + error)
-        near = np.flatnonzero(scores >= _highest(scores, limit) - 2 * max_error)
-        scores, errors = scores[near], error + residuals[near] * (1 + error)
-        near = near[scores + errors >= _highest(scores - errors, limit)]
-        return near if isinstance(chosen, slice) else chosen[near]
+        max_error = error + float(self._residuals[:count].max()) * (1 + error)
+        near = np.flatnonzero(scores >= _bound(scores, limit) - 2 * max_error)
+        scores, errors = scores[near], error + self._residuals[near] * (1 + error)
+        return near[scores + errors >= _highest(scores - errors, limit)]
+
+    def _products(self, code: NDArray[np.int8], count: int) -> NDArray[np.int32]:
+        """(N,) int32, the products of a (1, D) int8 code with the codes of the first N rows."""
+        import torch
+        from numkong import dots_packed
+
+        def of_blocks(start: int) -> list[NDArray[np.int32]]:
+            return [np.asarray(dots_packed(code, block))[0] for block in blocks[start : start + step]]
+
+        blocks = self._codes[: -(-count // _BLOCK)]
+        step = -(-len(blocks) // (torch.get_num_threads() if count * code.size > _THREADS_FROM else 1))
+        with ThreadPoolExecutor(max(len(blocks) // step, 1)) as pool:  # this thread has its part too
+            others = [pool.submit(of_blocks, start) for start in range(step, len(blocks), step)]
+            parts = chain(of_blocks(0), *(other.result() for other in others))
+        return np.concatenate(list(parts))[:count]
+
+
+def _bound(scores: NDArray[np.float32], rank: int) -> float:
+    """A lower bound of the score of this rank: that of the highest of groups, each of which has another row."""
+    groups = len(scores) // _GROUP
+    if groups < _GROUP * rank:
+        return _highest(scores, rank)
+    return _highest(scores[: groups * _GROUP].reshape(_GROUP, groups).max(axis=0), rank)
 
 
 def _highest(scores: NDArray[np.float32], rank: int) -> float:
     """The score of this rank, counted from 1."""
     return float(np.partition(scores, len(scores) - rank)[len(scores) - rank])
-
-
-def _products(code: NDArray[np.int8], codes: NDArray[np.int8]) -> NDArray[np.float32]:
-    """(N,) float32, the products of a (1, D) int8 code with (N, D) int8 codes."""
-    import simsimd
-    import torch
-
-    threads = torch.get_num_threads() if codes.size > _THREADS_FROM else 1
-    products = simsimd.cdist(code, codes, "dot", out_dtype="float32", threads=threads)
-    return np.asarray(products, np.float32).reshape(-1)
 
 
 def _encoded(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:
