@@ -20,7 +20,7 @@ from fashion_retrieval.images.inputs import ImageInput, describe
 from fashion_retrieval.images.pixels import Pixels
 from fashion_retrieval.images.prefetch import MOST_BYTES, ReadPhoto, read_photos
 from fashion_retrieval.inference.pipeline import encode_levels
-from fashion_retrieval.inference.recognition import find_photo
+from fashion_retrieval.inference.recognition import Photo, find_photo
 from fashion_retrieval.results import Failure
 from fashion_retrieval.shards.files import read_shard, read_summary
 from fashion_retrieval.shards.filesystem import Folder
@@ -162,7 +162,7 @@ class Indexer:
         if self.taxonomy is None or not photos:
             return []
         names = recognized_fields(self.taxonomy)
-        found = [find_photo(pixels, None, self.model.segmenter) for pixels in photos]
+        found = [_main_garment(find_photo(pixels, None, self.model.segmenter)) for pixels in photos]
         recognitions = self.model.recognizer(self.taxonomy).recognize(found, batch_size=len(photos))
         return [dict.fromkeys(names) | garment_fields(recognition) for recognition in recognitions]
 
@@ -175,6 +175,12 @@ class Indexer:
         self.added += len(new)
         self.updated += len(changed)
         self._written = time.monotonic()
+
+
+def _main_garment(photo: Photo) -> Photo:
+    """The photo with its largest region alone, the only one whose garment gives fields."""
+    largest = max(photo.regions, key=lambda region: region.area, default=None)
+    return photo if largest is None else replace(photo, regions=[largest])
 
 
 def add_shards(store: VectorStore, folder: Folder, *, progress: bool) -> AddReport:
