@@ -61,7 +61,7 @@ def _start_milvus() -> tuple[str, str]:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     config = milvus.MilvusServerConfig(data_dir=folder)
     names = [name for name in config.configurable_items if name.endswith("_port")]
-    *ports, health, clients, peers = _free_ports(3 + len(names))
+    *ports, health, clients, peers = free_ports(3 + len(names))
     config.update(**dict(zip(names, ports, strict=True)))
     for name, milliseconds in _IMPATIENT.items():
         config.set(name, milliseconds)
@@ -89,7 +89,7 @@ def _stop(server: Any) -> None:
     server.stop()
 
 
-def _free_ports(number: int) -> list[int]:
+def free_ports(number: int) -> list[int]:
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
         for one in sockets:
