@@ -148,7 +148,7 @@ def _parsed(where: str, fields: Mapping[str, type], renamed: Mapping[str, str]) 
     import sqlglot
     from sqlglot.errors import SqlglotError
     from sqlglot.parser import Parser
-    from sqlglot.tokens import TokenType
+    from sqlglot.tokenizer_core import TokenType
 
     names = fields.keys() | renamed.keys()
     try:

@@ -74,14 +74,14 @@ class Snapshot:
         if not len(self.columns):
             return None
         known, alive = self.columns[_ADDRESS].to_numpy(), self.alive
-        newer = f"{_ADDRESS} > {known.max()}"
-        kept = table.count_rows() - table.count_rows(newer)
-        if np.count_nonzero(alive) > kept:
-            query: Any = table.search()
-            alive = np.isin(known, query.select([_ADDRESS]).limit(table.count_rows()).to_arrow()[_ADDRESS].to_numpy())
-        if np.count_nonzero(alive) != kept or kept < len(alive) / 2:
+        query: Any = table.search()
+        present = query.select([_ADDRESS]).limit(max(table.count_rows(), 1)).to_arrow()[_ADDRESS].to_numpy()
+        kept = present[present <= known.max()]
+        if not np.array_equal(known[alive], kept):  # a return to an earlier version brings rows back
+            alive = np.isin(known, kept)
+        if np.count_nonzero(alive) != len(kept) or len(kept) < len(alive) / 2:
             return None
-        return replace(self, alive=alive)._extended(table, newer)
+        return replace(self, alive=alive)._extended(table, f"{_ADDRESS} > {known.max()}")
 
     def _extended(self, table: Table, condition: str | None) -> Snapshot:
         """These rows, and after them the rows of the table for which the condition is true."""
