@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
@@ -123,6 +124,11 @@ class EmbeddingModel:
             expected = f"floats of shape (N, {self.embedding_dim}) or ({self.embedding_dim},)"
             raise InputError(f"embeddings must be {expected}, got {rows.dtype} {rows.shape}; see FashionModel.encode")
         return shortened(rows, dimensions, self._basis)
+
+    @property
+    def basis_digest(self) -> str | None:
+        """SHA-256 of the basis that `shorten` uses; None where it takes the first numbers."""
+        return None if self._basis is None else hashlib.sha256(self._basis.tobytes()).hexdigest()
 
     def encode_iter(
         self,
