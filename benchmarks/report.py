@@ -222,7 +222,7 @@ def _vectors(data: dict[str, Any]) -> Iterator[str]:
     yield (
         f"Of {data['queries']} queries, half of them rows themselves, by the rows as they are stored; the ten nearest "
         "in float32 are right. An error is the largest difference of a score from that in float32. Near-duplicates are "
-        "ten of each, nearer to each other than a bit can tell."
+        "forty of each, nearer to each other than signs can tell."
     )
 
 

@@ -3,7 +3,7 @@
     python benchmarks/vectors.py --embeddings val.npz --out benchmarks/results/vectors.json
 
 Rows are real embeddings (`photos` of a file that `training.fit_dimensions` cached) and drawn ones: about centers that
-are near each other, and near-duplicates, ten of each. Half of the queries are rows, half lie beside one.
+are near each other, and near-duplicates, forty of each. Half of the queries are rows, half lie beside one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def kinds(embeddings: Path | None) -> Iterator[tuple[str, Vectors, Vectors]]:
     for dim in DIMS:
         centers = generator.normal(size=(ROWS // 100, dim)).astype(np.float32)
         clustered = np.repeat(centers, 100, axis=0) + generator.normal(size=(ROWS, dim)).astype(np.float32)
-        twins = np.repeat(generator.normal(size=(ROWS // 10, dim)).astype(np.float32), 10, axis=0)
+        twins = np.repeat(generator.normal(size=(ROWS // 40, dim)).astype(np.float32), 40, axis=0)
         twins = twins + 0.02 * generator.normal(size=(ROWS, dim)).astype(np.float32)
         for name, rows in (("clustered", clustered), ("near-duplicates", twins)):
             yield f"{name}, {dim}", normalized(rows), _queries(normalized(rows), generator)

@@ -79,7 +79,7 @@ def test_index_makes_a_gallery_of_them(shelf, model, tmp_path):
     [
         (["--out", "x.npy", "--precision", "int4"], "'int4' is not one of"),
         (["--out", "x.npy", "--dimensions", 17], "dimensions must be a whole number from 1 to 16, got 17"),
-        (["--out", "x.npy", "--dimensions", 0], "0 is not in the range"),
+        (["--out", "x.npy", "--dimensions", 0], "should be greater than or equal to 1"),
         (["--out", "shards/", "--dimensions", 8], "--dimensions and --precision go with --out FILE"),
         (["--out", "shards/", "--precision", "int8"], "--dimensions and --precision go with --out FILE"),
     ],
