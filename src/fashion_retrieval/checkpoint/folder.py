@@ -272,7 +272,7 @@ def _load_basis(path: Path, encoder: Encoder) -> NDArray[np.float32] | None:
         raise WeightsError(f"{path} must hold {expected}, got {basis.dtype} {basis.shape}; {_REMEDY}")
     if owner != encoder.fingerprint:
         remedy = "remove the file, or fit it again with python -m training.fit_dimensions"
-        raise WeightsError(f"{path} was fitted to another encoder ({str(owner):.12}…) than the one beside it; {remedy}")
+        raise WeightsError(f"{path} was fitted to another encoder ({owner!s:.12}…) than the one beside it; {remedy}")
     return basis.astype(np.float32)
 
 

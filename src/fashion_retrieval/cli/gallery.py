@@ -35,6 +35,8 @@ def index(
     dtype: options.Dtype = "auto",
     backend: options.Backend = "auto",
     on_error: options.OnError = "raise",
+    dimensions: options.Dimensions = None,
+    precision: options.StoredPrecision = "float32",
 ) -> None:
     """Add photos to a gallery. A photo's id is its path below the folder given, or its file name.
 
@@ -45,7 +47,8 @@ def index(
     photos, failures = name_photos(paths, prefix, on_error)
     place = str(Path(model).absolute()) if Path(model).is_dir() else model
     fashion = FashionModel.from_pretrained(place, revision=revision, device=device, dtype=dtype, backend=backend)
-    with Gallery.create(gallery, fashion, recognize=recognize, taxonomy=taxonomy, exist_ok=True) as store:
+    made: dict[str, Any] = {"taxonomy": taxonomy, "dimensions": dimensions, "precision": precision}
+    with Gallery.create(gallery, fashion, recognize=recognize, exist_ok=True, **made) as store:
         files = [photo.absolute() for photo in photos.values()]
         reading: dict[str, Any] = {"batch_size": batch_size, "on_error": on_error, "max_pixels": max_pixels}
         report = store.add(files, list(photos), progress=sys.stderr.isatty(), **reading)

@@ -144,7 +144,8 @@ class Indexer:
         """Make rows of the photos that wait, and write when a batch is full."""
         waiting, self._waiting = self._waiting, []
         contents = [photo.content for photo in waiting if photo.content]
-        vectors = iter(encode_levels(self.model.encoder, self.model.device, [content.levels for content in contents]))
+        whole = encode_levels(self.model.encoder, self.model.device, [content.levels for content in contents])
+        vectors = iter(self.model.shorten(whole, self.store.settings.embedding_dim))
         fields = iter(self._recognize([content.pixels for content in contents if content.pixels is not None]))
         for photo in waiting:
             item, row = self._known.pop(photo.index)
@@ -183,7 +184,7 @@ def _main_garment(photo: Photo) -> Photo:
     return photo if largest is None else replace(photo, regions=[largest])
 
 
-def add_shards(store: VectorStore, folder: Folder, *, progress: bool) -> AddReport:
+def add_shards(store: VectorStore, folder: Folder, model: FashionModel, *, progress: bool) -> AddReport:
     """Write all rows of the shards; `Gallery.add_shards` says what is refused."""
     manifest = Manifest.read(folder)
     _check(store, folder, manifest)
@@ -193,7 +194,7 @@ def add_shards(store: VectorStore, folder: Folder, *, progress: bool) -> AddRepo
         for index, summary in enumerate(_summaries(folder, manifest)):
             failures += summary.failures
             for batch in read_shard(folder, manifest, index).to_batches(_ROWS):
-                counts += _write(store, batch)
+                counts += _write(store, batch, model)
                 advance(len(batch))
             advance(len(summary.failures), failed=len(summary.failures))
     store.wait_until_indexed()
@@ -202,7 +203,7 @@ def add_shards(store: VectorStore, folder: Folder, *, progress: bool) -> AddRepo
 
 def _check(store: VectorStore, folder: Folder, manifest: Manifest) -> None:
     kept = store.settings
-    if (kept.fingerprint, kept.embedding_dim) != (manifest.fingerprint, manifest.embedding_dim):
+    if kept.fingerprint != manifest.fingerprint:
         raise GalleryError(
             f"gallery {store.uri} holds embeddings of model {kept.model_id!r} ({kept.fingerprint[:12]}), shards "
             f"{folder.uri} of {manifest.model_id!r} ({manifest.fingerprint[:12]}); encode them with the gallery's model"
@@ -229,9 +230,10 @@ def _summaries(folder: Folder, manifest: Manifest) -> list[Summary]:
     return summaries
 
 
-def _write(store: VectorStore, batch: pa.RecordBatch) -> Counter[str]:
+def _write(store: VectorStore, batch: pa.RecordBatch, model: FashionModel) -> Counter[str]:
     """Write what is new or changed of a batch, and count."""
-    vectors = batch["embedding"].flatten().to_numpy().reshape(-1, store.settings.embedding_dim)
+    whole = batch["embedding"].flatten().to_numpy().reshape(-1, model.embedding_dim)
+    vectors = model.shorten(whole, store.settings.embedding_dim)
     ids, *others = (batch[name].to_pylist() for name in ("id", "uri", "digest"))
     known, unset = store.read(ids), dict.fromkeys(store.settings.fields)
     counts: Counter[str] = Counter()

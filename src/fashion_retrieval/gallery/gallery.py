@@ -14,14 +14,16 @@ from fashion_retrieval._utils.checks import check_id, check_reading, check_whole
 from fashion_retrieval._utils.deprecation import accept_old_keywords, warn_renamed
 from fashion_retrieval._utils.progress import length_of, progress_bar
 from fashion_retrieval.errors import GalleryError, InputError
-from fashion_retrieval.gallery.engines.base import Settings, VectorStore
+from fashion_retrieval.gallery.engines.base import PRECISIONS, Settings, VectorStore
 from fashion_retrieval.gallery.info import AddReport, GalleryInfo, read_info
 from fashion_retrieval.gallery.items import field_types, read_items
 from fashion_retrieval.gallery.searching import Question, answer, to_match
 from fashion_retrieval.images.inputs import ImageInput
+from fashion_retrieval.inference.vectors import check_vectors
 from fashion_retrieval.results import Match, Matches
 from fashion_retrieval.shards.filesystem import Folder
-from fashion_retrieval.shards.manifest import precision, same_precision
+from fashion_retrieval.shards.manifest import precision as computed_in
+from fashion_retrieval.shards.manifest import same_precision
 from fashion_retrieval.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -43,10 +45,15 @@ class Gallery:
 
     def __init__(self, store: VectorStore, model: FashionModel) -> None:
         kept = store.settings
-        if (kept.fingerprint, kept.embedding_dim) != (model.fingerprint, model.embedding_dim):
+        if kept.fingerprint != model.fingerprint or kept.embedding_dim > model.embedding_dim:
             raise GalleryError(
                 f"gallery {store.uri} holds embeddings of model {kept.model_id!r} ({kept.fingerprint[:12]}), "
                 f"got model {model.model_id!r} ({model.fingerprint[:12]}); load that model, or build a new gallery"
+            )
+        if kept.embedding_dim < model.embedding_dim and kept.basis != model.basis_digest:
+            raise GalleryError(
+                f"gallery {store.uri} holds {kept.embedding_dim} dimensions by another basis than the model's "
+                "dimensions.safetensors; load the model folder that it was made with, or build a new gallery"
             )
         self._opened: VectorStore | None = store
         self._model = model
@@ -63,6 +70,9 @@ class Gallery:
         taxonomy: TaxonomyInput = None,
         fields: Mapping[str, type] | None = None,
         exist_ok: bool = False,
+        dimensions: int | None = None,
+        precision: Literal["float32", "float16", "int8"] = "float32",
+        memory_budget: int | None = None,
     ) -> Gallery:
         """Make a new, empty gallery.
 
@@ -75,6 +85,10 @@ class Gallery:
             taxonomy: What to recognize, as in `FashionModel.recognize`.
             fields: Further fields of your own: str, int, float or bool by name.
             exist_ok: Open the gallery if there is one of the same settings.
+            dimensions: Width of its embeddings, as `FashionModel.shorten` makes them; None is the model's.
+            precision: How the numbers of an embedding are stored, as in `FashionModel.encode`; scores of "float16"
+                differ by at most 0.0005 from those of float32, those of "int8" by about 0.01. LanceDB alone.
+            memory_budget: As in `open`.
 
         Raises:
             GalleryError: There is one already, or with `exist_ok` one of other settings; or the place can't be used.
@@ -85,38 +99,51 @@ class Gallery:
             vocabulary = Taxonomy.load(model.config.taxonomy if taxonomy is None else taxonomy)
         elif taxonomy is not None:
             raise InputError("taxonomy says what to recognize; pass recognize=True with it, or leave it out")
+        check_vectors(dimensions, precision, model.embedding_dim, PRECISIONS)
+        width = dimensions or model.embedding_dim
         settings = Settings(
             model_id=str(Path(model.model_id).absolute()) if Path(model.model_id).is_dir() else model.model_id,
             fingerprint=model.fingerprint,
-            embedding_dim=model.embedding_dim,
+            embedding_dim=width,
             taxonomy=vocabulary.to_dict() if vocabulary else None,
             fields=field_types(vocabulary, fields or {}),
-            dtype=precision(model),
+            dtype=computed_in(model),
             revision=model.revision,
             probes=model.recognizer(vocabulary).fitted if vocabulary else None,
+            precision=precision,
+            basis=model.basis_digest if width < model.embedding_dim else None,
         )
         kind, uri = _store_for(uri), str(uri)
         if not exist_ok or not kind.exists(uri):
-            return cls(kind.create(uri, settings), model)
-        gallery = cls.open(uri, model)
-        same_fields = gallery._store.settings.fields == settings.fields
-        if not same_fields or gallery._taxonomy != vocabulary:
+            return cls(kind.create(uri, settings, **_budget(uri, memory_budget)), model)
+        gallery = cls.open(uri, model, memory_budget=memory_budget)
+        kept = gallery._store.settings
+        compared = {"fields": "fields", "dimensions": "embedding_dim", "precision": "precision"}
+        other = next((word for word, name in compared.items() if getattr(kept, name) != getattr(settings, name)), None)
+        if other or gallery._taxonomy != vocabulary:
             gallery.close()
-            other = "taxonomy" if same_fields else "fields"
+            other = other or "taxonomy"
             raise GalleryError(f"gallery {uri} was made with other {other}; pass the same, or another place")
         return gallery
 
     @classmethod
-    def open(cls, uri: str | Path, model: FashionModel) -> Gallery:
+    def open(cls, uri: str | Path, model: FashionModel, *, memory_budget: int | None = None) -> Gallery:
         """Open a gallery that was made before.
 
         The model may compute in another dtype or backend than the embeddings of the gallery were computed in: searches
         work, adding is refused.
 
+        Args:
+            uri: As in `create`.
+            model: The model whose embeddings it holds.
+            memory_budget: Bytes of memory that the vectors may take; None is 2.5 GiB. Searches of a LanceDB gallery
+                within it are exact and quick; of a larger one LanceDB searches on disk, and a warning is logged. A
+                number takes as many bytes as it is stored in, and one more.
+
         Raises:
             GalleryError: There is none, it is no gallery, of a newer version, or of another model.
         """
-        store = _store_for(uri).open(str(uri))
+        store = _store_for(uri).open(str(uri), **_budget(uri, memory_budget))
         try:
             return cls(store, model)
         except BaseException:
@@ -172,7 +199,7 @@ class Gallery:
         check_reading(max_pixels, on_error=on_error)
         check_whole("batch_size", batch_size, _LARGEST_BATCH)
         store = self._store
-        kept, given = store.settings.dtype, precision(self._model)
+        kept, given = store.settings.dtype, computed_in(self._model)
         if kept is not None and not same_precision(kept, given):
             dtype, _, runtime = kept.partition(" by ")
             remedy = f"load the model with dtype={dtype!r}, backend={(runtime or 'torch').split()[0]!r}"
@@ -209,7 +236,7 @@ class Gallery:
         """
         from fashion_retrieval.gallery.adding import add_shards  # brings torch
 
-        return add_shards(self._store, Folder(str(folder)), progress=progress)
+        return add_shards(self._store, Folder(str(folder)), self._model, progress=progress)
 
     def search(
         self,
@@ -223,7 +250,8 @@ class Gallery:
         """The images nearest to a query by cosine, best first; equal scores are in the order of their ids.
 
         Args:
-            query: (D,) or (1, D) floats of any norm, from `encode` or `compose`.
+            query: (D,) or (1, D) floats of any norm, from `encode` or `compose`, as wide as the gallery's embeddings or
+                as the model's.
             top_k: How many results.
             where: A filter such as "category = 'dress' and not color in ('red', 'pink')"; filtered searches are exact.
             exclude: Ids that must not appear.
@@ -233,8 +261,9 @@ class Gallery:
         Raises:
             InputError: The shape, type or values of the query or of `negative`, `where` or `exclude` can't be used.
         """
-        given: dict[str, Any] = {"where": where, "exclude": exclude, "negative": negative}
-        return answer(self._store, Question.read(self._store.settings, query, top_k, **given))
+        away = None if negative is None else self._as_wide(negative)
+        given: dict[str, Any] = {"where": where, "exclude": exclude, "negative": away}
+        return answer(self._store, Question.read(self._store.settings, self._as_wide(query), top_k, **given))
 
     def get(self, id: str) -> Match:
         """The image of this id, with a score of 1.
@@ -309,11 +338,27 @@ class Gallery:
     def __repr__(self) -> str:
         return f"Gallery({self._opened.uri!r}, {self._opened.name})" if self._opened else "Gallery(closed)"
 
+    def _as_wide(self, vectors: ArrayLike) -> ArrayLike:
+        """Embeddings of the model's width as wide as the gallery's; all else as it is."""
+        width, full = self._store.settings.embedding_dim, self._model.embedding_dim
+        given = isinstance(vectors, np.ndarray) and vectors.dtype.kind == "f" and vectors.shape[-1:] == (full,)
+        return self._model.shorten(vectors, width) if given and width < full and vectors.ndim <= 2 else vectors
+
     @property
     def _store(self) -> VectorStore:
         if self._opened is None:
             raise GalleryError("this gallery is closed; open it again with Gallery.open")
         return self._opened
+
+
+def _budget(uri: str | Path, memory_budget: int | None) -> dict[str, Any]:
+    """What a store is given of a memory budget."""
+    if memory_budget is None:
+        return {}
+    check_whole("memory_budget", memory_budget, 1 << 60, least=0)
+    if str(uri).startswith(("http://", "https://")):
+        raise InputError("memory_budget is of LanceDB galleries, a Milvus server has limits of its own; leave it out")
+    return {"memory_budget": int(memory_budget)}
 
 
 def _store_for(uri: str | Path) -> type[LanceStore] | type[MilvusStore]:

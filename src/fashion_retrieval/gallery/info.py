@@ -43,6 +43,7 @@ class GalleryInfo:
         dtype: What the embeddings were computed in, such as "float32", "bfloat16" or "float32 by openvino int8"; None
             in galleries made before release 0.2, which did not keep it.
         revision: The commit of the model's Hub repository; None for other models.
+        precision: How the numbers of an embedding are stored: "float32", "float16" or "int8".
     """
 
     uri: str
@@ -56,12 +57,13 @@ class GalleryInfo:
     indexed: bool
     dtype: str | None = None
     revision: str | None = None
+    precision: str = "float32"
 
 
 def read_info(store: VectorStore) -> GalleryInfo:
     """What a vector store tells of its gallery."""
     kept = store.settings
-    names = ("model_id", "fingerprint", "embedding_dim", "dtype", "revision")
+    names = ("model_id", "fingerprint", "embedding_dim", "dtype", "revision", "precision")
     return GalleryInfo(
         uri=store.uri,
         engine=store.name,

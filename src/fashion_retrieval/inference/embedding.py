@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
@@ -124,6 +127,11 @@ class EmbeddingModel:
             raise InputError(f"embeddings must be {expected}, got {rows.dtype} {rows.shape}; see FashionModel.encode")
         return shortened(rows, dimensions, self._basis)
 
+    @property
+    def basis_digest(self) -> str | None:
+        """SHA-256 of the basis that `shorten` uses; None where it takes the first numbers."""
+        return None if self._basis is None else hashlib.sha256(self._basis.tobytes()).hexdigest()
+
     def encode_iter(
         self,
         images: Iterable[ImageInput | DeferredFile],
@@ -131,6 +139,8 @@ class EmbeddingModel:
         batch_size: int = 32,
         on_error: OnError = "raise",
         max_pixels: int | None = None,
+        dimensions: int | None = None,
+        precision: Precision = "float32",
     ) -> Generator[Encoded]:
         """Encode any number of photos one after the other, in bounded memory; their files are read by threads.
 
@@ -142,6 +152,8 @@ class EmbeddingModel:
             on_error: "raise" yields what came before a photo that can't be read and raises its error; "skip" yields a
                 `Failure` as its embedding and goes on.
             max_pixels: As in `recognize`.
+            dimensions: As in `encode`.
+            precision: As in `encode`.
 
         Returns:
             In the order of the photos, for each its position, its embedding, (D,) float32, L2-normalized, and the
@@ -151,8 +163,20 @@ class EmbeddingModel:
             InputError: A photo can't be used; the message begins with its place, "images[3]".
         """
         check_reading(max_pixels, batch_size, on_error)
-        skip = on_error == "skip"
-        return encode_photos(self.encoder, self.device, images, batch_size=batch_size, skip=skip, max_pixels=max_pixels)
+        check_vectors(dimensions, precision, self.embedding_dim)
+        reading: dict[str, Any] = {"batch_size": batch_size, "skip": on_error == "skip", "max_pixels": max_pixels}
+        found = encode_photos(self.encoder, self.device, images, **reading)
+        whole = precision == "float32" and dimensions is None
+        return found if whole else self._smaller(found, dimensions, precision)
+
+    def _smaller(self, found: Generator[Encoded], dimensions: int | None, precision: Precision) -> Generator[Encoded]:
+        with closing(found):
+            for one in found:
+                if isinstance(one.embedding, np.ndarray):
+                    row = shortened(one.embedding[np.newaxis], dimensions, self._basis)
+                    yield replace(one, embedding=quantized(row, precision)[0])
+                else:
+                    yield one
 
     def reference(
         self,

@@ -19,9 +19,9 @@ def check_vectors(dimensions: int | None, precision: str, width: int, allowed: t
     """Refuse what embeddings of this width can't be turned into with an `InputError`."""
     if dimensions is not None:
         check_whole("dimensions", dimensions, width)
-    kinds = allowed or get_args(Precision)
-    if not isinstance(precision, str) or precision not in kinds:
-        raise InputError(f"precision must be {', '.join(map(repr, kinds[:-1]))} or {kinds[-1]!r}, got {precision!r:.60}")
+    *kinds, last = allowed or get_args(Precision)
+    if not isinstance(precision, str) or precision not in (*kinds, last):
+        raise InputError(f"precision must be {', '.join(map(repr, kinds))} or {last!r}, got {precision!r:.60}")
 
 
 def normalized(rows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
@@ -34,9 +34,9 @@ def normalized(rows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
 def shortened(
     rows: NDArray[np.floating[Any]], dimensions: int | None, basis: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """(..., D) -> (..., dimensions) float32, L2-normalized: the first coordinates, by (D, D) `basis` where one is given.
+    """(..., D) -> (..., dimensions) float32, L2-normalized: the first coordinates, by a (D, D) basis if there is one.
 
-    At full width and with None rows stay as they are, without the basis: it is orthogonal and would change no cosine.
+    At full width and with None rows stay as they are, without the basis.
     """
     if dimensions is None or dimensions == rows.shape[-1]:
         return rows.astype(np.float32, copy=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,13 +33,14 @@ class Encoded:
 
     Attributes:
         index: Its position among the photos given, from 0.
-        embedding: (D,) float32, L2-normalized; or why there is none.
+        embedding: (D,) float32, L2-normalized, or the numbers of another precision that was asked for; or why there is
+            none.
         digest: SHA-256 of its file, in hex; of a photo without a file, of its size and pixels. None where the file
             can't be read.
     """
 
     index: int
-    embedding: NDArray[np.float32] | Failure
+    embedding: NDArray[Any] | Failure
     digest: str | None
 
 

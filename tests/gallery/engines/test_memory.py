@@ -142,13 +142,17 @@ def test_searches_while_another_process_adds_see_whole_batches(store):
     assert search(0) == set(names)
 
 
-def test_table_beyond_the_memory_budget_is_searched_on_disk(store, monkeypatch):
+def test_table_beyond_the_memory_budget_is_searched_on_disk(store, monkeypatch, caplog):
     stored = {row.id: row for row in rows(clustered(200))}
     store.write(list(stored.values()))
-    monkeypatch.setattr(lancedb, "MEMORY_BUDGET", 200 * 16 * 5 - 1)
-    monkeypatch.setattr(Snapshot, "load", None)
+    on_disk = LanceStore.open(store.uri, memory_budget=200 * 16 * 5 - 1)
     check(store, stored)
-    assert not store.indexed()
+    assert not caplog.messages
+    monkeypatch.setattr(Snapshot, "load", None)
+    check(on_disk, stored)
+    assert not on_disk.indexed()
+    assert len(caplog.messages) == 1
+    assert "needs 16,000 bytes of memory for the vectors of 200 photos, more than its memory_budget" in caplog.text
 
 
 @pytest.mark.parametrize("stable", ["false", "true"])

@@ -5,6 +5,7 @@ import pytest
 
 from fashion_retrieval.gallery.engines import memory
 from fashion_retrieval.gallery.engines.memory import ExactScan
+from fashion_retrieval.inference.vectors import quantized, restored
 from tests.support.galleries import clustered
 
 
@@ -60,6 +61,20 @@ def test_exact_scan_gives_the_rows_of_a_plain_scan(kind):
                 assert allowed[found].all()
                 assert rows[found] @ query == pytest.approx(rows[expected] @ query, abs=1e-6)
     assert np.array_equal(scan.rows(np.array([len(rows) - 1, 0])), rows[[-1, 0]])
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+@pytest.mark.parametrize("kind", ["twins", "wide", "alike", "sparse"])
+def test_exact_scan_of_stored_rows_is_exact_of_what_they_stand_for(kind, precision):
+    stored = quantized(unit(kinds()[kind]), precision)
+    scan = ExactScan(stored.shape[1], 0, stored.dtype)
+    scan.add(0, stored[:1_000])
+    scan.add(1_000, stored[1_000:])
+    rows, allowed = restored(stored), np.ones(len(stored), bool)
+    for query in (rows[3], unit(np.random.default_rng(4).normal(size=rows.shape[1]))):
+        found, expected = scan.nearest(query, 10, allowed), plain(rows, query, 10, allowed)
+        assert rows[found] @ query == pytest.approx(rows[expected] @ query, abs=1e-6)
+    assert np.array_equal(scan.rows(np.array([5])), rows[[5]])
 
 
 def test_exact_scan_scores_few_rows_in_float32(monkeypatch):

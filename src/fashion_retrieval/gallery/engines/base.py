@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ MAX_ROWS = 16_384
 """The most rows a search may ask for; a limit of Milvus."""
 BATCH = 1_000
 """Rows that are looked up, removed or walked through at a time."""
+PRECISIONS = ("float32", "float16", "int8")
 TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 _LONGEST_REASON = 600
 _LOCATION = re.compile(r", location: Location \{[^}]*\}, backtrace: \w+")
@@ -60,7 +61,8 @@ class Settings:
     `model_id` is the model to load for it, a folder by its absolute path, and `fingerprint` the SHA-256 of its encoder.
     `fields` has the name of the type by field, in order. `taxonomy` is None where images are not recognized. `dtype`,
     as `precision` tells it, and `revision` are None in galleries that did not keep them. `probes` has the digest of the
-    model's probe by group of the taxonomy, None for none.
+    model's probe by group of the taxonomy, None for none. `precision` is that of the numbers of a stored vector.
+    `basis` has the digest of the model's basis where the gallery has fewer dimensions than the model, else None.
     """
 
     model_id: str
@@ -71,6 +73,8 @@ class Settings:
     dtype: str | None = None
     revision: str | None = None
     probes: dict[str, str] | None = None
+    precision: Literal["float32", "float16", "int8"] = "float32"
+    basis: str | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -95,9 +99,8 @@ class Settings:
 
     def to_json(self) -> str:
         """One line of JSON."""
-        kept = {
-            name: value for name, value in asdict(self).items() if name != "probes" or value
-        }  # earlier releases know none
+        plain = {"probes": None, "precision": "float32", "basis": None}  # earlier releases know none of these
+        kept = {name: value for name, value in asdict(self).items() if value != plain.get(name, ...)}
         return json.dumps({"fashion_retrieval_gallery": kept}, ensure_ascii=False)
 
     @classmethod

@@ -13,17 +13,18 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from fashion_retrieval.gallery.filters import Filter, Operator, Values, like_pieces
+from fashion_retrieval.inference.vectors import restored
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from lancedb.table import Table
     from numkong import PackedMatrix
 
-BYTES_PER_NUMBER = 5
-"""Memory for one number of a vector: 4 bytes of float32 and an int8 code."""
+BYTES_OF_CODE = 1
+"""Memory for one number of a vector, beside the number as it is stored."""
 _ADDRESS = "_rowaddr"
 """Where LanceDB keeps a row. Rows that are written or moved get higher addresses than all before them, also in tables
 whose row *ids* are stable (LanceDB's option `new_table_enable_stable_row_ids`)."""
@@ -63,7 +64,8 @@ class Snapshot:
 
         fields = [field for field in table.schema if field.name != _VECTOR]
         columns = pa.schema([*fields, pa.field(_ADDRESS, pa.uint64())]).empty_table()
-        scan = ExactScan(table.schema.field(_VECTOR).type.list_size, table.count_rows())
+        kept = table.schema.field(_VECTOR).type
+        scan = ExactScan(kept.list_size, table.count_rows(), kept.value_type.to_pandas_dtype())
         return cls(columns, scan, np.empty(0, np.bool_))._extended(table, None)
 
     def refresh(self, table: Table) -> Snapshot | None:
@@ -156,19 +158,19 @@ def _like(column: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
 class ExactScan:
     """L2-normalized rows to be searched by cosine.
 
-    A row v is kept as it is and as a scale s times a code c of whole numbers from -127 to 127; the residual is
+    A row v is kept as it is stored and as a scale s times a code c of whole numbers from -127 to 127; the residual is
     |v - s c|. With the query coded in the same way, a score by codes is off by at most the two residuals
     (Cauchy-Schwarz). So all rows that may be among the nearest are known, and only these are scored in float32.
     """
 
-    def __init__(self, dim: int, capacity: int = 0) -> None:
-        self._rows = np.empty((capacity, dim), np.float32)
+    def __init__(self, dim: int, capacity: int = 0, dtype: DTypeLike = np.float32) -> None:
+        self._rows = np.empty((capacity, dim), dtype)
         self._codes: list[PackedMatrix] = []  # of `_BLOCK` rows each, as the processor multiplies them
         self._scales = np.empty(capacity, np.float32)
         self._residuals = np.empty(capacity, np.float32)
 
-    def add(self, start: int, rows: NDArray[np.float32]) -> None:
-        """Set (M, D) float32 rows from number `start` on. Searches of the rows before may go on meanwhile."""
+    def add(self, start: int, rows: NDArray[Any]) -> None:
+        """Set (M, D) rows as stored from number `start` on. Searches of the rows before may go on meanwhile."""
         import numkong
 
         end = start + len(rows)
@@ -181,13 +183,13 @@ class ExactScan:
         self._rows[start:end] = rows
         for first in range(start - start % _BLOCK, end, _BLOCK):  # a block that was begun is coded anew
             place = slice(first, min(first + _BLOCK, end))
-            codes, self._scales[place], self._residuals[place] = _encoded(self._rows[place])
+            codes, self._scales[place], self._residuals[place] = _encoded(restored(self._rows[place]))
             number = first // _BLOCK
             self._codes[number : number + 1] = [numkong.dots_pack(codes)]
 
     def rows(self, numbers: NDArray[np.intp]) -> NDArray[np.float32]:
         """(M, D) float32, the rows of these numbers."""
-        return self._rows[numbers]
+        return restored(self._rows[numbers])
 
     def nearest(self, query: NDArray[np.float32], limit: int, allowed: NDArray[np.bool_]) -> NDArray[np.intp]:
         """The numbers of the rows nearest to an L2-normalized (D,) float32, best first.

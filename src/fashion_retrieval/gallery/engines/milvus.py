@@ -82,6 +82,9 @@ class MilvusStore:
     @classmethod
     def create(cls, uri: str, settings: Settings) -> MilvusStore:
         """Make a new collection."""
+        if settings.precision != "float32":
+            remedy = "leave precision out, or use a LanceDB gallery"
+            raise InputError(f"a gallery in Milvus stores float32, got precision {settings.precision!r}; {remedy}")
         from pymilvus import CollectionSchema, DataType, FieldSchema
 
         shown, client, collection = _connect(uri)
