@@ -55,6 +55,33 @@ def index(
     report_failures([*failures, *((str(files[failure.index]), failure.error) for failure in report.failures)])
 
 
+def migrate(
+    gallery: GalleryUri,
+    model: Annotated[str, typer.Option("--model", help="The new model: 'compact', a folder or a Hub repository.")],
+    root: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the photos lie now, if they moved.")] = None,
+    revision: options.Revision = None,
+    max_pixels: options.MaxPixels = None,
+    batch_size: options.BatchSize = 1_024,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    backend: options.Backend = "auto",
+    on_error: options.OnError = "raise",
+) -> None:
+    """Move a gallery to another model: its photos are encoded again from their files.
+
+    The gallery is searched as before until all is done. After an interruption the same command goes on.
+    """
+    from fashion_retrieval import FashionModel
+    from fashion_retrieval.gallery.migrating import migrate_at
+
+    place = str(Path(model).absolute()) if Path(model).is_dir() else model
+    fashion = FashionModel.from_pretrained(place, revision=revision, device=device, dtype=dtype, backend=backend)
+    reading = {"batch_size": batch_size, "on_error": on_error, "max_pixels": max_pixels, "root": root}
+    report = migrate_at(gallery, fashion, {**reading, "progress": sys.stderr.isatty()})
+    typer.echo(f"{report.count} in the gallery, {report.encoded} encoded, {len(report.failures)} failed")
+    report_failures([(failure.source, failure.error) for failure in report.failures])
+
+
 def search(
     gallery: GalleryUri,
     text: Annotated[str | None, typer.Option(help="What it looks like; with a photo, what to change.")] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -15,8 +16,8 @@ from fashion_retrieval._utils.deprecation import accept_old_keywords, warn_renam
 from fashion_retrieval._utils.progress import length_of, progress_bar
 from fashion_retrieval.errors import GalleryError, InputError
 from fashion_retrieval.gallery.engines.base import Settings, VectorStore
-from fashion_retrieval.gallery.info import AddReport, GalleryInfo, read_info
-from fashion_retrieval.gallery.items import field_types, read_items
+from fashion_retrieval.gallery.info import AddReport, GalleryInfo, MigrationReport, model_settings, read_info
+from fashion_retrieval.gallery.items import LARGEST_BATCH, field_types, read_items
 from fashion_retrieval.gallery.searching import Question, answer, to_match
 from fashion_retrieval.images.inputs import ImageInput
 from fashion_retrieval.results import Match, Matches
@@ -29,9 +30,7 @@ if TYPE_CHECKING:
     from fashion_retrieval.gallery.engines.milvus import MilvusStore
     from fashion_retrieval.model import FashionModel, TaxonomyInput
 
-_LARGEST_BATCH = 1_024
-_TIE = 1e-6
-"""Scores closer than this may come from the store in any order."""
+_log = logging.getLogger(__name__)
 
 
 class Gallery:
@@ -47,6 +46,12 @@ class Gallery:
             raise GalleryError(
                 f"gallery {store.uri} holds embeddings of model {kept.model_id!r} ({kept.fingerprint[:12]}), "
                 f"got model {model.model_id!r} ({model.fingerprint[:12]}); load that model, or build a new gallery"
+            )
+        if kept.composer and kept.composer != model.composer_digest:
+            _log.warning(
+                "gallery %s was made with another composer than that of model %r: the same queries find other photos; "
+                "load model %r, or call migrate with this one",
+                *(store.uri, model.model_id, kept.model_id),
             )
         self._opened: VectorStore | None = store
         self._model = model
@@ -86,14 +91,9 @@ class Gallery:
         elif taxonomy is not None:
             raise InputError("taxonomy says what to recognize; pass recognize=True with it, or leave it out")
         settings = Settings(
-            model_id=str(Path(model.model_id).absolute()) if Path(model.model_id).is_dir() else model.model_id,
-            fingerprint=model.fingerprint,
-            embedding_dim=model.embedding_dim,
             taxonomy=vocabulary.to_dict() if vocabulary else None,
             fields=field_types(vocabulary, fields or {}),
-            dtype=precision(model),
-            revision=model.revision,
-            probes=model.recognizer(vocabulary).fitted if vocabulary else None,
+            **model_settings(model, vocabulary),
         )
         kind, uri = _store_for(uri), str(uri)
         if not exist_ok or not kind.exists(uri):
@@ -170,7 +170,7 @@ class Gallery:
         from fashion_retrieval.gallery.adding import Indexer  # brings torch
 
         check_reading(max_pixels, on_error=on_error)
-        check_whole("batch_size", batch_size, _LARGEST_BATCH)
+        check_whole("batch_size", batch_size, LARGEST_BATCH)
         store = self._store
         kept, given = store.settings.dtype, precision(self._model)
         if kept is not None and not same_precision(kept, given):
@@ -274,6 +274,45 @@ class Gallery:
         """Old spelling of `optimize`."""
         warn_renamed("Gallery.optimise()", "Gallery.optimize()")
         self.optimize()
+
+    def migrate(
+        self,
+        new_model: FashionModel,
+        *,
+        root: str | Path | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+        batch_size: int = 1_024,
+        progress: bool = False,
+        max_pixels: int | None = None,
+    ) -> MigrationReport:
+        """Move to another model: encode all photos again from their files, beside this gallery, then take its place.
+
+        Until then the gallery is searched as before, also by other processes. After an interruption the same call
+        continues; what was added, changed or deleted meanwhile is taken over. Then this object has the new model, and
+        others that are open raise an error that names it. Fields of recognition are recognized again, with the
+        gallery's own taxonomy; your own fields stay. Where the new model's embeddings would be the same, as with
+        another composer alone, they are copied.
+
+        Args:
+            new_model: The model to move to; also the same in another dtype or backend.
+            root: The folder in which the photos lie now. Relative paths are taken from it. Of absolute ones it replaces
+                one folder above them all: the highest with which a photo is found.
+            on_error: "raise" stops at the first photo that can't be read and leaves the gallery as it is; "skip" leaves
+                such photos out. Those added from arrays or bytes have no file.
+            batch_size: As in `add`.
+            progress: As in `add`.
+            max_pixels: As in `FashionModel.encode`.
+
+        Raises:
+            InputError: A photo can't be read, or an argument can't be used.
+            GalleryError: The store failed.
+        """
+        from fashion_retrieval.gallery.migrating import migrate  # brings torch
+
+        reading: dict[str, Any] = {"batch_size": batch_size, "max_pixels": max_pixels}
+        report = migrate(self._store, new_model, root=root, on_error=on_error, progress=progress, **reading)
+        self._model = new_model
+        return report
 
     @property
     def taxonomy(self) -> Taxonomy | None:

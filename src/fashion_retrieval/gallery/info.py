@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fashion_retrieval.gallery.engines.base import VectorStore
 from fashion_retrieval.results import Failure
+from fashion_retrieval.shards.manifest import precision
 from fashion_retrieval.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from fashion_retrieval.model import FashionModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +33,21 @@ class AddReport:
 
 
 @dataclass(frozen=True, slots=True)
+class MigrationReport:
+    """What became of the photos in `Gallery.migrate`.
+
+    Attributes:
+        count: How many photos the gallery holds now.
+        encoded: How many of them this call encoded; an interrupted one before it may have encoded others.
+        failures: The photos that were left out: `source` is the id, `error` says why it can't be read.
+    """
+
+    count: int
+    encoded: int
+    failures: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class GalleryInfo:
     """What a gallery is.
 
@@ -43,6 +64,7 @@ class GalleryInfo:
         dtype: What the embeddings were computed in, such as "float32", "bfloat16" or "float32 by openvino int8"; None
             in galleries made before release 0.2, which did not keep it.
         revision: The commit of the model's Hub repository; None for other models.
+        composer: SHA-256 of the weights of the model's composer; None where it has none, or the gallery is older.
     """
 
     uri: str
@@ -56,12 +78,27 @@ class GalleryInfo:
     indexed: bool
     dtype: str | None = None
     revision: str | None = None
+    composer: str | None = None
+
+
+def model_settings(model: FashionModel, taxonomy: Taxonomy | None) -> dict[str, Any]:
+    """What a gallery keeps of the model that computes its rows, as `Settings` names it."""
+    place = Path(model.model_id)
+    return {
+        "model_id": str(place.absolute()) if place.is_dir() else model.model_id,
+        "fingerprint": model.fingerprint,
+        "embedding_dim": model.embedding_dim,
+        "dtype": precision(model),
+        "revision": model.revision,
+        "probes": model.recognizer(taxonomy).fitted if taxonomy else None,
+        "composer": model.composer_digest,
+    }
 
 
 def read_info(store: VectorStore) -> GalleryInfo:
     """What a vector store tells of its gallery."""
     kept = store.settings
-    names = ("model_id", "fingerprint", "embedding_dim", "dtype", "revision")
+    names = ("model_id", "fingerprint", "embedding_dim", "dtype", "revision", "composer")
     return GalleryInfo(
         uri=store.uri,
         engine=store.name,

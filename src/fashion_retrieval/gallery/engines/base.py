@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,8 @@ class Settings:
     `model_id` is the model to load for it, a folder by its absolute path, and `fingerprint` the SHA-256 of its encoder.
     `fields` has the name of the type by field, in order. `taxonomy` is None where images are not recognized. `dtype`,
     as `precision` tells it, and `revision` are None in galleries that did not keep them. `probes` has the digest of the
-    model's probe by group of the taxonomy, None for none.
+    model's probe by group of the taxonomy, None for none. `composer` is the SHA-256 of the weights of the model's
+    composer, None where it has none or the gallery did not keep it.
     """
 
     model_id: str
@@ -68,6 +69,7 @@ class Settings:
     revision: str | None = None
     probes: dict[str, str] | None = None
     schema_version: int = SCHEMA_VERSION
+    composer: str | None = None
 
     @property
     def types(self) -> dict[str, type]:
@@ -91,9 +93,8 @@ class Settings:
 
     def to_json(self) -> str:
         """One line of JSON."""
-        kept = {
-            name: value for name, value in asdict(self).items() if name != "probes" or value
-        }  # earlier releases know none
+        later = ("probes", "composer")  # earlier releases know neither
+        kept = {name: value for name, value in asdict(self).items() if name not in later or value}
         return json.dumps({"fashion_retrieval_gallery": kept}, ensure_ascii=False)
 
     @classmethod
@@ -151,6 +152,18 @@ class VectorStore(Protocol):
     def indexed(self) -> bool:
         """Whether searches without a filter use an approximate index."""
 
+    def staged(self, settings: Settings) -> Self:
+        """What is to replace this store: empty, or as an interruption left it. Until then this one goes on."""
+
+    def adopt(self, staged: Self) -> None:
+        """Be what was staged, at once: its rows and settings. Other objects of this store then raise `migrated`.
+
+        An interruption leaves the old rows or the new.
+        """
+
+    def unstage(self) -> None:
+        """Remove what was staged."""
+
     def close(self) -> None:
         """Close the connection."""
 
@@ -176,6 +189,13 @@ def not_found(uri: str) -> GalleryError:
 def already_exists(uri: str) -> GalleryError:
     """The error for a gallery that exists already."""
     return GalleryError(f"there is already a gallery at {uri}; open it with Gallery.open, or pass exist_ok=True")
+
+
+def migrated(uri: str, kept: str | bytes) -> GalleryError:
+    """The error for a gallery that has other settings than when it was opened."""
+    return GalleryError(
+        f"gallery {uri} was migrated; open it again with model {Settings.from_json(kept, uri).model_id!r}"
+    )
 
 
 def batched(items: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:
