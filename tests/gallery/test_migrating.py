@@ -372,3 +372,13 @@ def test_bad_argument_is_told_in_one_line_and_nothing_is_staged(local, old, new,
     with Gallery.open(local, old) as gallery, pytest.raises(InputError, match=told):
         gallery.migrate(**{"new_model": new} | given)
     assert tables(local) == ["photos.lance"]
+
+
+def test_gallery_whose_model_is_no_more_is_searched_and_migrated_but_not_added_to(local, old, new, paths):
+    with Gallery.open(local, None) as gallery:
+        assert len(gallery.search(old.encode(texts="a dress"), 20)) == NUMBER
+        with pytest.raises(GalleryError, match=r"^adding needs model 'tiny'; open gallery .* with it$"):
+            gallery.add(paths[:1], ["new"])
+        assert gallery.migrate(new).count == NUMBER
+        assert gallery.add(paths[:1], ["p00"]).unchanged == 1
+    check(local, new, paths, names())

@@ -71,13 +71,13 @@ def migrate(
 
     The gallery is searched as before until all is done. After an interruption the same command goes on.
     """
-    from fashion_retrieval import FashionModel
-    from fashion_retrieval.gallery.migrating import migrate_at
+    from fashion_retrieval import FashionModel, Gallery
 
     place = str(Path(model).absolute()) if Path(model).is_dir() else model
-    fashion = FashionModel.from_pretrained(place, revision=revision, device=device, dtype=dtype, backend=backend)
-    reading = {"batch_size": batch_size, "on_error": on_error, "max_pixels": max_pixels, "root": root}
-    report = migrate_at(gallery, fashion, {**reading, "progress": sys.stderr.isatty()})
+    with Gallery.open(gallery, None) as store:
+        fashion = FashionModel.from_pretrained(place, revision=revision, device=device, dtype=dtype, backend=backend)
+        reading: dict[str, Any] = {"batch_size": batch_size, "on_error": on_error, "max_pixels": max_pixels}
+        report = store.migrate(fashion, root=root, progress=sys.stderr.isatty(), **reading)
     typer.echo(f"{report.count} in the gallery, {report.encoded} encoded, {len(report.failures)} failed")
     report_failures([(failure.source, failure.error) for failure in report.failures])
 

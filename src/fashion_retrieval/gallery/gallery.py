@@ -40,14 +40,14 @@ class Gallery:
     the whole image, its path, and fields to filter by.
     """
 
-    def __init__(self, store: VectorStore, model: FashionModel) -> None:
+    def __init__(self, store: VectorStore, model: FashionModel | None) -> None:
         kept = store.settings
-        if (kept.fingerprint, kept.embedding_dim) != (model.fingerprint, model.embedding_dim):
+        if model and (kept.fingerprint, kept.embedding_dim) != (model.fingerprint, model.embedding_dim):
             raise GalleryError(
                 f"gallery {store.uri} holds embeddings of model {kept.model_id!r} ({kept.fingerprint[:12]}), "
                 f"got model {model.model_id!r} ({model.fingerprint[:12]}); load that model, or build a new gallery"
             )
-        if kept.composer and kept.composer != model.composer_digest:
+        if model and kept.composer and kept.composer != model.composer_digest:
             _log.warning(
                 "gallery %s was made with another composer than that of model %r: the same queries find other photos; "
                 "load model %r, or call migrate with this one",
@@ -107,11 +107,11 @@ class Gallery:
         return gallery
 
     @classmethod
-    def open(cls, uri: str | Path, model: FashionModel) -> Gallery:
+    def open(cls, uri: str | Path, model: FashionModel | None) -> Gallery:
         """Open a gallery that was made before.
 
         The model may compute in another dtype or backend than the embeddings of the gallery were computed in: searches
-        work, adding is refused.
+        work, adding is refused. With None, for a model that is no more, all but adding works.
 
         Raises:
             GalleryError: There is none, it is no gallery, of a newer version, or of another model.
@@ -171,8 +171,10 @@ class Gallery:
 
         check_reading(max_pixels, on_error=on_error)
         check_whole("batch_size", batch_size, LARGEST_BATCH)
-        store = self._store
-        kept, given = store.settings.dtype, precision(self._model)
+        store, model = self._store, self._model
+        if model is None:
+            raise GalleryError(f"adding needs model {store.settings.model_id!r}; open gallery {store.uri} with it")
+        kept, given = store.settings.dtype, precision(model)
         if kept is not None and not same_precision(kept, given):
             dtype, _, runtime = kept.partition(" by ")
             remedy = f"load the model with dtype={dtype!r}, backend={(runtime or 'torch').split()[0]!r}"
@@ -180,7 +182,7 @@ class Gallery:
                 f"gallery {store.uri} holds embeddings computed in {kept}, got a model that computes in {given}; "
                 f"{remedy}, or build a new gallery"
             )
-        fitted = self._model.recognizer(self._taxonomy).fitted if self._taxonomy else None
+        fitted = model.recognizer(self._taxonomy).fitted if self._taxonomy else None
         if fitted != store.settings.probes:
             raise GalleryError(
                 f"gallery {store.uri} holds attributes that were fitted to other labels than this model's; "
@@ -188,7 +190,7 @@ class Gallery:
             )
         items = read_items(images, ids, metadata, store.settings.types, store.settings.renamed)
         reading: dict[str, Any] = {"skip": on_error == "skip", "batch_size": batch_size, "max_pixels": max_pixels}
-        indexer = Indexer(store, self._model, self._taxonomy, **reading)
+        indexer = Indexer(store, model, self._taxonomy, **reading)
         with progress_bar("adding", length_of(images), shown=progress) as advance:
             indexer.add(items, advance)
         store.wait_until_indexed()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -148,14 +147,6 @@ class _Moving:
         highest = [*reversed(common.parents), common]
         found = (base for path in paths for base in highest if (root / Path(path).relative_to(base)).is_file())
         return next(found, common)
-
-
-def migrate_at(uri: str, model: FashionModel, options: Mapping[str, Any]) -> MigrationReport:
-    """`migrate` for the gallery at a place, whose old model is not needed."""
-    from fashion_retrieval.gallery.gallery import _store_for
-
-    with closing(_store_for(uri).open(uri)) as store:
-        return migrate(store, model, **options)
 
 
 def _folder(root: str | Path) -> Path:

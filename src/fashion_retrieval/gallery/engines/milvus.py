@@ -115,7 +115,7 @@ class MilvusStore:
         condition = "" if where is None else render(where, self.settings.columns)
         # With ensure_topk_full, a filtered scan ends after as many rows as the filter leaves, wherever these are.
         effort = {"nprobe": _PROBED if where is None else _LISTS, "ensure_topk_full": False}
-        with translate_errors(self.uri, "searched"):
+        with self._reading("searched"):
             hits = self._client.search(
                 self._collection,
                 [query],
@@ -125,7 +125,6 @@ class MilvusStore:
                 search_params={"params": effort},
                 consistency_level="Session",
             )
-            self._check()
             return [self._from_entity(hit["entity"]) for hit in hits[0]]
 
     def remove(self, ids: Collection[str]) -> int:
@@ -203,8 +202,17 @@ class MilvusStore:
             self._kept = _described(self._client, self._collection)
         self.settings = Settings.from_json(self._kept, self.uri)
 
+    @contextmanager
+    def _reading(self, done: str) -> Iterator[None]:
+        """Reading, which counts, or fails for its own reason, if the collection was not migrated until its end."""
+        with translate_errors(self.uri, done):
+            try:
+                yield
+            finally:
+                self._check()
+
     def _check(self) -> None:
-        """Raise where another process migrated the collection: before a write, and after what was read."""
+        """Raise where another process migrated the collection."""
         if (kept := _described(self._client, self._collection)) != self._kept:
             raise migrated(self.uri, kept)
 
@@ -237,11 +245,9 @@ class MilvusStore:
         return outside < _SMALL and all(one.index_name or one.num_rows < _SMALL for one in loaded)
 
     def _query(self, condition: str, outputs: list[str], **paging: str | int) -> list[dict[str, Any]]:
-        with translate_errors(self.uri, "read"):
+        with self._reading("read"):
             options = {"filter": condition, "output_fields": outputs, "consistency_level": "Strong", **paging}
-            found = list(self._client.query(self._collection, **options))
-            self._check()
-            return found
+            return list(self._client.query(self._collection, **options))
 
     def _to_entity(self, row: Row) -> dict[str, Any]:
         entity: dict[str, Any] = {"id": row.id, "vector": row.vector, "digest": row.digest, "photo": row.photo or ""}
