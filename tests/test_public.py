@@ -58,6 +58,7 @@ OPTIONS = {
     "encode": f"{COMMON} --out --texts --batch-size --on-error --engine --workers --shard-size --format",
     "export": "--to --out --precision --calibrate --labeled --revision --json",
     "index": f"{COMMON} --revision --recognize --no-recognize --taxonomy --prefix --batch-size --on-error",
+    "migrate": f"{COMMON} --revision --root --batch-size --on-error",
     "search": f"{COMMON} --revision --text --image --id --where --top-k --exclude --text-weight --json --save",
     "refine": f"{COMMON} --revision --image --id --where --top-k",
     "fit": f"{COMMON} --output --taxonomy --no-segmenter --batch-size --on-error --json",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
@@ -27,6 +28,7 @@ from fashion_retrieval.inference.embedding import EmbeddingModel, OnError
 from fashion_retrieval.inference.fitting import fit_group, read_labels, with_probe
 from fashion_retrieval.inference.pipeline import recognize_photos
 from fashion_retrieval.inference.recognition import Recognizer, RecognizerCache, find_photo
+from fashion_retrieval.models.weights import weights_digest
 from fashion_retrieval.models.zero_shot import PromptCache
 from fashion_retrieval.results import AttributeFit, Failure, Recognition, Segmenter
 from fashion_retrieval.taxonomy import Taxonomy
@@ -138,6 +140,12 @@ class FashionModel(EmbeddingModel):
     def fingerprint(self) -> str:
         """SHA-256 of the encoder's weights, architecture and preprocessing; a gallery remembers it."""
         return self.encoder.fingerprint
+
+    @cached_property
+    def composer_digest(self) -> str | None:
+        """SHA-256 of the composer's weights; None without one. A gallery remembers it."""
+        composer = self._composition.composer
+        return weights_digest(composer) if composer else None
 
     @property
     def segmenter(self) -> Segmenter | None:

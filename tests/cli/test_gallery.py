@@ -335,3 +335,29 @@ def test_a_box_in_fractions_is_refused_in_one_line(shelf, tiny):
     done = command("recognize", shelf / "photos" / "a.png", "--box", "0.1,0.1,0.9,1", "--model", tiny)
     assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith("error: boxes must be in pixels, got fractions of the photo, all values at most 1; ")
+
+
+def test_migrate_moves_a_gallery_to_another_model_and_tells_what_it_could_not_read(shelf, tiny, tmp_path):
+    gallery, photos, moved = tmp_path / "gallery", tmp_path / "photos", tmp_path / "moved"
+    shutil.copytree(shelf / "photos", photos)
+    assert command("index", photos, gallery, "--no-recognize", "--model", tiny).exit_code == 0
+    photos.rename(moved)
+    (moved / "b.png").write_bytes(b"no photo")
+    other = tiny_folder(tmp_path / "other", seed=1)
+    for given, told in (
+        (("--model", other), "error: "),
+        (("--model", other, "--root", moved), "error: "),
+        (("--model", other, "--root", moved / "none"), "error: root must be the folder in which the photos lie now"),
+        (("--model", tmp_path / "none"), "error: "),
+    ):
+        failed = command("migrate", gallery, *given)
+        assert (failed.exit_code, failed.stdout) == (1, "")
+        assert failed.stderr.startswith(told)
+        assert failed.stderr.count("\n") == 1
+    done = command("migrate", gallery, "--model", other, "--root", moved, "--on-error", "skip")
+    assert (done.exit_code, done.stdout) == (1, "4 in the gallery, 3 encoded, 1 failed\n")
+    assert done.stderr.startswith("1 failed:\n  b.png: ")
+    again = command("migrate", gallery, "--model", other)
+    assert (again.exit_code, again.stdout) == (0, "4 in the gallery, 0 encoded, 0 failed\n")
+    found = command("search", gallery, "--id", "a.png", "--top-k", 1, "--json", "--model", other)
+    assert json.loads(found.stdout)["photo"] == str(moved / "a.png")

@@ -58,6 +58,34 @@ def index(
     report_failures([*failures, *((str(files[failure.index]), failure.error) for failure in report.failures)])
 
 
+def migrate(
+    gallery: GalleryUri,
+    model: Annotated[str, typer.Option("--model", help="The new model: 'compact', a folder or a Hub repository.")],
+    root: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the photos lie now, if they moved.")] = None,
+    dimensions: options.Dimensions = None,
+    revision: options.Revision = None,
+    max_pixels: options.MaxPixels = None,
+    batch_size: options.BatchSize = 1_024,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    backend: options.Backend = "auto",
+    on_error: options.OnError = "raise",
+) -> None:
+    """Move a gallery to another model: its photos are encoded again from their files.
+
+    The gallery is searched as before until all is done. After an interruption the same command goes on.
+    """
+    from fashion_retrieval import FashionModel, Gallery
+
+    place = str(Path(model).absolute()) if Path(model).is_dir() else model
+    with Gallery.open(gallery, None) as store:
+        fashion = FashionModel.from_pretrained(place, revision=revision, device=device, dtype=dtype, backend=backend)
+        reading: dict[str, Any] = {"batch_size": batch_size, "on_error": on_error, "max_pixels": max_pixels}
+        report = store.migrate(fashion, dimensions=dimensions, root=root, progress=sys.stderr.isatty(), **reading)
+    typer.echo(f"{report.count} in the gallery, {report.encoded} encoded, {len(report.failures)} failed")
+    report_failures([(failure.source, failure.error) for failure in report.failures])
+
+
 def search(
     gallery: GalleryUri,
     text: Annotated[str | None, typer.Option(help="What it looks like; with a photo, what to change.")] = None,

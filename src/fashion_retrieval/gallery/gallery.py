@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -15,8 +16,8 @@ from fashion_retrieval._utils.deprecation import accept_old_keywords, warn_renam
 from fashion_retrieval._utils.progress import length_of, progress_bar
 from fashion_retrieval.errors import GalleryError, InputError
 from fashion_retrieval.gallery.engines.base import PRECISIONS, Settings, VectorStore
-from fashion_retrieval.gallery.info import AddReport, GalleryInfo, read_info
-from fashion_retrieval.gallery.items import field_types, read_items
+from fashion_retrieval.gallery.info import AddReport, GalleryInfo, MigrationReport, model_settings, read_info
+from fashion_retrieval.gallery.items import LARGEST_BATCH, field_types, read_items
 from fashion_retrieval.gallery.searching import Question, answer, to_match
 from fashion_retrieval.images.inputs import ImageInput
 from fashion_retrieval.inference.vectors import check_vectors
@@ -31,9 +32,7 @@ if TYPE_CHECKING:
     from fashion_retrieval.gallery.engines.milvus import MilvusStore
     from fashion_retrieval.model import FashionModel, TaxonomyInput
 
-_LARGEST_BATCH = 1_024
-_TIE = 1e-6
-"""Scores closer than this may come from the store in any order."""
+_log = logging.getLogger(__name__)
 
 
 class Gallery:
@@ -43,17 +42,23 @@ class Gallery:
     the whole image, its path, and fields to filter by.
     """
 
-    def __init__(self, store: VectorStore, model: FashionModel) -> None:
+    def __init__(self, store: VectorStore, model: FashionModel | None) -> None:
         kept = store.settings
-        if kept.fingerprint != model.fingerprint or kept.embedding_dim > model.embedding_dim:
+        if model and (kept.fingerprint != model.fingerprint or kept.embedding_dim > model.embedding_dim):
             raise GalleryError(
                 f"gallery {store.uri} holds embeddings of model {kept.model_id!r} ({kept.fingerprint[:12]}), "
                 f"got model {model.model_id!r} ({model.fingerprint[:12]}); load that model, or build a new gallery"
             )
-        if kept.embedding_dim < model.embedding_dim and kept.basis != model.basis_digest:
+        if model and kept.embedding_dim < model.embedding_dim and kept.basis != model.basis_digest:
             raise GalleryError(
                 f"gallery {store.uri} holds {kept.embedding_dim} dimensions by another basis than the model's "
                 "dimensions.safetensors; load the model folder that it was made with, or build a new gallery"
+            )
+        if model and kept.composer and kept.composer != model.composer_digest:
+            _log.warning(
+                "gallery %s was made with another composer than that of model %r: the same queries find other photos; "
+                "load model %r, or call migrate with this one",
+                *(store.uri, model.model_id, kept.model_id),
             )
         self._opened: VectorStore | None = store
         self._model = model
@@ -100,18 +105,11 @@ class Gallery:
         elif taxonomy is not None:
             raise InputError("taxonomy says what to recognize; pass recognize=True with it, or leave it out")
         check_vectors(dimensions, precision, model.embedding_dim, PRECISIONS)
-        width = dimensions or model.embedding_dim
         settings = Settings(
-            model_id=str(Path(model.model_id).absolute()) if Path(model.model_id).is_dir() else model.model_id,
-            fingerprint=model.fingerprint,
-            embedding_dim=width,
             taxonomy=vocabulary.to_dict() if vocabulary else None,
             fields=field_types(vocabulary, fields or {}),
-            dtype=computed_in(model),
-            revision=model.revision,
-            probes=model.recognizer(vocabulary).fitted if vocabulary else None,
             precision=precision,
-            basis=model.basis_digest if width < model.embedding_dim else None,
+            **model_settings(model, vocabulary, dimensions),
         )
         kind, uri = _store_for(uri), str(uri)
         if not exist_ok or not kind.exists(uri):
@@ -127,11 +125,11 @@ class Gallery:
         return gallery
 
     @classmethod
-    def open(cls, uri: str | Path, model: FashionModel, *, memory_budget: int | None = None) -> Gallery:
+    def open(cls, uri: str | Path, model: FashionModel | None, *, memory_budget: int | None = None) -> Gallery:
         """Open a gallery that was made before.
 
         The model may compute in another dtype or backend than the embeddings of the gallery were computed in: searches
-        work, adding is refused.
+        work, adding is refused. With None, for a model that is no more, all but adding works.
 
         Args:
             uri: As in `create`.
@@ -197,9 +195,9 @@ class Gallery:
         from fashion_retrieval.gallery.adding import Indexer  # brings torch
 
         check_reading(max_pixels, on_error=on_error)
-        check_whole("batch_size", batch_size, _LARGEST_BATCH)
-        store = self._store
-        kept, given = store.settings.dtype, computed_in(self._model)
+        check_whole("batch_size", batch_size, LARGEST_BATCH)
+        store, model = self._store, self._needed_model
+        kept, given = store.settings.dtype, computed_in(model)
         if kept is not None and not same_precision(kept, given):
             dtype, _, runtime = kept.partition(" by ")
             remedy = f"load the model with dtype={dtype!r}, backend={(runtime or 'torch').split()[0]!r}"
@@ -207,7 +205,7 @@ class Gallery:
                 f"gallery {store.uri} holds embeddings computed in {kept}, got a model that computes in {given}; "
                 f"{remedy}, or build a new gallery"
             )
-        fitted = self._model.recognizer(self._taxonomy).fitted if self._taxonomy else None
+        fitted = model.recognizer(self._taxonomy).fitted if self._taxonomy else None
         if fitted != store.settings.probes:
             raise GalleryError(
                 f"gallery {store.uri} holds attributes that were fitted to other labels than this model's; "
@@ -215,7 +213,7 @@ class Gallery:
             )
         items = read_items(images, ids, metadata, store.settings.types, store.settings.renamed)
         reading: dict[str, Any] = {"skip": on_error == "skip", "batch_size": batch_size, "max_pixels": max_pixels}
-        indexer = Indexer(store, self._model, self._taxonomy, **reading)
+        indexer = Indexer(store, model, self._taxonomy, **reading)
         with progress_bar("adding", length_of(images), shown=progress) as advance:
             indexer.add(items, advance)
         store.wait_until_indexed()
@@ -236,7 +234,7 @@ class Gallery:
         """
         from fashion_retrieval.gallery.adding import add_shards  # brings torch
 
-        return add_shards(self._store, Folder(str(folder)), self._model, progress=progress)
+        return add_shards(self._store, Folder(str(folder)), self._needed_model, progress=progress)
 
     def search(
         self,
@@ -304,6 +302,47 @@ class Gallery:
         warn_renamed("Gallery.optimise()", "Gallery.optimize()")
         self.optimize()
 
+    def migrate(
+        self,
+        new_model: FashionModel,
+        *,
+        dimensions: int | None = None,
+        root: str | Path | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+        batch_size: int = 1_024,
+        progress: bool = False,
+        max_pixels: int | None = None,
+    ) -> MigrationReport:
+        """Move to another model: encode all photos again from their files, beside this gallery, then take its place.
+
+        Until then the gallery is searched as before, also by other processes. After an interruption the same call
+        continues; what was added, changed or deleted meanwhile is taken over. Then this object has the new model, and
+        others that are open raise an error that names it. Fields of recognition are recognized again, with the
+        gallery's own taxonomy; your own fields stay. Where the new model's embeddings would be the same, as with
+        another composer alone, they are copied.
+
+        Args:
+            new_model: The model to move to; also the same in another dtype or backend.
+            dimensions: As in `create`.
+            root: The folder in which the photos lie now. Relative paths are taken from it. Of absolute ones it replaces
+                one folder above them all: the highest with which a photo is found.
+            on_error: "raise" stops at the first photo that can't be read and leaves the gallery as it is; "skip" leaves
+                such photos out. Those added from arrays or bytes have no file.
+            batch_size: As in `add`.
+            progress: As in `add`.
+            max_pixels: As in `FashionModel.encode`.
+
+        Raises:
+            InputError: A photo can't be read, or an argument can't be used.
+            GalleryError: The store failed.
+        """
+        from fashion_retrieval.gallery.migrating import migrate  # brings torch
+
+        reading: dict[str, Any] = {"batch_size": batch_size, "max_pixels": max_pixels, "dimensions": dimensions}
+        report = migrate(self._store, new_model, root=root, on_error=on_error, progress=progress, **reading)
+        self._model = new_model
+        return report
+
     @property
     def taxonomy(self) -> Taxonomy | None:
         """The vocabulary images are recognized with, or None where they are not."""
@@ -340,9 +379,18 @@ class Gallery:
 
     def _as_wide(self, vectors: ArrayLike) -> ArrayLike:
         """Embeddings of the model's width as wide as the gallery's; all else as it is."""
-        width, full = self._store.settings.embedding_dim, self._model.embedding_dim
-        given = isinstance(vectors, np.ndarray) and vectors.dtype.kind == "f" and vectors.shape[-1:] == (full,)
-        return self._model.shorten(vectors, width) if given and width < full and vectors.ndim <= 2 else vectors
+        width, model = self._store.settings.embedding_dim, self._model
+        if model is None or not isinstance(vectors, np.ndarray) or vectors.dtype.kind != "f" or vectors.ndim > 2:
+            return vectors
+        full = vectors.shape[-1:] == (model.embedding_dim,)
+        return model.shorten(vectors, width) if full and width < model.embedding_dim else vectors
+
+    @property
+    def _needed_model(self) -> FashionModel:
+        if self._model is None:
+            kept = self._store.settings
+            raise GalleryError(f"adding needs model {kept.model_id!r}; open gallery {self._store.uri} with it")
+        return self._model
 
     @property
     def _store(self) -> VectorStore:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fashion_retrieval.gallery.engines.base import VectorStore
 from fashion_retrieval.results import Failure
+from fashion_retrieval.shards.manifest import precision
 from fashion_retrieval.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from fashion_retrieval.model import FashionModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,21 @@ class AddReport:
     added: int
     updated: int
     unchanged: int
+    failures: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationReport:
+    """What became of the photos in `Gallery.migrate`.
+
+    Attributes:
+        count: How many photos the gallery holds now.
+        encoded: How many of them this call encoded; an interrupted one before it may have encoded others.
+        failures: The photos that were left out: `source` is the id, `error` says why it can't be read.
+    """
+
+    count: int
+    encoded: int
     failures: tuple[Failure, ...] = ()
 
 
@@ -44,6 +65,7 @@ class GalleryInfo:
             in galleries made before release 0.2, which did not keep it.
         revision: The commit of the model's Hub repository; None for other models.
         precision: How the numbers of an embedding are stored: "float32", "float16" or "int8".
+        composer: SHA-256 of the weights of the model's composer; None where it has none, or the gallery is older.
     """
 
     uri: str
@@ -58,12 +80,28 @@ class GalleryInfo:
     dtype: str | None = None
     revision: str | None = None
     precision: str = "float32"
+    composer: str | None = None
+
+
+def model_settings(model: FashionModel, taxonomy: Taxonomy | None, dimensions: int | None) -> dict[str, Any]:
+    """What a gallery of so many dimensions keeps of the model that computes its rows, as `Settings` names it."""
+    place, width = Path(model.model_id), dimensions or model.embedding_dim
+    return {
+        "model_id": str(place.absolute()) if place.is_dir() else model.model_id,
+        "fingerprint": model.fingerprint,
+        "embedding_dim": width,
+        "basis": model.basis_digest if width < model.embedding_dim else None,
+        "dtype": precision(model),
+        "revision": model.revision,
+        "probes": model.recognizer(taxonomy).fitted if taxonomy else None,
+        "composer": model.composer_digest,
+    }
 
 
 def read_info(store: VectorStore) -> GalleryInfo:
     """What a vector store tells of its gallery."""
     kept = store.settings
-    names = ("model_id", "fingerprint", "embedding_dim", "dtype", "revision", "precision")
+    names = ("model_id", "fingerprint", "embedding_dim", "dtype", "revision", "precision", "composer")
     return GalleryInfo(
         uri=store.uri,
         engine=store.name,

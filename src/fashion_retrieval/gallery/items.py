@@ -21,6 +21,8 @@ from fashion_retrieval.images.inputs import ImageInput
 from fashion_retrieval.results import Recognition
 from fashion_retrieval.taxonomy import Taxonomy
 
+LARGEST_BATCH = 1_024
+"""The most photos that are written at a time."""
 _MAX_FIELDS, _MAX_BYTES = 30, 65_535
 _RESERVED = frozenset({"id", "photo", "score"})
 _EXPECTED = {

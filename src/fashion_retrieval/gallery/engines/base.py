@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,8 @@ class Settings:
     as `precision` tells it, and `revision` are None in galleries that did not keep them. `probes` has the digest of the
     model's probe by group of the taxonomy, None for none. `precision` is that of the numbers of a stored vector.
     `basis` has the digest of the model's basis where the gallery has fewer dimensions than the model, else None.
+    `composer` is the SHA-256 of the weights of the model's composer, None where it has none or the gallery did not keep
+    it.
     """
 
     model_id: str
@@ -76,6 +78,7 @@ class Settings:
     precision: Literal["float32", "float16", "int8"] = "float32"
     basis: str | None = None
     schema_version: int = SCHEMA_VERSION
+    composer: str | None = None
 
     @property
     def types(self) -> dict[str, type]:
@@ -99,7 +102,7 @@ class Settings:
 
     def to_json(self) -> str:
         """One line of JSON."""
-        plain = {"probes": None, "precision": "float32", "basis": None}  # earlier releases know none of these
+        plain = {"probes": None, "precision": "float32", "basis": None, "composer": None}  # unknown to earlier releases
         kept = {name: value for name, value in asdict(self).items() if value != plain.get(name, ...)}
         return json.dumps({"fashion_retrieval_gallery": kept}, ensure_ascii=False)
 
@@ -158,6 +161,18 @@ class VectorStore(Protocol):
     def indexed(self) -> bool:
         """Whether searches without a filter use an approximate index."""
 
+    def staged(self, settings: Settings) -> Self:
+        """What is to replace this store: empty, or as an interruption left it. Until then this one goes on."""
+
+    def adopt(self, staged: Self) -> None:
+        """Be what was staged, at once: its rows and settings. Other objects of this store then raise `migrated`.
+
+        An interruption leaves the old rows or the new.
+        """
+
+    def unstage(self) -> None:
+        """Remove what was staged."""
+
     def close(self) -> None:
         """Close the connection."""
 
@@ -185,6 +200,13 @@ def not_found(uri: str) -> GalleryError:
 def already_exists(uri: str) -> GalleryError:
     """The error for a gallery that exists already."""
     return GalleryError(f"there is already a gallery at {uri}; open it with Gallery.open, or pass exist_ok=True")
+
+
+def migrated(uri: str, kept: str | bytes) -> GalleryError:
+    """The error for a gallery that has other settings than when it was opened."""
+    return GalleryError(
+        f"gallery {uri} was migrated; open it again with model {Settings.from_json(kept, uri).model_id!r}"
+    )
 
 
 def batched(items: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ from fashion_retrieval.gallery.engines.base import (
     Settings,
     already_exists,
     batched,
+    migrated,
     not_found,
     translate_errors,
 )
@@ -42,7 +44,7 @@ MEMORY_BUDGET = 5 << 29
 A larger gallery is searched by LanceDB on disk.
 """
 _log = logging.getLogger(__name__)
-_TABLE = "photos"
+_TABLE, _NEXT = "photos", "photos.next"
 _SETTINGS = b"fashion_retrieval"
 _FEW = 4_096
 """Up to this many rows that a filter leaves of a larger gallery are scored here; more are scanned by LanceDB."""
@@ -70,15 +72,12 @@ class LanceStore:
     def __init__(self, uri: str, table: Table, memory_budget: int | None = None) -> None:
         self.uri = uri
         self._budget, self._told = memory_budget, False
-        self._table: Any = table  # its type stubs know less than it does
+        self._opened: Any = table  # its type stubs know less than it does
         self._lock = Lock()
         self._change_token: tuple[int, list[str]] | None = None
         self._version: int | None = None
         self._snapshot: Snapshot | None = None
-        with translate_errors(uri, "opened"):
-            kept = (table.schema.metadata or {}).get(_SETTINGS, b"")
-        self.settings = Settings.from_json(kept, uri)
-        self._schema = _schema(self.settings)
+        self._read_settings()
 
     @classmethod
     def exists(cls, uri: str) -> bool:
@@ -173,8 +172,52 @@ class LanceStore:
         with translate_errors(self.uri, "read"):
             return not self._fits(self.count()) and "vector" in self._indices()
 
+    def staged(self, settings: Settings) -> LanceStore:
+        with translate_errors(self.uri, "migrated"):
+            connection, wanted = _connect(self.uri), _schema(settings)
+            with suppress(RuntimeError, ValueError, OSError):  # there is none, or what was removed is not gone entirely
+                table = connection.open_table(_NEXT)
+                if table.schema.metadata == wanted.metadata:
+                    return LanceStore(self.uri, table)
+            self.unstage()
+            return LanceStore(self.uri, connection.create_table(_NEXT, schema=wanted))
+
+    def adopt(self, staged: LanceStore) -> None:
+        indexed = self.indexed()
+        with translate_errors(self.uri, "migrated"):
+            batches = staged._table.search().to_batches()
+            # A new version of the same table, with another schema: one commit.
+            self._opened = _connect(self.uri).create_table(_TABLE, batches, schema=staged._schema, mode="overwrite")
+        self.close()
+        self._read_settings()
+        self.unstage()
+        if indexed:
+            self.optimize()
+
+    def unstage(self) -> None:
+        with translate_errors(self.uri, "migrated"):
+            connection: Any = _connect(self.uri)
+            connection.drop_table(_NEXT, ignore_missing=True)
+
     def close(self) -> None:
         self._change_token = self._version = self._snapshot = None
+
+    @property
+    def _table(self) -> Any:  # noqa: ANN401  # its type stubs know less than it does
+        """The table at its newest version, unless it was migrated since it was opened."""
+        self._check(self._opened)
+        return self._opened
+
+    def _check(self, table: Table) -> None:
+        kept = _settings_of(table)
+        if kept != self._kept:
+            raise migrated(self.uri, kept)
+
+    def _read_settings(self) -> None:
+        with translate_errors(self.uri, "opened"):
+            self._kept = _settings_of(self._opened)
+        self.settings = Settings.from_json(self._kept, self.uri)
+        self._schema = _schema(self.settings)
 
     def _current_snapshot(self) -> Snapshot | None:
         """The rows at the current version, or None where they exceed the budget."""
@@ -200,6 +243,7 @@ class LanceStore:
             return
         table: Any = _connect(self.uri).open_table(_TABLE)
         table.checkout(version)
+        self._check(table)
         fits = self._fits(table.count_rows())
         snapshot = self._snapshot.refresh(table) if self._snapshot and fits and same_folder else None
         self._snapshot, self._version = snapshot, None  # gives the old memory back before all is loaded anew
@@ -348,6 +392,10 @@ def _schema(settings: Settings) -> pa.Schema:
     return pa.schema(fields, metadata={_SETTINGS: settings.to_json().encode()})
 
 
+def _settings_of(table: Table) -> bytes:
+    return bytes((table.schema.metadata or {}).get(_SETTINGS, b""))
+
+
 def _connect(uri: str) -> DBConnection:
     import lancedb
 
@@ -368,7 +416,7 @@ def _open(uri: str) -> Table | None:
     except GalleryError as error:
         if "was not found" not in str(error):
             raise
-    if path and {entry.name for entry in path.iterdir()} - {f"{_TABLE}.lance"}:
+    if path and {entry.name for entry in path.iterdir()} - {f"{_TABLE}.lance", f"{_NEXT}.lance"}:
         remedy = "give the folder that Gallery.create or `fashion-retrieval index` made, or a new one"
         raise GalleryError(f"folder {uri} is no gallery; {remedy}")
     return None

@@ -22,6 +22,7 @@ from fashion_retrieval.gallery.engines.base import (
     Settings,
     already_exists,
     batched,
+    migrated,
     not_found,
     translate_errors,
 )
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
 _COLLECTION = "photos"
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+_NEXT, _OLD = "__next", "__old"
+"""What is put after a collection's name for what is to replace it, and for what was replaced."""
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,247}")
 _MAX_ID, _MAX_TEXT = 4_096, 65_535
 _TIMEOUT = 10.0
 _PATIENCE = 600.0
@@ -66,9 +69,7 @@ class MilvusStore:
         self._removed = -math.inf
         self._loaded = False
         with _closed_on_error(client):
-            with translate_errors(uri, "opened"):
-                described = client.describe_collection(collection)["description"]
-                self.settings = Settings.from_json(described, uri)
+            self._read_settings()
             if load:
                 self._load()
 
@@ -77,7 +78,7 @@ class MilvusStore:
         """Whether there is a collection of this name."""
         shown, client, collection = _connect(uri)
         with closing(client), translate_errors(shown, "looked up"):
-            return bool(client.has_collection(collection))
+            return _exists(client, collection)
 
     @classmethod
     def create(cls, uri: str, settings: Settings) -> MilvusStore:
@@ -85,30 +86,11 @@ class MilvusStore:
         if settings.precision != "float32":
             remedy = "leave precision out, or use a LanceDB gallery"
             raise InputError(f"a gallery in Milvus stores float32, got precision {settings.precision!r}; {remedy}")
-        from pymilvus import CollectionSchema, DataType, FieldSchema
-
         shown, client, collection = _connect(uri)
-        types = {str: DataType.VARCHAR, int: DataType.INT64, float: DataType.DOUBLE, bool: DataType.BOOL}
-        fields = [
-            FieldSchema("id", DataType.VARCHAR, is_primary=True, max_length=_MAX_ID),
-            FieldSchema("vector", DataType.FLOAT_VECTOR, dim=settings.embedding_dim),
-            FieldSchema("digest", DataType.VARCHAR, max_length=64),
-            FieldSchema("photo", DataType.VARCHAR, max_length=_MAX_ID),
-        ]
-        if settings.keeps_views:
-            fields += [
-                FieldSchema("hash", DataType.INT64),
-                FieldSchema("views", DataType.VARCHAR, max_length=_MAX_TEXT),
-            ]
-        for name, column in settings.columns.items():
-            kind = settings.types[name]
-            options = {"max_length": _MAX_TEXT} if kind is str else {}
-            fields += [FieldSchema(column, types[kind], **options), FieldSchema(f"{column}_set", DataType.BOOL)]
         with _closed_on_error(client), translate_errors(shown, "created"):
-            if client.has_collection(collection):
+            if _exists(client, collection):
                 raise already_exists(shown)
-            schema = CollectionSchema(fields, description=settings.to_json())
-            client.create_collection(collection, schema=schema, num_shards=1, consistency_level="Session")
+            _make(client, collection, settings)
         return cls(shown, client, collection)
 
     @classmethod
@@ -116,12 +98,13 @@ class MilvusStore:
         """Open the collection; `load` as in the constructor."""
         shown, client, collection = _connect(uri)
         with _closed_on_error(client), translate_errors(shown, "looked up"):
-            if not client.has_collection(collection):
+            if not _exists(client, collection):
                 raise not_found(shown)
         return cls(shown, client, collection, load=load)
 
     def write(self, rows: Sequence[Row]) -> None:
         with translate_errors(self.uri, "written"):
+            self._check()
             self._client.upsert(self._collection, [self._to_entity(row) for row in rows])
             self._written += len(rows)
 
@@ -141,7 +124,7 @@ class MilvusStore:
         condition = "" if where is None else render(where, self.settings.columns)
         # With ensure_topk_full, a filtered scan ends after as many rows as the filter leaves, wherever these are.
         effort = {"nprobe": _PROBED if where is None else _LISTS, "ensure_topk_full": False}
-        with translate_errors(self.uri, "searched"):
+        with self._reading("searched"):
             hits = self._client.search(
                 self._collection,
                 [query],
@@ -200,8 +183,49 @@ class MilvusStore:
         with translate_errors(self.uri, "read"):
             return any(segment.num_rows >= _SMALL for segment in self._segments("loaded"))
 
+    def staged(self, settings: Settings) -> MilvusStore:
+        name = self._collection + _NEXT
+        with translate_errors(self.uri, "migrated"):
+            if self._client.has_collection(name) and _described(self._client, name) != settings.to_json():
+                self._client.drop_collection(name)
+            if not self._client.has_collection(name):
+                _make(self._client, name, settings)
+        return MilvusStore(self.uri, self._client, name)
+
+    def adopt(self, staged: MilvusStore) -> None:
+        staged.optimize()
+        with translate_errors(self.uri, "migrated"):
+            self._check()
+            self._client.rename_collection(self._collection, self._collection + _OLD)
+            _finish(self._client, self._collection)
+        self._read_settings()
+        self._load()
+
+    def unstage(self) -> None:
+        with translate_errors(self.uri, "migrated"):
+            self._client.drop_collection(self._collection + _NEXT)
+
     def close(self) -> None:
         self._client.close()
+
+    def _read_settings(self) -> None:
+        with translate_errors(self.uri, "opened"):
+            self._kept = _described(self._client, self._collection)
+        self.settings = Settings.from_json(self._kept, self.uri)
+
+    @contextmanager
+    def _reading(self, done: str) -> Iterator[None]:
+        """Reading, which counts, or fails for its own reason, if the collection was not migrated until its end."""
+        with translate_errors(self.uri, done):
+            try:
+                yield
+            finally:
+                self._check()
+
+    def _check(self) -> None:
+        """Raise where another process migrated the collection."""
+        if (kept := _described(self._client, self._collection)) != self._kept:
+            raise migrated(self.uri, kept)
 
     def _load(self) -> None:
         with translate_errors(self.uri, "opened"):
@@ -232,7 +256,7 @@ class MilvusStore:
         return outside < _SMALL and all(one.index_name or one.num_rows < _SMALL for one in loaded)
 
     def _query(self, condition: str, outputs: list[str], **paging: str | int) -> list[dict[str, Any]]:
-        with translate_errors(self.uri, "read"):
+        with self._reading("read"):
             options = {"filter": condition, "output_fields": outputs, "consistency_level": "Strong", **paging}
             return list(self._client.query(self._collection, **options))
 
@@ -254,6 +278,47 @@ class MilvusStore:
         if not self.settings.keeps_views:
             return row
         return replace(row, hash=entity["hash"] or None, views=tuple(json.loads(entity["views"])))
+
+
+def _described(client: MilvusClient, collection: str) -> str:
+    return str(client.describe_collection(collection)["description"])
+
+
+def _exists(client: MilvusClient, collection: str) -> bool:
+    """Whether there is a collection, after a migration of it that was interrupted at its very end is ended."""
+    if client.has_collection(collection + _OLD):
+        _finish(client, collection)
+    return bool(client.has_collection(collection))
+
+
+def _finish(client: MilvusClient, collection: str) -> None:
+    """End a migration: the old collection has another name by now, which tells that the new one is complete."""
+    if not client.has_collection(collection):
+        client.rename_collection(collection + _NEXT, collection)
+    client.drop_collection(collection + _OLD)
+
+
+def _make(client: MilvusClient, collection: str, settings: Settings) -> None:
+    from pymilvus import CollectionSchema, DataType, FieldSchema
+
+    types = {str: DataType.VARCHAR, int: DataType.INT64, float: DataType.DOUBLE, bool: DataType.BOOL}
+    fields = [
+        FieldSchema("id", DataType.VARCHAR, is_primary=True, max_length=_MAX_ID),
+        FieldSchema("vector", DataType.FLOAT_VECTOR, dim=settings.embedding_dim),
+        FieldSchema("digest", DataType.VARCHAR, max_length=64),
+        FieldSchema("photo", DataType.VARCHAR, max_length=_MAX_ID),
+    ]
+    if settings.keeps_views:
+        fields += [
+            FieldSchema("hash", DataType.INT64),
+            FieldSchema("views", DataType.VARCHAR, max_length=_MAX_TEXT),
+        ]
+    for name, column in settings.columns.items():
+        kind = settings.types[name]
+        options = {"max_length": _MAX_TEXT} if kind is str else {}
+        fields += [FieldSchema(column, types[kind], **options), FieldSchema(f"{column}_set", DataType.BOOL)]
+    schema = CollectionSchema(fields, description=settings.to_json())
+    client.create_collection(collection, schema=schema, num_shards=1, consistency_level="Session")
 
 
 @contextmanager
