@@ -1,6 +1,7 @@
 """What both stores promise, by number: exact filtered search, an index that finds, writes all or none."""
 
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -51,6 +52,22 @@ def test_store_returns_rows_as_they_were_written(store):
     assert store.remove([]) == 0
     assert store.count() == 4
     assert len(store.nearest(written[0].vector, 10, None)) == 4
+
+
+def test_store_scanned_gives_every_row_once_whatever_its_id(store):
+    assert list(store.scan()) == []
+    hostile = ['a"b', "a'b", "a\\", 'x" or id != "', "'; --", "日本語", "A", "z" * 300, "\U0001f457", "a%b_", "{x}"]
+    names = hostile + [f"p{number:05}" for number in range(2_400)]
+    written = [replace(row, id=id) for row, id in zip(rows(clustered(len(names))), names, strict=True)]
+    store.write(written[:1_500])
+    store.write(written[1_400:])
+    batches = list(store.scan())
+    assert max(map(len, batches)) <= 1_000
+    found = {row.id: row for batch in batches for row in batch}
+    assert sorted(row.id for batch in batches for row in batch) == sorted(names)
+    assert all(np.array_equal(found[row.id].vector, row.vector) for row in written)
+    assert store.remove(["p00000", "A"]) == 2
+    assert sum(map(len, store.scan())) == len(names) - 2
 
 
 def test_store_opened_again_has_its_settings(store):

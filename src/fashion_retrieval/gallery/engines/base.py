@@ -22,6 +22,8 @@ SCHEMA_VERSION = 2
 """Since version 2 rows keep `hash` and `views`."""
 MAX_ROWS = 16_384
 """The most rows a search may ask for; a limit of Milvus."""
+BATCH = 1_000
+"""Rows that are looked up, removed or walked through at a time."""
 TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 RENAMED_FIELDS = {"colour": "color"}
 """Old names of fields that recognition gives, each with its current name."""
@@ -125,6 +127,9 @@ class VectorStore(Protocol):
     def read(self, ids: Collection[str]) -> dict[str, Row]:
         """The rows of these ids, as far as they exist."""
 
+    def scan(self) -> Iterator[list[Row]]:
+        """All rows, in batches of at most `BATCH`, in no order; rows written meanwhile may or may not be among them."""
+
     def nearest(self, query: NDArray[np.float32], limit: int, where: Filter | None) -> list[Row]:
         """The `limit` rows, at most `MAX_ROWS`, nearest by cosine to an L2-normalized (D,) float32, in no order.
 
@@ -173,7 +178,7 @@ def already_exists(uri: str) -> GalleryError:
     return GalleryError(f"there is already a gallery at {uri}; open it with Gallery.open, or pass exist_ok=True")
 
 
-def batched(items: Iterable[T], size: int = 1_000) -> Iterator[list[T]]:
+def batched(items: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:
     """The items in lists of `size`; where they end in an error, those that came before are given first."""
     batch: list[T] = []
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion_retrieval.errors import GalleryError
-from fashion_retrieval.gallery.engines.base import Row, Settings, already_exists, batched, not_found, translate_errors
+from fashion_retrieval.gallery.engines.base import (
+    BATCH,
+    Row,
+    Settings,
+    already_exists,
+    batched,
+    not_found,
+    translate_errors,
+)
 from fashion_retrieval.gallery.engines.memory import BYTES_PER_NUMBER, Snapshot
 from fashion_retrieval.gallery.filters import Filter, Operator, Scalar, Values, like_pieces
 
@@ -102,6 +110,13 @@ class LanceStore:
                 query = self._table.search().where(_any_of(some)).limit(len(some))
                 found |= {row.id: row for row in self._from_arrow(query.to_arrow())}
         return found
+
+    def scan(self) -> Iterator[list[Row]]:
+        import pyarrow as pa
+
+        with translate_errors(self.uri, "read"):
+            for batch in self._table.search().to_batches(BATCH):
+                yield self._from_arrow(pa.Table.from_batches([batch]))
 
     def nearest(self, query: NDArray[np.float32], limit: int, where: Filter | None) -> list[Row]:
         with translate_errors(self.uri, "searched"):

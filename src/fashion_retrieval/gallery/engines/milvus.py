@@ -15,7 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion_retrieval.errors import GalleryError, InputError, MissingExtraError, UnsupportedError
-from fashion_retrieval.gallery.engines.base import Row, Settings, already_exists, batched, not_found, translate_errors
+from fashion_retrieval.gallery.engines.base import (
+    BATCH,
+    Row,
+    Settings,
+    already_exists,
+    batched,
+    not_found,
+    translate_errors,
+)
 from fashion_retrieval.gallery.filters import Filter, Operator, Scalar, Values, like_prefix
 
 if TYPE_CHECKING:
@@ -112,6 +120,14 @@ class MilvusStore:
         entities = (entity for some in batched(dict.fromkeys(ids)) for entity in self._query(_any_of(some), ["*"]))
         return {entity["id"]: self._from_entity(entity) for entity in entities}
 
+    def scan(self) -> Iterator[list[Row]]:
+        # As pymilvus's own iterator does, which puts ids into the filter as they are, quotes and all.
+        paging: dict[str, str | int] = {"limit": BATCH, "iterator": "True", "reduce_stop_for_best": "True"}
+        entities = self._query('id > ""', ["*"], **paging)
+        while entities:
+            yield [self._from_entity(entity) for entity in entities]
+            entities = self._query(f"id > {_literal(entities[-1]['id'])}", ["*"], **paging)
+
     def nearest(self, query: NDArray[np.float32], limit: int, where: Filter | None) -> list[Row]:
         condition = "" if where is None else render(where, self.settings.columns)
         # With ensure_topk_full, a filtered scan ends after as many rows as the filter leaves, wherever these are.
@@ -204,9 +220,9 @@ class MilvusStore:
         outside = sum(segment.num_rows for segment in stored) - sum(segment.num_rows for segment in loaded)
         return outside < _SMALL and all(one.index_name or one.num_rows < _SMALL for one in loaded)
 
-    def _query(self, condition: str, outputs: list[str]) -> list[dict[str, Any]]:
+    def _query(self, condition: str, outputs: list[str], **paging: str | int) -> list[dict[str, Any]]:
         with translate_errors(self.uri, "read"):
-            options = {"filter": condition, "output_fields": outputs, "consistency_level": "Strong"}
+            options = {"filter": condition, "output_fields": outputs, "consistency_level": "Strong", **paging}
             return list(self._client.query(self._collection, **options))
 
     def _to_entity(self, row: Row) -> dict[str, Any]:
