@@ -63,7 +63,7 @@ def sections(cache: Path, quick: bool) -> dict[Section, Callable[[], dict[str, A
         Section.MEMORY: lambda: memory.measure(cache, count=64 if quick else 10_000),
         Section.PHOTOS: lambda: photos.measure(cache, quick=quick),
         Section.SERVE: lambda: serve.measure(cache, quick=quick),
-        Section.DUPLICATES: lambda: duplicates.measure(cache, count=12 if quick else 500, bases=6 if quick else 200),
+        Section.DUPLICATES: lambda: duplicates.measure(cache, count=12 if quick else 300, bases=6 if quick else 200),
         Section.GPU: lambda: gpu.measure(cache, count=64 if quick else 4_096, rounds=rounds),
     }
 

@@ -30,7 +30,10 @@ def fill(gallery):
     stock = [None if number % 9 == 0 else int(number) for number in chance.geometric(0.05, NUMBER)]
     category = [("a", "b", "it's", None)[number] for number in chance.integers(0, 4, NUMBER)]
     written = rows(vectors, stock=stock, category=category, sale=[number % 2 == 0 for number in range(NUMBER)])
-    written = [replace(row, hash=int(chance.integers(1, 2**62))) for row in written]
+    hashes = chance.integers(1, 2**62, NUMBER).tolist()
+    hashes[100:130] = [hashes[100], None, hashes[101]] * 10
+    hashes[300:340:2] = [hashes[300] ^ number for number in range(20)]
+    written = [replace(row, hash=hash) for row, hash in zip(written, hashes, strict=True)]
     gallery._store.write(written)
     return written
 
@@ -58,7 +61,7 @@ def plainly(written, query, *, negative=None, group_by=None, unique=False, exclu
 OPTIONS = {
     "plain": {},
     "ties": {"exclude": ["p00100", "p00101", "p00302"]},
-    "negative": {"negative": clustered(1, seed=8)[0]},
+    "negative": {"negative": clustered(1, seed=8)[0], "exclude": ["p00005"]},
     "groups": {"group_by": "stock"},
     "texts": {"group_by": "category"},
     "unique": {"unique": True},
@@ -81,6 +84,7 @@ def test_pages_are_the_pieces_of_one_long_answer(gallery, options, monkeypatch):
         expected = plainly(written, query.astype(np.float64), **options)
         whole = gallery.search(query, NUMBER, **options)
         assert [(match.id, pytest.approx(match.score, abs=2e-7)) for match in whole] == expected
+        assert len(whole) < NUMBER or not options
         for size in (7, 60):
             pages = [gallery.search(query, size, offset=start, **options) for start in range(0, 4 * size, size)]
             assert [match for page in pages for match in page] == whole[: 4 * size]

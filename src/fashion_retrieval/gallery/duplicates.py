@@ -28,7 +28,8 @@ class Looks:
     """What tells near-duplicates: embeddings and hashes as one matrix, so that one product compares both.
 
     `matrix` is (N, D + 64) float32: the L2-normalized embedding times the root of `SLOPE`, and the bits as plus or
-    minus the root of 1/2, 0 without one. The product of two rows is SLOPE cosine + 32 - bits that differ. `hashed` is (N,) bool.
+    minus the root of 1/2, 0 without one. The product of two rows is SLOPE cosine + 32 - bits that differ. `hashed`, of
+    (N,) bool, tells which have one.
     """
 
     matrix: NDArray[np.float32]

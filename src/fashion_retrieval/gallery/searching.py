@@ -47,7 +47,7 @@ class Question:
         cls,
         settings: Settings,
         query: ArrayLike,
-        top_k: int,
+        top_k: int = 10,
         *,
         where: str | None = None,
         exclude: Collection[str] = (),
