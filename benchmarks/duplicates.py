@@ -31,13 +31,13 @@ from fashion_retrieval.images.hash import perceptual_hash
 KINDS = ("encoded", "lit", "cropped")
 """JPEG of quality 30 to 95 at half the size or more; the same, darker or lighter by 10 %; and cropped by up to 5 %."""
 SLOPES, COSINES = (25.0, 50.0, 100.0, 200.0), (0.98, 0.985, 0.99, 0.995)
-_FALSE = 0.01
+_FALSE = 0.005
 """Share of different photos that may be hidden wrongly, when the rule is chosen."""
 _MANY, _WIDTH = 100_000, 512
 
 
 def measure(cache: Path, *, count: int, bases: int) -> dict[str, Any]:
-    """`count` photos of each folder and split, of which `bases` of `val` are made anew; and the time of 100,000 rows."""
+    """`count` photos of each folder and split, of which `bases` of `val` are made anew; the time of 100,000 rows."""
     if not all((PACK / folder).is_dir() for folder in FOLDERS):
         raise InputError(f"near-duplicates are measured on the data pack, and {PACK} is no folder of it; get it first")
     model = FashionModel.from_pretrained(device="cpu", dtype="float32")
@@ -107,7 +107,7 @@ def _told(rows: dict[str, Row], number: int, chosen: list[int]) -> dict[str, Any
     for slope in SLOPES:  # the largest limit that hides few enough different photos
         limits = np.arange(1.0, 24.0, 0.5)
         within = [limit for limit in limits if _wrong(different, slope, limit) <= _FALSE * number]
-        told["chosen"][str(slope)] = {"limit": max(within, default=0.0)} | _shares(
+        told["chosen"][str(slope)] = {"limit": float(max(within, default=0.0))} | _shares(
             pairs, different, slope, max(within, default=0.0), number
         )
     return told

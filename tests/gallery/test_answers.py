@@ -119,6 +119,25 @@ def test_groups_by_a_field_of_any_type(tmp_path, field):
         assert len(every) == len(set(values[field]))
 
 
+def test_preferred_photos_come_before_all_others(gallery):
+    written = fill(gallery)
+    query = written[100].vector
+    where = "stock < 30"
+    for options in ({}, {"group_by": "category"}, {"unique": True}):
+        first = gallery.search(query, NUMBER, where=f"({where}) and sale", **options)
+        whole = gallery._answer(query, {"top_k": NUMBER, "where": where, "preferred": "sale", **options})
+        assert whole[: len(first)] == first
+        assert len({match.id for match in whole}) == len(whole)
+        if not options:
+            rest = gallery.search(query, NUMBER, where=f"({where}) and not sale")
+            assert whole[len(first) :] == rest
+        pages = [
+            gallery._answer(query, {"top_k": 40, "offset": start, "where": where, "preferred": "sale", **options})
+            for start in range(0, len(whole), 40)
+        ]
+        assert [match for page in pages for match in page] == whole
+
+
 BAD = {
     "offset": ([-1, 1.5, True, "2", None, 16_385], "offset must be a whole number from 0 to 16384, got "),
     "min_score": ([1.5, -2, "0.3", True, float("nan"), [0.1]], r"min_score must be a cosine in \[-1, 1\], got "),

@@ -264,4 +264,5 @@ def test_a_canceled_call_leaves_the_queue(engine, server, mode):
 
 
 def test_arguments_have_the_defaults_that_they_tell():
-    assert tools.Search(text="a").model_dump(exclude_none=True) == {"text": "a", "top_k": 6, "thumbnails": True}
+    defaults = {"top_k": 6, "offset": 0, "unique": False, "thumbnails": True}
+    assert tools.Search(text="a").model_dump(exclude_none=True) == {"text": "a"} | defaults

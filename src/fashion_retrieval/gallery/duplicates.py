@@ -12,10 +12,10 @@ from fashion_retrieval._utils.progress import progress_bar
 from fashion_retrieval.gallery.engines.base import Row, VectorStore
 from fashion_retrieval.images.hash import BITS
 
-SLOPE, LIMIT = 50.0, 9.0
+SLOPE, LIMIT = 50.0, 12.0
 """Near-duplicates are at most `LIMIT` apart: the bits that differ, and `SLOPE` times (1 - cosine).
 
-Chosen on photos of the train split by `python -m benchmarks duplicates`, so that at most 1 % of different ones go.
+Chosen by `python -m benchmarks duplicates` on its train split, where it takes one in 300 for a copy of another photo.
 """
 ALONE = 0.99
 """The least cosine of near-duplicates of which one has no hash."""

@@ -244,9 +244,8 @@ class Gallery:
         Raises:
             InputError: The shape, type or values of the query or of another argument can't be used.
         """
-        given: dict[str, Any] = {"where": where, "exclude": exclude, "negative": negative, "offset": offset}
-        given |= {"min_score": min_score, "group_by": group_by, "unique": unique}
-        return answer(self._store, Question.read(self._store.settings, query, top_k, **given))
+        asked = {"top_k": top_k, "where": where, "exclude": exclude, "negative": negative, "offset": offset}
+        return self._answer(query, asked | {"min_score": min_score, "group_by": group_by, "unique": unique})
 
     def duplicates(self, *, progress: bool = False) -> list[tuple[str, ...]]:
         """The ids of near-duplicates, a tuple for each group of them, as `search` with `unique` tells them.
@@ -331,6 +330,10 @@ class Gallery:
 
     def __repr__(self) -> str:
         return f"Gallery({self._opened.uri!r}, {self._opened.name})" if self._opened else "Gallery(closed)"
+
+    def _answer(self, query: ArrayLike, asked: dict[str, Any]) -> Matches:
+        """`search`; and `preferred` is a filter for those that come before all others."""
+        return answer(self._store, Question.read(self._store.settings, query, **asked))
 
     @property
     def _store(self) -> VectorStore:

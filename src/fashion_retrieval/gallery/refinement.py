@@ -14,7 +14,6 @@ from PIL import Image
 
 from fashion_retrieval._utils.checks import check_reading
 from fashion_retrieval.errors import InputError
-from fashion_retrieval.gallery.searching import Question, answer
 from fashion_retrieval.gallery.vocabulary import Part, vocabulary_of
 from fashion_retrieval.gallery.wish import Wish, read_wish, remaining
 from fashion_retrieval.results import Match, Recognition
@@ -279,8 +278,7 @@ class Refinement:
             negative = self.model.encode(texts=list(dict.fromkeys(part.words for part in unwanted)))
             preferred = " and ".join(filter(None, (self._condition(part) for part in unwanted))) or None
             asked = asked | {"negative": negative, "preferred": preferred}
-        store = self.gallery._store
-        return answer(store, Question.read(store.settings, query, **asked))
+        return self.gallery._answer(query, asked)
 
     def _condition(self, part: Part) -> str | None:
         """The filter for photos that are not recognized as this; None where the gallery doesn't know."""
