@@ -1,7 +1,8 @@
-"""`fashion-retrieval index` and `fashion-retrieval search`."""
+"""`fashion-retrieval index`, `search` and `duplicates`."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ import typer
 
 from fashion_retrieval.cli import options
 from fashion_retrieval.cli.options import report_failures
-from fashion_retrieval.cli.output import PICTURES, check_picture, print_matches, write_picture
+from fashion_retrieval.cli.output import PICTURES, check_picture, print_groups, print_matches, write_picture
 from fashion_retrieval.cli.photos import name_photos
 
 GalleryUri = Annotated[str, typer.Argument(metavar="GALLERY", help="Its folder, or the URI of its server.")]
@@ -94,6 +95,12 @@ def search(
     where: Where = None,
     top_k: TopK = 10,
     exclude: Annotated[list[str] | None, typer.Option(metavar="ID", help="Leave out; repeatable.")] = None,
+    offset: Annotated[int, typer.Option(min=0, help="How many results to pass over.")] = 0,
+    min_score: Annotated[float | None, typer.Option(min=-1, max=1, help="Leave out results of lower scores.")] = None,
+    group_by: Annotated[
+        str | None, typer.Option(metavar="FIELD", help="The best result of each of its values.")
+    ] = None,
+    unique: Annotated[bool, typer.Option("--unique", help="Leave out near-duplicates of better results.")] = False,
     text_weight: Annotated[float | None, typer.Option(help="How much the text counts beside the photo.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON Lines: one object per result.")] = False,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the board as a picture.")] = None,
@@ -124,9 +131,23 @@ def search(
     turns = Refinement.open(gallery, model, max_pixels=max_pixels, **loading)
     with turns.gallery:
         reference = turns.gallery.get(id_) if id_ is not None else image
-        matches = turns.ask(text, reference, top_k=top_k, where=where, exclude=exclude or (), text_weight=text_weight)
+        asked: dict[str, Any] = {"top_k": top_k, "where": where, "exclude": exclude or (), "offset": offset}
+        asked |= {"min_score": min_score, "group_by": group_by, "unique": unique}
+        matches = turns.ask(text, reference, text_weight=text_weight, **asked)
         if text is not None and (understood := turns.history[-1].understood) != " ".join(text.split()):
             typer.echo(f"understood: {understood}", err=True)
         print_matches(matches, as_json=as_json)
         if save:
             write_picture(save, turns.draw())
+
+
+def duplicates(gallery: GalleryUri, model: GalleryModel = None, as_json: options.AsJson = False) -> None:
+    """List near-duplicates in a gallery: photos that were encoded, resized, slightly cropped or lit anew."""
+    from fashion_retrieval import Refinement
+
+    with Refinement.open(gallery, model).gallery as store:
+        groups = store.duplicates(progress=sys.stderr.isatty())
+    if as_json:
+        typer.echo(json.dumps(groups, ensure_ascii=False))
+    else:
+        print_groups(groups)

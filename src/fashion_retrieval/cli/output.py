@@ -122,6 +122,17 @@ def print_matches(matches: Sequence[Match], *, as_json: bool = False) -> None:
     Console().print(table)
 
 
+def print_groups(groups: Sequence[Sequence[str]]) -> None:
+    """A table of groups of ids."""
+    if not groups:
+        typer.echo("nothing found")
+        return
+    table = _table("#", "near-duplicates of each other")
+    for number, group in enumerate(groups, start=1):
+        table.add_row(str(number), Text("\n".join(group)))
+    Console().print(table)
+
+
 def check_picture(path: Path) -> None:
     """Refuse a picture that could not be written, before anything is computed."""
     if path.suffix.lower() not in PICTURES:

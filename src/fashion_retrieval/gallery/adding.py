@@ -16,6 +16,7 @@ from fashion_retrieval.gallery.engines.base import Row, VectorStore, batched
 from fashion_retrieval.gallery.filters import Scalar
 from fashion_retrieval.gallery.info import AddReport
 from fashion_retrieval.gallery.items import Item, garment_fields, recognized_fields
+from fashion_retrieval.images.hash import perceptual_hash
 from fashion_retrieval.images.inputs import ImageInput, describe
 from fashion_retrieval.images.pixels import Pixels
 from fashion_retrieval.images.prefetch import MOST_BYTES, ReadPhoto, read_photos
@@ -44,9 +45,10 @@ _PATIENCE = 10.0
 
 
 class _Content(NamedTuple):
-    """A decoded photo: as the image tower takes it, (h, w, 3) uint8, and whole and upright, to be recognized."""
+    """A decoded photo: as the image tower takes it, (h, w, 3) uint8, its hash, and upright, to be recognized."""
 
     levels: Tensor
+    hash: int | None
     pixels: Pixels | None
 
     @property
@@ -119,7 +121,8 @@ class Indexer:
 
     def _finish(self, photo: Pixels) -> _Content:
         pixels = photo.upright() if self.taxonomy else None
-        return _Content(self.model.encoder.preprocessing.resize(pixels or photo), pixels)
+        levels = self.model.encoder.preprocessing.resize(pixels or photo)
+        return _Content(levels, perceptual_hash(levels.numpy()), pixels)
 
     def _take(self, photo: ReadPhoto[_Content], advance: Advance) -> None:
         item, row = self._known[photo.index]
@@ -153,7 +156,7 @@ class Indexer:
                 before = row.fields if row else dict.fromkeys(self.store.settings.fields)
                 found = before | next(fields, {}) | (item.fields or {})
                 rows = self._changed if row else self._new
-                rows.append(Row(item.id, next(vectors), photo.digest or "", item.photo, found))
+                rows.append(Row(item.id, next(vectors), photo.digest or "", item.photo, found, photo.content.hash))
             advance(failed=bool(photo.error))
         count = len(self._new) + len(self._changed)
         if count >= self.batch_size or (count and time.monotonic() - self._written > _PATIENCE):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
@@ -57,6 +57,11 @@ class Filter:
         "like" takes % for any text, _ for one character, and a backslash before any character meant as itself.
         """
         return self._render(self.tree, False, compare, join)
+
+    def __and__(self, other: Filter | None) -> Filter:
+        from sqlglot import exp
+
+        return self if other is None else Filter(exp.and_(self.tree, other.tree), self.fields)
 
     def _render(self, node: exp.Expr, negated: bool, compare: Compare[T], join: Join[T]) -> T:
         match node.key:
@@ -174,6 +179,14 @@ def _parsed(where: str, fields: Mapping[str, type], renamed: Mapping[str, str]) 
         remedy = "use IN for many values"
         raise InputError(f"where {_shortened(where)} must nest AND and OR at most {_MAX_DEPTH} deep; {remedy}")
     return condition
+
+
+def none_of(field: str, values: Collection[Scalar], fields: Mapping[str, type]) -> Filter:
+    """The condition that a field is null or none of these values."""
+    from sqlglot import exp
+
+    column = exp.column(field, quoted=True)
+    return Filter(exp.or_(column.is_(exp.null()), exp.not_(column.isin(*values))), fields)
 
 
 def like_prefix(pattern: str) -> str | None:

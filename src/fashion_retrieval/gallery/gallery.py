@@ -15,6 +15,7 @@ from fashion_retrieval._utils.checks import check_id, check_reading, check_whole
 from fashion_retrieval._utils.deprecation import accept_old_keywords, warn_renamed
 from fashion_retrieval._utils.progress import length_of, progress_bar
 from fashion_retrieval.errors import GalleryError, InputError
+from fashion_retrieval.gallery.duplicates import find_duplicates
 from fashion_retrieval.gallery.engines.base import PRECISIONS, Settings, VectorStore
 from fashion_retrieval.gallery.info import AddReport, GalleryInfo, MigrationReport, model_settings, read_info
 from fashion_retrieval.gallery.items import LARGEST_BATCH, field_types, read_items
@@ -244,8 +245,14 @@ class Gallery:
         where: str | None = None,
         exclude: Collection[str] = (),
         negative: ArrayLike | None = None,
+        offset: int = 0,
+        min_score: float | None = None,
+        group_by: str | None = None,
+        unique: bool = False,
     ) -> Matches:
         """The images nearest to a query by cosine, best first; equal scores are in the order of their ids.
+
+        While nothing is written, pages taken one by one are the pieces of one long answer.
 
         Args:
             query: (D,) or (1, D) floats of any norm, from `encode` or `compose`, as wide as the gallery's embeddings or
@@ -253,15 +260,29 @@ class Gallery:
             top_k: How many results.
             where: A filter such as "category = 'dress' and not color in ('red', 'pink')"; filtered searches are exact.
             exclude: Ids that must not appear.
-            negative: (D,) or (N, D) floats: what the results should not show, from `encode`. Of the nearest images,
-                those nearer to one of them than is usual come later, and their scores are lower.
+            negative: (D,) or (N, D) floats: what the results should not show, from `encode`. Images that are nearer to
+                one of them than is usual among the nearest 200 come later, and their scores are lower.
+            offset: How many results to pass over; with `top_k` at most 16,383.
+            min_score: Leave out images of lower scores, a cosine; with `negative`, of lower lowered scores.
+            group_by: A field, as "product_id": only the best image of each of its values; those without one all count.
+            unique: Leave out near-duplicates (encoded, resized, slightly cropped or lit anew) of better images.
 
         Raises:
-            InputError: The shape, type or values of the query or of `negative`, `where` or `exclude` can't be used.
+            InputError: The shape, type or values of the query or of another argument can't be used.
         """
-        away = None if negative is None else self._as_wide(negative)
-        given: dict[str, Any] = {"where": where, "exclude": exclude, "negative": away}
-        return answer(self._store, Question.read(self._store.settings, self._as_wide(query), top_k, **given))
+        asked = {"top_k": top_k, "where": where, "exclude": exclude, "negative": negative, "offset": offset}
+        return self._answer(query, asked | {"min_score": min_score, "group_by": group_by, "unique": unique})
+
+    def duplicates(self, *, progress: bool = False) -> list[tuple[str, ...]]:
+        """The ids of near-duplicates, a tuple for each group of them, as `search` with `unique` tells them.
+
+        Each photo is compared with all others: for 100,000 photos it takes PLACEHOLDER. Groups and their ids are in the
+        order of ids.
+
+        Args:
+            progress: As in `add`.
+        """
+        return find_duplicates(self._store, progress=progress)
 
     def get(self, id: str) -> Match:
         """The image of this id, with a score of 1.
@@ -376,6 +397,13 @@ class Gallery:
 
     def __repr__(self) -> str:
         return f"Gallery({self._opened.uri!r}, {self._opened.name})" if self._opened else "Gallery(closed)"
+
+    def _answer(self, query: ArrayLike, asked: dict[str, Any]) -> Matches:
+        """`search`; and `preferred` is a filter for those that come before all others."""
+        negative = asked["negative"]
+        away = None if negative is None else self._as_wide(negative)
+        question = Question.read(self._store.settings, self._as_wide(query), **asked | {"negative": away})
+        return answer(self._store, question)
 
     def _as_wide(self, vectors: ArrayLike) -> ArrayLike:
         """Embeddings of the model's width as wide as the gallery's; all else as it is."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,6 +145,10 @@ class Refinement:
         where: str | None = None,
         exclude: Collection[str] = (),
         text_weight: float | None = None,
+        offset: int = 0,
+        min_score: float | None = None,
+        group_by: str | None = None,
+        unique: bool = False,
     ) -> list[Match]:
         """One turn.
 
@@ -158,6 +162,10 @@ class Refinement:
             where: A filter, as in `Gallery.search`.
             exclude: Ids to leave out, besides those picked.
             text_weight: As in `FashionModel.compose`.
+            offset: As in `Gallery.search`, and so the following.
+            min_score: Leave out results of lower scores.
+            group_by: Give the best result of each value of a field.
+            unique: Leave out near-duplicates.
 
         Returns:
             The results, best first. A turn that fails leaves the refinement as it was.
@@ -178,7 +186,9 @@ class Refinement:
         unwanted = [part for wish in read for part in wish.negative]
         query = self._query(start, wanted, text_weight)
         picked = {*self.picked, start.id} if isinstance(start, Match) else self.picked
-        found = self._search(query, top_k, where, {*picked, *exclude}, unwanted)
+        asked: dict[str, Any] = {"top_k": top_k, "where": where, "exclude": {*picked, *exclude}, "offset": offset}
+        asked |= {"min_score": min_score, "group_by": group_by, "unique": unique}
+        found = self._search(query, unwanted, asked)
         understood = ", ".join(filter(None, (wanted, *map(str, unwanted))))
         self.history += (Turn(start, wishes, tuple(found), where, understood),)
         return found
@@ -262,22 +272,13 @@ class Refinement:
             f"reference {reference!r} is neither an id of the gallery nor a photo file; check its spelling"
         )
 
-    def _search(
-        self, query: NDArray[np.float32], top_k: int, where: str | None, exclude: set[str], unwanted: Sequence[Part]
-    ) -> list[Match]:
+    def _search(self, query: NDArray[np.float32], unwanted: Sequence[Part], asked: dict[str, Any]) -> list[Match]:
         """The results; those that are recognized as something unwanted come after all others."""
-        if not unwanted:
-            return self.gallery.search(query, top_k, where=where, exclude=exclude)
-        negative = self.model.encode(texts=list(dict.fromkeys(part.words for part in unwanted)))
-        conditions = list(filter(None, (self._condition(part) for part in unwanted)))
-        found: list[Match] = []
-        if conditions:
-            others = " and ".join(([f"({where})"] if where else []) + conditions)
-            found = self.gallery.search(query, top_k, where=others, exclude=exclude, negative=negative)
-        if len(found) < top_k:
-            exclude = exclude | {match.id for match in found}
-            found += self.gallery.search(query, top_k - len(found), where=where, exclude=exclude, negative=negative)
-        return found
+        if unwanted:
+            negative = self.model.encode(texts=list(dict.fromkeys(part.words for part in unwanted)))
+            preferred = " and ".join(filter(None, (self._condition(part) for part in unwanted))) or None
+            asked = asked | {"negative": negative, "preferred": preferred}
+        return self.gallery._answer(query, asked)
 
     def _condition(self, part: Part) -> str | None:
         """The filter for photos that are not recognized as this; None where the gallery doesn't know."""
