@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from fashion_retrieval._utils.checks import check_reading
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.gallery.vocabulary import Part, vocabulary_of
 from fashion_retrieval.gallery.wish import Wish, read_wish, remaining
-from fashion_retrieval.results import Match, Recognition
+from fashion_retrieval.results import Match, Matches, Recognition
 from fashion_retrieval.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Turn:
 
     reference: Match | ImageInput | None
     wishes: tuple[str, ...]
-    matches: tuple[Match, ...] = field(repr=False)
+    matches: Matches = field(repr=False, hash=False)
     where: str | None = None
     understood: str = field(default="", compare=False)
 
@@ -145,7 +145,7 @@ class Refinement:
         where: str | None = None,
         exclude: Collection[str] = (),
         text_weight: float | None = None,
-    ) -> list[Match]:
+    ) -> Matches:
         """One turn.
 
         Args:
@@ -178,9 +178,9 @@ class Refinement:
         unwanted = [part for wish in read for part in wish.negative]
         query = self._query(start, wanted, text_weight)
         picked = {*self.picked, start.id} if isinstance(start, Match) else self.picked
-        found = self._search(query, top_k, where, {*picked, *exclude}, unwanted)
+        found = Matches(self._search(query, top_k, where, {*picked, *exclude}, unwanted))
         understood = ", ".join(filter(None, (wanted, *map(str, unwanted))))
-        self.history += (Turn(start, wishes, tuple(found), where, understood),)
+        self.history += (Turn(start, wishes, Matches(found), where, understood),)
         return found
 
     def read(self, text: str) -> Wish:
@@ -209,7 +209,30 @@ class Refinement:
         Raises:
             InputError: There was no turn yet, or the width or the font can't be used.
         """
-        from fashion_retrieval.gallery.board import MOST, draw_board
+        from fashion_retrieval.gallery.board import draw_board
+
+        return draw_board(width=width, font=font, **self._told())
+
+    def to_html(self) -> str:
+        """The retrieval board of the last turn as a page of its own; as `Matches.to_html`.
+
+        Raises:
+            InputError: There was no turn yet.
+        """
+        from fashion_retrieval.gallery.comparison import tell_board
+        from fashion_retrieval.results.page import page_of
+
+        return page_of(tell_board(**self._told()))
+
+    def _repr_html_(self) -> str | None:
+        from fashion_retrieval.gallery.comparison import tell_board
+        from fashion_retrieval.results.page import part_of
+
+        return part_of(tell_board(**self._told())) if self.history else None
+
+    def _told(self) -> dict[str, Any]:
+        """What the board of the last turn is of, as `tell_board` takes it."""
+        from fashion_retrieval.results.board import MOST
 
         if not self.history:
             raise InputError("a board shows the last turn and there is none; ask first")
@@ -220,16 +243,14 @@ class Refinement:
         shown = turn.matches[:MOST]
         understood = f"understood: {turn.understood}" if turn.understood != (turn.text or "") else None
         facts = (understood, f"{len(shown)} of {info.count} photos", self.model.model_id, turn.where)
-        return draw_board(
-            shown,
-            reference=reference,
-            text=turn.text,
-            taxonomy=self._taxonomy,
-            caption=" · ".join(filter(None, facts)),
-            width=width,
-            font=font,
-            max_pixels=self.max_pixels,
-        )
+        return {
+            "matches": shown,
+            "reference": reference,
+            "text": turn.text,
+            "taxonomy": self._taxonomy,
+            "caption": " · ".join(filter(None, facts)),
+            "max_pixels": self.max_pixels,
+        }
 
     def _texts(self, text: str | Sequence[str] | None) -> tuple[str, ...]:
         """The earlier texts that still hold, and the new ones."""

@@ -75,7 +75,7 @@ def answer(store: VectorStore, question: Question) -> Matches:
 
 def to_match(row: Row, score: float, settings: Settings) -> Match:
     """A row as users see it."""
-    return Match(row.id, score, row.photo, _Fields(row.fields) if settings.renamed else row.fields)
+    return Match(row.id, score, row.photo, _Fields(row.fields) if settings.renamed else row.fields, row.views)
 
 
 def _units(negative: ArrayLike, width: int) -> tuple[NDArray[np.float32], ...]:
