@@ -111,8 +111,8 @@ def test_history_holds_frozen_turns(turns):
     first = turns.ask("red")
     turns.ask("blue", first[0], where="x = 1")
     assert turns.history == (
-        Turn(None, ("red",), tuple(first)),
-        Turn(first[0], ("blue",), tuple(first[1:]), "x = 1"),
+        Turn(None, ("red",), first),
+        Turn(first[0], ("blue",), first[1:], "x = 1"),
     )
     assert [turn.text for turn in turns.history] == ["red", "blue"]
     with pytest.raises(AttributeError):

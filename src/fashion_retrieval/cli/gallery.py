@@ -11,7 +11,7 @@ import typer
 
 from fashion_retrieval.cli import options
 from fashion_retrieval.cli.options import report_failures
-from fashion_retrieval.cli.output import PICTURES, check_picture, print_groups, print_matches, write_picture
+from fashion_retrieval.cli.output import BOARDS, check_board, print_groups, print_matches, write_board
 from fashion_retrieval.cli.photos import name_photos
 
 GalleryUri = Annotated[str, typer.Argument(metavar="GALLERY", help="Its folder, or the URI of its server.")]
@@ -103,7 +103,9 @@ def search(
     unique: Annotated[bool, typer.Option("--unique", help="Leave out near-duplicates of better results.")] = False,
     text_weight: Annotated[float | None, typer.Option(help="How much the text counts beside the photo.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON Lines: one object per result.")] = False,
-    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the board as a picture.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The board (.png, .html) or rows (.csv, .jsonl).")
+    ] = None,
     max_pixels: options.MaxPixels = None,
     model: GalleryModel = None,
     revision: options.Revision = None,
@@ -123,10 +125,10 @@ def search(
         raise typer.BadParameter("--text must not be empty")
     if text_weight is not None and (text is None or start is None):
         raise typer.BadParameter("--text-weight goes with --text and a photo")
-    if save and save.suffix.lower() not in PICTURES:
-        raise typer.BadParameter(f"--save must end in {', '.join(PICTURES)}, got {save.name!r}")
+    if save and save.suffix.lower() not in BOARDS:
+        raise typer.BadParameter(f"--save must end in {', '.join(BOARDS)}, got {save.name!r}")
     if save:
-        check_picture(save)
+        check_board(save)
     loading: dict[str, Any] = {"revision": revision, "device": device, "dtype": dtype, "backend": backend}
     turns = Refinement.open(gallery, model, max_pixels=max_pixels, **loading)
     with turns.gallery:
@@ -138,7 +140,7 @@ def search(
             typer.echo(f"understood: {understood}", err=True)
         print_matches(matches, as_json=as_json)
         if save:
-            write_picture(save, turns.draw())
+            write_board(save, turns)
 
 
 def duplicates(gallery: GalleryUri, model: GalleryModel = None, as_json: options.AsJson = False) -> None:

@@ -16,7 +16,7 @@ from fashion_retrieval._utils.checks import check_reading
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.gallery.vocabulary import Part, vocabulary_of
 from fashion_retrieval.gallery.wish import Wish, read_wish, remaining
-from fashion_retrieval.results import Match, Recognition
+from fashion_retrieval.results import Match, Matches, Recognition
 from fashion_retrieval.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Turn:
 
     reference: Match | ImageInput | None
     wishes: tuple[str, ...]
-    matches: tuple[Match, ...] = field(repr=False)
+    matches: Matches = field(repr=False, hash=False)
     where: str | None = None
     understood: str = field(default="", compare=False)
 
@@ -149,7 +149,7 @@ class Refinement:
         min_score: float | None = None,
         group_by: str | None = None,
         unique: bool = False,
-    ) -> list[Match]:
+    ) -> Matches:
         """One turn.
 
         Args:
@@ -190,7 +190,7 @@ class Refinement:
         asked |= {"min_score": min_score, "group_by": group_by, "unique": unique}
         found = self._search(query, unwanted, asked)
         understood = ", ".join(filter(None, (wanted, *map(str, unwanted))))
-        self.history += (Turn(start, wishes, tuple(found), where, understood),)
+        self.history += (Turn(start, wishes, Matches(found), where, understood),)
         return found
 
     def read(self, text: str) -> Wish:
@@ -219,7 +219,30 @@ class Refinement:
         Raises:
             InputError: There was no turn yet, or the width or the font can't be used.
         """
-        from fashion_retrieval.gallery.board import MOST, draw_board
+        from fashion_retrieval.gallery.board import draw_board
+
+        return draw_board(width=width, font=font, **self._told())
+
+    def to_html(self) -> str:
+        """The retrieval board of the last turn as a page of its own; as `Matches.to_html`.
+
+        Raises:
+            InputError: There was no turn yet.
+        """
+        from fashion_retrieval.gallery.comparison import tell_board
+        from fashion_retrieval.results.page import page_of
+
+        return page_of(tell_board(**self._told()))
+
+    def _repr_html_(self) -> str | None:
+        from fashion_retrieval.gallery.comparison import tell_board
+        from fashion_retrieval.results.page import part_of
+
+        return part_of(tell_board(**self._told())) if self.history else None
+
+    def _told(self) -> dict[str, Any]:
+        """What the board of the last turn is of, as `tell_board` takes it."""
+        from fashion_retrieval.results.board import MOST
 
         if not self.history:
             raise InputError("a board shows the last turn and there is none; ask first")
@@ -230,16 +253,14 @@ class Refinement:
         shown = turn.matches[:MOST]
         understood = f"understood: {turn.understood}" if turn.understood != (turn.text or "") else None
         facts = (understood, f"{len(shown)} of {info.count} photos", self.model.model_id, turn.where)
-        return draw_board(
-            shown,
-            reference=reference,
-            text=turn.text,
-            taxonomy=self._taxonomy,
-            caption=" · ".join(filter(None, facts)),
-            width=width,
-            font=font,
-            max_pixels=self.max_pixels,
-        )
+        return {
+            "matches": shown,
+            "reference": reference,
+            "text": turn.text,
+            "taxonomy": self._taxonomy,
+            "caption": " · ".join(filter(None, facts)),
+            "max_pixels": self.max_pixels,
+        }
 
     def _texts(self, text: str | Sequence[str] | None) -> tuple[str, ...]:
         """The earlier texts that still hold, and the new ones."""
@@ -272,7 +293,7 @@ class Refinement:
             f"reference {reference!r} is neither an id of the gallery nor a photo file; check its spelling"
         )
 
-    def _search(self, query: NDArray[np.float32], unwanted: Sequence[Part], asked: dict[str, Any]) -> list[Match]:
+    def _search(self, query: NDArray[np.float32], unwanted: Sequence[Part], asked: dict[str, Any]) -> Matches:
         """The results; those that are recognized as something unwanted come after all others."""
         if unwanted:
             negative = self.model.encode(texts=list(dict.fromkeys(part.words for part in unwanted)))

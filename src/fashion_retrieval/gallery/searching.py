@@ -152,7 +152,7 @@ def _lowering(question: Question, rows: Sequence[Row], scores: Floats, vectors: 
 
 def to_match(row: Row, score: float, settings: Settings) -> Match:
     """A row as users see it."""
-    return Match(row.id, score, row.photo, _Fields(row.fields) if settings.renamed else row.fields)
+    return Match(row.id, score, row.photo, _Fields(row.fields) if settings.renamed else row.fields, row.views)
 
 
 def _units(negative: ArrayLike, width: int) -> tuple[NDArray[np.float32], ...]:

@@ -79,12 +79,14 @@ class Match(Plain):
         score: Cosine to the query, in [-1, 1].
         photo: The path or URI it was added from, or None.
         fields: Values by field name; None where the gallery has none.
+        views: Paths of further photos of the same item, where several were added as one.
     """
 
     id: str
     score: float
     photo: str | None = None
     fields: dict[str, Scalar | None] = field(default_factory=dict)
+    views: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id:
@@ -97,6 +99,12 @@ class Match(Plain):
                 kinds = "a text, number, bool or None"
                 raise InputError(f"Match.fields[{name!r}] must be {kinds}, got {type(value).__name__}")
         assign(self, "score", min(max(score, -1.0), 1.0))
+        assign(self, "views", tuple(self.views))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready dict; numbers are exact, and `views` is left out where there is none."""
+        plain = {"id": self.id, "score": self.score, "photo": self.photo, "fields": dict(self.fields)}
+        return plain | ({"views": list(self.views)} if self.views else {})
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -179,7 +179,7 @@ class _Desk:
             query = await self._query(name, asked)
             exclude = {asked.id} if asked.id else set()
             given = partial(gallery.search, query, exclude=exclude, **asked.model_dump(include=_ANSWER))
-            matches = tuple(await asyncio.to_thread(given))
+            matches = await asyncio.to_thread(given)
         told = tools.SearchFound(gallery=name, results=[_found(match) for match in matches])
         return told, await self._pictures(matches) if asked.thumbnails else ()
 
