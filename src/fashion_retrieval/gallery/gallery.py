@@ -400,7 +400,7 @@ class Gallery:
 
     def _answer(self, query: ArrayLike, asked: dict[str, Any]) -> Matches:
         """`search`; and `preferred` is a filter for those that come before all others."""
-        negative = asked["negative"]
+        negative = asked.get("negative")
         away = None if negative is None else self._as_wide(negative)
         question = Question.read(self._store.settings, self._as_wide(query), **asked | {"negative": away})
         return answer(self._store, question)
