@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fashion_retrieval.errors import GalleryError
-from fashion_retrieval.gallery.engines import lancedb
+from fashion_retrieval.gallery.engines import lancedb, tidying
 from fashion_retrieval.gallery.engines.lancedb import LanceStore
 from fashion_retrieval.gallery.engines.memory import Snapshot
 from tests.support.galleries import clustered, empty_gallery, rows
@@ -14,7 +14,7 @@ from tests.support.galleries import clustered, empty_gallery, rows
 
 @pytest.fixture
 def uri(tmp_path, monkeypatch):
-    monkeypatch.setattr(lancedb, "_SPARE_SECONDS", 0.001)
+    monkeypatch.setattr(tidying, "SPARE_SECONDS", 0.001)
     return empty_gallery("lancedb", tmp_path)
 
 
@@ -41,7 +41,7 @@ def test_writes_of_one_row_by_stores_of_their_own_leave_few_files(uri):
 
 
 def test_removals_alone_leave_few_files(uri, monkeypatch):
-    monkeypatch.setattr(lancedb, "_TIDY_EVERY", 16)
+    monkeypatch.setattr(tidying, "EVERY", 16)
     stored = rows(clustered(100))
     LanceStore.open(uri).write(stored)
     for row in stored[:70]:
@@ -51,8 +51,8 @@ def test_removals_alone_leave_few_files(uri, monkeypatch):
 
 
 def test_larger_store_is_tidied_more_rarely(uri, monkeypatch):
-    monkeypatch.setattr(lancedb, "_TIDY_EVERY", 4)
-    monkeypatch.setattr(lancedb, "_ROWS_A_TIDY", 100)
+    monkeypatch.setattr(tidying, "EVERY", 4)
+    monkeypatch.setattr(tidying, "ROWS", 100)
     tidied: list[int] = []
     monkeypatch.setattr(LanceStore, "_compact", lambda self: tidied.append(self._table.version))
     store = LanceStore.open(uri)
@@ -65,7 +65,7 @@ def test_larger_store_is_tidied_more_rarely(uri, monkeypatch):
 
 
 def test_ids_of_a_store_that_grew_are_indexed_without_optimize(uri, monkeypatch):
-    monkeypatch.setattr(lancedb, "_TIDY_EVERY", 4)
+    monkeypatch.setattr(tidying, "EVERY", 4)
     monkeypatch.setattr(lancedb, "_INDEX_IDS_FROM", 100)
     store = LanceStore.open(uri)
     for _ in range(3):
@@ -106,7 +106,7 @@ def test_files_that_are_missing_at_the_newest_version_are_an_error(uri):
 
 
 def test_version_that_was_the_newest_a_moment_ago_stays_however_old_it_is(uri, monkeypatch):
-    monkeypatch.setattr(lancedb, "_SPARE_SECONDS", 0.3)
+    monkeypatch.setattr(tidying, "SPARE_SECONDS", 0.3)
     store, reader = LanceStore.open(uri), LanceStore.open(uri)
     for row in rows(clustered(20)):
         store.write([row])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion_retrieval.errors import GalleryError
+from fashion_retrieval.gallery.engines import tidying
 from fashion_retrieval.gallery.engines.base import (
     BATCH,
     Row,
@@ -50,13 +50,6 @@ _FEW = 4_096
 """Up to this many rows that a filter leaves of a larger gallery are scored here; more are scanned by LanceDB."""
 _INDEX_IDS_FROM = 20_000
 """Rows from which on ids are looked up through an index."""
-_TIDY_EVERY, _ROWS_A_TIDY = 64, 64_000
-"""Versions after which small files are merged, and as many more for each further so many rows: merging rewrites them
-all, which is at most 1,000 rows a write, so that the whole effort stays linear."""
-_SPARE_SECONDS, _SLOW_DISK = 2.0, 20e6
-"""How long the files of a replaced version stay: these seconds, and what reading all vectors takes at so many bytes a
-second. A process that is still reading it then starts over at the newest version."""
-_TRIES = 4
 _PARTITIONS, _CANDIDATES, _REFINE = 20, 1_024, 4
 """Partitions a search looks into, candidates in each, and how many times `limit` are scored with full vectors."""
 
@@ -280,31 +273,17 @@ class LanceStore:
         return {column for index in self._table.list_indices() for column in index.columns}
 
     def _newest(self, read: Callable[[], T]) -> T:
-        """What is read; read anew where another process meanwhile removed the files of a version that it replaced."""
-        for _ in range(_TRIES - 1):
-            version = self._table.version
-            try:
-                return read()
-            except (RuntimeError, OSError, ValueError):  # what LanceDB raises for files that are missing
-                if self._table.version == version:
-                    raise
-        return read()
+        return tidying.newest(lambda: self._table, read)
 
     def _tidy(self, version: int) -> None:
-        """Merge small files now and then, after a write that made this version, whoever made those before."""
-        every, rest = divmod(version, _TIDY_EVERY)
-        if not rest and every % (1 + self.count() // _ROWS_A_TIDY) == 0:
+        if tidying.is_time(version, self._table):
             self._compact()
 
     def _compact(self) -> None:
         from lancedb.index import BTree
 
-        now, count = time.time(), self.count()
-        spare = _SPARE_SECONDS + count * self.settings.embedding_dim * 4 / _SLOW_DISK
-        # A version may be old and yet have been replaced, and read, a moment ago: the one of `spare` seconds ago stays.
-        made = [version["timestamp"].timestamp() for version in self._table.list_versions()]
-        oldest = max((moment for moment in made if moment <= now - spare), default=now)
-        self._table.optimize(cleanup_older_than=timedelta(seconds=now - oldest + spare))
+        count = self.count()
+        tidying.compact(self._table, vector_bytes=count * self.settings.embedding_dim * 4)
         if count >= _INDEX_IDS_FROM and "id" not in self._indices():
             self._table.create_index("id", config=BTree())
 

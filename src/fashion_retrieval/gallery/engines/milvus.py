@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion_retrieval.errors import GalleryError, InputError, MissingExtraError, UnsupportedError
+from fashion_retrieval.gallery.engines import collections
 from fashion_retrieval.gallery.engines.base import (
     BATCH,
     Row,
@@ -32,10 +33,7 @@ if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
 _COLLECTION = "photos"
-_NEXT, _OLD = "__next", "__old"
-"""What is put after a collection's name for what is to replace it, and for what was replaced."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,247}")
-_MAX_ID, _MAX_TEXT = 4_096, 65_535
 _TIMEOUT = 10.0
 _PATIENCE = 600.0
 """Seconds without progress of the index after which waiting for it ends."""
@@ -78,7 +76,7 @@ class MilvusStore:
         """Whether there is a collection of this name."""
         shown, client, collection = _connect(uri)
         with closing(client), translate_errors(shown, "looked up"):
-            return _exists(client, collection)
+            return collections.exists(client, collection)
 
     @classmethod
     def create(cls, uri: str, settings: Settings) -> MilvusStore:
@@ -88,9 +86,9 @@ class MilvusStore:
             raise InputError(f"a gallery in Milvus stores float32, got precision {settings.precision!r}; {remedy}")
         shown, client, collection = _connect(uri)
         with _closed_on_error(client), translate_errors(shown, "created"):
-            if _exists(client, collection):
+            if collections.exists(client, collection):
                 raise already_exists(shown)
-            _make(client, collection, settings)
+            collections.make(client, collection, settings)
         return cls(shown, client, collection)
 
     @classmethod
@@ -98,7 +96,7 @@ class MilvusStore:
         """Open the collection; `load` as in the constructor."""
         shown, client, collection = _connect(uri)
         with _closed_on_error(client), translate_errors(shown, "looked up"):
-            if not _exists(client, collection):
+            if not collections.exists(client, collection):
                 raise not_found(shown)
         return cls(shown, client, collection, load=load)
 
@@ -184,33 +182,33 @@ class MilvusStore:
             return any(segment.num_rows >= _SMALL for segment in self._segments("loaded"))
 
     def staged(self, settings: Settings) -> MilvusStore:
-        name = self._collection + _NEXT
+        name = self._collection + collections.NEXT
         with translate_errors(self.uri, "migrated"):
-            if self._client.has_collection(name) and _described(self._client, name) != settings.to_json():
+            if self._client.has_collection(name) and collections.described(self._client, name) != settings.to_json():
                 self._client.drop_collection(name)
             if not self._client.has_collection(name):
-                _make(self._client, name, settings)
+                collections.make(self._client, name, settings)
         return MilvusStore(self.uri, self._client, name)
 
     def adopt(self, staged: MilvusStore) -> None:
         staged.optimize()
         with translate_errors(self.uri, "migrated"):
             self._check()
-            self._client.rename_collection(self._collection, self._collection + _OLD)
-            _finish(self._client, self._collection)
+            self._client.rename_collection(self._collection, self._collection + collections.OLD)
+            collections.finish(self._client, self._collection)
         self._read_settings()
         self._load()
 
     def unstage(self) -> None:
         with translate_errors(self.uri, "migrated"):
-            self._client.drop_collection(self._collection + _NEXT)
+            self._client.drop_collection(self._collection + collections.NEXT)
 
     def close(self) -> None:
         self._client.close()
 
     def _read_settings(self) -> None:
         with translate_errors(self.uri, "opened"):
-            self._kept = _described(self._client, self._collection)
+            self._kept = collections.described(self._client, self._collection)
         self.settings = Settings.from_json(self._kept, self.uri)
 
     @contextmanager
@@ -224,7 +222,7 @@ class MilvusStore:
 
     def _check(self) -> None:
         """Raise where another process migrated the collection."""
-        if (kept := _described(self._client, self._collection)) != self._kept:
+        if (kept := collections.described(self._client, self._collection)) != self._kept:
             raise migrated(self.uri, kept)
 
     def _load(self) -> None:
@@ -278,47 +276,6 @@ class MilvusStore:
         if not self.settings.keeps_views:
             return row
         return replace(row, hash=entity["hash"] or None, views=tuple(json.loads(entity["views"])))
-
-
-def _described(client: MilvusClient, collection: str) -> str:
-    return str(client.describe_collection(collection)["description"])
-
-
-def _exists(client: MilvusClient, collection: str) -> bool:
-    """Whether there is a collection, after a migration of it that was interrupted at its very end is ended."""
-    if client.has_collection(collection + _OLD):
-        _finish(client, collection)
-    return bool(client.has_collection(collection))
-
-
-def _finish(client: MilvusClient, collection: str) -> None:
-    """End a migration: the old collection has another name by now, which tells that the new one is complete."""
-    if not client.has_collection(collection):
-        client.rename_collection(collection + _NEXT, collection)
-    client.drop_collection(collection + _OLD)
-
-
-def _make(client: MilvusClient, collection: str, settings: Settings) -> None:
-    from pymilvus import CollectionSchema, DataType, FieldSchema
-
-    types = {str: DataType.VARCHAR, int: DataType.INT64, float: DataType.DOUBLE, bool: DataType.BOOL}
-    fields = [
-        FieldSchema("id", DataType.VARCHAR, is_primary=True, max_length=_MAX_ID),
-        FieldSchema("vector", DataType.FLOAT_VECTOR, dim=settings.embedding_dim),
-        FieldSchema("digest", DataType.VARCHAR, max_length=64),
-        FieldSchema("photo", DataType.VARCHAR, max_length=_MAX_ID),
-    ]
-    if settings.keeps_views:
-        fields += [
-            FieldSchema("hash", DataType.INT64),
-            FieldSchema("views", DataType.VARCHAR, max_length=_MAX_TEXT),
-        ]
-    for name, column in settings.columns.items():
-        kind = settings.types[name]
-        options = {"max_length": _MAX_TEXT} if kind is str else {}
-        fields += [FieldSchema(column, types[kind], **options), FieldSchema(f"{column}_set", DataType.BOOL)]
-    schema = CollectionSchema(fields, description=settings.to_json())
-    client.create_collection(collection, schema=schema, num_shards=1, consistency_level="Session")
 
 
 @contextmanager
