@@ -32,8 +32,9 @@ for row in rows(clustered(start + 4))[start:]:
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory):
     """The address of a server with the bucket "shop" and "shop.photos"."""
-    if find_spec("moto") is None:
-        pytest.skip("NO S3 SERVER, so galleries in an object store are not tested here: pip install 'moto[server]'")
+    if not (find_spec("moto") and find_spec("flask_cors")):
+        remedy = "pip install 'moto[s3]' flask flask-cors"
+        pytest.skip(f"NO S3 SERVER, so galleries in an object store are not tested here: {remedy}")
     (port,) = free_ports(1)
     address = f"http://127.0.0.1:{port}"
     with (tmp_path_factory.mktemp("s3") / "log").open("w") as log:
