@@ -189,6 +189,11 @@ def test_like_prefix_is_the_text_before_a_final_percent_sign():
     [
         ("", "where must be a text such as"),
         (7, "got 7"),
+        ("category = '\ud800'", "must be a text that UTF-8 can hold"),
+        ("category = '\0'", "must be a text that UTF-8 can hold"),
+        ("price = 1" + "0" * 400, "expects a finite number"),
+        ("stock = -9223372036854775808", "expects a whole number of 64 bits"),
+        ("stock in (1, 1" + "0" * 5000 + ")", "expects a whole number of 64 bits"),
         ("category =", "can't be read"),
         ("category = 'a", "can't be read"),
         ("category = 'a'; sale", "must be one condition"),

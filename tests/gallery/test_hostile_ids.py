@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from fashion_retrieval.errors import InputError
 from fashion_retrieval.gallery.gallery import Gallery
 from fashion_retrieval.shards.encode import encode_shards
 from tests.support.galleries import ENGINES, clustered, empty_gallery, rows, tiny_model
@@ -80,6 +81,17 @@ def test_reading_calls_answer_for_the_hostile_id_alone(gallery):
     excluded = ids[:50]
     found = gallery.search(clustered(1)[0], top_k=len(ids), exclude=excluded)
     assert {match.id for match in found} == set(ids[50:])
+
+
+def test_what_can_be_no_id_is_refused_or_not_there(gallery):
+    fill(gallery, ["a", "b"])
+    for id in ("", "\ud800", "a\0", "x" * 4097, "é" * 2049):
+        assert id not in gallery
+        assert len(gallery.search(clustered(1)[0], exclude=[id])) == 2
+        for call in (gallery.get, lambda id: gallery.embeddings([id]), lambda id: gallery.delete(["a", id])):
+            with pytest.raises(InputError):
+                call(id)
+    assert present(gallery) == {"a", "b"}
 
 
 def test_rows_of_hostile_ids_are_replaced_in_place(gallery):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
+from fashion_retrieval._utils.checks import fits
 from fashion_retrieval._utils.deprecation import warn_renamed
 from fashion_retrieval.errors import InputError
 
@@ -139,6 +140,8 @@ def parse_where(where: str, fields: Mapping[str, type], renamed: Mapping[str, st
         raise InputError(f"where must be a text such as \"category = 'dress'\", or None for no filter, got {where!r}")
     if len(where) > _MAX_LENGTH:
         raise InputError(f"where must have at most {_MAX_LENGTH} characters, got {len(where)}; use IN for many values")
+    if not fits(where, 4 * _MAX_LENGTH):
+        raise InputError(f"where must be a text that UTF-8 can hold, without NUL, got {_shortened(where)}")
     try:
         return _parsed(where, fields, renamed or {})
     except InputError as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fashion_retrieval._utils.checks import check_id, check_reading, check_whole
+from fashion_retrieval._utils.checks import LONGEST_ID, check_id, check_reading, check_whole, fits
 from fashion_retrieval._utils.deprecation import accept_old_keywords, warn_renamed
 from fashion_retrieval._utils.progress import length_of, progress_bar
 from fashion_retrieval.errors import GalleryError, InputError
@@ -290,7 +290,7 @@ class Gallery:
         Raises:
             InputError: There is none.
         """
-        row = self._store.read([id]).get(id) if isinstance(id, str) else None
+        row = self._store.read([id]).get(id) if isinstance(id, str) and fits(id, LONGEST_ID) else None
         if row is None:
             raise InputError(f"gallery {self._store.uri} has no photo with id {id!r:.120}; ids are those given to add")
         return to_match(row, 1.0, self._store.settings)
@@ -387,7 +387,7 @@ class Gallery:
         return True
 
     def __contains__(self, id: object) -> bool:
-        return isinstance(id, str) and bool(self._store.read([id]))
+        return isinstance(id, str) and fits(id, LONGEST_ID) and bool(self._store.read([id]))
 
     def __enter__(self) -> Gallery:
         return self
