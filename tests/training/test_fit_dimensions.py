@@ -7,7 +7,7 @@ import pytest
 
 from fashion_retrieval import FashionModel
 from fashion_retrieval.inference.vectors import normalized, shortened
-from tests.support.drawn_pack import write_pack
+from tests.support.drawn_pack import one_garment, save_photo, write_pack
 from tests.support.tiny import tiny_folder
 from training import fit_dimensions
 from training.fit_dimensions import Embedded, compare, embed, fit_basis
@@ -45,6 +45,7 @@ def test_compare_gives_a_basis_its_due_and_full_width_everything():
 
 def test_main_writes_the_model_with_its_basis_and_the_figures(tmp_path, monkeypatch):
     pack = write_pack(tmp_path)
+    save_photo(one_garment(3, 200), pack / "street/train/0003.jpg")  # the pack's readers of masks need none of it
     folder, made, output = tiny_folder(tmp_path / "tiny"), tmp_path / "made", tmp_path / "found.json"
     monkeypatch.setattr(fit_dimensions, "compare", lambda split, basis: {"8": {"cut": {"overlap_at_10": 0.5}}})
     given = {"data": pack, "model": str(folder), "out": made, "cache": tmp_path / "cache", "output": output}
