@@ -45,12 +45,16 @@ def shortened(
 
 def quantized(rows: NDArray[np.float32], precision: Precision) -> NDArray[Any]:
     """(N, D) float32 in numbers of this precision; `EmbeddingModel.encode` tells what they are."""
+    made: NDArray[Any]
     if precision == "int8":
         largest = np.abs(rows).max(axis=-1, keepdims=True, initial=_TINY)
-        return np.rint(rows * (_MAX_CODE / largest)).astype(np.int8)
-    if precision == "binary":
-        return (np.packbits(rows > 0, axis=-1) ^ 0x80).view(np.int8)  # minus 128
-    return np.packbits(rows > 0, axis=-1) if precision == "ubinary" else rows.astype(precision, copy=False)
+        made = np.rint(rows * (_MAX_CODE / largest)).astype(np.int8)
+    elif precision in ("binary", "ubinary"):
+        made = np.packbits(rows > 0, axis=-1)
+        made = (made ^ 0x80).view(np.int8) if precision == "binary" else made  # minus 128
+    else:
+        made = rows.astype(precision, copy=False)
+    return made
 
 
 def restored(rows: NDArray[Any]) -> NDArray[np.float32]:

@@ -37,7 +37,7 @@ _GROUP = 16
 _GROWTH = 1.25
 _FEW = 512
 """Up to this many rows are scored in float32 at once."""
-_COPY_COST = 12
+_COPY_COST = 16
 """How many times the time of scoring a row by codes it takes to score one of some rows in float32."""
 _THREADS_FROM = 1 << 22
 """Bytes of codes from which on they are shared among threads."""
