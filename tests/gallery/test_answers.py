@@ -49,8 +49,12 @@ def plainly(written, query, *, negative=None, group_by=None, unique=False, exclu
     found, groups, shown = [], set(), []
     for score, row in sorted(zip(scores, written, strict=True), key=lambda pair: (-pair[0], pair[1].id)):
         group = row.fields[group_by] if group_by else None
-        copies = unique and shown and len(Looks.of([row]).pairs(Looks.of(shown))[0])
-        if row.id in exclude or score < min_score or group in groups or copies:
+        if row.id in exclude or score < min_score:
+            continue
+        if unique and shown and len(Looks.of([row]).pairs(Looks.of(shown))[0]):
+            shown.append(row)
+            continue
+        if group in groups:
             continue
         found.append((row.id, score))
         groups |= {group} - {None}
