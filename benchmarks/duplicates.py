@@ -12,7 +12,7 @@ import random
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,7 @@ def _wrong(different: tuple[NDArray[Any], ...], slope: float, limit: float) -> i
 
 
 def _shares(
-    pairs: dict[str, tuple[NDArray[Any], ...]],
+    pairs: Mapping[str, tuple[NDArray[Any], ...]],
     different: tuple[NDArray[Any], ...],
     slope: float,
     limit: float,

@@ -19,7 +19,7 @@ class Picks:
     Args:
         group_by: A field; a row is left out if one with the same value was picked. Null is no value.
         exclude: Ids of rows that are left out.
-        unique: Leave out near-duplicates of rows that were picked.
+        unique: Leave out near-duplicates of rows that were picked, and theirs.
     """
 
     def __init__(self, group_by: str | None, exclude: Collection[str], *, unique: bool) -> None:
@@ -27,7 +27,7 @@ class Picks:
         self.groups: set[Scalar] = set()
         self._group_by, self._unique = group_by, unique
         self._seen = set(exclude)
-        self._looks: list[Looks] = []  # of the rows, where they must be unique
+        self._looks: list[Looks] = []  # of the rows and of their copies, where rows must be unique
 
     def take(self, ranked: Sequence[tuple[float, Row]], most: int) -> None:
         """Go through further rows, best first, until there are `most`; a row that was seen before is passed over."""
@@ -37,19 +37,22 @@ class Picks:
             if self._unique:
                 looks = Looks.of([row for _, row in some])
                 copies[looks.pairs(looks)] = True
-                for picked in self._looks:
-                    hidden[looks.pairs(picked)[0]] = True
-            kept: list[int] = []
+                for earlier in self._looks:
+                    hidden[looks.pairs(earlier)[0]] = True
+            known: list[int] = []
             for place, (score, row) in enumerate(some):
                 if len(self.rows) == most:
                     break
                 self._seen.add(row.id)
                 group = row.fields[self._group_by] if self._group_by else None
-                if group in self.groups or hidden[place] or copies[place, kept].any():
+                if hidden[place] or copies[place, known].any():
+                    known.append(place)  # a copy of a copy is hidden as well
                     continue
-                kept.append(place)
+                if group in self.groups:
+                    continue
+                known.append(place)
                 self.rows.append((score, row))
                 if group is not None:
                     self.groups.add(group)
             if self._unique:
-                self._looks.append(looks[np.array(kept, np.intp)])
+                self._looks.append(looks[np.array(known, np.intp)])
