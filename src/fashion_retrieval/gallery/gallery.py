@@ -95,7 +95,7 @@ class Gallery:
             revision=model.revision,
             probes=model.recognizer(vocabulary).fitted if vocabulary else None,
         )
-        kind, uri = _store_for(uri), str(uri)
+        kind, uri = _store_for(uri), _place(uri)
         if not exist_ok or not kind.exists(uri):
             return cls(kind.create(uri, settings), model)
         gallery = cls.open(uri, model)
@@ -116,7 +116,7 @@ class Gallery:
         Raises:
             GalleryError: There is none, it is no gallery, of a newer version, or of another model.
         """
-        store = _store_for(uri).open(str(uri))
+        store = _store_for(uri).open(_place(uri))
         try:
             return cls(store, model)
         except BaseException:
@@ -133,12 +133,12 @@ class Gallery:
         Raises:
             GalleryError: There is none, or it is no gallery.
         """
-        with closing(_store_for(uri).open(str(uri), load=False)) as store:
+        with closing(_store_for(uri).open(_place(uri), load=False)) as store:
             return read_info(store)
 
     def add(
         self,
-        images: Iterable[ImageInput],
+        images: Iterable[ImageInput | Sequence[ImageInput]],
         ids: Sequence[str] | None = None,
         metadata: Sequence[Mapping[str, Any]] | None = None,
         *,
@@ -153,7 +153,8 @@ class Gallery:
         of them whole or not at all, when one is full or ten seconds have passed.
 
         Args:
-            images: Images, read as they are needed.
+            images: Images, read as they are needed. A list of several of one item is one entry: its embedding is the
+                L2-normalized mean of theirs, the first is recognized, and it fails as a whole with any of them.
             ids: A name for each; None takes the path as given, for images that are paths.
             metadata: Values by field for each; a field it doesn't name keeps its value, None unsets it.
             batch_size: About how many images are written at a time, from 1 to 1,024.
@@ -186,7 +187,7 @@ class Gallery:
                 f"gallery {store.uri} holds attributes that were fitted to other labels than this model's; "
                 "load the model that it was made with, or build a new gallery"
             )
-        items = read_items(images, ids, metadata, store.settings.types, store.settings.renamed)
+        items = read_items(images, ids, metadata, store.settings)
         reading: dict[str, Any] = {"skip": on_error == "skip", "batch_size": batch_size, "max_pixels": max_pixels}
         indexer = Indexer(store, self._model, self._taxonomy, **reading)
         with progress_bar("adding", length_of(images), shown=progress) as advance:
@@ -326,3 +327,8 @@ def _store_for(uri: str | Path) -> type[LanceStore] | type[MilvusStore]:
     from fashion_retrieval.gallery.engines.lancedb import LanceStore
 
     return LanceStore
+
+
+def _place(uri: str | Path) -> str:
+    """The address; of a folder its absolute path, which stays right when the process goes to another folder."""
+    return str(uri) if "://" in str(uri) else str(Path(uri).absolute())
