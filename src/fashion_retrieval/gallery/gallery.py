@@ -112,7 +112,7 @@ class Gallery:
             precision=precision,
             **model_settings(model, vocabulary, dimensions),
         )
-        kind, uri = _store_for(uri), str(uri)
+        kind, uri = _store_for(uri), _place(uri)
         if not exist_ok or not kind.exists(uri):
             return cls(kind.create(uri, settings, **_budget(uri, memory_budget)), model)
         gallery = cls.open(uri, model, memory_budget=memory_budget)
@@ -142,7 +142,7 @@ class Gallery:
         Raises:
             GalleryError: There is none, it is no gallery, of a newer version, or of another model.
         """
-        store = _store_for(uri).open(str(uri), **_budget(uri, memory_budget))
+        store = _store_for(uri).open(_place(uri), **_budget(uri, memory_budget))
         try:
             return cls(store, model)
         except BaseException:
@@ -159,12 +159,12 @@ class Gallery:
         Raises:
             GalleryError: There is none, or it is no gallery.
         """
-        with closing(_store_for(uri).open(str(uri), load=False)) as store:
+        with closing(_store_for(uri).open(_place(uri), load=False)) as store:
             return read_info(store)
 
     def add(
         self,
-        images: Iterable[ImageInput],
+        images: Iterable[ImageInput | Sequence[ImageInput]],
         ids: Sequence[str] | None = None,
         metadata: Sequence[Mapping[str, Any]] | None = None,
         *,
@@ -179,7 +179,8 @@ class Gallery:
         of them whole or not at all, when one is full or ten seconds have passed.
 
         Args:
-            images: Images, read as they are needed.
+            images: Images, read as they are needed. A list of several of one item is one entry: its embedding is the
+                L2-normalized mean of theirs, the first is recognized, and it fails as a whole with any of them.
             ids: A name for each; None takes the path as given, for images that are paths.
             metadata: Values by field for each; a field it doesn't name keeps its value, None unsets it.
             batch_size: About how many images are written at a time, from 1 to 1,024.
@@ -212,7 +213,7 @@ class Gallery:
                 f"gallery {store.uri} holds attributes that were fitted to other labels than this model's; "
                 "load the model that it was made with, or build a new gallery"
             )
-        items = read_items(images, ids, metadata, store.settings.types, store.settings.renamed)
+        items = read_items(images, ids, metadata, store.settings)
         reading: dict[str, Any] = {"skip": on_error == "skip", "batch_size": batch_size, "max_pixels": max_pixels}
         indexer = Indexer(store, model, self._taxonomy, **reading)
         with progress_bar("adding", length_of(images), shown=progress) as advance:
@@ -447,3 +448,8 @@ def _store_for(uri: str | Path) -> type[LanceStore] | type[MilvusStore]:
     from fashion_retrieval.gallery.engines.lancedb import LanceStore
 
     return LanceStore
+
+
+def _place(uri: str | Path) -> str:
+    """The address; of a folder its absolute path, which stays right when the process goes to another folder."""
+    return str(uri) if "://" in str(uri) else str(Path(uri).absolute())

@@ -102,7 +102,7 @@ class _Moving:
     def _waiting(self, advance: Advance) -> Iterator[list[Row]]:
         """Rows of the store that are not staged as they are, with their photos' new places."""
         for rows in self.store.scan():
-            moved = [replace(row, photo=self._moved(row.photo)) for row in rows]
+            moved = [self._moved(row) for row in rows]
             staged = self.staged.read([row.id for row in rows])
             waiting = [row for row in moved if self._key(row) != self._key(staged.get(row.id))]
             advance(len(rows) - len(waiting))
@@ -128,13 +128,18 @@ class _Moving:
                     continue
                 index = len(ids)
                 ids.append(row.id)
-                yield Item(index, row.id, row.photo, row.photo, {name: row.fields[name] for name in self.own})
+                own = {name: row.fields[name] for name in self.own}
+                yield Item(index, row.id, (row.photo, *row.views), row.photo, row.views, own)
 
-    def _moved(self, photo: str | None) -> str | None:
-        """Where a photo lies now."""
-        if photo is None or self.root is None:
-            return photo
+    def _moved(self, row: Row) -> Row:
+        """The row with the places where its photos lie now."""
+        views = tuple(self._place(view) for view in row.views)
+        return replace(row, photo=row.photo and self._place(row.photo), views=views)
+
+    def _place(self, photo: str) -> str:
         path = Path(photo)
+        if self.root is None:
+            return photo
         if not path.is_absolute():
             return str(self.root / path)
         return str(self.root / path.relative_to(self.base)) if self.base in path.parents else photo
@@ -144,7 +149,8 @@ class _Moving:
 
         So all keep their places to each other, and no photo is taken for another of the same name.
         """
-        paths = [row.photo for rows in self.store.scan() for row in rows if row.photo and Path(row.photo).is_absolute()]
+        photos = [photo for rows in self.store.scan() for row in rows for photo in (row.photo, *row.views)]
+        paths = [photo for photo in photos if photo and Path(photo).is_absolute()]
         if not paths:
             return Path()
         common = Path(os.path.commonpath([Path(path).parent for path in paths]))
