@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -15,25 +14,21 @@ from fashion_retrieval._utils.checks import LONGEST_ID, check_id, check_reading,
 from fashion_retrieval._utils.deprecation import accept_old_keywords, warn_renamed
 from fashion_retrieval._utils.progress import length_of, progress_bar
 from fashion_retrieval.errors import GalleryError, InputError
+from fashion_retrieval.gallery.compatibility import check_adding, check_model
 from fashion_retrieval.gallery.duplicates import find_duplicates
 from fashion_retrieval.gallery.engines.base import PRECISIONS, Settings, VectorStore
 from fashion_retrieval.gallery.info import AddReport, GalleryInfo, MigrationReport, model_settings, read_info
 from fashion_retrieval.gallery.items import LARGEST_BATCH, field_types, read_items
+from fashion_retrieval.gallery.places import address_of, budget_of, engine_of
 from fashion_retrieval.gallery.searching import Question, answer, to_match
 from fashion_retrieval.images.inputs import ImageInput
 from fashion_retrieval.inference.vectors import check_vectors
 from fashion_retrieval.results import Match, Matches
 from fashion_retrieval.shards.filesystem import Folder
-from fashion_retrieval.shards.manifest import precision as computed_in
-from fashion_retrieval.shards.manifest import same_precision
 from fashion_retrieval.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
-    from fashion_retrieval.gallery.engines.lancedb import LanceStore
-    from fashion_retrieval.gallery.engines.milvus import MilvusStore
     from fashion_retrieval.model import FashionModel, TaxonomyInput
-
-_log = logging.getLogger(__name__)
 
 
 class Gallery:
@@ -45,22 +40,8 @@ class Gallery:
 
     def __init__(self, store: VectorStore, model: FashionModel | None) -> None:
         kept = store.settings
-        if model and (kept.fingerprint != model.fingerprint or kept.embedding_dim > model.embedding_dim):
-            raise GalleryError(
-                f"gallery {store.uri} holds embeddings of model {kept.model_id!r} ({kept.fingerprint[:12]}), "
-                f"got model {model.model_id!r} ({model.fingerprint[:12]}); load that model, or build a new gallery"
-            )
-        if model and kept.embedding_dim < model.embedding_dim and kept.basis != model.basis_digest:
-            raise GalleryError(
-                f"gallery {store.uri} holds {kept.embedding_dim} dimensions by another basis than the model's "
-                "dimensions.safetensors; load the model folder that it was made with, or build a new gallery"
-            )
-        if model and kept.composer and kept.composer != model.composer_digest:
-            _log.warning(
-                "gallery %s was made with another composer than that of model %r: the same queries find other photos; "
-                "load model %r, or call migrate with this one",
-                *(store.uri, model.model_id, kept.model_id),
-            )
+        if model:
+            check_model(store, model)
         self._opened: VectorStore | None = store
         self._model = model
         self._taxonomy = Taxonomy.load(kept.taxonomy) if kept.taxonomy else None
@@ -112,9 +93,9 @@ class Gallery:
             precision=precision,
             **model_settings(model, vocabulary, dimensions),
         )
-        kind, uri = _store_for(uri), _place(uri)
+        kind, uri = engine_of(uri), address_of(uri)
         if not exist_ok or not kind.exists(uri):
-            return cls(kind.create(uri, settings, **_budget(uri, memory_budget)), model)
+            return cls(kind.create(uri, settings, **budget_of(uri, memory_budget)), model)
         gallery = cls.open(uri, model, memory_budget=memory_budget)
         kept = gallery._store.settings
         compared = {"fields": "fields", "dimensions": "embedding_dim", "precision": "precision"}
@@ -142,7 +123,7 @@ class Gallery:
         Raises:
             GalleryError: There is none, it is no gallery, of a newer version, or of another model.
         """
-        store = _store_for(uri).open(_place(uri), **_budget(uri, memory_budget))
+        store = engine_of(uri).open(address_of(uri), **budget_of(uri, memory_budget))
         try:
             return cls(store, model)
         except BaseException:
@@ -159,7 +140,7 @@ class Gallery:
         Raises:
             GalleryError: There is none, or it is no gallery.
         """
-        with closing(_store_for(uri).open(_place(uri), load=False)) as store:
+        with closing(engine_of(uri).open(address_of(uri), load=False)) as store:
             return read_info(store)
 
     def add(
@@ -199,20 +180,7 @@ class Gallery:
         check_reading(max_pixels, on_error=on_error)
         check_whole("batch_size", batch_size, LARGEST_BATCH)
         store, model = self._store, self._needed_model
-        kept, given = store.settings.dtype, computed_in(model)
-        if kept is not None and not same_precision(kept, given):
-            dtype, _, runtime = kept.partition(" by ")
-            remedy = f"load the model with dtype={dtype!r}, backend={(runtime or 'torch').split()[0]!r}"
-            raise GalleryError(
-                f"gallery {store.uri} holds embeddings computed in {kept}, got a model that computes in {given}; "
-                f"{remedy}, or build a new gallery"
-            )
-        fitted = model.recognizer(self._taxonomy).fitted if self._taxonomy else None
-        if fitted != store.settings.probes:
-            raise GalleryError(
-                f"gallery {store.uri} holds attributes that were fitted to other labels than this model's; "
-                "load the model that it was made with, or build a new gallery"
-            )
+        check_adding(store, model, self._taxonomy)
         items = read_items(images, ids, metadata, store.settings)
         reading: dict[str, Any] = {"skip": on_error == "skip", "batch_size": batch_size, "max_pixels": max_pixels}
         indexer = Indexer(store, model, self._taxonomy, **reading)
@@ -426,30 +394,3 @@ class Gallery:
         if self._opened is None:
             raise GalleryError("this gallery is closed; open it again with Gallery.open")
         return self._opened
-
-
-def _budget(uri: str | Path, memory_budget: int | None) -> dict[str, Any]:
-    """What a store is given of a memory budget."""
-    if memory_budget is None:
-        return {}
-    check_whole("memory_budget", memory_budget, 1 << 60, least=0)
-    if str(uri).startswith(("http://", "https://")):
-        raise InputError("memory_budget is of LanceDB galleries, a Milvus server has limits of its own; leave it out")
-    return {"memory_budget": int(memory_budget)}
-
-
-def _store_for(uri: str | Path) -> type[LanceStore] | type[MilvusStore]:
-    if not isinstance(uri, str | Path) or not str(uri):
-        raise InputError(f"a gallery's uri must be a folder or an address, got {uri!r}")
-    if str(uri).startswith(("http://", "https://")):
-        from fashion_retrieval.gallery.engines.milvus import MilvusStore
-
-        return MilvusStore
-    from fashion_retrieval.gallery.engines.lancedb import LanceStore
-
-    return LanceStore
-
-
-def _place(uri: str | Path) -> str:
-    """The address; of a folder its absolute path, which stays right when the process goes to another folder."""
-    return str(uri) if "://" in str(uri) else str(Path(uri).absolute())
