@@ -9,7 +9,7 @@ import pytest
 from sqlglot.tokens import Tokenizer
 
 from fashion_retrieval.errors import InputError, UnsupportedError
-from fashion_retrieval.gallery.engines import lancedb, milvus
+from fashion_retrieval.gallery.engines import lancedb, milvus, sql
 from fashion_retrieval.gallery.filters import like_prefix, parse_where
 from tests.support.galleries import ENGINES, FIELDS, clustered, empty_gallery, rows
 from tests.support.random_filters import differences, random_rows
@@ -169,7 +169,7 @@ def test_parse_where_takes_the_old_name_of_a_field_with_a_warning():
 def test_filter_renders_for_both_stores():
     condition = parse_where("category = 'it''s' and not stock in (1, -2) and price is null and sale", FIELDS)
     columns = {name: f"f{number}" for number, name in enumerate(FIELDS)}
-    assert lancedb.render(condition, columns) == (
+    assert sql.render(condition, columns) == (
         "(f0 = 'it''s' AND (f2 IS NOT NULL AND f2 NOT IN (1, -2)) AND f1 IS NULL AND f3 = true)"
     )
     assert milvus.render(condition, columns) == (

@@ -28,7 +28,8 @@ from fashion_retrieval.gallery.engines.base import (
     translate_errors,
 )
 from fashion_retrieval.gallery.engines.memory import BYTES_OF_CODE, Snapshot
-from fashion_retrieval.gallery.filters import Filter, Operator, Scalar, Values, like_pieces
+from fashion_retrieval.gallery.engines.sql import any_of, render
+from fashion_retrieval.gallery.filters import Filter
 from fashion_retrieval.inference.vectors import quantized, restored
 from fashion_retrieval.shards.filesystem import s3_options
 
@@ -105,7 +106,7 @@ class LanceStore:
         found: dict[str, Row] = {}
         with translate_errors(self.uri, "read"):
             for some in batched(dict.fromkeys(ids)):
-                query = self._table.search().where(_any_of(some)).limit(len(some))
+                query = self._table.search().where(any_of(some)).limit(len(some))
                 found |= {row.id: row for row in self._from_arrow(self._newest(query.to_arrow))}
         return found
 
@@ -141,7 +142,7 @@ class LanceStore:
         removed = 0
         with translate_errors(self.uri, "changed"):
             for some in batched(dict.fromkeys(ids)):
-                result = self._table.delete(_any_of(some))
+                result = self._table.delete(any_of(some))
                 removed += result.num_deleted_rows
                 self._tidy(result.version)
         return removed
@@ -321,37 +322,6 @@ class LanceStore:
         column = table["vector"].combine_chunks()
         flat: NDArray[Any] = column.flatten().to_numpy(zero_copy_only=False)
         return restored(flat.reshape(-1, self.settings.embedding_dim))
-
-
-def render(condition: Filter, columns: dict[str, str]) -> str:
-    """The condition in LanceDB's SQL."""
-
-    def compare(field: str, operator: Operator, values: Values) -> str:
-        column, words = columns[field], operator.upper()
-        match operator:
-            case "null" | "not null":
-                return f"{column} IS {words}"
-            case "in" | "not in":
-                listed = f"{column} {words} ({', '.join(map(_literal, values))})"
-                # DataFusion reads NOT IN (1) OR NOT IN (2) as true, also of a null.
-                return listed if operator == "in" else f"({column} IS NOT NULL AND {listed})"
-            case "like" | "not like":
-                pieces = like_pieces(str(values[0]))
-                pattern = "".join(f"\\{text}" if text in r"\%_" and not wildcard else text for text, wildcard in pieces)
-                return f"{column} {words} {_literal(pattern)}"
-        return f"{column} {words} {_literal(values[0])}"
-
-    return condition.render(compare, lambda operator, parts: f"({f' {operator.upper()} '.join(parts)})")
-
-
-def _any_of(ids: list[str]) -> str:
-    return f"id IN ({', '.join(map(_literal, ids))})"
-
-
-def _literal(value: Scalar) -> str:
-    if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
-    return repr(value).lower()
 
 
 def _schema(settings: Settings) -> pa.Schema:
