@@ -18,6 +18,7 @@ from fashion_retrieval.gallery.engines.base import PRECISIONS, Settings, VectorS
 from fashion_retrieval.gallery.info import AddReport, GalleryInfo, read_info
 from fashion_retrieval.gallery.items import field_types, read_items
 from fashion_retrieval.gallery.searching import Question, answer, to_match
+from fashion_retrieval.gallery.smaller import as_wide, budget, check_basis
 from fashion_retrieval.images.inputs import ImageInput
 from fashion_retrieval.inference.vectors import check_vectors
 from fashion_retrieval.results import Match, Matches
@@ -50,11 +51,7 @@ class Gallery:
                 f"gallery {store.uri} holds embeddings of model {kept.model_id!r} ({kept.fingerprint[:12]}), "
                 f"got model {model.model_id!r} ({model.fingerprint[:12]}); load that model, or build a new gallery"
             )
-        if kept.embedding_dim < model.embedding_dim and kept.basis != model.basis_digest:
-            raise GalleryError(
-                f"gallery {store.uri} holds {kept.embedding_dim} dimensions by another basis than the model's "
-                "dimensions.safetensors; load the model folder that it was made with, or build a new gallery"
-            )
+        check_basis(store, model)
         self._opened: VectorStore | None = store
         self._model = model
         self._taxonomy = Taxonomy.load(kept.taxonomy) if kept.taxonomy else None
@@ -115,7 +112,7 @@ class Gallery:
         )
         kind, uri = _store_for(uri), str(uri)
         if not exist_ok or not kind.exists(uri):
-            return cls(kind.create(uri, settings, **_budget(uri, memory_budget)), model)
+            return cls(kind.create(uri, settings, **budget(uri, memory_budget)), model)
         gallery = cls.open(uri, model, memory_budget=memory_budget)
         kept = gallery._store.settings
         compared = {"fields": "fields", "dimensions": "embedding_dim", "precision": "precision"}
@@ -143,7 +140,7 @@ class Gallery:
         Raises:
             GalleryError: There is none, it is no gallery, of a newer version, or of another model.
         """
-        store = _store_for(uri).open(str(uri), **_budget(uri, memory_budget))
+        store = _store_for(uri).open(str(uri), **budget(uri, memory_budget))
         try:
             return cls(store, model)
         except BaseException:
@@ -261,9 +258,10 @@ class Gallery:
         Raises:
             InputError: The shape, type or values of the query or of `negative`, `where` or `exclude` can't be used.
         """
-        away = None if negative is None else self._as_wide(negative)
+        kept = self._store.settings
+        query, away = (as_wide(one, self._model, kept.embedding_dim) for one in (query, negative))
         given: dict[str, Any] = {"where": where, "exclude": exclude, "negative": away}
-        return answer(self._store, Question.read(self._store.settings, self._as_wide(query), top_k, **given))
+        return answer(self._store, Question.read(kept, query, top_k, **given))
 
     def get(self, id: str) -> Match:
         """The image of this id, with a score of 1.
@@ -338,27 +336,11 @@ class Gallery:
     def __repr__(self) -> str:
         return f"Gallery({self._opened.uri!r}, {self._opened.name})" if self._opened else "Gallery(closed)"
 
-    def _as_wide(self, vectors: ArrayLike) -> ArrayLike:
-        """Embeddings of the model's width as wide as the gallery's; all else as it is."""
-        width, full = self._store.settings.embedding_dim, self._model.embedding_dim
-        given = isinstance(vectors, np.ndarray) and vectors.dtype.kind == "f" and vectors.shape[-1:] == (full,)
-        return self._model.shorten(vectors, width) if given and width < full and vectors.ndim <= 2 else vectors
-
     @property
     def _store(self) -> VectorStore:
         if self._opened is None:
             raise GalleryError("this gallery is closed; open it again with Gallery.open")
         return self._opened
-
-
-def _budget(uri: str | Path, memory_budget: int | None) -> dict[str, Any]:
-    """What a store is given of a memory budget."""
-    if memory_budget is None:
-        return {}
-    check_whole("memory_budget", memory_budget, 1 << 60, least=0)
-    if str(uri).startswith(("http://", "https://")):
-        raise InputError("memory_budget is of LanceDB galleries, a Milvus server has limits of its own; leave it out")
-    return {"memory_budget": int(memory_budget)}
 
 
 def _store_for(uri: str | Path) -> type[LanceStore] | type[MilvusStore]:
