@@ -259,9 +259,9 @@ class Gallery:
             InputError: The shape, type or values of the query or of `negative`, `where` or `exclude` can't be used.
         """
         kept = self._store.settings
-        query, away = (as_wide(one, self._model, kept.embedding_dim) for one in (query, negative))
+        away = None if negative is None else as_wide(negative, self._model, kept.embedding_dim)
         given: dict[str, Any] = {"where": where, "exclude": exclude, "negative": away}
-        return answer(self._store, Question.read(kept, query, top_k, **given))
+        return answer(self._store, Question.read(kept, as_wide(query, self._model, kept.embedding_dim), top_k, **given))
 
     def get(self, id: str) -> Match:
         """The image of this id, with a score of 1.

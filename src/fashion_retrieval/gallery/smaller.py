@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from fashion_retrieval._utils.checks import check_whole
 from fashion_retrieval.errors import GalleryError, InputError
@@ -14,8 +14,6 @@ from fashion_retrieval.gallery.engines.base import VectorStore
 
 if TYPE_CHECKING:
     from fashion_retrieval.model import FashionModel
-
-Vectors = TypeVar("Vectors")
 
 
 def check_basis(store: VectorStore, model: FashionModel) -> None:
@@ -28,11 +26,12 @@ def check_basis(store: VectorStore, model: FashionModel) -> None:
         )
 
 
-def as_wide(vectors: Vectors, model: FashionModel, width: int) -> Vectors | NDArray[np.float32]:
+def as_wide(vectors: ArrayLike, model: FashionModel, width: int) -> ArrayLike:
     """Embeddings of the model's width as wide as the gallery's; all else as it is."""
     full = model.embedding_dim
-    given = isinstance(vectors, np.ndarray) and vectors.dtype.kind == "f" and vectors.shape[-1:] == (full,)
-    return model.shorten(vectors, width) if given and width < full and vectors.ndim <= 2 else vectors
+    if width < full and isinstance(vectors, np.ndarray) and vectors.dtype.kind == "f" and vectors.ndim <= 2:
+        return model.shorten(vectors, width) if vectors.shape[-1:] == (full,) else vectors
+    return vectors
 
 
 def budget(uri: str | Path, memory_budget: int | None) -> dict[str, Any]:
