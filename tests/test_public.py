@@ -55,10 +55,12 @@ COMMON = "--model --device --dtype --backend --max-pixels"
 OPTIONS = {
     "recognize": f"{COMMON} --taxonomy --box --no-segmenter --top-k --format --json --csv --masks --out --save "
     "--batch-size --on-error",
-    "encode": f"{COMMON} --out --texts --batch-size --on-error --engine --workers --shard-size --format",
+    "encode": f"{COMMON} --out --texts --batch-size --on-error --engine --workers --shard-size --format "
+    "--dimensions --precision",
     "export": "--to --out --precision --calibrate --labeled --revision --json",
-    "index": f"{COMMON} --revision --recognize --no-recognize --taxonomy --prefix --batch-size --on-error",
-    "migrate": f"{COMMON} --revision --root --batch-size --on-error",
+    "index": f"{COMMON} --revision --recognize --no-recognize --taxonomy --prefix --batch-size --on-error "
+    "--dimensions --precision",
+    "migrate": f"{COMMON} --revision --root --dimensions --batch-size --on-error",
     "search": f"{COMMON} --revision --text --image --id --where --top-k --exclude --text-weight --json --save",
     "refine": f"{COMMON} --revision --image --id --where --top-k",
     "fit": f"{COMMON} --output --taxonomy --no-segmenter --batch-size --on-error --json",
