@@ -207,14 +207,15 @@ def _duplicates(data: dict[str, Any]) -> Iterator[str]:
         for rule, row in rules.items():
             lines.append(f"| {split} | {rule} | " + " | ".join(f"{row[key]:.1%}" for key in keys) + " |")
     yield "\n".join(lines)
-    top, many = data["top_10"], data["many"]
+    top, encoded, many = data["top_10"], data["top_10_encoded"], data["many"]
     yield (
         f"{data['train']['photos']} photos of the data pack's train split, on which the rule was chosen, and "
         f"{data['val']['photos']} of val; {data['bases'] // 2} and {data['bases']} of them were made anew in six ways: "
         "JPEG of quality 30 to 95 at half the size or more; darker or lighter by up to 10 % besides; cropped by up to "
         f"5 % besides. Photos without a hash are told by a cosine of at least {data['alone']:g}. In a gallery of "
-        f"{top['items']} photos with their six copies, the ten results nearest to a photo show {top['plain']:.1f} "
-        f"different ones, with `unique=True` {top['unique']:.1f}. A hash takes {data['hash_ms']:.2f} ms. "
+        f"{top['items']} photos with these six copies, the ten results nearest to a photo show {top['plain']:.1f} "
+        f"different ones, with `unique=True` {top['unique']:.1f}; where all six are encoded anew alone, "
+        f"{encoded['plain']:.1f} and {encoded['unique']:.1f}. A hash takes {data['hash_ms']:.2f} ms. "
         f"`duplicates()` of {many['rows']:,} drawn rows of 512 numbers takes {many['seconds']:.0f} s and "
         f"{many['mb']:,} MiB."
     )

@@ -61,7 +61,9 @@ OPTIONS = {
     "index": f"{COMMON} --revision --recognize --no-recognize --taxonomy --prefix --batch-size --on-error "
     "--dimensions --precision",
     "migrate": f"{COMMON} --revision --root --dimensions --batch-size --on-error",
-    "search": f"{COMMON} --revision --text --image --id --where --top-k --exclude --text-weight --json --save",
+    "duplicates": "--model --json",
+    "search": f"{COMMON} --revision --text --image --id --where --top-k --exclude --text-weight --json --save "
+    "--offset --min-score --group-by --unique",
     "refine": f"{COMMON} --revision --image --id --where --top-k",
     "fit": f"{COMMON} --output --taxonomy --no-segmenter --batch-size --on-error --json",
     "mcp": "--transport --host --port --model --backend --device --photos --api-key-file --max-pixels --queue",

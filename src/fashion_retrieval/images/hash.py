@@ -46,7 +46,8 @@ def perceptual_hash(levels: NDArray[np.uint8]) -> int | None:
 def _shown(levels: NDArray[np.int16]) -> tuple[float, float, float, float] | None:
     """The box of nearly all that differs from the border's median color, x1, y1, x2, y2 as shares of the sides."""
     border = np.concatenate([levels[0], levels[-1], levels[:, 0], levels[:, -1]])
-    differs = (np.abs(levels - np.median(border, axis=0).astype(np.int16)) > _CONTRAST).any(axis=2)
+    far = np.abs(levels - np.median(border, axis=0).astype(np.int16)) > _CONTRAST
+    differs = far[..., 0] | far[..., 1] | far[..., 2]
     if not differs.any():
         return None
     left, right = _middle(differs.sum(axis=0))

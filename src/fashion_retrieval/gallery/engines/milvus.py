@@ -111,8 +111,8 @@ class MilvusStore:
         return {entity["id"]: self._from_entity(entity) for entity in entities}
 
     def scan(self) -> Iterator[list[Row]]:
-        # As pymilvus's own iterator does, which puts ids into the filter as they are, quotes and all. Such a query asks
-        # for no consistency, whatever is said; after one that does, of the count, it sees what was written before.
+        # In pages, as pymilvus's own iterator, with literals as in all filters here. Such a query asks for no
+        # consistency, whatever is said; after one that does, of the count, it sees what was written before.
         self.count()
         paging: dict[str, str | int] = {"limit": BATCH, "iterator": "True", "reduce_stop_for_best": "True"}
         entities = self._query('id > ""', ["*"], **paging)
