@@ -424,9 +424,10 @@ def test_milvus_switch_that_ends_in_the_middle_is_ended_by_the_next_who_opens(tm
         monkeypatch.setattr(client, "rename_collection", stopping)
         with pytest.raises(KeyboardInterrupt):
             gallery.migrate(new)
-        assert sorted(client.list_collections()) == ["gallery__next", "gallery__old"]
+        assert {"gallery__next", "gallery__old"} <= set(client.list_collections())
+        assert "gallery" not in client.list_collections()
     check(uri, new, paths, names())
     with Gallery.open(uri, new) as gallery:
-        assert gallery._store._client.list_collections() == ["gallery"]
+        assert not {"gallery__next", "gallery__old"} & set(gallery._store._client.list_collections())
         gallery.delete(names())
         gallery.migrate(old)  # the other tests want it as it was
