@@ -24,7 +24,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from benchmarks import encode, gpu, memory, photos, preprocess, report, serve, single, startup
+from benchmarks import duplicates, encode, gpu, memory, photos, preprocess, report, serve, single, startup
 from fashion_retrieval._utils.files import write_atomically
 from fashion_retrieval.errors import FashionRetrievalError
 from fashion_retrieval.hub.download import EMBEDDED
@@ -44,6 +44,7 @@ class Section(StrEnum):
     MEMORY = "memory"
     PHOTOS = "photos"
     SERVE = "serve"
+    DUPLICATES = "duplicates"
     GPU = "gpu"
     REPORT = "report"
 
@@ -62,6 +63,7 @@ def sections(cache: Path, quick: bool) -> dict[Section, Callable[[], dict[str, A
         Section.MEMORY: lambda: memory.measure(cache, count=64 if quick else 10_000),
         Section.PHOTOS: lambda: photos.measure(cache, quick=quick),
         Section.SERVE: lambda: serve.measure(cache, quick=quick),
+        Section.DUPLICATES: lambda: duplicates.measure(cache, count=12 if quick else 300, bases=6 if quick else 200),
         Section.GPU: lambda: gpu.measure(cache, count=64 if quick else 4_096, rounds=rounds),
     }
 

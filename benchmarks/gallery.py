@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from fashion_retrieval._utils.files import write_atomically
 from fashion_retrieval.gallery.engines.base import Row, Settings
-from fashion_retrieval.gallery.gallery import Gallery, _store_for
+from fashion_retrieval.gallery.gallery import Gallery
+from fashion_retrieval.gallery.places import engine_of
 from fashion_retrieval.model import FashionModel
 
 Vectors = NDArray[np.float32]
@@ -116,7 +117,7 @@ def run(photos: int, dim: int, queries: int, uri: str) -> dict[str, Any]:
     everything = np.arange(photos)
 
     model = cast(FashionModel, Vectorless(dim))
-    kind = _store_for(uri)
+    kind = engine_of(uri)
     settings = Settings("none", model.fingerprint, dim, None, {"group": "int"})
     with Gallery(kind.create(uri, settings), model) as gallery:
         before, start = resident(), time.perf_counter()

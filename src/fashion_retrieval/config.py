@@ -26,6 +26,7 @@ ENCODER_WEIGHTS_NAME = "open_clip_model.safetensors"
 SEGMENTER_WEIGHTS_NAME = "segmenter.safetensors"
 COMPOSER_WEIGHTS_NAME = "composer.safetensors"
 PROBES_WEIGHTS_NAME = "probes.safetensors"
+DIMENSIONS_NAME = "dimensions.safetensors"
 WEIGHTS_DTYPES = ("float32", "float16")
 VARIANTS = ("sum", "only_text", "only_image", "add", "agcn")
 

@@ -73,6 +73,7 @@ class FashionModel(EmbeddingModel):
         self.dtype = resolve_dtype(dtype, self.device)
         self.encoder: Encoder = bundle.encoder.for_inference(self.device, self.dtype)
         self._bundle = bundle
+        self._basis = bundle.basis
         composer = bundle.composer.to(self.device) if bundle.composer else None
         self._composition = Composition(self.encoder, composer, self.device, self.dtype)
         self._segmenter = self._ready(bundle.segmenter)

@@ -151,6 +151,35 @@ def test_search_by_photo_and_text_composes(shelf, gallery, composer):
     assert [row["id"] for row in by_id] == [row["id"] for row in by_file if row["id"] != "b.png"]
 
 
+def test_search_gives_pages_and_least_scores(gallery):
+    rows = found(command("search", gallery, "--text", "a red dress", "--json"))
+    page = found(command("search", gallery, "--text", "a red dress", "--json", "--top-k", 2, "--offset", 1))
+    assert [row["id"] for row in page] == [row["id"] for row in rows[1:3]]
+    least = rows[1]["score"]
+    certain = found(command("search", gallery, "--text", "a red dress", "--json", "--min-score", least))
+    assert [row["id"] for row in certain] == [row["id"] for row in rows if row["score"] >= least]
+    done = command("search", gallery, "--text", "a red dress", "--group-by", "brand")
+    assert done.exit_code == 1
+    assert done.stderr == "error: group_by must be a field of this gallery, got 'brand'; its fields are: none\n"
+    unique = found(command("search", gallery, "--text", "a red dress", "--json", "--unique"))
+    assert {row["id"] for row in unique} <= {row["id"] for row in rows}
+    assert unique[0]["id"] == rows[0]["id"]
+
+
+def test_duplicates_lists_groups_of_ids(shelf, gallery, tmp_path, tiny):
+    same = tmp_path / "copies"
+    shutil.copytree(gallery, same)
+    done = command("duplicates", same, "--json")
+    before = json.loads(done.stdout)
+    photo = tmp_path / "again.png"
+    shutil.copy(shelf / "photos" / "c.png", photo)
+    assert command("index", photo, same, "--no-recognize", "--model", tiny).exit_code == 0
+    (group,) = [group for group in json.loads(command("duplicates", same, "--json").stdout) if "again.png" in group]
+    assert "c.png" in group
+    assert group not in before
+    assert "again.png" in command("duplicates", same).stdout
+
+
 def test_search_shows_a_table(gallery, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     done = command("search", gallery, "--id", "c.png", "--top-k", 2)

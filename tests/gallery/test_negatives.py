@@ -5,8 +5,12 @@ import pytest
 
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.gallery.gallery import Gallery
-from fashion_retrieval.gallery.negatives import lowered
+from fashion_retrieval.gallery.negatives import lowering
 from tests.support.galleries import DIM, ENGINES, clustered, empty_gallery, rows, tiny_model
+
+
+def lowered(scores, vectors, negatives):
+    return lowering(scores, vectors, negatives)(scores, vectors)
 
 
 @pytest.fixture(params=ENGINES)
@@ -21,7 +25,7 @@ def test_lowered_counts_from_the_mean_on_in_standard_deviations():
     found = lowered(scores, vectors, [np.array([1, 0, 0, 0], np.float32)])
     expected = 0.4 - 0.5 * np.std(scores) * 0.75 / np.std([1, 0, 0, 0])
     np.testing.assert_allclose(found, [expected, 0.3, 0.2, 0.1])
-    assert lowered(scores, vectors, None) is scores
+    assert lowered(scores, vectors, ()) is scores
     both = lowered(scores, vectors, [np.array([1, 0, 0, 0], np.float32), np.array([0, 1, 0, 0], np.float32)])
     np.testing.assert_allclose(scores - both, (scores - found)[[0, 0, 2, 3]])
     same = np.ones((3, 4)) / 2

@@ -54,6 +54,7 @@ class Shelf:
         self.taxonomy = taxonomy
         self.queries = []
         self.negatives = []
+        self.answers = []
 
     def __contains__(self, name):
         return name in self.rows
@@ -61,11 +62,13 @@ class Shelf:
     def get(self, name):
         return self.rows[name]
 
-    def search(self, query, top_k=10, *, where=None, exclude=(), negative=None):
+    def _answer(self, query, asked):
+        top_k, where, exclude = asked.pop("top_k"), asked.pop("where"), asked.pop("exclude")
         if where == "bad":
             raise InputError("where can't be read")
-        if negative is not None:
-            self.negatives.append((len(negative), where))
+        if "negative" in asked:
+            self.negatives.append((len(asked.pop("negative")), asked.pop("preferred"), where))
+        self.answers.append(asked)
         self.queries.append((float(query[0, 0]), top_k, where, sorted(exclude)))
         return [row for name, row in self.rows.items() if name not in exclude][:top_k]
 
@@ -97,12 +100,19 @@ def test_ask_in_three_turns_composes_each_query(turns):
     assert repr(turns) == "Refinement(3 turns, wishes: red and long sleeves and a collar)"
 
 
+def test_ask_passes_on_what_answers_should_be(turns):
+    turns.ask("red", "a", offset=2, min_score=0.1, group_by="price", unique=True)
+    turns.ask("not blue")
+    given = {"offset": 2, "min_score": 0.1, "group_by": "price", "unique": True}
+    assert turns.gallery.answers == [given, {"offset": 0, "min_score": None, "group_by": None, "unique": False}]
+
+
 def test_history_holds_frozen_turns(turns):
     first = turns.ask("red")
     turns.ask("blue", first[0], where="x = 1")
     assert turns.history == (
-        Turn(None, ("red",), tuple(first)),
-        Turn(first[0], ("blue",), tuple(first[1:]), "x = 1"),
+        Turn(None, ("red",), first),
+        Turn(first[0], ("blue",), first[1:], "x = 1"),
     )
     assert [turn.text for turn in turns.history] == ["red", "blue"]
     with pytest.raises(AttributeError):
@@ -245,7 +255,7 @@ def test_vocabulary_remaining_is_what_a_newer_text_leaves(earlier, newer, kept):
 def test_ask_takes_what_is_not_wanted_out_of_the_query(turns):
     turns.ask("long sleeves, not blue", "a")
     assert turns.model.asked == [("text", "blue"), ("both", "a", "long sleeves", None)][::-1]
-    assert turns.gallery.negatives == [(1, None)]
+    assert turns.gallery.negatives == [(1, None, None)]
     assert turns.history[-1].understood == "long sleeves, not blue"
     turns.ask("without stripes")
     assert turns.model.asked[2:] == [("both", "a", "long sleeves", None), ("text", "blue")]
@@ -288,10 +298,10 @@ def test_ask_puts_what_is_recognized_as_unwanted_last():
         '("color" is null or "color" not in (\'red\'))'
         " and (\"texture\" is null or \"texture\" not in ('animal', 'dotted', 'floral', 'graphic', 'other_print'))"
     )
-    assert turns.gallery.negatives == [(1, f"(price < 5) and {conditions}"), (1, "price < 5")]
+    assert turns.gallery.negatives == [(1, conditions, "price < 5")]
     assert [match.id for match in found] == IDS
     turns.ask("not navy, no lace")
-    assert turns.gallery.negatives[-2:] == [(1, conditions), (1, None)]
+    assert turns.gallery.negatives[-1] == (1, conditions, None)
 
 
 def test_ask_replaces_texts_by_the_words_of_the_taxonomy():

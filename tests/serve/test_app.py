@@ -82,6 +82,14 @@ def test_compose_and_search(client: TestClient, model: FashionModel, gallery: Ga
     assert ids(text="a navy shirt") == by_text
     assert ids(text="a navy shirt", top_k=2, offset=1) == by_text[1:3]
     assert ids(text="a navy shirt", exclude=by_text[:1]) == by_text[1:]
+    words = model.encode(texts="a navy shirt")[0]
+    for given in ({"unique": True}, {"group_by": "price"}, {"min_score": gallery.search(words)[1].score, "offset": 1}):
+        assert ids(text="a navy shirt", **given) == [match.id for match in gallery.search(words, **given)]
+    unwanted = ids(text="a shirt, not blue", offset=1, unique=True)
+    assert unwanted == ids(text="a shirt, not blue", unique=True)[1:]
+    refused = client.post("/v1/galleries/shop/search", json={"text": "a shirt", "group_by": "brand"})
+    assert refused.status_code == 422
+    assert "group_by must be a field of this gallery, got 'brand'" in refused.text
     assert ids(image=encoded(3), top_k=1) == ["shirt/3"]
     near = [match.id for match in gallery.search(model.encode(images=photo_file(2))[0])]
     assert ids(id="shirt/2") == [id for id in near if id != "shirt/2"]

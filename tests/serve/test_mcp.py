@@ -118,6 +118,10 @@ def test_search_by_photo_id_filter_and_wish(server, gallery, model):
     wish = told(ask(server, "search", id="red-tee", text="in blue", top_k=1))["results"]
     expected = gallery.search(model.compose(gallery.get("red-tee"), "in blue"), 1, exclude={"red-tee"})
     assert [one["id"] for one in wish] == [match.id for match in expected] == ["blue-tee"]
+    like = told(ask(server, "search", id="red-tee", top_k=2, offset=1, unique=True))["results"]
+    query = gallery.embeddings(["red-tee"])[0]
+    expected = gallery.search(query, 2, offset=1, unique=True, exclude={"red-tee"})
+    assert [one["id"] for one in like] == [match.id for match in expected]
 
 
 def test_compose_keeps_the_wishes_that_hold(server, gallery, model):
@@ -264,4 +268,5 @@ def test_a_canceled_call_leaves_the_queue(engine, server, mode):
 
 
 def test_arguments_have_the_defaults_that_they_tell():
-    assert tools.Search(text="a").model_dump(exclude_none=True) == {"text": "a", "top_k": 6, "thumbnails": True}
+    defaults = {"top_k": 6, "offset": 0, "unique": False, "thumbnails": True}
+    assert tools.Search(text="a").model_dump(exclude_none=True) == {"text": "a"} | defaults

@@ -32,6 +32,13 @@ _IMPATIENT = {
     "queryCoord.distPullInterval": 100,
 }
 """How often a Milvus server looks for news, in milliseconds; by default from 200 to 5,000."""
+_ETCD = """\
+listen-client-urls: http://127.0.0.1:{clients}
+advertise-client-urls: http://127.0.0.1:{clients}
+listen-peer-urls: http://127.0.0.1:{peers}
+initial-advertise-peer-urls: http://127.0.0.1:{peers}
+initial-cluster: default=http://127.0.0.1:{peers}
+"""
 _PATIENCE = 180_000
 _numbers = count()
 
@@ -53,11 +60,16 @@ def _start_milvus() -> tuple[str, str]:
     folder = tempfile.mkdtemp(prefix="milvus-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     config = milvus.MilvusServerConfig(data_dir=folder)
-    *ports, health = _free_ports(1 + sum(name.endswith("_port") for name in config.configurable_items))
-    config.update(**dict(zip((n for n in config.configurable_items if n.endswith("_port")), ports, strict=True)))
+    names = [name for name in config.configurable_items if name.endswith("_port")]
+    *ports, health, clients, peers = free_ports(3 + len(names))
+    config.update(**dict(zip(names, ports, strict=True)))
     for name, milliseconds in _IMPATIENT.items():
         config.set(name, milliseconds)
     config.template_text = config.template_text.replace("queryCoord:\n", "queryCoord:\n  updateNextTargetInterval: 1\n")
+    # The etcd within the server takes two ports that are no settings of Milvus: a second server would never start.
+    etcd = Path(folder, "etcd.yaml")
+    etcd.write_text(_ETCD.format(clients=clients, peers=peers), encoding="utf-8")
+    config.template_text = config.template_text.replace("etcd:\n", f"etcd:\n  config:\n    path: {etcd}\n", 1)
     server = milvus.MilvusServer(config, wait_for_started=False)
     server.webservice_port = health
     atexit.register(_stop, server)
@@ -77,7 +89,7 @@ def _stop(server: Any) -> None:
     server.stop()
 
 
-def _free_ports(number: int) -> list[int]:
+def free_ports(number: int) -> list[int]:
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
         for one in sockets:

@@ -22,6 +22,7 @@ from fashion_retrieval._utils.progress import tracked
 from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.gallery.vocabulary import Part, Vocabulary
 from fashion_retrieval.gallery.wish import read_wish
+from fashion_retrieval.results import Matches
 from training.data.manifest import Sample, labeled_samples
 from training.data.pairs import read_pairs
 from training.data.triplets import CaptionMode, join_captions
@@ -146,10 +147,10 @@ def _wishes(labels: Mapping[str, Mapping[str, str | None]], most: int, generator
 
 def _ask_all(
     model: FashionModel, gallery: Gallery, samples: Sequence[Sample], wishes: Sequence[Wished]
-) -> dict[str, list[list[list[Match]]]]:
+) -> dict[str, list[list[Matches]]]:
     """Results by way, wish and wording."""
     remembering = cast(FashionModel, _Remembering(model, [str(sample.photo) for sample in samples]))
-    answers: dict[str, list[list[list[Match]]]] = {"as text": [], "read": [], "read and recognized": []}
+    answers: dict[str, list[list[Matches]]] = {"as text": [], "read": [], "read and recognized": []}
     for *_, name, texts in tracked(wishes, "asking", len(wishes), shown=True, unit="wishes"):
         start = gallery.get(name)
         plain = [gallery.search(remembering.compose(start, text), TOP, exclude=[name]) for text in texts]

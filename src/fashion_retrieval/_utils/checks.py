@@ -15,7 +15,7 @@ def check_id(name: object, index: int) -> str:
     if not isinstance(name, str) or not name or not fits(name, LONGEST_ID):
         expected = f"a text of 1 to {LONGEST_ID} bytes of UTF-8"
         raise InputError(f"ids[{index}] must be {expected}, got {name!r:.80}; give other ids")
-    return str(name)
+    return str.__str__(name)  # of a subclass, what it holds and not what it says
 
 
 def check_whole(name: str, number: object, most: int, *, least: int = 1) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from fashion_retrieval.errors import ConfigError, WeightsError
+from fashion_retrieval.errors import ConfigError, InputError, WeightsError
 
 
 def asset(name: str) -> str:
@@ -68,3 +68,21 @@ def write_atomically(target: Path) -> Iterator[Path]:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
         partial.unlink(missing_ok=True)
+
+
+def check_target(path: str | Path, endings: Sequence[str]) -> Path:
+    """Refuse a file that could not be written, before anything is computed, with an `InputError`."""
+    if not isinstance(path, str | Path):
+        raise InputError(f"a file to save must be a path, got {type(path).__name__}")
+    target = Path(path)
+    if target.suffix.lower() not in endings:
+        raise InputError(f"a file to save must end in {', '.join(endings)}, got {target.name!r}")
+    if not target.absolute().parent.is_dir():
+        raise InputError(f"a file to save must lie in an existing folder, got {path}; create {target.parent} first")
+    return target
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write UTF-8 with line ends as they are, whole or not at all."""
+    with write_atomically(target) as part:
+        part.write_bytes(text.encode())

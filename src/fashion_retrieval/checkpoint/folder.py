@@ -6,6 +6,7 @@
     segmenter.safetensors          the garment segmenter's weights, where the model has one
     composer.safetensors           the composer's weights, where the model has one; tied to the encoder by its hash
     probes.safetensors             what `fit_attribute` learned, where it was called; tied to the encoder too
+    dimensions.safetensors         the order in which coordinates are kept, where training.fit_dimensions made one
     tokenizer.json, ...            where the encoder's tokenizer is not CLIP's own
 
 A folder that has only the transformers CLIP layout (config.json, model.safetensors) is converted on loading.
@@ -24,7 +25,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -34,6 +38,7 @@ from fashion_retrieval.checkpoint.transformers_clip import open_clip_config, ope
 from fashion_retrieval.config import (
     COMPOSER_WEIGHTS_NAME,
     CONFIG_NAME,
+    DIMENSIONS_NAME,
     ENCODER_CONFIG_NAME,
     ENCODER_WEIGHTS_NAME,
     PROBES_WEIGHTS_NAME,
@@ -74,6 +79,7 @@ class Bundle:
     segmenter: GarmentSegmenter | None = None
     composer: Composer | None = None
     probes: Mapping[str, Probe] = field(default_factory=dict)  # by attribute group
+    basis: NDArray[np.float32] | None = None  # (D, D), of `FashionModel.shorten`
     config: ModelConfig | None = None  # None when the folder is not in this package's format
     tokenizer_files: Mapping[str, bytes] = field(default_factory=dict)  # where the tokenizer is not CLIP's own
 
@@ -94,6 +100,7 @@ def load(folder: Path) -> Bundle:
         segmenter=_load_segmenter(folder, config) if config else None,
         composer=_load_composer(folder, config, encoder) if config else None,
         probes=_load_probes(folder, config, encoder) if config else {},
+        basis=_load_basis(folder / DIMENSIONS_NAME, encoder),
         config=config,
         tokenizer_files=_tokenizer_files(encoder, folder),
     )
@@ -137,7 +144,10 @@ def save(bundle: Bundle, folder: Path) -> ModelConfig:
         config_path.touch()
         paths = {name: staged(name) for name in [*weights, ENCODER_CONFIG_NAME, *bundle.tokenizer_files]}
         for name, state in weights.items():
-            save_file(state, paths[name], metadata={"format": "pt"})
+            tied: dict[str, str] = {}
+            if name == DIMENSIONS_NAME:
+                tied["encoder"] = bundle.encoder.stored_fingerprint(getattr(torch, config.weights_dtype))
+            save_file(state, paths[name], metadata={"format": "pt"} | tied)
             paths[name].chmod(config_path.stat().st_mode)  # safetensors writes files that only their owner may read
         architecture = json.dumps(bundle.encoder.config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         paths[ENCODER_CONFIG_NAME].write_bytes(architecture.encode())
@@ -147,7 +157,8 @@ def save(bundle: Bundle, folder: Path) -> ModelConfig:
         config_path.write_bytes(config.to_json().encode())
         for name in stale_exports(folder, bundle, config.weights_dtype):
             shutil.rmtree(folder / name)
-    for name in {SEGMENTER_WEIGHTS_NAME, COMPOSER_WEIGHTS_NAME, PROBES_WEIGHTS_NAME} - weights.keys():
+    parts = {SEGMENTER_WEIGHTS_NAME, COMPOSER_WEIGHTS_NAME, PROBES_WEIGHTS_NAME, DIMENSIONS_NAME}
+    for name in parts - weights.keys():
         (folder / name).unlink(missing_ok=True)
     return config
 
@@ -189,6 +200,8 @@ def _stored_weights(bundle: Bundle, weights_dtype: str) -> dict[str, dict[str, T
             files[file][name] = stored.contiguous()
     if bundle.probes:
         files[PROBES_WEIGHTS_NAME] = _in_order(bundle.probes).state_dict()  # small, and in float32 always
+    if bundle.basis is not None:
+        files[DIMENSIONS_NAME] = {"basis": torch.from_numpy(bundle.basis).half()}  # as it was read
     return files
 
 
@@ -241,6 +254,26 @@ def _load_probes(folder: Path, config: ModelConfig, encoder: Encoder) -> Mapping
     probes = {name: Probe(about.values, encoder.embedding_dim) for name, about in config.probes.items()}
     _filled(partial(_in_order, probes), folder / PROBES_WEIGHTS_NAME)
     return probes
+
+
+def _load_basis(path: Path, encoder: Encoder) -> NDArray[np.float32] | None:
+    """The (D, D) basis of a model's shorter embeddings, of the encoder beside it; None where there is no file."""
+    if not path.is_file():
+        return None
+    width, basis, owner = encoder.embedding_dim, np.empty(0), None
+    try:
+        with safe_open(path, "np") as file:
+            owner = (file.metadata() or {}).get("encoder")
+            basis = file.get_tensor("basis") if list(file.keys()) == ["basis"] else basis
+    except (SafetensorError, OSError, TypeError) as error:
+        raise WeightsError(f"{path} is truncated or corrupt ({error}); {_REMEDY}, or remove the file") from error
+    if basis.dtype != np.float16 or basis.shape != (width, width) or not np.isfinite(basis).all():
+        expected = f"one finite float16 tensor 'basis' of {width} x {width}"
+        raise WeightsError(f"{path} must hold {expected}, got {basis.dtype} {basis.shape}; {_REMEDY}")
+    if owner != encoder.fingerprint:
+        remedy = "remove the file, or fit it again with python -m training.fit_dimensions"
+        raise WeightsError(f"{path} was fitted to another encoder ({owner!s:.12}…) than the one beside it; {remedy}")
+    return basis.astype(np.float32)
 
 
 def _in_order(probes: Mapping[str, Probe]) -> nn.ModuleList:

@@ -12,6 +12,7 @@ from fashion_retrieval.checkpoint.export_manifest import NAME as EXPORT_NAME
 from fashion_retrieval.checkpoint.export_manifest import RUNTIMES, Export
 from fashion_retrieval.config import (
     COMPOSER_WEIGHTS_NAME,
+    DIMENSIONS_NAME,
     ENCODER_WEIGHTS_NAME,
     PROBES_WEIGHTS_NAME,
     SEGMENTER_WEIGHTS_NAME,
@@ -21,7 +22,7 @@ from fashion_retrieval.errors import InputError
 
 TRANSFORMERS_WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
 LAYOUTS = (
-    (ENCODER_WEIGHTS_NAME, SEGMENTER_WEIGHTS_NAME, COMPOSER_WEIGHTS_NAME, PROBES_WEIGHTS_NAME),
+    (ENCODER_WEIGHTS_NAME, SEGMENTER_WEIGHTS_NAME, COMPOSER_WEIGHTS_NAME, PROBES_WEIGHTS_NAME, DIMENSIONS_NAME),
     *((name,) for name in TRANSFORMERS_WEIGHTS),
 )
 """File patterns of the weights, preferred layout first; the first pattern of each must match."""

@@ -47,6 +47,8 @@ def encode(
     workers: Workers = None,
     shard_size: ShardSize = None,
     format_: Format = None,
+    dimensions: options.Dimensions = None,
+    precision: options.Precision = "float32",
 ) -> None:
     """Turn photos, or the lines of a text file, into L2-normalized embeddings.
 
@@ -62,13 +64,16 @@ def encode(
     given: dict[str, Any] = {name: value for name, value in shards.items() if value is not None}
     loading = {"device": device, "dtype": dtype, "backend": backend}
     reading: dict[str, Any] = {"batch_size": batch_size, "on_error": on_error, "max_pixels": max_pixels}
+    smaller: dict[str, Any] = {"dimensions": dimensions, "precision": precision}
     endings = " or ".join(OUTPUTS)
     if Path(out).suffix in OUTPUTS:
         if given:
             option = next(iter(given)).replace("_", "-")
             raise typer.BadParameter(f"--{option} goes with --out FOLDER, got the file {out!r}")
-        _to_file(Path(out), paths or (), texts, model, loading, reading)
+        _to_file(Path(out), paths or (), texts, model, loading, reading, smaller)
         return
+    if smaller != {"dimensions": None, "precision": "float32"}:
+        raise typer.BadParameter(f"--dimensions and --precision go with --out FILE, {endings}, got {out!r}")
     if texts:
         raise typer.BadParameter(f"--texts goes with --out FILE, {endings}, got {out!r}")
     if Path(out).suffix and not (out.endswith("/") or Path(out).is_dir()):
@@ -88,7 +93,13 @@ def encode(
 
 
 def _to_file(
-    out: Path, paths: Sequence[str], texts: Path | None, model: str, loading: dict[str, Any], reading: dict[str, Any]
+    out: Path,
+    paths: Sequence[str],
+    texts: Path | None,
+    model: str,
+    loading: dict[str, Any],
+    reading: dict[str, Any],
+    smaller: dict[str, Any],
 ) -> None:
     if not out.parent.is_dir():
         raise InputError(f"--out must lie in an existing folder, got {out}; create {out.parent} first")
@@ -100,14 +111,15 @@ def _to_file(
     ids = _read_lines(texts) if texts else []
     fashion = FashionModel.from_pretrained(model, **loading)
     if texts:
-        rows = list(fashion.encode(texts=ids, batch_size=reading["batch_size"], progress=sys.stderr.isatty()))
+        telling = smaller | {"batch_size": reading["batch_size"], "progress": sys.stderr.isatty()}
+        rows = list(fashion.encode(texts=ids, **telling))
     else:
-        encoded = fashion.encode_iter(photos, **reading)
+        encoded = fashion.encode_iter(photos, **reading, **smaller)
         pairs = list(successes(photos, (one.embedding for one in encoded), failures))
         ids, rows = [identifier(photo) for photo, _ in pairs], [embedding for _, embedding in pairs]
     if ids:
         write_embeddings(out, ids, rows)
-        typer.echo(f"{len(ids)} embeddings of {fashion.embedding_dim} numbers in {out}", err=True)
+        typer.echo(f"{len(ids)} embeddings of {len(rows[0])} numbers in {out}", err=True)
     report_failures(failures)
 
 

@@ -1,7 +1,8 @@
-"""`fashion-retrieval index` and `fashion-retrieval search`."""
+"""`fashion-retrieval index`, `search` and `duplicates`."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ import typer
 
 from fashion_retrieval.cli import options
 from fashion_retrieval.cli.options import report_failures
-from fashion_retrieval.cli.output import PICTURES, check_picture, print_matches, write_picture
+from fashion_retrieval.cli.output import BOARDS, check_board, print_groups, print_matches, write_board
 from fashion_retrieval.cli.photos import name_photos
 
 GalleryUri = Annotated[str, typer.Argument(metavar="GALLERY", help="Its folder, or the URI of its server.")]
@@ -35,6 +36,8 @@ def index(
     dtype: options.Dtype = "auto",
     backend: options.Backend = "auto",
     on_error: options.OnError = "raise",
+    dimensions: options.Dimensions = None,
+    precision: options.StoredPrecision = "float32",
 ) -> None:
     """Add photos to a gallery. A photo's id is its path below the folder given, or its file name.
 
@@ -45,7 +48,8 @@ def index(
     photos, failures = name_photos(paths, prefix, on_error)
     place = str(Path(model).absolute()) if Path(model).is_dir() else model
     fashion = FashionModel.from_pretrained(place, revision=revision, device=device, dtype=dtype, backend=backend)
-    with Gallery.create(gallery, fashion, recognize=recognize, taxonomy=taxonomy, exist_ok=True) as store:
+    made: dict[str, Any] = {"taxonomy": taxonomy, "dimensions": dimensions, "precision": precision}
+    with Gallery.create(gallery, fashion, recognize=recognize, exist_ok=True, **made) as store:
         files = [photo.absolute() for photo in photos.values()]
         reading: dict[str, Any] = {"batch_size": batch_size, "on_error": on_error, "max_pixels": max_pixels}
         report = store.add(files, list(photos), progress=sys.stderr.isatty(), **reading)
@@ -59,6 +63,7 @@ def migrate(
     gallery: GalleryUri,
     model: Annotated[str, typer.Option("--model", help="The new model: 'compact', a folder or a Hub repository.")],
     root: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the photos lie now, if they moved.")] = None,
+    dimensions: options.Dimensions = None,
     revision: options.Revision = None,
     max_pixels: options.MaxPixels = None,
     batch_size: options.BatchSize = 1_024,
@@ -77,7 +82,7 @@ def migrate(
     with Gallery.open(gallery, None) as store:
         fashion = FashionModel.from_pretrained(place, revision=revision, device=device, dtype=dtype, backend=backend)
         reading: dict[str, Any] = {"batch_size": batch_size, "on_error": on_error, "max_pixels": max_pixels}
-        report = store.migrate(fashion, root=root, progress=sys.stderr.isatty(), **reading)
+        report = store.migrate(fashion, dimensions=dimensions, root=root, progress=sys.stderr.isatty(), **reading)
     typer.echo(f"{report.count} in the gallery, {report.encoded} encoded, {len(report.failures)} failed")
     report_failures([(failure.source, failure.error) for failure in report.failures])
 
@@ -90,9 +95,17 @@ def search(
     where: Where = None,
     top_k: TopK = 10,
     exclude: Annotated[list[str] | None, typer.Option(metavar="ID", help="Leave out; repeatable.")] = None,
+    offset: Annotated[int, typer.Option(min=0, help="How many results to pass over.")] = 0,
+    min_score: Annotated[float | None, typer.Option(min=-1, max=1, help="Leave out results of lower scores.")] = None,
+    group_by: Annotated[
+        str | None, typer.Option(metavar="FIELD", help="The best result of each of its values.")
+    ] = None,
+    unique: Annotated[bool, typer.Option("--unique", help="Leave out near-duplicates of better results.")] = False,
     text_weight: Annotated[float | None, typer.Option(help="How much the text counts beside the photo.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON Lines: one object per result.")] = False,
-    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the board as a picture.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The board (.png, .html) or rows (.csv, .jsonl).")
+    ] = None,
     max_pixels: options.MaxPixels = None,
     model: GalleryModel = None,
     revision: options.Revision = None,
@@ -112,17 +125,31 @@ def search(
         raise typer.BadParameter("--text must not be empty")
     if text_weight is not None and (text is None or start is None):
         raise typer.BadParameter("--text-weight goes with --text and a photo")
-    if save and save.suffix.lower() not in PICTURES:
-        raise typer.BadParameter(f"--save must end in {', '.join(PICTURES)}, got {save.name!r}")
+    if save and save.suffix.lower() not in BOARDS:
+        raise typer.BadParameter(f"--save must end in {', '.join(BOARDS)}, got {save.name!r}")
     if save:
-        check_picture(save)
+        check_board(save)
     loading: dict[str, Any] = {"revision": revision, "device": device, "dtype": dtype, "backend": backend}
     turns = Refinement.open(gallery, model, max_pixels=max_pixels, **loading)
     with turns.gallery:
         reference = turns.gallery.get(id_) if id_ is not None else image
-        matches = turns.ask(text, reference, top_k=top_k, where=where, exclude=exclude or (), text_weight=text_weight)
+        asked: dict[str, Any] = {"top_k": top_k, "where": where, "exclude": exclude or (), "offset": offset}
+        asked |= {"min_score": min_score, "group_by": group_by, "unique": unique}
+        matches = turns.ask(text, reference, text_weight=text_weight, **asked)
         if text is not None and (understood := turns.history[-1].understood) != " ".join(text.split()):
             typer.echo(f"understood: {understood}", err=True)
         print_matches(matches, as_json=as_json)
         if save:
-            write_picture(save, turns.draw())
+            write_board(save, turns)
+
+
+def duplicates(gallery: GalleryUri, model: GalleryModel = None, as_json: options.AsJson = False) -> None:
+    """List near-duplicates in a gallery: photos that were encoded, resized, slightly cropped or lit anew."""
+    from fashion_retrieval import Refinement
+
+    with Refinement.open(gallery, model).gallery as store:
+        groups = store.duplicates(progress=sys.stderr.isatty())
+    if as_json:
+        typer.echo(json.dumps(groups, ensure_ascii=False))
+    else:
+        print_groups(groups)

@@ -37,6 +37,14 @@ OnError = Annotated[Literal["raise", "skip"], typer.Option("--on-error", help="A
 Paths = Annotated[list[str], typer.Argument(help="Files, folders (searched to the bottom) or glob patterns.")]
 Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of the Hub repository.")]
 
+Dimensions = Annotated[int | None, typer.Option(min=1, help="Numbers an embedding has; by default all of the model's.")]
+Precision = Annotated[
+    Literal["float32", "float16", "int8", "binary", "ubinary"], typer.Option(help="Numbers of an embedding.")
+]
+StoredPrecision = Annotated[
+    Literal["float32", "float16", "int8"], typer.Option("--precision", help="How a new gallery stores embeddings.")
+]
+
 _RENAMED = {"--labelled": "--labeled", "--recognise": "--recognize", "--no-recognise": "--no-recognize"}
 """Options under their old names, which --help does not show."""
 

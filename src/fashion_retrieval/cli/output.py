@@ -16,20 +16,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fashion_retrieval._utils.files import write_atomically
-from fashion_retrieval.errors import InputError
+from fashion_retrieval._utils.files import check_target, write_atomically, write_text
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
 
-    from fashion_retrieval import Garment, Match, Recognition, Taxonomy
+    from fashion_retrieval import Garment, Match, Recognition, Refinement, Taxonomy
 
     Recognized: TypeAlias = Iterator[tuple[Path, Recognition]]
 
 PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 """Formats of pictures by the name's ending."""
+BOARDS = (*PICTURES, ".html", ".csv", ".jsonl")
+"""What a turn can be saved as."""
 _LONGEST_STEM = 200
 _FIXED = ("photo", "garment", "category", "score", "kind", "x1", "y1", "x2", "y2", "area", "color", "hex")
 """Columns of CSV, before those of attributes."""
@@ -122,12 +123,31 @@ def print_matches(matches: Sequence[Match], *, as_json: bool = False) -> None:
     Console().print(table)
 
 
-def check_picture(path: Path) -> None:
-    """Refuse a picture that could not be written, before anything is computed."""
-    if path.suffix.lower() not in PICTURES:
-        raise InputError(f"a board's name must end in {', '.join(PICTURES)}, got {path.name!r}")
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"a board must lie in an existing folder, got {path}; create {path.parent} first")
+def print_groups(groups: Sequence[Sequence[str]]) -> None:
+    """A table of groups of ids."""
+    if not groups:
+        typer.echo("nothing found")
+        return
+    table = _table("#", "near-duplicates of each other")
+    for number, group in enumerate(groups, start=1):
+        table.add_row(str(number), Text("\n".join(group)))
+    Console().print(table)
+
+
+def check_board(path: Path) -> None:
+    """Refuse a file that a turn could not be saved in, before anything is computed."""
+    check_target(path, BOARDS)
+
+
+def write_board(target: Path, turns: Refinement) -> None:
+    """Save the last turn by the name's ending: its board as a picture or a page, or its results as rows."""
+    ending = target.suffix.lower()
+    if ending in PICTURES:
+        write_picture(target, turns.draw())
+    elif ending == ".html":
+        write_text(target, turns.to_html())
+    else:
+        turns.history[-1].matches.save(target)
 
 
 def write_picture(target: Path, picture: Image.Image) -> None:

@@ -13,7 +13,7 @@ import typer
 from fashion_retrieval._utils.one_line import EXPECTED, one_line
 from fashion_retrieval.cli.gallery import GalleryModel, GalleryUri, TopK, Where
 from fashion_retrieval.cli.options import Backend, Device, Dtype, MaxPixels, Revision
-from fashion_retrieval.cli.output import check_picture, print_matches, write_picture
+from fashion_retrieval.cli.output import check_board, print_matches, write_board
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.images.folder import PHOTOS
 
@@ -90,8 +90,8 @@ class _Session:
                 typer.echo("back at the beginning")
         elif word.lower() == "board" and (not rest or "." in rest):
             path = Path(rest.strip())
-            check_picture(path)
-            write_picture(path, self.turns.draw())
+            check_board(path)
+            write_board(path, self.turns)
             typer.echo(f"board: {path}")
         elif word.lower() == "photo" and Path(rest).suffix.lower() in PHOTOS:
             self.start(Path(rest.strip()), rest.strip())

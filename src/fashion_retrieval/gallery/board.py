@@ -1,49 +1,34 @@
-"""Retrieval boards: the query above its results, each with its score and what changed against the reference."""
+"""Retrieval boards as pictures: the query above its results, each with its score and what changed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from statistics import median
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from fashion_retrieval.drawing import canvas
 from fashion_retrieval.drawing.canvas import GUTTER, INSIDE, MARGIN, Box, FontMetrics, Painter, Rect, Shape, Size, Text
-from fashion_retrieval.errors import InputError
-from fashion_retrieval.gallery.items import garment_fields
-from fashion_retrieval.gallery.vocabulary import COLOR, vocabulary_of
-from fashion_retrieval.gallery.wish import read_wish
-from fashion_retrieval.images.inputs import ImageInput, describe
-from fashion_retrieval.images.load import load_image
-from fashion_retrieval.results import Attribute, Match, Recognition
+from fashion_retrieval.gallery.comparison import DETAIL, BoardReference, tell_board
+from fashion_retrieval.results import Match
+from fashion_retrieval.results.board import NOT_FOUND, NOTHING, Board, Change, Tile, frame_height
 from fashion_retrieval.taxonomy import Taxonomy
-
-CATEGORY = "category"
-MOST = 200
-"""Most results on a board."""
 
 _ACCENT = "#2563eb"
 _QUERY, _GAP = 240, 24
-_LOW, _HIGH = 0.75, 1.5
-"""Heights of a frame, in its widths."""
 _TEXT_SIZES = ((28, 3), (22, 5), (17, 10))
-_LINE, _CHIP, _DOT, _INDENT, _MAX_ROWS = 21, 14, 8, 16, 5
-_DETAIL = 3
+_LINE, _CHIP, _DOT, _INDENT = 21, 14, 8, 16
 _STUDIO = 240
 """Brightness of all corners from which a photo's frame is white."""
-
-_Reference: TypeAlias = Match | Recognition | ImageInput
 
 
 def draw_board(
     matches: Sequence[Match],
     *,
-    reference: _Reference | None = None,
+    reference: BoardReference | None = None,
     text: str | None = None,
     taxonomy: Taxonomy | Mapping[str, Any] | str | Path = "default",
     caption: str | None = None,
@@ -51,39 +36,35 @@ def draw_board(
     font: str | Path | None = None,
     max_pixels: int | None = None,
 ) -> Image.Image:
-    """Draw a query above its results, as an RGB image whose height follows from their number.
+    """Draw what `tell_board` tells as an RGB image whose height follows from the number of results.
 
-    Below each result are the values that differ from the reference, first those the text asked for; without recognition
-    of both, its color and category. Of a Recognition, its largest garment is compared. A photo of a result that can't
-    be read is an empty frame. `caption` is a line under the query; `width` and `font` are as in `Recognition.draw`.
-    Photos with more than `max_pixels` can't be read.
+    A photo of a result that can't be read is an empty frame; `width` and `font` are as in `Recognition.draw`.
     """
-    if len(matches) > MOST:
-        raise InputError(f"a board shows at most {MOST} results, got {len(matches)}; draw the first {MOST}")
     metrics = FontMetrics(font)
-    comparison = Comparison(Taxonomy.load(taxonomy), reference, text)
-    changes = [comparison.changes(match) for match in matches]
-    columns = _columns(len(matches))
+    told: dict[str, Any] = {"reference": reference, "text": text, "taxonomy": taxonomy, "caption": caption}
+    return _painted(tell_board(matches, max_pixels=max_pixels, **told), metrics, width)
+
+
+def _painted(board: Board, metrics: FontMetrics, width: int | None) -> Image.Image:
+    columns = _columns(len(board.tiles))
     across = (INSIDE + _GAP) / columns - _GAP
-    tiles = [_tile(match, found, comparison, metrics, across) for match, found in zip(matches, changes, strict=True)]
-    photos = [_small(match, max_pixels) for match in matches]
-    frame = (across, _frame_height(photos, across))
+    tiles = [_tile(tile, metrics, across) for tile in board.tiles]
+    photos = [board.small(tile.match, DETAIL) for tile in board.tiles]
+    frame = (across, frame_height(photos, across))
     heights = [max(tile.height for tile in tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
     tops = list(accumulate(heights, lambda top, height: top + (frame[1] + _GAP) + height, initial=0.0))
-    name, asking = _named(reference, max_pixels)
-    asking_frame = (0.0, 0.0) if reference is None else (_QUERY, _frame_height([asking], _QUERY))
-    left = MARGIN + (_QUERY + GUTTER if reference is not None else 0)
-    writer = _Writer(metrics, MARGIN + INSIDE - left)
-    panel = _panel(writer, name, comparison.title, text, changes, caption)
+    asking_frame = (_QUERY, frame_height([board.photo], _QUERY)) if board.has_reference else (0.0, 0.0)
+    left = MARGIN + (_QUERY + GUTTER if board.has_reference else 0)
+    panel = _panel(_Writer(metrics, MARGIN + INSIDE - left), board)
     line = max(panel.height, asking_frame[1]) + 0.7 * GUTTER
     top = MARGIN + line + 0.7 * GUTTER
     painter = Painter.page(top + max(tops[-1] - _GAP, GUTTER) + MARGIN, width, metrics)
     painter.paint([Rect(MARGIN, MARGIN + line, INSIDE, 1, canvas.RULE, 0)], 0, 0)
     painter.paint(panel.shapes, left, MARGIN)
-    if reference is not None:
-        _show(painter, asking, (MARGIN, MARGIN), asking_frame)
+    if board.has_reference:
+        _show(painter, board.photo, (MARGIN, MARGIN), asking_frame)
     if not tiles:
-        painter.paint([Text(0, 17, "Nothing found", 22, canvas.MUTED, "l")], MARGIN, top)
+        painter.paint([Text(0, 17, NOTHING, 22, canvas.MUTED, "l")], MARGIN, top)
     for index, (tile, photo) in enumerate(zip(tiles, photos, strict=True)):
         corner = (MARGIN + index % columns * (across + _GAP), top + tops[index // columns])
         _show(painter, photo, corner, frame)
@@ -125,88 +106,45 @@ class _Writer:
                 self.write(was, 15, canvas.FAINT, most=2, indent=_INDENT)
 
 
-def _tile(
-    match: Match, changes: Sequence[Change] | None, comparison: Comparison, metrics: FontMetrics, width: float
-) -> Box:
+def _tile(tile: Tile, metrics: FontMetrics, width: float) -> Box:
     """The text below a result's photo: id and score, and what changed or what it is."""
     writer = _Writer(metrics, width, 10)
-    score = f"{match.score:.2f}"
+    score = f"{tile.match.score:.2f}"
     room = width - metrics.length(score, 16) - 12
     writer.shapes.append(Text(width, 10 + _LINE / 2, score, 16, canvas.INK, "r"))
-    name = metrics.shorten(canvas.short_name(match.id), 15, room)
+    name = metrics.shorten(canvas.short_name(tile.match.id), 15, room)
     writer.shapes.append(Text(0, 10 + _LINE / 2, name, 15, canvas.MUTED, "l"))
     writer.y += _LINE + 4
-    if changes is None:
-        title = comparison.title_of(match)
-        if title:
-            writer.write(title, 15, canvas.INK, most=2)
-    elif not changes:
-        writer.write("as the reference", 15, canvas.FAINT)
-    for change in (changes or ())[:_MAX_ROWS]:
+    changes, note = tile.shown
+    if tile.changes is None and tile.title:
+        writer.write(tile.title, 15, canvas.INK, most=2)
+    for change in changes:
         writer.dotted(change)
-    if changes and len(changes) > _MAX_ROWS:
-        writer.write(f"+ {len(changes) - _MAX_ROWS} more", 15, canvas.FAINT, indent=_INDENT)
+    if note:
+        writer.write(note, 15, canvas.FAINT, indent=_INDENT if changes else 0)
     return Box(tuple(writer.shapes), writer.y)
 
 
-def _panel(
-    writer: _Writer,
-    name: str | None,
-    title: str,
-    text: str | None,
-    changes: Sequence[Sequence[Change] | None],
-    caption: str | None,
-) -> Box:
+def _panel(writer: _Writer, board: Board) -> Box:
     """The text beside the photo of the query: the modification text, what it is, what the dots mean, the caption."""
-    metrics, heading = writer.metrics, text or title[:1].upper() + title[1:]
+    metrics, heading = writer.metrics, board.heading
     if heading:
         fitting = (item for item in _TEXT_SIZES if len(metrics.wrap(heading, item[0], writer.width)) <= item[1])
         size, most = next(fitting, _TEXT_SIZES[-1])
         writer.write(heading, size, canvas.INK, most=most)
         writer.y += 8
-    if text and title:
-        writer.write(title, 17, canvas.MUTED, most=2)
-    if name:
-        writer.write(metrics.shorten(canvas.short_name(name), 15, writer.width), 15, canvas.FAINT)
-    asked = {change.asked for found in changes for change in found or ()}
-    writer.y += 18 if asked and writer.y else 0
-    if True in asked:
-        writer.dotted(Change("as asked for", None, True))
-    if False in asked:
-        writer.dotted(Change("changed besides" if True in asked else "changed", None, False))
-    if caption:
+    if board.subtitle:
+        writer.write(board.subtitle, 17, canvas.MUTED, most=2)
+    if board.name:
+        writer.write(metrics.shorten(canvas.short_name(board.name), 15, writer.width), 15, canvas.FAINT)
+    legend = board.legend
+    writer.y += 18 if legend and writer.y else 0
+    for change in legend:
+        writer.dotted(change)
+    if board.caption:
         writer.y += 18 if writer.y else 0
-        writer.write(caption, 15, canvas.FAINT, most=6)
+        writer.write(board.caption, 15, canvas.FAINT, most=6)
     return Box(tuple(writer.shapes), writer.y)
-
-
-def _named(reference: _Reference | None, max_pixels: int | None) -> tuple[str | None, Image.Image | None]:
-    """The name and the photo of a reference."""
-    if isinstance(reference, Match):
-        return reference.id, _small(reference, max_pixels)
-    if isinstance(reference, Recognition):
-        return reference.source, reference.image
-    if reference is None:
-        return None, None
-    return describe(reference), load_image(reference, max_pixels=max_pixels)
-
-
-def _small(match: Match, max_pixels: int | None) -> Image.Image | None:
-    """The photo, small enough to hold many; None if it can't be read."""
-    if match.photo is None:
-        return None
-    try:
-        photo = load_image(match.photo, max_pixels=max_pixels)
-    except InputError:
-        return None
-    photo.thumbnail((_DETAIL * _QUERY, _DETAIL * _HIGH * _QUERY), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return photo
-
-
-def _frame_height(photos: Sequence[Image.Image | None], width: float) -> float:
-    """Height of the frame in units: the photos' median shape, within limits."""
-    shapes = [photo.height / photo.width for photo in photos if photo]
-    return width * min(max(median(shapes or [4 / 3]), _LOW), _HIGH)
 
 
 def _columns(count: int) -> int:
@@ -219,7 +157,7 @@ def _show(painter: Painter, photo: Image.Image | None, corner: Size, frame: Size
     border = Rect(-1, -1, frame[0] + 2, frame[1] + 2, canvas.RULE, 11)
     painter.paint([border, Rect(0, 0, *frame, canvas.BACKDROP, 10)], *corner)
     if photo is None:
-        painter.paint([Text(frame[0] / 2, frame[1] / 2, "photo not found", 15, canvas.FAINT, "m")], *corner)
+        painter.paint([Text(frame[0] / 2, frame[1] / 2, NOT_FOUND, 15, canvas.FAINT, "m")], *corner)
         return
     room = canvas.to_pixels(frame, painter.scale)
     factor = min(room[0] / photo.width, room[1] / photo.height)
@@ -227,65 +165,3 @@ def _show(painter: Painter, photo: Image.Image | None, corner: Size, frame: Size
     shown = photo.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     corners = np.asarray(shown)[[0, 0, -1, -1], [0, -1, 0, -1]]
     painter.place(canvas.framed(shown, room, canvas.PAGE if corners.min() >= _STUDIO else canvas.BACKDROP), *corner)
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A value that the text asked for or that differs from the reference: what it is now, and what it was.
-
-    `was` is None where it is the same.
-    """
-
-    label: str
-    was: str | None
-    asked: bool
-
-
-class Comparison:
-    """Compares results with a reference and with a modification text."""
-
-    def __init__(self, taxonomy: Taxonomy, reference: object, text: str | None) -> None:
-        self._groups = (CATEGORY, COLOR, *(group.name for group in taxonomy.attributes))
-        groups = {group.name: group for group in (taxonomy.category, *taxonomy.attributes)}
-        self._phrases = {(name, v.name): v.phrases[0] for name, group in groups.items() for v in group.values}
-        said = read_wish(text, vocabulary_of(taxonomy)).parts if text else ()
-        self._asked = {(part.group, part.name) for part in said if part.wanted}
-        self._before = self._facts(reference)
-        self.title = self.title_of(reference)
-
-    def changes(self, match: Match) -> tuple[Change, ...] | None:
-        """Values that were asked for, then others that differ; None unless both were recognized."""
-        now = self._facts(match)
-        if not self._before or not now:
-            return None
-        found = []
-        for group, value in now.items():
-            asked, before = (group, value) in self._asked, self._before.get(group)
-            if asked or before not in (None, value):
-                label = self._label(group, value)
-                was = None if before in (None, value) else _shortened(self._label(group, before), label)
-                found.append(Change(label, was, asked))
-        return tuple(sorted(found, key=lambda change: not change.asked))
-
-    def title_of(self, source: object) -> str:
-        """Color and category in words: "blue shirt dress"; empty if it was not recognized."""
-        facts = self._facts(source)
-        return " ".join(self._label(group, facts[group]) for group in (COLOR, CATEGORY) if group in facts)
-
-    def _facts(self, source: object) -> dict[str, str]:
-        """Value by group, of a Match or of the largest garment of a Recognition."""
-        values: Mapping[str, object] = source.fields if isinstance(source, Match) else {}
-        if isinstance(source, Recognition):
-            values = garment_fields(source)
-        return {group: value for group in self._groups if isinstance(value := values.get(group), str)}
-
-    def _label(self, group: str, value: str) -> str:
-        """The value as the taxonomy's prompts say it, or its name in words."""
-        words = value.replace("_", " ") if group in (CATEGORY, COLOR) else Attribute(group, value, 1.0).label
-        return self._phrases.get((group, value), words)
-
-
-def _shortened(words: str, beside: str) -> str:
-    """The words without a last one that both share: "short sleeve" beside "long sleeve" is "short"."""
-    *first, last = words.split()
-    return " ".join(first) if first and last == beside.split()[-1] else words

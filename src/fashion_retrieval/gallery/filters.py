@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
+from fashion_retrieval._utils.checks import fits
 from fashion_retrieval._utils.deprecation import warn_renamed
 from fashion_retrieval.errors import InputError
 
@@ -38,8 +39,9 @@ _EXPECTED = {
     float: "a finite number",
     bool: "true or false",
 }
+_WORDS = frozenset(["and", "between", "false", "in", "is", "like", "not", "null", "or", "true"])
 _GRAMMAR = "=, !=, <, <=, >, >=, IN, LIKE, BETWEEN, IS NULL, AND, OR, NOT and parentheses"
-_LIKE = re.compile(r"\\([\\%_])|(.)", re.DOTALL)
+_LIKE = re.compile(r"\\(.)|(.)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +55,14 @@ class Filter:
         """Translate the condition: `compare` a field, an operator and its values, `join` the translated parts.
 
         Negations are moved into the comparisons, which must be false where the field is null, unless they ask for null.
-        "like" takes % for any text, _ for one character, and a backslash before a character meant as itself.
+        "like" takes % for any text, _ for one character, and a backslash before any character meant as itself.
         """
         return self._render(self.tree, False, compare, join)
+
+    def __and__(self, other: Filter | None) -> Filter:
+        from sqlglot import exp
+
+        return self if other is None else Filter(exp.and_(self.tree, other.tree), self.fields)
 
     def _render(self, node: exp.Expr, negated: bool, compare: Compare[T], join: Join[T]) -> T:
         match node.key:
@@ -101,6 +108,8 @@ class Filter:
             raise InputError(f"where can't use LIKE on {name!r}, a {self.fields[name].__name__}; it is for texts")
         pattern = str(self._value(name, node))
         pieces = list(like_pieces(pattern))
+        if _LIKE.findall(pattern)[-1:] == [("", "\\")]:
+            raise InputError("where has a LIKE pattern that ends in a single backslash; write two for one")
         if any(wildcard for _, wildcard in pieces):
             return name, "like", (pattern,)
         return name, "=", ("".join(text for text, _ in pieces),)
@@ -127,24 +136,44 @@ def parse_where(where: str, fields: Mapping[str, type], renamed: Mapping[str, st
 
     The old name of a renamed field is accepted with a `DeprecationWarning`; what can't be used is an `InputError`.
     """
-    import sqlglot
-    from sqlglot.errors import SqlglotError
-
     if not isinstance(where, str) or not where.strip():
         raise InputError(f"where must be a text such as \"category = 'dress'\", or None for no filter, got {where!r}")
     if len(where) > _MAX_LENGTH:
         raise InputError(f"where must have at most {_MAX_LENGTH} characters, got {len(where)}; use IN for many values")
+    if not fits(where, 4 * _MAX_LENGTH):
+        raise InputError(f"where must be a text that UTF-8 can hold, without NUL, got {_shortened(where)}")
     try:
-        statements = sqlglot.parse(where, dialect="")
+        return _parsed(where, fields, renamed or {})
+    except InputError as error:
+        for name in fields:
+            plain = re.fullmatch(r"[^\W\d]\w*", name) and name.lower() not in _WORDS
+            if not plain and name in where and f'"{name}"' not in where:
+                raise InputError(f"{error}; put the field name {name!r} in double quotes") from error
+        raise
+
+
+def _parsed(where: str, fields: Mapping[str, type], renamed: Mapping[str, str]) -> Filter:
+    import sqlglot
+    from sqlglot.errors import SqlglotError
+    from sqlglot.parser import Parser
+    from sqlglot.tokenizer_core import TokenType
+
+    names = fields.keys() | renamed.keys()
+    try:
+        tokens = sqlglot.tokenize(f"({where}")[1:]  # at the start of a text, words like SHOW would take the rest of it
+        for token in tokens:
+            if token.text in names and token.text.lower() not in _WORDS and token.token_type != TokenType.STRING:
+                token.token_type = TokenType.IDENTIFIER  # also where it is a word of SQL
+        statements = Parser().parse_into(sqlglot.exp.Condition, tokens, where)
     except (SqlglotError, RecursionError, ValueError) as error:
         raise InputError(f"where {_shortened(where)} can't be read; it is made of {_GRAMMAR}") from error
     tree = statements[0] if len(statements) == 1 else None
     if not isinstance(tree, sqlglot.exp.Expression):
         raise InputError(f"where {_shortened(where)} must be one condition; it is made of {_GRAMMAR}")
     for column in tree.find_all(sqlglot.exp.Column):
-        new = (renamed or {}).get(column.name)
+        new = renamed.get(column.name)
         if new and column.name not in fields:
-            warn_renamed(f"the field {column.name!r}", repr(new), stacklevel=4)
+            warn_renamed(f"the field {column.name!r}", repr(new), stacklevel=5)
             column.this.set("this", new)
     condition, depth = Filter(tree, fields), _MAX_DEPTH + 1
     with suppress(RecursionError):
@@ -153,6 +182,14 @@ def parse_where(where: str, fields: Mapping[str, type], renamed: Mapping[str, st
         remedy = "use IN for many values"
         raise InputError(f"where {_shortened(where)} must nest AND and OR at most {_MAX_DEPTH} deep; {remedy}")
     return condition
+
+
+def none_of(field: str, values: Collection[Scalar], fields: Mapping[str, type]) -> Filter:
+    """The condition that a field is null or none of these values."""
+    from sqlglot import exp
+
+    column = exp.column(field, quoted=True)
+    return Filter(exp.or_(column.is_(exp.null()), exp.not_(column.isin(*values))), fields)
 
 
 def like_prefix(pattern: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -11,26 +10,25 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fashion_retrieval._utils.checks import check_id, check_reading, check_whole
+from fashion_retrieval._utils.checks import LONGEST_ID, check_id, check_reading, check_whole, fits
 from fashion_retrieval._utils.deprecation import accept_old_keywords, warn_renamed
 from fashion_retrieval._utils.progress import length_of, progress_bar
 from fashion_retrieval.errors import GalleryError, InputError
-from fashion_retrieval.gallery.engines.base import Settings, VectorStore
+from fashion_retrieval.gallery.compatibility import check_adding, check_model
+from fashion_retrieval.gallery.duplicates import find_duplicates
+from fashion_retrieval.gallery.engines.base import PRECISIONS, Settings, VectorStore
 from fashion_retrieval.gallery.info import AddReport, GalleryInfo, MigrationReport, model_settings, read_info
 from fashion_retrieval.gallery.items import LARGEST_BATCH, field_types, read_items
+from fashion_retrieval.gallery.places import address_of, budget_of, engine_of
 from fashion_retrieval.gallery.searching import Question, answer, to_match
 from fashion_retrieval.images.inputs import ImageInput
+from fashion_retrieval.inference.vectors import check_vectors
 from fashion_retrieval.results import Match, Matches
 from fashion_retrieval.shards.filesystem import Folder
-from fashion_retrieval.shards.manifest import precision, same_precision
 from fashion_retrieval.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
-    from fashion_retrieval.gallery.engines.lancedb import LanceStore
-    from fashion_retrieval.gallery.engines.milvus import MilvusStore
     from fashion_retrieval.model import FashionModel, TaxonomyInput
-
-_log = logging.getLogger(__name__)
 
 
 class Gallery:
@@ -42,17 +40,8 @@ class Gallery:
 
     def __init__(self, store: VectorStore, model: FashionModel | None) -> None:
         kept = store.settings
-        if model and (kept.fingerprint, kept.embedding_dim) != (model.fingerprint, model.embedding_dim):
-            raise GalleryError(
-                f"gallery {store.uri} holds embeddings of model {kept.model_id!r} ({kept.fingerprint[:12]}), "
-                f"got model {model.model_id!r} ({model.fingerprint[:12]}); load that model, or build a new gallery"
-            )
-        if model and kept.composer and kept.composer != model.composer_digest:
-            _log.warning(
-                "gallery %s was made with another composer than that of model %r: the same queries find other photos; "
-                "load model %r, or call migrate with this one",
-                *(store.uri, model.model_id, kept.model_id),
-            )
+        if model:
+            check_model(store, model)
         self._opened: VectorStore | None = store
         self._model = model
         self._taxonomy = Taxonomy.load(kept.taxonomy) if kept.taxonomy else None
@@ -68,6 +57,9 @@ class Gallery:
         taxonomy: TaxonomyInput = None,
         fields: Mapping[str, type] | None = None,
         exist_ok: bool = False,
+        dimensions: int | None = None,
+        precision: Literal["float32", "float16", "int8"] = "float32",
+        memory_budget: int | None = None,
     ) -> Gallery:
         """Make a new, empty gallery.
 
@@ -80,6 +72,10 @@ class Gallery:
             taxonomy: What to recognize, as in `FashionModel.recognize`.
             fields: Further fields of your own: str, int, float or bool by name.
             exist_ok: Open the gallery if there is one of the same settings.
+            dimensions: Width of its embeddings, as `FashionModel.shorten` makes them; None is the model's.
+            precision: How the numbers of an embedding are stored, as in `FashionModel.encode`; scores of "float16"
+                differ by at most 0.0005 from those of float32, those of "int8" by about 0.01. LanceDB alone.
+            memory_budget: As in `open`.
 
         Raises:
             GalleryError: There is one already, or with `exist_ok` one of other settings; or the place can't be used.
@@ -90,33 +86,44 @@ class Gallery:
             vocabulary = Taxonomy.load(model.config.taxonomy if taxonomy is None else taxonomy)
         elif taxonomy is not None:
             raise InputError("taxonomy says what to recognize; pass recognize=True with it, or leave it out")
+        check_vectors(dimensions, precision, model.embedding_dim, PRECISIONS)
         settings = Settings(
             taxonomy=vocabulary.to_dict() if vocabulary else None,
             fields=field_types(vocabulary, fields or {}),
-            **model_settings(model, vocabulary),
+            precision=precision,
+            **model_settings(model, vocabulary, dimensions),
         )
-        kind, uri = _store_for(uri), str(uri)
+        kind, uri = engine_of(uri), address_of(uri)
         if not exist_ok or not kind.exists(uri):
-            return cls(kind.create(uri, settings), model)
-        gallery = cls.open(uri, model)
-        same_fields = gallery._store.settings.fields == settings.fields
-        if not same_fields or gallery._taxonomy != vocabulary:
+            return cls(kind.create(uri, settings, **budget_of(uri, memory_budget)), model)
+        gallery = cls.open(uri, model, memory_budget=memory_budget)
+        kept = gallery._store.settings
+        compared = {"fields": "fields", "dimensions": "embedding_dim", "precision": "precision"}
+        other = next((word for word, name in compared.items() if getattr(kept, name) != getattr(settings, name)), None)
+        if other or gallery._taxonomy != vocabulary:
             gallery.close()
-            other = "taxonomy" if same_fields else "fields"
+            other = other or "taxonomy"
             raise GalleryError(f"gallery {uri} was made with other {other}; pass the same, or another place")
         return gallery
 
     @classmethod
-    def open(cls, uri: str | Path, model: FashionModel | None) -> Gallery:
+    def open(cls, uri: str | Path, model: FashionModel | None, *, memory_budget: int | None = None) -> Gallery:
         """Open a gallery that was made before.
 
         The model may compute in another dtype or backend than the embeddings of the gallery were computed in: searches
         work, adding is refused. With None, for a model that is no more, all but adding works.
 
+        Args:
+            uri: As in `create`.
+            model: The model whose embeddings it holds.
+            memory_budget: Bytes of memory that the vectors may take; None is 2.5 GiB. Searches of a LanceDB gallery
+                within it are exact and quick; of a larger one LanceDB searches on disk, and a warning is logged. A
+                number takes as many bytes as it is stored in, and one more.
+
         Raises:
             GalleryError: There is none, it is no gallery, of a newer version, or of another model.
         """
-        store = _store_for(uri).open(str(uri))
+        store = engine_of(uri).open(address_of(uri), **budget_of(uri, memory_budget))
         try:
             return cls(store, model)
         except BaseException:
@@ -133,12 +140,12 @@ class Gallery:
         Raises:
             GalleryError: There is none, or it is no gallery.
         """
-        with closing(_store_for(uri).open(str(uri), load=False)) as store:
+        with closing(engine_of(uri).open(address_of(uri), load=False)) as store:
             return read_info(store)
 
     def add(
         self,
-        images: Iterable[ImageInput],
+        images: Iterable[ImageInput | Sequence[ImageInput]],
         ids: Sequence[str] | None = None,
         metadata: Sequence[Mapping[str, Any]] | None = None,
         *,
@@ -153,7 +160,8 @@ class Gallery:
         of them whole or not at all, when one is full or ten seconds have passed.
 
         Args:
-            images: Images, read as they are needed.
+            images: Images, read as they are needed. A list of several of one item is one entry: its embedding is the
+                L2-normalized mean of theirs, the first is recognized, and it fails as a whole with any of them.
             ids: A name for each; None takes the path as given, for images that are paths.
             metadata: Values by field for each; a field it doesn't name keeps its value, None unsets it.
             batch_size: About how many images are written at a time, from 1 to 1,024.
@@ -171,24 +179,9 @@ class Gallery:
 
         check_reading(max_pixels, on_error=on_error)
         check_whole("batch_size", batch_size, LARGEST_BATCH)
-        store, model = self._store, self._model
-        if model is None:
-            raise GalleryError(f"adding needs model {store.settings.model_id!r}; open gallery {store.uri} with it")
-        kept, given = store.settings.dtype, precision(model)
-        if kept is not None and not same_precision(kept, given):
-            dtype, _, runtime = kept.partition(" by ")
-            remedy = f"load the model with dtype={dtype!r}, backend={(runtime or 'torch').split()[0]!r}"
-            raise GalleryError(
-                f"gallery {store.uri} holds embeddings computed in {kept}, got a model that computes in {given}; "
-                f"{remedy}, or build a new gallery"
-            )
-        fitted = model.recognizer(self._taxonomy).fitted if self._taxonomy else None
-        if fitted != store.settings.probes:
-            raise GalleryError(
-                f"gallery {store.uri} holds attributes that were fitted to other labels than this model's; "
-                "load the model that it was made with, or build a new gallery"
-            )
-        items = read_items(images, ids, metadata, store.settings.types, store.settings.renamed)
+        store, model = self._store, self._needed_model
+        check_adding(store, model, self._taxonomy)
+        items = read_items(images, ids, metadata, store.settings)
         reading: dict[str, Any] = {"skip": on_error == "skip", "batch_size": batch_size, "max_pixels": max_pixels}
         indexer = Indexer(store, model, self._taxonomy, **reading)
         with progress_bar("adding", length_of(images), shown=progress) as advance:
@@ -211,7 +204,7 @@ class Gallery:
         """
         from fashion_retrieval.gallery.adding import add_shards  # brings torch
 
-        return add_shards(self._store, Folder(str(folder)), progress=progress)
+        return add_shards(self._store, Folder(str(folder)), self._needed_model, progress=progress)
 
     def search(
         self,
@@ -221,22 +214,44 @@ class Gallery:
         where: str | None = None,
         exclude: Collection[str] = (),
         negative: ArrayLike | None = None,
+        offset: int = 0,
+        min_score: float | None = None,
+        group_by: str | None = None,
+        unique: bool = False,
     ) -> Matches:
         """The images nearest to a query by cosine, best first; equal scores are in the order of their ids.
 
+        While nothing is written, pages taken one by one are the pieces of one long answer.
+
         Args:
-            query: (D,) or (1, D) floats of any norm, from `encode` or `compose`.
+            query: (D,) or (1, D) floats of any norm, from `encode` or `compose`, as wide as the gallery's embeddings or
+                as the model's.
             top_k: How many results.
             where: A filter such as "category = 'dress' and not color in ('red', 'pink')"; filtered searches are exact.
             exclude: Ids that must not appear.
-            negative: (D,) or (N, D) floats: what the results should not show, from `encode`. Of the nearest images,
-                those nearer to one of them than is usual come later, and their scores are lower.
+            negative: (D,) or (N, D) floats: what the results should not show, from `encode`. Images that are nearer to
+                one of them than is usual among the nearest 200 come later, and their scores are lower.
+            offset: How many results to pass over; with `top_k` at most 16,383.
+            min_score: Leave out images of lower scores, a cosine; with `negative`, of lower lowered scores.
+            group_by: A field, as "product_id": only the best image of each of its values; those without one all count.
+            unique: Leave out near-duplicates (encoded, resized, slightly cropped or lit anew) of better images.
 
         Raises:
-            InputError: The shape, type or values of the query or of `negative`, `where` or `exclude` can't be used.
+            InputError: The shape, type or values of the query or of another argument can't be used.
         """
-        given: dict[str, Any] = {"where": where, "exclude": exclude, "negative": negative}
-        return answer(self._store, Question.read(self._store.settings, query, top_k, **given))
+        asked = {"top_k": top_k, "where": where, "exclude": exclude, "negative": negative, "offset": offset}
+        return self._answer(query, asked | {"min_score": min_score, "group_by": group_by, "unique": unique})
+
+    def duplicates(self, *, progress: bool = False) -> list[tuple[str, ...]]:
+        """The ids of near-duplicates, a tuple for each group of them, as `search` with `unique` tells them.
+
+        Each photo is compared with all others: for 100,000 photos it takes PLACEHOLDER. Groups and their ids are in the
+        order of ids.
+
+        Args:
+            progress: As in `add`.
+        """
+        return find_duplicates(self._store, progress=progress)
 
     def get(self, id: str) -> Match:
         """The image of this id, with a score of 1.
@@ -244,7 +259,7 @@ class Gallery:
         Raises:
             InputError: There is none.
         """
-        row = self._store.read([id]).get(id) if isinstance(id, str) else None
+        row = self._store.read([id]).get(id) if isinstance(id, str) and fits(id, LONGEST_ID) else None
         if row is None:
             raise InputError(f"gallery {self._store.uri} has no photo with id {id!r:.120}; ids are those given to add")
         return to_match(row, 1.0, self._store.settings)
@@ -281,6 +296,7 @@ class Gallery:
         self,
         new_model: FashionModel,
         *,
+        dimensions: int | None = None,
         root: str | Path | None = None,
         on_error: Literal["raise", "skip"] = "raise",
         batch_size: int = 1_024,
@@ -297,6 +313,7 @@ class Gallery:
 
         Args:
             new_model: The model to move to; also the same in another dtype or backend.
+            dimensions: As in `create`.
             root: The folder in which the photos lie now. Relative paths are taken from it. Of absolute ones it replaces
                 one folder above them all: the highest with which a photo is found.
             on_error: "raise" stops at the first photo that can't be read and leaves the gallery as it is; "skip" leaves
@@ -311,7 +328,7 @@ class Gallery:
         """
         from fashion_retrieval.gallery.migrating import migrate  # brings torch
 
-        reading: dict[str, Any] = {"batch_size": batch_size, "max_pixels": max_pixels}
+        reading: dict[str, Any] = {"batch_size": batch_size, "max_pixels": max_pixels, "dimensions": dimensions}
         report = migrate(self._store, new_model, root=root, on_error=on_error, progress=progress, **reading)
         self._model = new_model
         return report
@@ -339,7 +356,7 @@ class Gallery:
         return True
 
     def __contains__(self, id: object) -> bool:
-        return isinstance(id, str) and bool(self._store.read([id]))
+        return isinstance(id, str) and fits(id, LONGEST_ID) and bool(self._store.read([id]))
 
     def __enter__(self) -> Gallery:
         return self
@@ -350,20 +367,30 @@ class Gallery:
     def __repr__(self) -> str:
         return f"Gallery({self._opened.uri!r}, {self._opened.name})" if self._opened else "Gallery(closed)"
 
+    def _answer(self, query: ArrayLike, asked: dict[str, Any]) -> Matches:
+        """`search`; and `preferred` is a filter for those that come before all others."""
+        negative = asked.get("negative")
+        away = None if negative is None else self._as_wide(negative)
+        question = Question.read(self._store.settings, self._as_wide(query), **asked | {"negative": away})
+        return answer(self._store, question)
+
+    def _as_wide(self, vectors: ArrayLike) -> ArrayLike:
+        """Embeddings of the model's width as wide as the gallery's; all else as it is."""
+        width, model = self._store.settings.embedding_dim, self._model
+        if model is None or not isinstance(vectors, np.ndarray) or vectors.dtype.kind != "f" or vectors.ndim > 2:
+            return vectors
+        full = vectors.shape[-1:] == (model.embedding_dim,)
+        return model.shorten(vectors, width) if full and width < model.embedding_dim else vectors
+
+    @property
+    def _needed_model(self) -> FashionModel:
+        if self._model is None:
+            kept = self._store.settings
+            raise GalleryError(f"adding needs model {kept.model_id!r}; open gallery {self._store.uri} with it")
+        return self._model
+
     @property
     def _store(self) -> VectorStore:
         if self._opened is None:
             raise GalleryError("this gallery is closed; open it again with Gallery.open")
         return self._opened
-
-
-def _store_for(uri: str | Path) -> type[LanceStore] | type[MilvusStore]:
-    if not isinstance(uri, str | Path) or not str(uri):
-        raise InputError(f"a gallery's uri must be a folder or an address, got {uri!r}")
-    if str(uri).startswith(("http://", "https://")):
-        from fashion_retrieval.gallery.engines.milvus import MilvusStore
-
-        return MilvusStore
-    from fashion_retrieval.gallery.engines.lancedb import LanceStore
-
-    return LanceStore

@@ -64,6 +64,7 @@ class GalleryInfo:
         dtype: What the embeddings were computed in, such as "float32", "bfloat16" or "float32 by openvino int8"; None
             in galleries made before release 0.2, which did not keep it.
         revision: The commit of the model's Hub repository; None for other models.
+        precision: How the numbers of an embedding are stored: "float32", "float16" or "int8".
         composer: SHA-256 of the weights of the model's composer; None where it has none, or the gallery is older.
     """
 
@@ -78,16 +79,18 @@ class GalleryInfo:
     indexed: bool
     dtype: str | None = None
     revision: str | None = None
+    precision: str = "float32"
     composer: str | None = None
 
 
-def model_settings(model: FashionModel, taxonomy: Taxonomy | None) -> dict[str, Any]:
-    """What a gallery keeps of the model that computes its rows, as `Settings` names it."""
-    place = Path(model.model_id)
+def model_settings(model: FashionModel, taxonomy: Taxonomy | None, dimensions: int | None) -> dict[str, Any]:
+    """What a gallery of so many dimensions keeps of the model that computes its rows, as `Settings` names it."""
+    place, width = Path(model.model_id), dimensions or model.embedding_dim
     return {
         "model_id": str(place.absolute()) if place.is_dir() else model.model_id,
         "fingerprint": model.fingerprint,
-        "embedding_dim": model.embedding_dim,
+        "embedding_dim": width,
+        "basis": model.basis_digest if width < model.embedding_dim else None,
         "dtype": precision(model),
         "revision": model.revision,
         "probes": model.recognizer(taxonomy).fitted if taxonomy else None,
@@ -98,7 +101,7 @@ def model_settings(model: FashionModel, taxonomy: Taxonomy | None) -> dict[str, 
 def read_info(store: VectorStore) -> GalleryInfo:
     """What a vector store tells of its gallery."""
     kept = store.settings
-    names = ("model_id", "fingerprint", "embedding_dim", "dtype", "revision", "composer")
+    names = ("model_id", "fingerprint", "embedding_dim", "dtype", "revision", "precision", "composer")
     return GalleryInfo(
         uri=store.uri,
         engine=store.name,

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
 from fashion_retrieval._utils.checks import check_id, fits
 from fashion_retrieval._utils.deprecation import warn_renamed
 from fashion_retrieval.errors import InputError
-from fashion_retrieval.gallery.engines.base import TYPES
+from fashion_retrieval.gallery.engines.base import TYPES, Settings
 from fashion_retrieval.gallery.filters import INT64, Scalar
 from fashion_retrieval.images.inputs import ImageInput
 from fashion_retrieval.results import Recognition
@@ -69,21 +71,24 @@ def garment_fields(recognition: Recognition) -> dict[str, Scalar | None]:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A photo to add: its position among those given, its id, its path or None, and the user's values or None."""
+    """What becomes one row: its position among those given, its id, its photos, and the user's values or None.
+
+    `photo` is the absolute path of the first photo, or None; `views` are those of the others that have one.
+    """
 
     index: int
     id: str
-    image: ImageInput
+    images: tuple[ImageInput, ...]
     photo: str | None
+    views: tuple[str, ...]
     fields: dict[str, Scalar | None] | None
 
 
 def read_items(
-    images: Iterable[ImageInput],
+    images: Iterable[ImageInput | Sequence[ImageInput]],
     ids: Sequence[str] | None,
     metadata: Sequence[Mapping[str, Any]] | None,
-    types: Mapping[str, type],
-    renamed: Mapping[str, str],
+    settings: Settings,
 ) -> Iterator[Item]:
     """The photos with all that belongs to them; what can be checked is checked before the first is given out."""
     single = isinstance(images, str | bytes | os.PathLike | np.ndarray) or hasattr(images, "read")
@@ -93,20 +98,22 @@ def read_items(
         raise InputError(f"ids must be a sequence, got the text {ids!r:.60}; put it in a list")
     if isinstance(metadata, Mapping):
         raise InputError("metadata must be a sequence with a dict for each photo, got one dict; put it in a list")
+    types, renamed = settings.types, settings.renamed
     names = None if ids is None else [check_id(name, index) for index, name in enumerate(ids)]
     given = None if metadata is None else list(metadata)
     if any(isinstance(item, Mapping) and renamed.keys() & item.keys() for item in given or ()):
         old, new = (", ".join(map(repr, words)) for words in (renamed.keys(), renamed.values()))
         warn_renamed(f"metadata's field {old}", new, stacklevel=4)
     values = None if given is None else [_check_fields(item, types, renamed, i) for i, item in enumerate(given)]
-    if isinstance(images, Sequence) and names is None:
-        names = [_path_id(image, index) for index, image in enumerate(images)]
+    if isinstance(images, Sequence):
+        given_photos = [_photos(given, index, settings) for index, given in enumerate(images)]
+        names = names or [_path_id(photos[0], index) for index, photos in enumerate(given_photos)]
     lengths = {"images": images, "ids": names, "metadata": values}
     sizes = {name: len(given) for name, given in lengths.items() if isinstance(given, Sized)}
     _check_equal(sizes)
     if names and len(set(names)) < len(names):
         raise _twice(next(name for name, times in Counter(names).items() if times > 1))
-    return _stream(images, names, values, sizes)
+    return _stream(images, names, values, sizes, settings)
 
 
 def _check_fields(
@@ -128,37 +135,77 @@ def _checked(value: object, kind: type, where: str) -> Scalar | None:
     if value is None:
         return None
     if kind is str and isinstance(value, str) and fits(value, _MAX_BYTES):
-        return str(value)
+        return str.__str__(value)
     if kind is bool and not number:
         return bool(value)
-    if kind is int and number and isinstance(value, Integral) and abs(int(value)) <= INT64:
-        return int(value)
-    if kind is float and number and isinstance(value, Real) and math.isfinite(value):
-        return float(value)
-    raise InputError(f"{where} must be {_EXPECTED[kind]}, or None, got {type(value).__name__} {value!r:.60}")
+    if kind is int and number and isinstance(value, Integral) and abs(operator.index(value)) <= INT64:
+        return operator.index(value)
+    if kind is float and number and isinstance(value, Real) and _is_finite(value):
+        return float(value) + 0.0  # -0.0 becomes 0.0: stores and filters may tell them apart
+    shown = f"{value:#x}" if isinstance(value, int) else repr(value)  # long numbers have no decimal digits in Python
+    raise InputError(f"{where} must be {_EXPECTED[kind]}, or None, got {type(value).__name__} {shown:.60}")
+
+
+def _is_finite(value: Real) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number or fraction beyond all floats
+        return False
 
 
 def _stream(
-    images: Iterable[ImageInput],
+    images: Iterable[ImageInput | Sequence[ImageInput]],
     names: Sequence[str] | None,
     values: Sequence[dict[str, Any]] | None,
     sizes: dict[str, int],
+    settings: Settings,
 ) -> Iterator[Item]:
     index = -1
     seen: set[str] = set()
     others = {name: size for name, size in sizes.items() if name != "images"}
     least = min(others.values(), default=None)
-    for index, image in enumerate(images):
+    for index, given in enumerate(images):
         if index == least:
             _check_equal({"images": index + 1} | others)
-        name = names[index] if names else _path_id(image, index)
+        photos = _photos(given, index, settings)
+        name = names[index] if names else _path_id(photos[0], index)
         if names is None and name in seen:
             raise _twice(name)
         seen.add(name)
-        path = os.fsdecode(image) if isinstance(image, str | os.PathLike) else None
-        photo = path and path.encode("utf-8", "backslashreplace").decode()  # what is no UTF-8 in it as escapes
-        yield Item(index, name, image, photo, values[index] if values else None)
+        photos = tuple(map(_placed, photos))
+        first, *others_of_it = (_path_text(photo) for photo in photos)
+        views = tuple(path for path in others_of_it if path)
+        yield Item(index, name, photos, first, views, values[index] if values else None)
     _check_equal({"images": index + 1} | others)
+
+
+def _photos(given: ImageInput | Sequence[ImageInput], index: int, settings: Settings) -> tuple[ImageInput, ...]:
+    """The photos of one item: several where a list or tuple was given, else one."""
+    if not isinstance(given, list | tuple):
+        return (cast("ImageInput", given),)
+    if not given or any(isinstance(photo, list | tuple) for photo in given):
+        got = "a list in a list" if given else "none"
+        raise InputError(f"images[{index}] must be a photo, or a list of photos of one item, got {got}")
+    if len(given) > 1 and not settings.keeps_views:
+        raise InputError(
+            f"images[{index}] has {len(given)} photos, and this gallery was made by a release that keeps one an item; "
+            "build a new gallery, or give the first photo alone"
+        )
+    return tuple(given)
+
+
+def _placed(image: ImageInput) -> ImageInput:
+    """A path as an absolute one, which stays right when the process changes its folder."""
+    if not isinstance(image, str | os.PathLike) or "://" in os.fsdecode(image):
+        return image
+    return Path(os.fsdecode(image)).absolute()
+
+
+def _path_text(image: ImageInput) -> str | None:
+    """A path as UTF-8, with escapes for what is none in it; None for a photo without one."""
+    if not isinstance(image, str | os.PathLike):
+        return None
+    return os.fsdecode(image).encode("utf-8", "backslashreplace").decode()
 
 
 def _path_id(image: ImageInput, index: int) -> str:

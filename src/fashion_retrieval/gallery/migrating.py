@@ -12,9 +12,10 @@ from fashion_retrieval._utils.checks import check_reading, check_whole
 from fashion_retrieval._utils.progress import Advance, progress_bar
 from fashion_retrieval.errors import FashionRetrievalError, InputError
 from fashion_retrieval.gallery.adding import Indexer
-from fashion_retrieval.gallery.engines.base import SCHEMA_VERSION, Row, VectorStore
+from fashion_retrieval.gallery.engines.base import PRECISIONS, SCHEMA_VERSION, Row, VectorStore
 from fashion_retrieval.gallery.info import MigrationReport, model_settings
 from fashion_retrieval.gallery.items import LARGEST_BATCH, Item, recognized_fields
+from fashion_retrieval.inference.vectors import check_vectors
 from fashion_retrieval.model import FashionModel
 from fashion_retrieval.results import Failure
 from fashion_retrieval.shards.manifest import same_precision
@@ -25,6 +26,7 @@ def migrate(
     store: VectorStore,
     model: FashionModel,
     *,
+    dimensions: int | None,
     root: str | Path | None,
     on_error: str,
     batch_size: int,
@@ -38,7 +40,8 @@ def migrate(
     check_whole("batch_size", batch_size, LARGEST_BATCH)
     folder = None if root is None else _folder(root)
     taxonomy = Taxonomy.load(store.settings.taxonomy) if store.settings.taxonomy else None
-    wanted = replace(store.settings, **model_settings(model, taxonomy), schema_version=SCHEMA_VERSION)
+    check_vectors(dimensions, store.settings.precision, model.embedding_dim, PRECISIONS)
+    wanted = replace(store.settings, **model_settings(model, taxonomy, dimensions), schema_version=SCHEMA_VERSION)
     if wanted == store.settings and folder is None:  # also after an interruption of what follows the switch
         store.unstage()
         return MigrationReport(store.count(), 0)
@@ -65,9 +68,10 @@ class _Moving:
         self.store, self.staged, self.root = store, staged, root
         recognized = recognized_fields(taxonomy) if taxonomy else []
         old, new = store.settings, staged.settings
-        self.copies = (old.fingerprint, old.probes) == (new.fingerprint, new.probes) and bool(
-            old.dtype and new.dtype and same_precision(old.dtype, new.dtype)
+        same = all(
+            getattr(old, name) == getattr(new, name) for name in ("fingerprint", "probes", "embedding_dim", "basis")
         )
+        self.copies = same and bool(old.dtype and new.dtype and same_precision(old.dtype, new.dtype))
         self.own = [name for name in old.fields if self.copies or name not in recognized]
         self.base = self._base(root) if root else Path()
 
@@ -98,7 +102,7 @@ class _Moving:
     def _waiting(self, advance: Advance) -> Iterator[list[Row]]:
         """Rows of the store that are not staged as they are, with their photos' new places."""
         for rows in self.store.scan():
-            moved = [replace(row, photo=self._moved(row.photo)) for row in rows]
+            moved = [self._moved(row) for row in rows]
             staged = self.staged.read([row.id for row in rows])
             waiting = [row for row in moved if self._key(row) != self._key(staged.get(row.id))]
             advance(len(rows) - len(waiting))
@@ -124,13 +128,18 @@ class _Moving:
                     continue
                 index = len(ids)
                 ids.append(row.id)
-                yield Item(index, row.id, row.photo, row.photo, {name: row.fields[name] for name in self.own})
+                own = {name: row.fields[name] for name in self.own}
+                yield Item(index, row.id, (row.photo, *row.views), row.photo, row.views, own)
 
-    def _moved(self, photo: str | None) -> str | None:
-        """Where a photo lies now."""
-        if photo is None or self.root is None:
-            return photo
+    def _moved(self, row: Row) -> Row:
+        """The row with the places where its photos lie now."""
+        views = tuple(self._place(view) for view in row.views)
+        return replace(row, photo=row.photo and self._place(row.photo), views=views)
+
+    def _place(self, photo: str) -> str:
         path = Path(photo)
+        if self.root is None:
+            return photo
         if not path.is_absolute():
             return str(self.root / path)
         return str(self.root / path.relative_to(self.base)) if self.base in path.parents else photo
@@ -140,7 +149,8 @@ class _Moving:
 
         So all keep their places to each other, and no photo is taken for another of the same name.
         """
-        paths = [row.photo for rows in self.store.scan() for row in rows if row.photo and Path(row.photo).is_absolute()]
+        photos = [photo for rows in self.store.scan() for row in rows for photo in (row.photo, *row.views)]
+        paths = [photo for photo in photos if photo and Path(photo).is_absolute()]
         if not paths:
             return Path()
         common = Path(os.path.commonpath([Path(path).parent for path in paths]))

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-CANDIDATES = 20
-"""So many times the wanted results are looked at, of which those that show least of it come first."""
+POOL = 200
+"""How many of the nearest photos tell what likeness is usual."""
 WEIGHT = 0.5
-"""How much counts; chosen with `CANDIDATES` on the train split by `training.evaluate negation`."""
+"""How much counts; chosen with `POOL` on the train split by `training.evaluate negation`, for a top 10."""
 
-Floats = NDArray[np.float64]
+Floats: TypeAlias = NDArray[np.float64]
+Lower: TypeAlias = Callable[[Floats, Floats], Floats]
+"""Scores (N,) of L2-normalized vectors (N, D) -> the scores, some of them lower."""
 
 
-def lowered(scores: Floats, vectors: Floats, negatives: Sequence[NDArray[np.float32]] | None) -> Floats:
-    """Scores (N,) of L2-normalized vectors (N, D), lowered by their likeness to the negatives, each (D,).
+def lowering(scores: Floats, vectors: Floats, negatives: Sequence[NDArray[np.float32]]) -> Lower:
+    """How to lower scores by the likeness to the negatives, each (D,); told by the nearest photos, best first.
 
-    A likeness counts from the mean of the N vectors on, in their standard deviations, as do the scores: cosines of
-    texts and of composed queries differ in scale. Of several negatives, the likest counts.
+    A likeness counts from the mean of the first `POOL` on, in their standard deviations, as do the scores: cosines of
+    texts and of composed queries differ in scale. Of several negatives, the likest counts. No score falls below -1.
     """
     if not negatives or len(scores) < 2:
-        return scores
-    likeness = vectors @ np.stack(negatives).T.astype(np.float64)
-    spread = likeness.std(axis=0)
-    beyond = np.maximum(likeness - likeness.mean(axis=0), 0) / np.where(spread > 0, spread, 1)
-    below: Floats = WEIGHT * scores.std() * beyond.max(axis=1)
-    return scores - below
+        return lambda scores, _: scores
+    away = np.stack(negatives).T.astype(np.float64)
+    usual = vectors[:POOL] @ away
+    mean, spread, weight = usual.mean(axis=0), usual.std(axis=0), WEIGHT * scores[:POOL].std()
+    spread[spread == 0] = 1
+
+    def lower(scores: Floats, vectors: Floats) -> Floats:
+        beyond = np.maximum(vectors @ away - mean, 0) / spread
+        lowered: Floats = np.maximum(scores - weight * beyond.max(axis=1), -1)
+        return lowered
+
+    return lower

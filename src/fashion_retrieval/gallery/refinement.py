@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from fashion_retrieval._utils.checks import check_reading
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.gallery.vocabulary import Part, vocabulary_of
 from fashion_retrieval.gallery.wish import Wish, read_wish, remaining
-from fashion_retrieval.results import Match, Recognition
+from fashion_retrieval.results import Match, Matches, Recognition
 from fashion_retrieval.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Turn:
 
     reference: Match | ImageInput | None
     wishes: tuple[str, ...]
-    matches: tuple[Match, ...] = field(repr=False)
+    matches: Matches = field(repr=False, hash=False)
     where: str | None = None
     understood: str = field(default="", compare=False)
 
@@ -145,7 +145,11 @@ class Refinement:
         where: str | None = None,
         exclude: Collection[str] = (),
         text_weight: float | None = None,
-    ) -> list[Match]:
+        offset: int = 0,
+        min_score: float | None = None,
+        group_by: str | None = None,
+        unique: bool = False,
+    ) -> Matches:
         """One turn.
 
         Args:
@@ -158,6 +162,10 @@ class Refinement:
             where: A filter, as in `Gallery.search`.
             exclude: Ids to leave out, besides those picked.
             text_weight: As in `FashionModel.compose`.
+            offset: As in `Gallery.search`, and so the following.
+            min_score: Leave out results of lower scores.
+            group_by: Give the best result of each value of a field.
+            unique: Leave out near-duplicates.
 
         Returns:
             The results, best first. A turn that fails leaves the refinement as it was.
@@ -178,9 +186,11 @@ class Refinement:
         unwanted = [part for wish in read for part in wish.negative]
         query = self._query(start, wanted, text_weight)
         picked = {*self.picked, start.id} if isinstance(start, Match) else self.picked
-        found = self._search(query, top_k, where, {*picked, *exclude}, unwanted)
+        asked: dict[str, Any] = {"top_k": top_k, "where": where, "exclude": {*picked, *exclude}, "offset": offset}
+        asked |= {"min_score": min_score, "group_by": group_by, "unique": unique}
+        found = self._search(query, unwanted, asked)
         understood = ", ".join(filter(None, (wanted, *map(str, unwanted))))
-        self.history += (Turn(start, wishes, tuple(found), where, understood),)
+        self.history += (Turn(start, wishes, Matches(found), where, understood),)
         return found
 
     def read(self, text: str) -> Wish:
@@ -209,7 +219,30 @@ class Refinement:
         Raises:
             InputError: There was no turn yet, or the width or the font can't be used.
         """
-        from fashion_retrieval.gallery.board import MOST, draw_board
+        from fashion_retrieval.gallery.board import draw_board
+
+        return draw_board(width=width, font=font, **self._told())
+
+    def to_html(self) -> str:
+        """The retrieval board of the last turn as a page of its own; as `Matches.to_html`.
+
+        Raises:
+            InputError: There was no turn yet.
+        """
+        from fashion_retrieval.gallery.comparison import tell_board
+        from fashion_retrieval.results.page import page_of
+
+        return page_of(tell_board(**self._told()))
+
+    def _repr_html_(self) -> str | None:
+        from fashion_retrieval.gallery.comparison import tell_board
+        from fashion_retrieval.results.page import part_of
+
+        return part_of(tell_board(**self._told())) if self.history else None
+
+    def _told(self) -> dict[str, Any]:
+        """What the board of the last turn is of, as `tell_board` takes it."""
+        from fashion_retrieval.results.board import MOST
 
         if not self.history:
             raise InputError("a board shows the last turn and there is none; ask first")
@@ -220,16 +253,14 @@ class Refinement:
         shown = turn.matches[:MOST]
         understood = f"understood: {turn.understood}" if turn.understood != (turn.text or "") else None
         facts = (understood, f"{len(shown)} of {info.count} photos", self.model.model_id, turn.where)
-        return draw_board(
-            shown,
-            reference=reference,
-            text=turn.text,
-            taxonomy=self._taxonomy,
-            caption=" · ".join(filter(None, facts)),
-            width=width,
-            font=font,
-            max_pixels=self.max_pixels,
-        )
+        return {
+            "matches": shown,
+            "reference": reference,
+            "text": turn.text,
+            "taxonomy": self._taxonomy,
+            "caption": " · ".join(filter(None, facts)),
+            "max_pixels": self.max_pixels,
+        }
 
     def _texts(self, text: str | Sequence[str] | None) -> tuple[str, ...]:
         """The earlier texts that still hold, and the new ones."""
@@ -262,22 +293,13 @@ class Refinement:
             f"reference {reference!r} is neither an id of the gallery nor a photo file; check its spelling"
         )
 
-    def _search(
-        self, query: NDArray[np.float32], top_k: int, where: str | None, exclude: set[str], unwanted: Sequence[Part]
-    ) -> list[Match]:
+    def _search(self, query: NDArray[np.float32], unwanted: Sequence[Part], asked: dict[str, Any]) -> Matches:
         """The results; those that are recognized as something unwanted come after all others."""
-        if not unwanted:
-            return self.gallery.search(query, top_k, where=where, exclude=exclude)
-        negative = self.model.encode(texts=list(dict.fromkeys(part.words for part in unwanted)))
-        conditions = list(filter(None, (self._condition(part) for part in unwanted)))
-        found: list[Match] = []
-        if conditions:
-            others = " and ".join(([f"({where})"] if where else []) + conditions)
-            found = self.gallery.search(query, top_k, where=others, exclude=exclude, negative=negative)
-        if len(found) < top_k:
-            exclude = exclude | {match.id for match in found}
-            found += self.gallery.search(query, top_k - len(found), where=where, exclude=exclude, negative=negative)
-        return found
+        if unwanted:
+            negative = self.model.encode(texts=list(dict.fromkeys(part.words for part in unwanted)))
+            preferred = " and ".join(filter(None, (self._condition(part) for part in unwanted))) or None
+            asked = asked | {"negative": negative, "preferred": preferred}
+        return self.gallery._answer(query, asked)
 
     def _condition(self, part: Part) -> str | None:
         """The filter for photos that are not recognized as this; None where the gallery doesn't know."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fashion_retrieval._utils.checks import check_reading
+from fashion_retrieval._utils.checks import check_reading, check_whole
 from fashion_retrieval._utils.progress import length_of, tracked
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.images.inputs import DeferredFile, ImageInput, is_photo
 from fashion_retrieval.inference.composition import Composition, ReferenceInput, as_pairs, check_text_weight
 from fashion_retrieval.inference.pipeline import encode_photos, encode_texts
+from fashion_retrieval.inference.vectors import Precision, check_vectors, quantized, shortened
 from fashion_retrieval.results import Encoded, Reference
 
 if TYPE_CHECKING:
@@ -25,6 +29,17 @@ if TYPE_CHECKING:
 OnError = Literal["raise", "skip"]
 
 
+class _Encoding(TypedDict, total=False):
+    """What `encode` takes beside `precision`, for the types of what it returns."""
+
+    images: ImageInput | Iterable[ImageInput] | None
+    texts: str | Sequence[str] | None
+    batch_size: int
+    progress: bool
+    max_pixels: int | None
+    dimensions: int | None
+
+
 class EmbeddingModel:
     """The part of `FashionModel` that needs neither a segmenter nor a vocabulary."""
 
@@ -32,12 +47,23 @@ class EmbeddingModel:
     device: torch.device
     _composition: Composition
     _texts: PromptCache
+    _basis: NDArray[np.float32] | None
 
     @property
     def embedding_dim(self) -> int:
         """Width of the embeddings."""
         return self.encoder.embedding_dim
 
+    @overload
+    def encode(
+        self, *, precision: Literal["float32"] = "float32", **given: Unpack[_Encoding]
+    ) -> NDArray[np.float32]: ...
+    @overload
+    def encode(self, *, precision: Literal["float16"], **given: Unpack[_Encoding]) -> NDArray[np.float16]: ...
+    @overload
+    def encode(self, *, precision: Literal["int8", "binary"], **given: Unpack[_Encoding]) -> NDArray[np.int8]: ...
+    @overload
+    def encode(self, *, precision: Precision, **given: Unpack[_Encoding]) -> NDArray[Any]: ...
     def encode(
         self,
         *,
@@ -46,7 +72,9 @@ class EmbeddingModel:
         batch_size: int = 32,
         progress: bool = False,
         max_pixels: int | None = None,
-    ) -> NDArray[np.float32]:
+        dimensions: int | None = None,
+        precision: Precision = "float32",
+    ) -> NDArray[Any]:
         """Embeddings of photos or of texts, in the same space.
 
         Args:
@@ -56,24 +84,53 @@ class EmbeddingModel:
             batch_size: How many go through the model at a time.
             progress: Show a progress bar on stderr.
             max_pixels: As in `recognize`.
+            dimensions: How many numbers an embedding has, as `shorten` makes them; None is all D.
+            precision: "float32"; "float16"; "int8", each row scaled so that its largest magnitude is 127; or a bit for
+                the sign of each number, eight a byte: "ubinary" (uint8), "binary" (int8, less 128), as
+                sentence-transformers has them. Its int8 takes ranges from a set of rows; here a row depends on no
+                other, and the cosine of two int8 rows is that of the embeddings without any scale.
 
         Returns:
-            (N, D) float32, L2-normalized; (1, D) for one.
+            (N, D) float32, L2-normalized; (1, D) for one. With a precision, its numbers: D, or D / 8 of bits.
 
         Raises:
-            InputError: Both or neither given, or an item can't be used; the message says which.
+            InputError: Both or neither given, or an item or argument can't be used; the message says which.
         """
         check_reading(max_pixels, batch_size)
+        check_vectors(dimensions, precision, self.embedding_dim)
         if (images is None) == (texts is None):
             raise InputError("encode expects either images= or texts=, got both or neither; call it once for each")
         if texts is not None:
             listed = [texts] if isinstance(texts, str) else list(texts)
-            return encode_texts(self._texts, listed, self.embedding_dim, batch_size=batch_size, progress=progress)
+            rows = encode_texts(self._texts, listed, self.embedding_dim, batch_size=batch_size, progress=progress)
+            return quantized(shortened(rows, dimensions, self._basis), precision)
         several: Any = images if isinstance(images, Iterable) and not is_photo(images) else [images]
         reading: dict[str, Any] = {"batch_size": batch_size, "skip": False, "max_pixels": max_pixels}
         found = encode_photos(self.encoder, self.device, several, digests=False, **reading)
-        rows = [one.embedding for one in tracked(found, "encoding images", length_of(several), shown=progress)]
-        return np.array(rows, dtype=np.float32).reshape(-1, self.embedding_dim)
+        made = [one.embedding for one in tracked(found, "encoding images", length_of(several), shown=progress)]
+        rows = np.array(made, dtype=np.float32).reshape(-1, self.embedding_dim)
+        return quantized(shortened(rows, dimensions, self._basis), precision)
+
+    def shorten(self, embeddings: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:
+        """What `encode` with `dimensions` gives, of (N, D) or (D,) float32 of this model: (N, dimensions) float32.
+
+        They are the first coordinates, L2-normalized again; of models whose folder has `dimensions.safetensors`, in
+        the order of what they tell. Queries of `compose` are shortened with it.
+
+        Raises:
+            InputError: The embeddings are not of this model's width, or `dimensions` is not from 1 to it.
+        """
+        check_whole("dimensions", dimensions, self.embedding_dim)
+        rows = np.asarray(embeddings)
+        if rows.dtype.kind != "f" or rows.ndim not in (1, 2) or rows.shape[-1] != self.embedding_dim:
+            expected = f"floats of shape (N, {self.embedding_dim}) or ({self.embedding_dim},)"
+            raise InputError(f"embeddings must be {expected}, got {rows.dtype} {rows.shape}; see FashionModel.encode")
+        return shortened(rows, dimensions, self._basis)
+
+    @property
+    def basis_digest(self) -> str | None:
+        """SHA-256 of the basis that `shorten` uses; None where it takes the first numbers."""
+        return None if self._basis is None else hashlib.sha256(self._basis.tobytes()).hexdigest()
 
     def encode_iter(
         self,
@@ -82,6 +139,8 @@ class EmbeddingModel:
         batch_size: int = 32,
         on_error: OnError = "raise",
         max_pixels: int | None = None,
+        dimensions: int | None = None,
+        precision: Precision = "float32",
     ) -> Generator[Encoded]:
         """Encode any number of photos one after the other, in bounded memory; their files are read by threads.
 
@@ -93,6 +152,8 @@ class EmbeddingModel:
             on_error: "raise" yields what came before a photo that can't be read and raises its error; "skip" yields a
                 `Failure` as its embedding and goes on.
             max_pixels: As in `recognize`.
+            dimensions: As in `encode`.
+            precision: As in `encode`.
 
         Returns:
             In the order of the photos, for each its position, its embedding, (D,) float32, L2-normalized, and the
@@ -102,8 +163,20 @@ class EmbeddingModel:
             InputError: A photo can't be used; the message begins with its place, "images[3]".
         """
         check_reading(max_pixels, batch_size, on_error)
-        skip = on_error == "skip"
-        return encode_photos(self.encoder, self.device, images, batch_size=batch_size, skip=skip, max_pixels=max_pixels)
+        check_vectors(dimensions, precision, self.embedding_dim)
+        reading: dict[str, Any] = {"batch_size": batch_size, "skip": on_error == "skip", "max_pixels": max_pixels}
+        found = encode_photos(self.encoder, self.device, images, **reading)
+        whole = precision == "float32" and dimensions is None
+        return found if whole else self._smaller(found, dimensions, precision)
+
+    def _smaller(self, found: Generator[Encoded], dimensions: int | None, precision: Precision) -> Generator[Encoded]:
+        with closing(found):
+            for one in found:
+                if isinstance(one.embedding, np.ndarray):
+                    row = shortened(one.embedding[np.newaxis], dimensions, self._basis)
+                    yield replace(one, embedding=quantized(row, precision)[0])
+                else:
+                    yield one
 
     def reference(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,13 +33,14 @@ class Encoded:
 
     Attributes:
         index: Its position among the photos given, from 0.
-        embedding: (D,) float32, L2-normalized; or why there is none.
+        embedding: (D,) float32, L2-normalized, or the numbers of another precision that was asked for; or why there is
+            none.
         digest: SHA-256 of its file, in hex; of a photo without a file, of its size and pixels. None where the file
             can't be read.
     """
 
     index: int
-    embedding: NDArray[np.float32] | Failure
+    embedding: NDArray[Any] | Failure
     digest: str | None
 
 
@@ -77,12 +79,14 @@ class Match(Plain):
         score: Cosine to the query, in [-1, 1].
         photo: The path or URI it was added from, or None.
         fields: Values by field name; None where the gallery has none.
+        views: Paths of further photos of the same item, where several were added as one.
     """
 
     id: str
     score: float
     photo: str | None = None
     fields: dict[str, Scalar | None] = field(default_factory=dict)
+    views: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id:
@@ -95,6 +99,12 @@ class Match(Plain):
                 kinds = "a text, number, bool or None"
                 raise InputError(f"Match.fields[{name!r}] must be {kinds}, got {type(value).__name__}")
         assign(self, "score", min(max(score, -1.0), 1.0))
+        assign(self, "views", tuple(self.views))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready dict; numbers are exact, and `views` is left out where there is none."""
+        plain = {"id": self.id, "score": self.score, "photo": self.photo, "fields": dict(self.fields)}
+        return plain | ({"views": list(self.views)} if self.views else {})
 
     @property
     def words(self) -> tuple[str, ...]:

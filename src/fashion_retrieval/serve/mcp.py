@@ -48,6 +48,8 @@ _SIDE = 256
 """Pixels of a thumbnail's longer side."""
 _CARD = 640
 """Pixels of a card's width."""
+_ANSWER = {"top_k", "where", "offset", "unique"}
+"""What `Gallery.search` is asked as it was given."""
 _MOST_BYTES = 64 << 20
 """Of a photo's file below the photo folder, and of a request by HTTP."""
 _ABOUT = (
@@ -176,8 +178,8 @@ class _Desk:
         else:
             query = await self._query(name, asked)
             exclude = {asked.id} if asked.id else set()
-            given = partial(gallery.search, query, asked.top_k, where=asked.where, exclude=exclude)
-            matches = tuple(await asyncio.to_thread(given))
+            given = partial(gallery.search, query, exclude=exclude, **asked.model_dump(include=_ANSWER))
+            matches = await asyncio.to_thread(given)
         told = tools.SearchFound(gallery=name, results=[_found(match) for match in matches])
         return told, await self._pictures(matches) if asked.thumbnails else ()
 
@@ -219,8 +221,8 @@ class _Desk:
         def ask(reference: NDArray[np.uint8] | None) -> Turn:
             turns = Refinement(model, gallery, max_pixels=most)
             left_out = {*exclude, *([asked.id] if asked.id else [])}
-            how: dict[str, Any] = {"top_k": asked.top_k, "where": asked.where, "text_weight": text_weight}
-            turns.ask(wishes, reference, exclude=left_out, **how)
+            how: dict[str, Any] = {"text_weight": text_weight, "exclude": left_out, **asked.model_dump(include=_ANSWER)}
+            turns.ask(wishes, reference, **how)
             return turns.history[-1]
 
         return await asyncio.wrap_future(self._engine.run(partial(ask, await asyncio.to_thread(start))))

@@ -214,6 +214,13 @@ class SearchRequest(Asked):
     exclude: Annotated[list[Id], BeforeValidator(parse_json)] = Field(
         [], max_length=1_000, description="Ids to leave out."
     )
+    min_score: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] | None = Field(
+        None, description="Leave out results of lower scores."
+    )
+    group_by: Annotated[str, Field(min_length=1, max_length=256)] | None = Field(
+        None, description="A field of the gallery: the best result of each of its values."
+    )
+    unique: bool = Field(False, description="Leave out near-duplicates of better results.")
 
     @model_validator(mode="after")
     def _one_query(self) -> SearchRequest:

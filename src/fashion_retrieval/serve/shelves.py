@@ -74,7 +74,10 @@ def routes(service: Service) -> APIRouter:
         gallery = service.gallery(name)
         asked = await read_request(request, service, SearchRequest)
         exclude = {*asked.exclude, *([asked.id] if asked.id else [])}
-        given: dict[str, Any] = {"top_k": asked.offset + asked.top_k, "where": asked.where, "exclude": exclude}
+        given: dict[str, Any] = asked.model_dump(
+            include={"top_k", "where", "offset", "min_score", "group_by", "unique"}
+        )
+        given["exclude"] = exclude
         if asked.text is not None and asked.id is not None:
             photo: Upload | None = await asyncio.to_thread(_file, gallery, asked.id)
         else:
@@ -87,7 +90,7 @@ def routes(service: Service) -> APIRouter:
         else:
             query = await _query(service, request, gallery, asked, photo)
             found = await asyncio.to_thread(gallery.search, query, **given)
-        return SearchResponse(results=[_told(name, match) for match in found[asked.offset :]])
+        return SearchResponse(results=[_told(name, match) for match in found])
 
     @router.get(
         "/{name}/photos/{id:path}/image",

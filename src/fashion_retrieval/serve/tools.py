@@ -22,6 +22,8 @@ class _Query(Asked):
         "NOT: \"category = 'dress' AND color IN ('red', 'pink')\".",
     )
     top_k: int = Field(6, ge=1, le=50, description="How many results.")
+    offset: int = Field(0, ge=0, le=1_000, description="How many results to pass over, for the next page.")
+    unique: bool = Field(False, description="Leave out near-duplicates of better results.")
     thumbnails: bool = Field(True, description="Send a small picture of each result.")
 
 

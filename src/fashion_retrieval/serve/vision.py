@@ -123,6 +123,7 @@ def routes(service: Service) -> APIRouter:
             raise RequestError(404, f"this service has the model {service.model_name!r}, got {asked.model!r:.80}")
         if asked.dimensions is not None and asked.dimensions > model.embedding_dim:
             raise InputError(f"dimensions must be at most {model.embedding_dim}, got {asked.dimensions}")
+        width = asked.dimensions or model.embedding_dim
         calls = [
             partial(engine.encode_text, item.text)
             if isinstance(item, TextInput)
@@ -135,7 +136,7 @@ def routes(service: Service) -> APIRouter:
         texts = [item.text for item in asked.input if isinstance(item, TextInput)]
         tokens = await asyncio.to_thread(lambda: int((model.encoder.tokenize(texts) != 0).sum())) if texts else 0
         rows = [
-            EmbeddingRow(index=index, embedding=_written(row, asked.dimensions, asked.encoding_format))
+            EmbeddingRow(index=index, embedding=_written(model.shorten(row, width), asked.encoding_format))
             for index, row in enumerate(found)
             if not isinstance(row, BaseException)
         ]
@@ -159,9 +160,6 @@ def routes(service: Service) -> APIRouter:
     return router
 
 
-def _written(row: NDArray[np.float32], dimensions: int | None, encoding: str) -> list[float] | str:
-    """One embedding as the response has it, cut and normalized again."""
-    if dimensions is not None and dimensions < len(row):
-        row = row[:dimensions]
-        row = row / max(float(np.linalg.norm(row)), 1e-12)
+def _written(row: NDArray[np.float32], encoding: str) -> list[float] | str:
+    """One embedding as the response has it."""
     return b64encode(row.astype("<f4").tobytes()).decode() if encoding == "base64" else row.tolist()

@@ -88,10 +88,17 @@ def locate(uri: str) -> tuple[AbstractFileSystem, str]:
             filesystem, path = url_to_fs(uri)
             return filesystem, path.rstrip("/")
         store, _, key = rest.partition("/")
-        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")  # else pyarrow asks Amazon for it
+        region = s3_options().get("region")  # without one, pyarrow asks Amazon for it
         query = f"?region={region}" if scheme == "s3" and region else ""
         filesystem, root = _arrow_filesystem(f"{scheme}://{store}/{query}")
     return filesystem, f"{root.rstrip('/')}/{key}".rstrip("/")
+
+
+def s3_options() -> dict[str, str]:
+    """What LanceDB must be told of an S3 store beyond what it reads from the environment as pyarrow does."""
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    return ({"region": region} if region else {}) | ({"allow_http": "true"} if endpoint.startswith("http://") else {})
 
 
 def read_photo(uri: str) -> bytes:

@@ -142,13 +142,17 @@ def test_searches_while_another_process_adds_see_whole_batches(store):
     assert search(0) == set(names)
 
 
-def test_table_beyond_the_memory_budget_is_searched_on_disk(store, monkeypatch):
+def test_table_beyond_the_memory_budget_is_searched_on_disk(store, monkeypatch, caplog):
     stored = {row.id: row for row in rows(clustered(200))}
     store.write(list(stored.values()))
-    monkeypatch.setattr(lancedb, "MEMORY_BUDGET", 200 * 16 * 5 - 1)
-    monkeypatch.setattr(Snapshot, "load", None)
+    on_disk = LanceStore.open(store.uri, memory_budget=200 * 16 * 5 - 1)
     check(store, stored)
-    assert not store.indexed()
+    assert not caplog.messages
+    monkeypatch.setattr(Snapshot, "load", None)
+    check(on_disk, stored)
+    assert not on_disk.indexed()
+    assert len(caplog.messages) == 1
+    assert "needs 16,000 bytes of memory for the vectors of 200 photos, more than its memory_budget" in caplog.text
 
 
 @pytest.mark.parametrize("stable", ["false", "true"])
@@ -173,3 +177,43 @@ def test_updated_row_is_found_by_its_new_vector_whether_row_ids_are_stable_or_no
     other.write([replace(stored["p00250"], vector=clustered(1, seed=8)[0])])
     stored["p00250"] = replace(stored["p00250"], vector=clustered(1, seed=8)[0])
     check(store, stored)
+
+
+@pytest.mark.parametrize("stable", ["false", "true"])
+@pytest.mark.parametrize("seed", range(3))
+def test_snapshot_after_any_changes_is_the_table_whether_row_ids_are_stable_or_not(tmp_path, stable, seed):
+    """Random writes, removals, compactions, updates by LanceDB itself and returns to an earlier version."""
+    uri, dice = str(tmp_path / "g"), np.random.default_rng(seed)
+    connection = connect(uri, storage_options={"new_table_enable_stable_row_ids": stable})
+    connection.create_table("photos", schema=lancedb._schema(galleries.settings()))
+    reader, writers = LanceStore.open(uri), [LanceStore.open(uri), LanceStore.open(uri)]
+    stored, versions = {}, []
+    for step in range(60):
+        writer = writers[dice.integers(2)]
+        match dice.choice(["write", "write", "write", "remove", "remove", "optimize", "update", "restore"]):
+            case "write":
+                fresh = rows(clustered(300, seed=1000 + step), stock=[step] * 300)
+                start = int(dice.integers(0, 290))
+                chosen = fresh[start : start + int(dice.integers(1, 60))]
+                writer.write(chosen)
+                stored |= {row.id: row for row in chosen}
+            case "remove" if stored:
+                gone = set(dice.choice(list(stored), min(len(stored), int(dice.integers(1, 30)))).tolist())
+                assert writer.remove(gone) == len(gone)
+                stored = {id: row for id, row in stored.items() if id not in gone}
+            case "optimize":
+                writer.optimize()
+            case "update" if stored:
+                id = str(dice.choice(list(stored)))
+                vector = clustered(1, seed=step)[0]
+                writer._table.update(where=f"id = '{id}'", values={"vector": vector.tolist()})
+                stored[id] = replace(stored[id], vector=vector)
+            case "restore" if versions:
+                version, stored = versions[dice.integers(len(versions))]
+                stored = dict(stored)
+                writer._table.checkout(version)
+                writer._table.restore()
+        versions.append((writer._table.version, dict(stored)))
+        query = clustered(1, seed=step)[0]
+        found = {row.id: (row.vector.tobytes(), row.fields) for row in reader.nearest(query, 400, None)}
+        assert found == {id: (row.vector.tobytes(), row.fields) for id, row in stored.items()}, step

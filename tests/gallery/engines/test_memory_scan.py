@@ -5,6 +5,7 @@ import pytest
 
 from fashion_retrieval.gallery.engines import memory
 from fashion_retrieval.gallery.engines.memory import ExactScan
+from fashion_retrieval.inference.vectors import quantized, restored
 from tests.support.galleries import clustered
 
 
@@ -26,13 +27,19 @@ def plain(rows, query, limit, allowed):
 
 
 def kinds():
-    """Rows (N, D) by what makes them hard: nothing near, a common direction, few large numbers, nearly alike."""
+    """Rows (N, D) by what makes them hard: nothing near, a common direction, few large numbers, nearly alike, alike.
+
+    "extreme" has codes of 127 and -127 alone; those of "one" are 0 but for one number.
+    """
     generator = np.random.default_rng(0)
     random = generator.normal(size=(6_000, 48))
     offset = random + 40 * (np.arange(48) == 7)
     sparse = random**5
     twins = np.repeat(random[:60], 100, axis=0) + 1e-3 * random
-    return {"random": random, "offset": offset, "sparse": sparse, "twins": twins, "clustered": clustered(6_000)}
+    found = {"random": random, "offset": offset, "sparse": sparse, "twins": twins, "clustered": clustered(6_000)}
+    found |= {"alike": np.repeat(random[:1], 2_000, axis=0), "extreme": np.sign(generator.normal(size=(1_100, 1_152)))}
+    found |= {"narrow": generator.normal(size=(2_500, 64)), "wide": generator.normal(size=(1_500, 1_152))}
+    return found | {"one": np.eye(64)[np.arange(2_100) % 64] + 1e-4 * generator.normal(size=(2_100, 64))}
 
 
 @pytest.mark.parametrize("kind", kinds())
@@ -43,17 +50,31 @@ def test_exact_scan_gives_the_rows_of_a_plain_scan(kind):
     for allowed in (
         np.ones(len(rows), bool),
         generator.random(len(rows)) < 0.4,
-        generator.random(len(rows)) < 0.15,
+        generator.random(len(rows)) < 0.12,
         np.arange(len(rows)) < 700,
     ):
         for query in queries:
-            for limit in (1, 10, 650):
+            for limit in (1, 10, 105):
                 expected = plain(rows, query, limit, allowed)
                 found = scan.nearest(query, limit, allowed)
                 assert len(set(found)) == limit
                 assert allowed[found].all()
                 assert rows[found] @ query == pytest.approx(rows[expected] @ query, abs=1e-6)
-    assert np.array_equal(scan.rows(np.array([5_999, 0])), rows[[-1, 0]])
+    assert np.array_equal(scan.rows(np.array([len(rows) - 1, 0])), rows[[-1, 0]])
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+@pytest.mark.parametrize("kind", ["twins", "wide", "alike", "sparse"])
+def test_exact_scan_of_stored_rows_is_exact_of_what_they_stand_for(kind, precision):
+    stored = quantized(unit(kinds()[kind]), precision)
+    scan = ExactScan(stored.shape[1], 0, stored.dtype)
+    scan.add(0, stored[:1_000])
+    scan.add(1_000, stored[1_000:])
+    rows, allowed = restored(stored), np.ones(len(stored), bool)
+    for query in (rows[3], unit(np.random.default_rng(4).normal(size=rows.shape[1]))):
+        found, expected = scan.nearest(query, 10, allowed), plain(rows, query, 10, allowed)
+        assert rows[found] @ query == pytest.approx(rows[expected] @ query, abs=1e-6)
+    assert np.array_equal(scan.rows(np.array([5])), rows[[5]])
 
 
 def test_exact_scan_scores_few_rows_in_float32(monkeypatch):
@@ -61,11 +82,11 @@ def test_exact_scan_scores_few_rows_in_float32(monkeypatch):
     scan, query = scan_of(rows), unit(np.random.default_rng(3).normal(size=256))
     for step in (1, 2, 7):
         allowed = np.arange(20_000) % step == 0
-        candidates = scan._candidates(query, 11, allowed, np.count_nonzero(allowed))
+        candidates = scan._candidates(query, 11, allowed, everything=step == 1)
         assert set(plain(rows, query, 11, allowed)) <= set(candidates)
         assert len(candidates) < 200
         monkeypatch.setattr(memory, "_THREADS_FROM", 0)
-        assert np.array_equal(scan._candidates(query, 11, allowed, np.count_nonzero(allowed)), candidates)
+        assert np.array_equal(scan._candidates(query, 11, allowed, everything=step == 1), candidates)
 
 
 def test_exact_scan_with_fewer_rows_than_asked_for_gives_them_all():

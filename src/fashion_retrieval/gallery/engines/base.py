@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,11 @@ MAX_ROWS = 16_384
 """The most rows a search may ask for; a limit of Milvus."""
 BATCH = 1_000
 """Rows that are looked up, removed or walked through at a time."""
+PRECISIONS = ("float32", "float16", "int8")
 TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+_LONGEST_REASON = 600
+_LOCATION = re.compile(r", location: Location \{[^}]*\}, backtrace: \w+")
+"""Where in LanceDB's source an error arose."""
 RENAMED_FIELDS = {"colour": "color"}
 """Old names of fields that recognition gives, each with its current name."""
 
@@ -56,8 +61,10 @@ class Settings:
     `model_id` is the model to load for it, a folder by its absolute path, and `fingerprint` the SHA-256 of its encoder.
     `fields` has the name of the type by field, in order. `taxonomy` is None where images are not recognized. `dtype`,
     as `precision` tells it, and `revision` are None in galleries that did not keep them. `probes` has the digest of the
-    model's probe by group of the taxonomy, None for none. `composer` is the SHA-256 of the weights of the model's
-    composer, None where it has none or the gallery did not keep it.
+    model's probe by group of the taxonomy, None for none. `precision` is that of the numbers of a stored vector.
+    `basis` has the digest of the model's basis where the gallery has fewer dimensions than the model, else None.
+    `composer` is the SHA-256 of the weights of the model's composer, None where it has none or the gallery did not keep
+    it.
     """
 
     model_id: str
@@ -68,6 +75,8 @@ class Settings:
     dtype: str | None = None
     revision: str | None = None
     probes: dict[str, str] | None = None
+    precision: Literal["float32", "float16", "int8"] = "float32"
+    basis: str | None = None
     schema_version: int = SCHEMA_VERSION
     composer: str | None = None
 
@@ -93,8 +102,8 @@ class Settings:
 
     def to_json(self) -> str:
         """One line of JSON."""
-        later = ("probes", "composer")  # earlier releases know neither
-        kept = {name: value for name, value in asdict(self).items() if name not in later or value}
+        plain = {"probes": None, "precision": "float32", "basis": None, "composer": None}  # unknown to earlier releases
+        kept = {name: value for name, value in asdict(self).items() if value != plain.get(name, ...)}
         return json.dumps({"fashion_retrieval_gallery": kept}, ensure_ascii=False)
 
     @classmethod
@@ -176,7 +185,9 @@ def translate_errors(uri: str, done: str) -> Iterator[None]:
     except FashionRetrievalError:
         raise
     except Exception as error:  # the libraries raise nearly anything
-        reason = " ".join(str(getattr(error, "message", error)).split())[:200] or type(error).__name__
+        reason = _LOCATION.sub("", " ".join(str(getattr(error, "message", error)).split())) or type(error).__name__
+        if len(reason) > _LONGEST_REASON:  # what went wrong stands first or last
+            reason = f"{reason[: _LONGEST_REASON // 3]} … {reason[-2 * _LONGEST_REASON // 3 :]}"
         raise GalleryError(f"gallery {uri} could not be {done}: {reason}; check that it is reachable") from error
 
 

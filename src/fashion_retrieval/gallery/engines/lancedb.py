@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
@@ -26,8 +27,10 @@ from fashion_retrieval.gallery.engines.base import (
     not_found,
     translate_errors,
 )
-from fashion_retrieval.gallery.engines.memory import BYTES_PER_NUMBER, Snapshot
+from fashion_retrieval.gallery.engines.memory import BYTES_OF_CODE, Snapshot
 from fashion_retrieval.gallery.filters import Filter, Operator, Scalar, Values, like_pieces
+from fashion_retrieval.inference.vectors import quantized, restored
+from fashion_retrieval.shards.filesystem import s3_options
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,10 +39,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MEMORY_BUDGET = 5 << 29
-"""Bytes of memory that the vectors of one open gallery may take: 2.5 GiB, a million of 512 numbers.
+"""Bytes of memory that the vectors of one open gallery may take by default: 2.5 GiB, a million of 512 float32.
 
-A larger gallery is searched by LanceDB on disk. Assign another number before a gallery is searched for the first time.
+A larger gallery is searched by LanceDB on disk.
 """
+_log = logging.getLogger(__name__)
 _TABLE, _NEXT = "photos", "photos.next"
 _SETTINGS = b"fashion_retrieval"
 _FEW = 4_096
@@ -53,13 +57,14 @@ _PARTITIONS, _CANDIDATES, _REFINE = 20, 1_024, 4
 class LanceStore:
     """One table whose every write is a new version: a reader, or a crash, never sees half of one.
 
-    A table within `MEMORY_BUDGET` is searched in memory, at its current version; in a larger one, LanceDB searches.
+    A table within the memory budget is searched in memory, at its current version; in a larger one, LanceDB searches.
     """
 
     name = "lancedb"
 
-    def __init__(self, uri: str, table: Table) -> None:
+    def __init__(self, uri: str, table: Table, memory_budget: int | None = None) -> None:
         self.uri = uri
+        self._budget, self._told = memory_budget, False
         self._opened: Any = table  # its type stubs know less than it does
         self._lock = Lock()
         self._change_token: tuple[int, list[str]] | None = None
@@ -73,23 +78,23 @@ class LanceStore:
         return _open(uri) is not None
 
     @classmethod
-    def create(cls, uri: str, settings: Settings) -> LanceStore:
+    def create(cls, uri: str, settings: Settings, memory_budget: int | None = None) -> LanceStore:
         """Make a new table."""
         if cls.exists(uri):
             raise already_exists(uri)
         try:
             with translate_errors(uri, "created"):
-                return cls(uri, _connect(uri).create_table(_TABLE, schema=_schema(settings)))
+                return cls(uri, _connect(uri).create_table(_TABLE, schema=_schema(settings)), memory_budget)
         except GalleryError as error:
             raise (already_exists(uri) if "already exists" in str(error) else error) from error
 
     @classmethod
-    def open(cls, uri: str, *, load: bool = True) -> LanceStore:
+    def open(cls, uri: str, *, load: bool = True, memory_budget: int | None = None) -> LanceStore:
         """Open the table; it is read when it is first searched, whatever `load` says."""
         table = _open(uri)
         if table is None:
             raise not_found(uri)
-        return cls(uri, table)
+        return cls(uri, table, memory_budget)
 
     def write(self, rows: Sequence[Row]) -> None:
         with translate_errors(self.uri, "written"):
@@ -116,6 +121,7 @@ class LanceStore:
             snapshot = self._current_snapshot()
             if snapshot:
                 return self._from_arrow(*snapshot.nearest(query, limit, where, self.settings.columns))
+            self._tell_of_disk()
             return self._newest(lambda: self._nearest_on_disk(query, limit, where))
 
     def _nearest_on_disk(self, query: NDArray[np.float32], limit: int, where: Filter | None) -> list[Row]:
@@ -152,7 +158,7 @@ class LanceStore:
 
         with translate_errors(self.uri, "optimized"):
             self._compact()
-            if not self._fits(self.count()) and "vector" not in self._indices():
+            if not self._fits(self.count()) and "vector" not in self._indices() and self.settings.precision != "int8":
                 self._table.create_index("vector", config=HnswSq(distance_type="cosine"))
 
     def indexed(self) -> bool:
@@ -239,7 +245,29 @@ class LanceStore:
         self._version = version
 
     def _fits(self, count: int) -> bool:
-        return count * self.settings.embedding_dim * BYTES_PER_NUMBER <= MEMORY_BUDGET
+        return self._needed(count) <= self._allowed
+
+    def _needed(self, count: int) -> int:
+        """Bytes of memory for the vectors of so many rows."""
+        return count * self.settings.embedding_dim * (np.dtype(self.settings.precision).itemsize + BYTES_OF_CODE)
+
+    @property
+    def _allowed(self) -> int:
+        return MEMORY_BUDGET if self._budget is None else self._budget
+
+    def _tell_of_disk(self) -> None:
+        """Say, once, that the vectors exceed the budget; LanceDB can't search int8, so that is an error."""
+        if self._told:
+            return
+        count = self.count()
+        told = (
+            f"gallery {self.uri} needs {self._needed(count):,} bytes of memory for the vectors of {count:,} photos, "
+            f"more than its memory_budget of {self._allowed:,}"
+        )
+        if self.settings.precision == "int8":
+            raise GalleryError(f"{told}, and LanceDB can't search int8 on disk; open it with a larger memory_budget")
+        _log.warning("%s: LanceDB searches on disk, slower or by an approximate index; see Gallery.open", told)
+        self._told = True
 
     def _indices(self) -> set[str]:
         return {column for index in self._table.list_indices() for column in index.columns}
@@ -262,10 +290,11 @@ class LanceStore:
     def _to_arrow(self, rows: Sequence[Row]) -> pa.Table:
         import pyarrow as pa
 
-        vectors = np.stack([row.vector for row in rows]).astype(np.float32, copy=False)
+        stacked = np.stack([row.vector for row in rows]).astype(np.float32, copy=False)
+        vectors = quantized(stacked, self.settings.precision)
         data: dict[str, Any] = {
             "id": [row.id for row in rows],
-            "vector": pa.FixedSizeListArray.from_arrays(vectors.ravel(), vectors.shape[1]),
+            "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1]),
             "digest": [row.digest for row in rows],
             "photo": [row.photo for row in rows],
         }
@@ -290,8 +319,8 @@ class LanceStore:
 
     def _vectors(self, table: pa.Table) -> NDArray[np.float32]:
         column = table["vector"].combine_chunks()
-        flat: NDArray[np.float32] = column.flatten().to_numpy(zero_copy_only=False)
-        return flat.reshape(-1, self.settings.embedding_dim)
+        flat: NDArray[Any] = column.flatten().to_numpy(zero_copy_only=False)
+        return restored(flat.reshape(-1, self.settings.embedding_dim))
 
 
 def render(condition: Filter, columns: dict[str, str]) -> str:
@@ -303,7 +332,9 @@ def render(condition: Filter, columns: dict[str, str]) -> str:
             case "null" | "not null":
                 return f"{column} IS {words}"
             case "in" | "not in":
-                return f"{column} {words} ({', '.join(map(_literal, values))})"
+                listed = f"{column} {words} ({', '.join(map(_literal, values))})"
+                # DataFusion reads NOT IN (1) OR NOT IN (2) as true, also of a null.
+                return listed if operator == "in" else f"({column} IS NOT NULL AND {listed})"
             case "like" | "not like":
                 pieces = like_pieces(str(values[0]))
                 pattern = "".join(f"\\{text}" if text in r"\%_" and not wildcard else text for text, wildcard in pieces)
@@ -327,9 +358,10 @@ def _schema(settings: Settings) -> pa.Schema:
     import pyarrow as pa
 
     types = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    numbers = pa.from_numpy_dtype(settings.precision)
     fields = [
         pa.field("id", pa.string(), nullable=False),
-        pa.field("vector", pa.list_(pa.float32(), settings.embedding_dim), nullable=False),
+        pa.field("vector", pa.list_(numbers, settings.embedding_dim), nullable=False),
         pa.field("digest", pa.string(), nullable=False),
         pa.field("photo", pa.string()),
     ]
@@ -346,7 +378,8 @@ def _settings_of(table: Table) -> bytes:
 def _connect(uri: str) -> DBConnection:
     import lancedb
 
-    return lancedb.connect(uri, read_consistency_interval=timedelta(0))
+    options = s3_options() if uri.startswith("s3://") else None
+    return lancedb.connect(uri, read_consistency_interval=timedelta(0), storage_options=options)
 
 
 def _open(uri: str) -> Table | None:

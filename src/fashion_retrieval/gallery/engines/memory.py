@@ -6,33 +6,39 @@ A search scores int8 codes of all rows, which leaves few candidates, and decides
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from fashion_retrieval.gallery.filters import Filter, Operator, Values
+from fashion_retrieval.gallery.filters import Filter, Operator, Values, like_pieces
+from fashion_retrieval.inference.vectors import restored
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from lancedb.table import Table
+    from numkong import PackedMatrix
 
-BYTES_PER_NUMBER = 5
-"""Memory for one number of a vector: 4 bytes of float32 and an int8 code."""
+BYTES_OF_CODE = 1
+"""Memory for one number of a vector, beside the number as it is stored."""
 _ADDRESS = "_rowaddr"
 """Where LanceDB keeps a row. Rows that are written or moved get higher addresses than all before them, also in tables
 whose row *ids* are stable (LanceDB's option `new_table_enable_stable_row_ids`)."""
 _VECTOR = "vector"
 _MAX_CODE = 127
-_BLOCK = 256
-"""Rows encoded at a time, so that the work stays in the processor's cache."""
+_BLOCK = 1_024
+"""Rows whose codes are packed together; a block is packed anew when a row comes to it."""
+_GROUP = 16
+"""Rows of which the highest score stands for all where a bound is enough."""
 _GROWTH = 1.25
 _FEW = 512
 """Up to this many rows are scored in float32 at once."""
-_COPY_COST = 5
-"""How many times the time of scoring a row it takes to copy it first."""
+_COPY_COST = 16
+"""How many times the time of scoring a row by codes it takes to score one of some rows in float32."""
 _THREADS_FROM = 1 << 22
 """Bytes of codes from which on they are shared among threads."""
 _ROUNDING = 1e-5
@@ -58,7 +64,8 @@ class Snapshot:
 
         fields = [field for field in table.schema if field.name != _VECTOR]
         columns = pa.schema([*fields, pa.field(_ADDRESS, pa.uint64())]).empty_table()
-        scan = ExactScan(table.schema.field(_VECTOR).type.list_size, table.count_rows())
+        kept = table.schema.field(_VECTOR).type
+        scan = ExactScan(kept.list_size, table.count_rows(), kept.value_type.to_pandas_dtype())
         return cls(columns, scan, np.empty(0, np.bool_))._extended(table, None)
 
     def refresh(self, table: Table) -> Snapshot | None:
@@ -69,14 +76,14 @@ class Snapshot:
         if not len(self.columns):
             return None
         known, alive = self.columns[_ADDRESS].to_numpy(), self.alive
-        newer = f"{_ADDRESS} > {known.max()}"
-        kept = table.count_rows() - table.count_rows(newer)
-        if np.count_nonzero(alive) > kept:
-            query: Any = table.search()
-            alive = np.isin(known, query.select([_ADDRESS]).limit(table.count_rows()).to_arrow()[_ADDRESS].to_numpy())
-        if np.count_nonzero(alive) != kept or kept < len(alive) / 2:
+        query: Any = table.search()
+        present = query.select([_ADDRESS]).limit(max(table.count_rows(), 1)).to_arrow()[_ADDRESS].to_numpy()
+        kept = present[present <= known.max()]
+        if not np.array_equal(known[alive], kept):  # a return to an earlier version brings rows back
+            alive = np.isin(known, kept)
+        if np.count_nonzero(alive) != len(kept) or len(kept) < len(alive) / 2:
             return None
-        return replace(self, alive=alive)._extended(table, newer)
+        return replace(self, alive=alive)._extended(table, f"{_ADDRESS} > {known.max()}")
 
     def _extended(self, table: Table, condition: str | None) -> Snapshot:
         """These rows, and after them the rows of the table for which the condition is true."""
@@ -117,11 +124,13 @@ def matching(condition: Filter, table: pa.Table, columns: Mapping[str, str]) -> 
 
     def compare(field: str, operator: Operator, values: Values) -> NDArray[np.bool_]:
         column = table[columns[field]]
+        if operator.endswith("in") and pa.types.is_floating(column.type) and 0 in values:
+            values = (*values, 0.0, -0.0)  # which `is_in` tells apart
         wanted = pa.array(values, column.type)
         if operator.endswith("in"):
             found = pc.and_(pc.is_in(column, wanted), pc.is_valid(column))
         elif operator.endswith("like"):
-            found = pc.match_like(column, wanted[0].as_py())
+            found = _like(column, str(values[0]))
         else:
             found = functions[operator](column, *wanted)
         if operator in ("not in", "not like"):
@@ -135,38 +144,52 @@ def matching(condition: Filter, table: pa.Table, columns: Mapping[str, str]) -> 
     return condition.render(compare, join)
 
 
+def _like(column: pa.ChunkedArray, pattern: str) -> pa.ChunkedArray:
+    import pyarrow.compute as pc
+
+    if "\\" not in pattern:
+        return pc.match_like(column, pattern)
+    # `match_like` takes some escapes of a pattern that begins or ends with % as they stand.
+    wildcards = {"%": ".*", "_": "."}
+    pieces = (wildcards[text] if wildcard else f"\\x{{{ord(text):x}}}" for text, wildcard in like_pieces(pattern))
+    return pc.match_substring_regex(column, f"(?s)\\A{''.join(pieces)}\\z")
+
+
 class ExactScan:
     """L2-normalized rows to be searched by cosine.
 
-    A row v is kept as it is and as a scale s times a code c of whole numbers from -127 to 127; the residual is
+    A row v is kept as it is stored and as a scale s times a code c of whole numbers from -127 to 127; the residual is
     |v - s c|. With the query coded in the same way, a score by codes is off by at most the two residuals
     (Cauchy-Schwarz). So all rows that may be among the nearest are known, and only these are scored in float32.
     """
 
-    def __init__(self, dim: int, capacity: int = 0) -> None:
-        self._rows = np.empty((capacity, dim), np.float32)
-        self._codes = np.empty((capacity, dim), np.int8)
+    def __init__(self, dim: int, capacity: int = 0, dtype: DTypeLike = np.float32) -> None:
+        self._rows = np.empty((capacity, dim), dtype)
+        self._codes: list[PackedMatrix] = []  # of `_BLOCK` rows each, as the processor multiplies them
         self._scales = np.empty(capacity, np.float32)
         self._residuals = np.empty(capacity, np.float32)
 
-    def add(self, start: int, rows: NDArray[np.float32]) -> None:
-        """Set (M, D) float32 rows from number `start` on. Searches of the rows before may go on meanwhile."""
-        needed = start + len(rows)
-        if needed > len(self._rows):
-            for name in ("_rows", "_codes", "_scales", "_residuals"):
+    def add(self, start: int, rows: NDArray[Any]) -> None:
+        """Set (M, D) rows as stored from number `start` on. Searches of the rows before may go on meanwhile."""
+        import numkong
+
+        end = start + len(rows)
+        if end > len(self._rows):
+            for name in ("_rows", "_scales", "_residuals"):
                 before = getattr(self, name)
-                grown = np.empty((int(needed * _GROWTH), *before.shape[1:]), before.dtype)
+                grown = np.empty((int(end * _GROWTH), *before.shape[1:]), before.dtype)
                 grown[:start] = before[:start]
                 setattr(self, name, grown)
-        for first in range(0, len(rows), _BLOCK):
-            block = rows[first : first + _BLOCK]
-            place = slice(start + first, start + first + len(block))
-            self._rows[place] = block
-            self._codes[place], self._scales[place], self._residuals[place] = _encoded(block)
+        self._rows[start:end] = rows
+        for first in range(start - start % _BLOCK, end, _BLOCK):  # a block that was begun is coded anew
+            place = slice(first, min(first + _BLOCK, end))
+            codes, self._scales[place], self._residuals[place] = _encoded(restored(self._rows[place]))
+            number = first // _BLOCK
+            self._codes[number : number + 1] = [numkong.dots_pack(codes)]
 
     def rows(self, numbers: NDArray[np.intp]) -> NDArray[np.float32]:
         """(M, D) float32, the rows of these numbers."""
-        return self._rows[numbers]
+        return restored(self._rows[numbers])
 
     def nearest(self, query: NDArray[np.float32], limit: int, allowed: NDArray[np.bool_]) -> NDArray[np.intp]:
         """The numbers of the rows nearest to an L2-normalized (D,) float32, best first.
@@ -175,47 +198,56 @@ class ExactScan:
         """
         possible = int(np.count_nonzero(allowed))
         limit = min(limit, possible)
-        if possible > max(limit, _FEW):
-            numbers = self._candidates(query, limit, allowed, possible)
+        if possible > max(limit, _FEW, len(allowed) / _COPY_COST):
+            numbers = self._candidates(query, limit, allowed, everything=possible == len(allowed))
         else:
             numbers = np.flatnonzero(allowed)
-        best: NDArray[np.intp] = numbers[np.argsort(-(self._rows[numbers] @ query), kind="stable")[:limit]]
+        best: NDArray[np.intp] = numbers[np.argsort(-(self.rows(numbers) @ query), kind="stable")[:limit]]
         return best
 
     def _candidates(
-        self, query: NDArray[np.float32], limit: int, allowed: NDArray[np.bool_], possible: int
+        self, query: NDArray[np.float32], limit: int, allowed: NDArray[np.bool_], *, everything: bool
     ) -> NDArray[np.intp]:
-        """The allowed rows, `possible` in number, that may be among the nearest."""
+        """The allowed rows that may be among the nearest."""
         code, scale, residual = _encoded(query[np.newaxis])
         count = len(allowed)
-        chosen = slice(0, count) if possible == count else np.flatnonzero(allowed)
-        if possible < count / _COPY_COST:
-            scores = _products(code, self._codes[chosen])
-        else:
-            scores = _products(code, self._codes[:count])[chosen]
-        scores = scores * (self._scales[chosen] * scale)
-        residuals = self._residuals[chosen]
+        scores = self._products(code, count) * self._scales[:count]
+        scores *= scale
+        if not everything:
+            scores[~allowed] = -np.inf
         error = float(residual[0]) + _ROUNDING
-        max_error = error + float(residuals.max()) * (1 + error)
-        near = np.flatnonzero(scores >= _highest(scores, limit) - 2 * max_error)
-        scores, errors = scores[near], error + residuals[near] * (1 + error)
-        near = near[scores + errors >= _highest(scores - errors, limit)]
-        return near if isinstance(chosen, slice) else chosen[near]
+        max_error = error + float(self._residuals[:count].max()) * (1 + error)
+        near = np.flatnonzero(scores >= _bound(scores, limit) - 2 * max_error)
+        scores, errors = scores[near], error + self._residuals[near] * (1 + error)
+        return near[scores + errors >= _highest(scores - errors, limit)]
+
+    def _products(self, code: NDArray[np.int8], count: int) -> NDArray[np.int32]:
+        """(N,) int32, the products of a (1, D) int8 code with the codes of the first N rows."""
+        import torch
+        from numkong import dots_packed
+
+        def of_blocks(start: int) -> list[NDArray[np.int32]]:
+            return [np.asarray(dots_packed(code, block))[0] for block in blocks[start : start + step]]
+
+        blocks = self._codes[: -(-count // _BLOCK)]
+        step = -(-len(blocks) // (torch.get_num_threads() if count * code.size > _THREADS_FROM else 1))
+        with ThreadPoolExecutor(max(len(blocks) // step, 1)) as pool:  # this thread has its part too
+            others = [pool.submit(of_blocks, start) for start in range(step, len(blocks), step)]
+            parts = chain(of_blocks(0), *(other.result() for other in others))
+        return np.concatenate(list(parts))[:count]
+
+
+def _bound(scores: NDArray[np.float32], rank: int) -> float:
+    """A lower bound of the score of this rank: that of the highest of groups, each of which has another row."""
+    groups = len(scores) // _GROUP
+    if groups < _GROUP * rank:
+        return _highest(scores, rank)
+    return _highest(scores[: groups * _GROUP].reshape(_GROUP, groups).max(axis=0), rank)
 
 
 def _highest(scores: NDArray[np.float32], rank: int) -> float:
     """The score of this rank, counted from 1."""
     return float(np.partition(scores, len(scores) - rank)[len(scores) - rank])
-
-
-def _products(code: NDArray[np.int8], codes: NDArray[np.int8]) -> NDArray[np.float32]:
-    """(N,) float32, the products of a (1, D) int8 code with (N, D) int8 codes."""
-    import simsimd
-    import torch
-
-    threads = torch.get_num_threads() if codes.size > _THREADS_FROM else 1
-    products = simsimd.cdist(code, codes, "dot", out_dtype="float32", threads=threads)
-    return np.asarray(products, np.float32).reshape(-1)
 
 
 def _encoded(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:

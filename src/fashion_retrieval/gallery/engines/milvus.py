@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -42,7 +43,11 @@ _LISTS = 1_024
 _PROBED = 384
 """How many of the lists a search without a filter looks into; with one it scans them all, which is exact."""
 _DELETIONS = 1
+_SETTLING = 5.0
+"""Seconds after a deletion in which searches wait for the newest state: its answer holds no time to wait for."""
 _LAST_CODE_POINT = "\U0010ffff"
+_UNSAFE = re.compile(r"""["'\\\x00-\x1f\x7f]""")
+"""What stands as an escape in a text of an expression."""
 
 
 class MilvusStore:
@@ -59,6 +64,7 @@ class MilvusStore:
         self._client = client
         self._collection = collection
         self._written = 0
+        self._removed = -math.inf
         self._loaded = False
         with _closed_on_error(client):
             self._read_settings()
@@ -75,6 +81,9 @@ class MilvusStore:
     @classmethod
     def create(cls, uri: str, settings: Settings) -> MilvusStore:
         """Make a new collection."""
+        if settings.precision != "float32":
+            remedy = "leave precision out, or use a LanceDB gallery"
+            raise InputError(f"a gallery in Milvus stores float32, got precision {settings.precision!r}; {remedy}")
         shown, client, collection = _connect(uri)
         with _closed_on_error(client), translate_errors(shown, "created"):
             if collections.exists(client, collection):
@@ -102,7 +111,9 @@ class MilvusStore:
         return {entity["id"]: self._from_entity(entity) for entity in entities}
 
     def scan(self) -> Iterator[list[Row]]:
-        # As pymilvus's own iterator does, which puts ids into the filter as they are, quotes and all.
+        # As pymilvus's own iterator does, which puts ids into the filter as they are, quotes and all. Such a query asks
+        # for no consistency, whatever is said; after one that does, of the count, it sees what was written before.
+        self.count()
         paging: dict[str, str | int] = {"limit": BATCH, "iterator": "True", "reduce_stop_for_best": "True"}
         entities = self._query('id > ""', ["*"], **paging)
         while entities:
@@ -121,7 +132,7 @@ class MilvusStore:
                 limit=limit,
                 output_fields=["*"],
                 search_params={"params": effort},
-                consistency_level="Session",
+                consistency_level="Strong" if time.monotonic() - self._removed < _SETTLING else "Session",
             )
             return [self._from_entity(hit["entity"]) for hit in hits[0]]
 
@@ -131,7 +142,9 @@ class MilvusStore:
             found = [entity["id"] for entity in self._query(_any_of(some), ["id"])]
             if found:
                 with translate_errors(self.uri, "changed"):
-                    self._client.delete(self._collection, ids=found)
+                    # Not ids=found: pymilvus writes them into an expression as they are, quotes and all.
+                    self._client.delete(self._collection, filter=_any_of(found))
+                self._removed = time.monotonic()
             removed += len(found)
         return removed
 
@@ -323,7 +336,9 @@ def _any_of(ids: list[str]) -> str:
 
 
 def _literal(value: Scalar) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):  # octal: what servers make of "u0041" after a backslash differs
+        return '"' + _UNSAFE.sub(lambda found: f"\\{ord(found[0]):03o}", value) + '"'
+    return json.dumps(value)
 
 
 def _connect(uri: str) -> tuple[str, MilvusClient, str]:

@@ -8,10 +8,11 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from fashion_retrieval.gallery.board import Change, Comparison
+from fashion_retrieval.gallery.comparison import Comparison
 from fashion_retrieval.gallery.items import recognized_fields
 from fashion_retrieval.gallery.refinement import Turn
 from fashion_retrieval.results import Garment, Match, Recognition
+from fashion_retrieval.results.board import Change
 from fashion_retrieval.results.card import GARMENT_COLORS
 from fashion_retrieval.results.masks import polygons
 from fashion_retrieval.serve.page.pictures import address, address_of
