@@ -202,8 +202,7 @@ class LanceStore:
         return self._opened
 
     def _check(self, table: Table) -> None:
-        kept = _settings_of(table)
-        if kept != self._kept:
+        if (kept := _settings_of(table)) != self._kept:
             raise migrated(self.uri, kept)
 
     def _read_settings(self) -> None:
