@@ -11,6 +11,7 @@ import pytest
 from fashion_retrieval.errors import FashionRetrievalError, GalleryError, InputError
 from fashion_retrieval.gallery import Gallery, MigrationReport
 from fashion_retrieval.gallery.engines.base import Settings
+from fashion_retrieval.gallery.engines.lancedb import LanceStore
 from fashion_retrieval.model import FashionModel
 from fashion_retrieval.models.weights import weights_digest
 from tests.inference.test_composition import with_composer
@@ -383,3 +384,50 @@ def test_gallery_whose_model_is_no_more_is_searched_and_migrated_but_not_added_t
         assert gallery.migrate(new).count == NUMBER
         assert gallery.add(paths[:1], ["p00"]).unchanged == 1
     check(local, new, paths, names())
+
+
+def test_switch_that_ends_before_what_was_staged_is_removed_is_done(local, old, new, paths, monkeypatch):
+    adopt = LanceStore.adopt
+
+    def stopping(self, staged):
+        monkeypatch.setattr(LanceStore, "unstage", stopped)
+        adopt(self, staged)
+
+    def stopped(self):
+        raise KeyboardInterrupt
+
+    with Gallery.open(local, old) as gallery:
+        with monkeypatch.context() as patched:
+            patched.setattr(LanceStore, "adopt", stopping)
+            with pytest.raises(KeyboardInterrupt):
+                gallery.migrate(new)
+        monkeypatch.undo()
+    assert tables(local) == ["photos.lance", "photos.next.lance"]
+    check(local, new, paths, names())
+    with Gallery.open(local, new) as gallery:
+        assert gallery.migrate(new) == MigrationReport(NUMBER, 0)
+    assert tables(local) == ["photos.lance"]
+
+
+def test_milvus_switch_that_ends_in_the_middle_is_ended_by_the_next_who_opens(tmp_path, old, new, paths, monkeypatch):
+    uri = empty_gallery("milvus", tmp_path)
+    with Gallery.open(uri, old) as gallery:
+        gallery.add(paths, names(), [{"stock": index} for index in range(NUMBER)])
+        client = gallery._store._client
+        rename = client.rename_collection
+
+        def stopping(name, *given):
+            if name.endswith("__next"):
+                raise KeyboardInterrupt
+            rename(name, *given)
+
+        monkeypatch.setattr(client, "rename_collection", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            gallery.migrate(new)
+        assert {"gallery__next", "gallery__old"} <= set(client.list_collections())
+        assert "gallery" not in client.list_collections()
+    check(uri, new, paths, names())
+    with Gallery.open(uri, new) as gallery:
+        assert not {"gallery__next", "gallery__old"} & set(gallery._store._client.list_collections())
+        gallery.delete(names())
+        gallery.migrate(old)  # the other tests want it as it was

@@ -119,7 +119,7 @@ class LanceStore:
 
     def nearest(self, query: NDArray[np.float32], limit: int, where: Filter | None) -> list[Row]:
         with translate_errors(self.uri, "searched"):
-            snapshot = self._newest(self._current_snapshot)
+            snapshot = self._current_snapshot()
             if snapshot:
                 return self._from_arrow(*snapshot.nearest(query, limit, where, self.settings.columns))
             self._tell_of_disk()
@@ -203,8 +203,7 @@ class LanceStore:
         return self._opened
 
     def _check(self, table: Table) -> None:
-        kept = _settings_of(table)
-        if kept != self._kept:
+        if (kept := _settings_of(table)) != self._kept:
             raise migrated(self.uri, kept)
 
     def _read_settings(self) -> None:
@@ -220,7 +219,7 @@ class LanceStore:
             if token is None or token != self._change_token:
                 # A folder made anew has another time, and so has one after the first removal: all is loaded anew then.
                 same_folder = token is None or (self._change_token is not None and token[0] == self._change_token[0])
-                self._refresh(same_folder=same_folder)
+                self._newest(lambda: self._refresh(same_folder=same_folder))
                 self._change_token = token
             return self._snapshot
 
@@ -232,7 +231,7 @@ class LanceStore:
         return folder.stat().st_mtime_ns, os.listdir(folder / "_versions")  # noqa: PTH208 (makes a Path of each)
 
     def _refresh(self, *, same_folder: bool) -> None:
-        version = self._table.version
+        version = self._opened.version
         if version == self._version and same_folder:
             return
         table: Any = _connect(self.uri).open_table(_TABLE)
@@ -274,7 +273,7 @@ class LanceStore:
         return {column for index in self._table.list_indices() for column in index.columns}
 
     def _newest(self, read: Callable[[], T]) -> T:
-        return tidying.newest(lambda: self._table, read)
+        return tidying.newest(lambda: int(self._opened.version), read)
 
     def _tidy(self, version: int) -> None:
         if tidying.is_time(version, self._table):

@@ -32,13 +32,16 @@ def compact(table: Any, *, vector_bytes: int) -> None:  # noqa: ANN401  # as abo
     table.optimize(cleanup_older_than=timedelta(seconds=now - oldest + spare))
 
 
-def newest(table: Callable[[], Any], read: Callable[[], T]) -> T:
+def newest(version: Callable[[], int], read: Callable[[], T]) -> T:
     """What is read; read anew where another process meanwhile removed the files of a version that it replaced."""
-    for _ in range(_TRIES - 1):
-        version = table().version
+    failed = None
+    for _ in range(_TRIES):
         try:
             return read()
-        except (RuntimeError, OSError, ValueError):  # what LanceDB raises for files that are missing
-            if table().version == version:
+        except (RuntimeError, OSError, ValueError) as error:  # what LanceDB raises for files that are missing
+            now = version()
+            gone = any(words in str(error).lower() for words in ("not found", "no longer exists"))
+            if not gone or now == failed:
                 raise
+            failed = now
     return read()
