@@ -236,11 +236,22 @@ def test_root_never_takes_a_photo_for_another_of_the_same_name(local, old, new, 
         assert [failure.source for failure in report.failures] == ["p03"]
 
 
-def test_root_is_where_relative_paths_start(tmp_path, old, new, paths, monkeypatch):
+def test_paths_that_were_relative_stay_right_in_another_folder(tmp_path, old, new, paths, monkeypatch):
     monkeypatch.chdir(tmp_path)
     relative = [path.relative_to(tmp_path) for path in paths]
-    with Gallery.create(tmp_path / "g", old, fields=FIELDS) as gallery:
+    with Gallery.create("g", old, fields=FIELDS) as gallery:
         gallery.add(relative, names(), [{"stock": index} for index in range(NUMBER)])
+        monkeypatch.chdir("/")
+        assert gallery.migrate(new).count == NUMBER
+    check(tmp_path / "g", new, paths, names())
+
+
+def test_root_is_where_relative_paths_of_older_galleries_start(tmp_path, old, new, paths, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Gallery.create(tmp_path / "g", old, fields=FIELDS) as gallery:
+        gallery.add(paths, names(), [{"stock": index} for index in range(NUMBER)])
+        rows = gallery._store.read(names()).values()
+        gallery._store.write([replace(row, photo=str(Path(row.photo).relative_to(tmp_path))) for row in rows])
         monkeypatch.chdir("/")
         with pytest.raises(FashionRetrievalError):
             gallery.migrate(new)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
@@ -60,10 +61,43 @@ def write_atomically(target: Path) -> Iterator[Path]:
 
     The path lies beside the target and ends like it. After an error it is removed, and the target stays as it was.
     """
+    with _partial(target) as partial:
+        yield partial
+        partial.replace(target)
+
+
+@contextmanager
+def write_together(first: Path, last: Path) -> Iterator[tuple[Path, Path]]:
+    """Two paths to write to, of files that belong together: `write_atomically` for both or neither.
+
+    The old `last` goes before the new `first` comes: whenever the process ends, no old file lies beside a new one.
+    """
+    aside = last.with_name(f".{uuid4().hex[:12]}.partial{last.suffix}")
+    with _partial(first) as new_first, _partial(last) as new_last:
+        yield new_first, new_last
+        if last.exists():
+            last.replace(aside)
+        try:
+            new_first.replace(first)
+        except OSError:
+            if aside.exists():
+                aside.replace(last)
+            raise
+        new_last.replace(last)
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _partial(target: Path) -> Iterator[Path]:
+    """A path beside the target, removed at the end; an error of a full disk says so, and names the target."""
     partial = target.with_name(f".{uuid4().hex[:12]}.partial{target.suffix}")
     try:
         yield partial
-        partial.replace(target)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename != str(target):
+            reason = "the disk is full, nothing was changed; free some space and run it again"
+            raise OSError(error.errno, reason, str(target)) from error
+        raise
     finally:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)

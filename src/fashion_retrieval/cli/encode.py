@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,6 +15,13 @@ from fashion_retrieval.cli.options import report_failures, successes
 from fashion_retrieval.cli.output import write_embeddings
 from fashion_retrieval.cli.photos import find_photos, identifier, photo_sources
 from fashion_retrieval.errors import InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fashion_retrieval import Failure
+    from fashion_retrieval.results import Encoded
 
 OUTPUTS = (".npy", ".parquet")
 _SHOWN = 20
@@ -114,13 +121,23 @@ def _to_file(
         telling = smaller | {"batch_size": reading["batch_size"], "progress": sys.stderr.isatty()}
         rows = list(fashion.encode(texts=ids, **telling))
     else:
-        encoded = fashion.encode_iter(photos, **reading, **smaller)
-        pairs = list(successes(photos, (one.embedding for one in encoded), failures))
+        encoded = fashion.encode_iter(photos, **reading | {"on_error": "skip"}, **smaller)
+        pairs = list(successes(photos, _checked(encoded, stop=reading["on_error"] == "raise"), failures))
         ids, rows = [identifier(photo) for photo, _ in pairs], [embedding for _, embedding in pairs]
     if ids:
         write_embeddings(out, ids, rows)
         typer.echo(f"{len(ids)} embeddings of {len(rows[0])} numbers in {out}", err=True)
     report_failures(failures)
+
+
+def _checked(encoded: Iterable[Encoded], *, stop: bool) -> Iterator[NDArray[np.float32] | Failure]:
+    """Embeddings and failures; `stop` raises the first failure, which names the file and not its place in a list."""
+    from fashion_retrieval import Failure
+
+    for one in encoded:
+        if stop and isinstance(one.embedding, Failure):
+            raise one.embedding.error
+        yield one.embedding
 
 
 def _read_lines(path: Path) -> list[str]:

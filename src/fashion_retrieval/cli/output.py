@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fashion_retrieval._utils.files import check_target, write_atomically, write_text
+from fashion_retrieval._utils.files import check_target, write_atomically, write_text, write_together
 
 if TYPE_CHECKING:
     import numpy as np
@@ -159,16 +159,18 @@ def write_picture(target: Path, picture: Image.Image) -> None:
 def write_embeddings(target: Path, ids: Sequence[str], rows: Sequence[NDArray[np.float32]]) -> None:
     """Write (D,) embeddings and their ids.
 
-    `.npy` gets the ids beside it (`.ids.txt`, one a line); `.parquet` has the columns `id` and `embedding`.
+    `.npy` gets the ids beside it (`.ids.txt`, one a line), both or neither; `.parquet` has the columns `id` and
+    `embedding`.
     """
     import numpy as np
 
     embeddings = np.stack(rows)
     if target.suffix == ".npy":
-        with write_atomically(target.with_suffix(".ids.txt")) as part:
-            part.write_bytes("".join(f"{name}\n" for name in ids).encode())
-        with write_atomically(target) as part:
-            np.save(part, embeddings)
+        with write_together(target.with_suffix(".ids.txt"), target) as (names, part):
+            names.write_bytes("".join(f"{name}\n" for name in ids).encode())
+            with part.open("wb") as file:  # by its own write, whose errors say why: np.save's tell of numbers alone
+                np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(embeddings))
+                file.write(embeddings.data)
         return
     import pyarrow
     from pyarrow import parquet

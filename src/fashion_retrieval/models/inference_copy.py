@@ -14,6 +14,8 @@ from timm.models.efficientnet import EfficientNet, EfficientNetFeatures
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from fashion_retrieval.models.clipped import ClippedConv, can_clip
+
 Module = TypeVar("Module", bound=nn.Module)
 
 _IN_ORDER = (nn.Sequential, ConvBnAct, DepthwiseSeparableConv, InvertedResidual, EfficientNet, EfficientNetFeatures)
@@ -40,6 +42,13 @@ def for_inference(module: Module, device: torch.device, dtype: torch.dtype) -> M
                 exact = partial(_placed, device=device, dtype=torch.float32)
                 part.conv_stem, stage = (_copy(layer, exact) for layer in stem_layers(source))
                 part.blocks[0] = nn.Sequential(stage, _Cast(dtype))
+    if can_clip(device, dtype):
+        for parent in [part for part in placed.modules() if type(part) in _IN_ORDER]:
+            kept = [(name, part) for name, part in parent.named_children() if not isinstance(part, nn.Identity)]
+            for (name, first), (next_name, second) in pairwise(kept):
+                if isinstance(first, nn.Conv2d) and isinstance(second, nn.ReLU6):
+                    setattr(parent, name, ClippedConv(first))
+                    setattr(parent, next_name, nn.Identity())
     return placed
 
 
