@@ -198,6 +198,15 @@ def test_search_saves_the_board(gallery, tmp_path, name, kind):
         assert (board.format, board.width) == (kind, 840)
 
 
+@pytest.mark.parametrize(
+    ("name", "start"), [("a.html", "<!doctype"), ("a.csv", '"id","score"'), ("a.jsonl", '{"id": ')]
+)
+def test_search_saves_pages_and_rows(gallery, tmp_path, name, start):
+    done = command("search", gallery, "--text", "red", "--save", tmp_path / name)
+    assert done.exit_code == 0
+    assert (tmp_path / name).read_text(encoding="utf-8").startswith(start)
+
+
 def test_search_takes_the_model_of_the_gallery(shelf, gallery, tmp_path, tiny, monkeypatch):
     monkeypatch.chdir(tiny.parent)
     assert (
