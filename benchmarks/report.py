@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gallery_report import gallery_tables
 from benchmarks.photos.report import tables as photo_tables
 from benchmarks.serve.report import tables as service_tables
 from fashion_retrieval._utils.files import write_atomically
@@ -75,13 +76,7 @@ def render(results: Path) -> str:
         parts += ["## Photos of every kind", *photo_tables(photos, found.get("photos_before")), _measured(photos)]
     if "serve" in found:
         parts += ["## The service", *service_tables(found["serve"]), _measured(found["serve"])]
-    if "duplicates" in found:
-        parts += ["## Near-duplicates", *_duplicates(found["duplicates"]), _measured(found["duplicates"])]
-    galleries = {name: data for name, data in found.items() if name.startswith("gallery_")}
-    if galleries:
-        parts += ["## Search among 100,000 photos", *_galleries(galleries)]
-    if "vectors" in found:
-        parts += ["## Smaller numbers", *_vectors(found["vectors"])]
+    parts += gallery_tables(found, _measured)
     parts.append(_gpu(found.get("gpu")))
     return "\n\n".join(parts) + "\n"
 
@@ -192,65 +187,6 @@ def _memory(data: dict[str, Any]) -> Iterator[str]:
         f"Encoding {data['photos']:,} photos with the embedded model peaks {data['above_loaded_mb']:.0f} MiB above "
         f"the loaded model ({data['loaded_mb']:.0f} MiB with Python and torch); {data['result_mb']:.0f} MiB of that "
         "are the embeddings themselves."
-    )
-
-
-def _duplicates(data: dict[str, Any]) -> Iterator[str]:
-    heads = ["photos", "rule", "encoded anew", "and lit anew", "and cropped", "two of these", "different photos hidden"]
-    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
-    keys = ("encoded", "lit", "cropped", "two of them", "different_hidden")
-    for split in ("train", "val"):
-        rules = {
-            f"embedding and hash: bits + {data['slope']:g} (1 - cosine) ≤ {data['limit']:g}": data[split]["by_both"]
-        }
-        rules |= {f"embedding alone: cosine ≥ {least}": row for least, row in data[split]["by_embedding"].items()}
-        for rule, row in rules.items():
-            lines.append(f"| {split} | {rule} | " + " | ".join(f"{row[key]:.1%}" for key in keys) + " |")
-    yield "\n".join(lines)
-    top, encoded, many = data["top_10"], data["top_10_encoded"], data["many"]
-    yield (
-        f"{data['train']['photos']} photos of the data pack's train split, on which the rule was chosen, and "
-        f"{data['val']['photos']} of val; {data['bases'] // 2} and {data['bases']} of them were made anew in six ways: "
-        "JPEG of quality 30 to 95 at half the size or more; darker or lighter by up to 10 % besides; cropped by up to "
-        f"5 % besides. Photos without a hash are told by a cosine of at least {data['alone']:g}. In a gallery of "
-        f"{top['items']} photos with these six copies, the ten results nearest to a photo show {top['plain']:.1f} "
-        f"different ones, with `unique=True` {top['unique']:.1f}; where all six are encoded anew alone, "
-        f"{encoded['plain']:.1f} and {encoded['unique']:.1f}. A hash takes {data['hash_ms']:.2f} ms. "
-        f"`duplicates()` of {many['rows']:,} drawn rows of 512 numbers takes {many['seconds']:.0f} s and "
-        f"{many['mb']:,} MiB."
-    )
-
-
-def _galleries(galleries: dict[str, dict[str, Any]]) -> Iterator[str]:
-    lines = [
-        "| engine | queries | recall@10 | p50, ms | p95, ms | NumPy's exact scan, p50 | quotient |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for data in galleries.values():
-        for kind in ("near", "far", *(key for key in data if key.startswith("filtered"))):
-            row = data[kind]
-            times = [f"{row[key]:.2f}" for key in ("p50_ms", "p95_ms", "numpy_p50_ms", "ratio")]
-            lines.append("| " + " | ".join([data["engine"], kind, f"{row['recall_at_10']:.3f}", *times]) + " |")
-    yield "\n".join(lines)
-    yield (
-        "Random vectors about random centers; near queries lie by a center, far ones by none. Each query goes to the "
-        "gallery and to NumPy's scan in turn; times are of the whole `Gallery.search`, 10 results, two threads."
-    )
-
-
-def _vectors(data: dict[str, Any]) -> Iterator[str]:
-    ways = list(next(iter(data["kinds"].values())))[1:]
-    heads = ["rows", "number", *(f"{way}, recall@10" for way in ways), "float16, error", "int8, error"]
-    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
-    for name, row in data["kinds"].items():
-        cells = [f"{row[way]['recall_at_10']:.3f}" for way in ways]
-        cells += [f"{row[way]['largest_error']:.5f}" for way in ("float16", "int8")]
-        lines.append("| " + " | ".join([name, f"{row['rows']:,}", *cells]) + " |")
-    yield "\n".join(lines)
-    yield (
-        f"Of {data['queries']} queries, half of them rows themselves, by the rows as they are stored; the ten nearest "
-        "in float32 are right. An error is the largest difference of a score from that in float32. Near-duplicates are "
-        "forty of each, nearer to each other than signs can tell."
     )
 
 
