@@ -40,8 +40,8 @@ def _index(data: dict[str, Any]) -> str:
     times = data["times_as_fast"]
     return (
         f"`Gallery.add` with recognition of {data['photos']:,} of {data['of']:,} street photos, {data['part']} at a "
-        f"time in turn with the same by commit {data['before']}: {times['median']:.2f} times as fast (median; quartiles "
-        f"{times['q1']:.2f} to {times['q3']:.2f}), {data['photos_per_second']['now']:.1f} photos a second "
+        f"time in turn with the same by commit {data['before']}: {times['median']:.2f} times as fast (median; "
+        f"quartiles {times['q1']:.2f} to {times['q3']:.2f}), {data['photos_per_second']['now']:.1f} photos a second "
         "(`python -m benchmarks.index --before CHECKOUT`)."
     )
 
