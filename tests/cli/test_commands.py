@@ -54,10 +54,10 @@ class DrawnModel:
     def recognizer(self, taxonomy=None):
         return SimpleNamespace(taxonomy=Taxonomy.load(taxonomy or "default"))
 
-    def encode(self, *, texts, batch_size=32, progress=False):
+    def encode(self, *, texts, batch_size=32, progress=False, dimensions=None, precision="float32"):
         return np.array([[len(text)] * 4 for text in texts], dtype=np.float32)
 
-    def encode_iter(self, images, *, batch_size, on_error, max_pixels):
+    def encode_iter(self, images, *, batch_size, on_error, max_pixels, dimensions=None, precision="float32"):
         self.calls.append({"batch_size": batch_size, "max_pixels": max_pixels})
         for index, image in enumerate(images):
             try:

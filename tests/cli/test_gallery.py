@@ -398,4 +398,4 @@ def test_migrate_moves_a_gallery_to_another_model_and_tells_what_it_could_not_re
     again = command("migrate", gallery, "--model", other)
     assert (again.exit_code, again.stdout) == (0, "4 in the gallery, 0 encoded, 0 failed\n")
     found = command("search", gallery, "--id", "a.png", "--top-k", 1, "--json", "--model", other)
-    assert json.loads(found.stdout)["photo"] == str(moved / "a.png")
+    assert json.loads(found.stdout)["photo"] == str(moved / "inner" / "a.png")

@@ -144,10 +144,10 @@ def save(bundle: Bundle, folder: Path) -> ModelConfig:
         config_path.touch()
         paths = {name: staged(name) for name in [*weights, ENCODER_CONFIG_NAME, *bundle.tokenizer_files]}
         for name, state in weights.items():
-            tied: dict[str, str] = {}
-            if name == DIMENSIONS_NAME:
-                tied["encoder"] = bundle.encoder.stored_fingerprint(getattr(torch, config.weights_dtype))
-            save_file(state, paths[name], metadata={"format": "pt"} | tied)
+            told = {"format": "pt"}
+            if name == DIMENSIONS_NAME:  # one word alone: safetensors writes several in another order each time
+                told = {"encoder": bundle.encoder.stored_fingerprint(getattr(torch, config.weights_dtype))}
+            save_file(state, paths[name], metadata=told)
             paths[name].chmod(config_path.stat().st_mode)  # safetensors writes files that only their owner may read
         architecture = json.dumps(bundle.encoder.config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         paths[ENCODER_CONFIG_NAME].write_bytes(architecture.encode())

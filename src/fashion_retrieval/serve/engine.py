@@ -66,7 +66,7 @@ class Engine:
         model: The model.
         queue: How many may be under way.
         max_pixels: Photos with more pixels are refused before they are decoded.
-        on_batch: Called with the kind and the size of each batch that was computed.
+        on_batch: Called with the kind and the size of each batch that is computed.
     """
 
     def __init__(
@@ -227,9 +227,9 @@ class Engine:
         batch = self._next()
         live = [job for job in batch if job.future.set_running_or_notify_cancel()]
         if live:
-            self._compute(live)
-            if self.on_batch:
+            if self.on_batch:  # before the results, so that who has one sees its batch counted
                 self.on_batch(str(live[0].key[0]), len(live))
+            self._compute(live)
         return bool(batch)
 
     def _next(self) -> list[_Job]:
