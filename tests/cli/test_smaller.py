@@ -74,6 +74,14 @@ def test_index_makes_a_gallery_of_them(shelf, model, tmp_path):
     assert "was made with other dimensions" in done.stderr
 
 
+def test_index_adds_to_a_gallery_with_fields_of_its_own(shelf, model, tmp_path):
+    Gallery.create(tmp_path / "g", model, fields={"price": float}).close()
+    done = run(shelf, "index", shelf / "photos", tmp_path / "g", "--no-recognize")
+    assert (done.exit_code, done.stderr) == (0, "")
+    with Gallery.open(tmp_path / "g", model) as gallery:
+        assert [match.fields for match in gallery.search(model.encode(texts="a"))] == [{"price": None}] * 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import lancedb
 import numpy as np
@@ -17,6 +18,7 @@ from fashion_retrieval.gallery.engines.lancedb import LanceStore
 from fashion_retrieval.gallery.gallery import AddReport, Gallery
 from fashion_retrieval.gallery.refinement import Refinement
 from fashion_retrieval.model import FashionModel
+from fashion_retrieval.results import Match
 from tests.support.galleries import milvus_address
 from tests.support.tiny import drawn_photo, tiny_folder
 
@@ -146,12 +148,15 @@ def test_gallery_remembers_the_revision_and_the_absolute_folder_of_its_model(tmp
 def test_create_over_other_settings_is_refused(folder, model, gallery):
     uri = folder / "gallery"
     refused(GalleryError, "other fields", Gallery.create, uri, model, fields={"price": int}, exist_ok=True)
-    refused(GalleryError, "other fields", Gallery.create, uri, model, recognize=True, exist_ok=True)
+    refused(GalleryError, "other fields", Gallery.create, uri, model, fields={}, exist_ok=True)
+    told = "other recognition or taxonomy"
+    refused(GalleryError, told, Gallery.create, uri, model, recognize=True, exist_ok=True)
     refused(InputError, "pass recognize=True with it", Gallery.create, uri, model, taxonomy="default")
     for fields, message in (
         ({"id": str}, "must be named by a text other than id, photo, score"),
         ({"": str}, "must be named by a text"),
         ({"price": list}, "must be str, int, float or bool"),
+        (["price"], "fields must be a dict of types by name, as {'price': float}, got list"),
         ({f"f{index}": str for index in range(31)}, "at most 30 fields, got 31"),
     ):
         refused(InputError, message, Gallery.create, folder / "new", model, fields=fields)
@@ -171,7 +176,12 @@ def test_create_over_other_settings_is_refused(folder, model, gallery):
         (np.full(16, np.inf, np.float32), "must hold finite numbers"),
         (np.zeros(16, np.float32), "not all 0"),
         ([[1.0], [1.0, 2.0]], "a query must be"),
-        ("a red dress", "a query must be"),
+        (
+            "a red dress",
+            "a query must be an embedding, got the text 'a red dress'; FashionModel.encode",
+        ),
+        (Path("a.jpg"), "must be an embedding, got a P"),
+        (Match("a", 1.0, None), "must be an embedding, got a Match; "),
     ],
 )
 def test_search_refuses_a_wrong_query(gallery, query, message):
@@ -238,7 +248,11 @@ def test_search_get_and_delete_refuse_wrong_arguments(gallery):
         ([PHOTO], {"ids": ["b"], "metadata": [{"stock": 1.0}]}, "must be a whole number of 64 bits"),
         ([PHOTO], {"ids": ["b"], "metadata": [{"stock": 2**63}]}, "must be a whole number of 64 bits"),
         ([PHOTO], {"ids": ["b"], "metadata": [{"sale": 1}]}, "must be True or False"),
-        ([PHOTO], {"ids": ["b"], "metadata": [{"shop": 5}]}, "must be a text of at most 65535 bytes"),
+        (
+            [PHOTO],
+            {"ids": ["b"], "metadata": [{"shop": 5}]},
+            "of UTF-8, or None, got int 5",
+        ),
         ([PHOTO], {"ids": ["b"], "metadata": [{"shop": "x" * 65536}]}, "must be a text of at most 65535 bytes"),
         ([PHOTO], {"ids": ["b"], "batch_size": 0}, "batch_size must be a whole number from 1 to 1024, got 0"),
         ([PHOTO], {"ids": ["b"], "on_error": "ignore"}, "on_error must be 'raise' or 'skip'"),

@@ -378,6 +378,7 @@ def test_staged_rows_that_are_half_removed_are_staged_anew(local, old, new, path
         ({"batch_size": 2_000}, "^batch_size must be"),
         ({"max_pixels": -1}, "^max_pixels must be"),
         ({"root": "/nothing/here"}, "^root must be the folder in which the photos lie now, got '/nothing/here'$"),
+        ({"root": Path("/nothing")}, "^root must be the folder in which the photos lie now, got '/nothing'$"),
         ({"root": 5}, "^root must be the folder in which the photos lie now, got 5$"),
     ],
 )

@@ -71,7 +71,7 @@ class Gallery:
                 attribute group, None where not visible or not applicable.
             taxonomy: What to recognize, as in `FashionModel.recognize`.
             fields: Further fields of your own: str, int, float or bool by name.
-            exist_ok: Open the gallery if there is one of the same settings.
+            exist_ok: Open the gallery if there is one of the same settings; without `fields`, with any of its own.
             dimensions: Width of its embeddings, as `FashionModel.shorten` makes them; None is the model's.
             precision: How the numbers of an embedding are stored, as in `FashionModel.encode`; scores of "float16"
                 differ by at most 0.0005 from those of float32, those of "int8" by about 0.01. LanceDB alone.
@@ -98,11 +98,12 @@ class Gallery:
             return cls(kind.create(uri, settings, **budget_of(uri, memory_budget)), model)
         gallery = cls.open(uri, model, memory_budget=memory_budget)
         kept = gallery._store.settings
-        compared = {"fields": "fields", "dimensions": "embedding_dim", "precision": "precision"}
+        compared = {"dimensions": "embedding_dim", "precision": "precision"}
+        compared |= {} if fields is None else {"fields": "fields"}
         other = next((word for word, name in compared.items() if getattr(kept, name) != getattr(settings, name)), None)
         if other or gallery._taxonomy != vocabulary:
             gallery.close()
-            other = other or "taxonomy"
+            other = other or "recognition or taxonomy"
             raise GalleryError(f"gallery {uri} was made with other {other}; pass the same, or another place")
         return gallery
 

@@ -47,6 +47,8 @@ def field_types(taxonomy: Taxonomy | None, fields: Mapping[str, type]) -> dict[s
     """
     found = dict.fromkeys(recognized_fields(taxonomy), "str") if taxonomy else {}
     names = {kind: name for name, kind in TYPES.items()}
+    if not isinstance(fields, Mapping):
+        raise InputError(f"fields must be a dict of types by name, as {{'price': float}}, got {type(fields).__name__}")
     for name, kind in fields.items():
         if not isinstance(name, str) or not name.strip() or name in _RESERVED:
             raise InputError(f"fields must be named by a text other than {', '.join(sorted(_RESERVED))}, got {name!r}")
@@ -142,7 +144,8 @@ def _checked(value: object, kind: type, where: str) -> Scalar | None:
         return operator.index(value)
     if kind is float and number and isinstance(value, Real) and _is_finite(value):
         return float(value) + 0.0  # -0.0 becomes 0.0: stores and filters may tell them apart
-    shown = f"{value:#x}" if isinstance(value, int) else repr(value)  # long numbers have no decimal digits in Python
+    long = isinstance(value, int) and abs(value) > INT64  # has no decimal digits in Python
+    shown = f"{value:#x}" if long else repr(value)
     raise InputError(f"{where} must be {_EXPECTED[kind]}, or None, got {type(value).__name__} {shown:.60}")
 
 

@@ -161,5 +161,6 @@ class _Moving:
 
 def _folder(root: str | Path) -> Path:
     if not isinstance(root, str | Path) or not Path(root).is_dir():
-        raise InputError(f"root must be the folder in which the photos lie now, got {root!r:.120}")
+        given = str(root) if isinstance(root, Path) else root
+        raise InputError(f"root must be the folder in which the photos lie now, got {given!r:.120}")
     return Path(root).absolute()

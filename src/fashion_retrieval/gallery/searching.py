@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from numbers import Real
+from pathlib import PurePath
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -168,6 +169,10 @@ def _units(negative: ArrayLike, width: int) -> tuple[NDArray[np.float32], ...]:
 
 
 def _unit(query: ArrayLike, width: int) -> NDArray[np.float32]:
+    if isinstance(query, str | PurePath | Match):
+        got = f"the text {query!r:.60}" if isinstance(query, str) else f"a {type(query).__name__}"
+        remedy = "FashionModel.encode or compose makes one of texts and photos"
+        raise InputError(f"a query must be an embedding, got {got}; {remedy}")
     try:
         array = np.asarray(query)
     except ValueError as error:
