@@ -202,6 +202,15 @@ def test_unreadable_photo_raises_and_leaves_the_gallery_or_is_left_out(uri, old,
     check(uri, new, paths, [name for name in names() if name not in told])
 
 
+def test_gallery_is_not_emptied_where_no_photo_can_be_read(local, old, new, paths, tmp_path):
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    with Gallery.open(local, old) as gallery:
+        with pytest.raises(InputError, match=f"^none of the {NUMBER} photos can be read, so the gallery would be emp"):
+            gallery.migrate(new, on_error="skip")
+        assert (len(gallery), gallery.info.fingerprint) == (NUMBER, old.fingerprint)
+        assert gallery.migrate(new, root=tmp_path / "moved").count == NUMBER
+
+
 def test_photo_that_was_staged_and_changed_into_an_unreadable_one_is_left_out(local, old, new, paths):
     with Gallery.open(local, old) as gallery:
         good = paths[11].read_bytes()

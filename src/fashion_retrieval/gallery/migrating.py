@@ -53,6 +53,9 @@ def migrate(
         with progress_bar(doing, store.count(), shown=progress) as advance:
             changed, failures = moving.catch_up(indexer, advance)
         encoded, doing = encoded + indexer.added + indexer.updated, "checking"
+    if failures and not moving.staged.count():
+        remedy = "give the folder in which they lie now as root"
+        raise InputError(f"none of the {len(failures)} photos can be read, so the gallery would be empty; {remedy}")
     store.adopt(moving.staged)
     return MigrationReport(store.count(), encoded, tuple(failures))
 
