@@ -51,10 +51,10 @@ def plainly(written, query, *, negative=None, group_by=None, unique=False, exclu
         group = row.fields[group_by] if group_by else None
         if row.id in exclude or score < min_score:
             continue
+        if group in groups:
+            continue
         if unique and shown and len(Looks.of([row]).pairs(Looks.of(shown))[0]):
             shown.append(row)
-            continue
-        if group in groups:
             continue
         found.append((row.id, score))
         groups |= {group} - {None}
@@ -162,6 +162,48 @@ def test_search_refuses_what_an_argument_can_not_be_in_one_line(tmp_path, name, 
             gallery.search(clustered(1), **{name: value})
     assert "\n" not in str(failure.value)
     assert len(str(failure.value)) < 300
+
+
+def test_a_copy_hides_its_copies_whether_or_not_a_filter_leaves_its_group_out(tmp_path, monkeypatch):
+    first = np.eye(DIM, dtype=np.float32)[0]
+    angles = [0.0, 0.1, 0.2, *np.linspace(0.4, 1.5, 120)]  # each of the first three is a copy of its neighbors alone
+    vectors = np.array([np.cos(a) * first + np.sin(a) * np.eye(DIM)[1] for a in angles], np.float32)
+    given = rows(vectors, stock=[1, 1, *[None] * 121])
+    found = []
+    for deep in (1_024, 1):
+        monkeypatch.setattr(searching, "_DEEP", deep)
+        with Gallery.open(empty_gallery("lancedb", tmp_path), tiny_model()) as gallery:
+            gallery._store.write(given)
+            found.append(gallery.search(first, 100, group_by="stock", unique=True))
+            assert gallery.search(first, 2, group_by="stock", unique=True) == found[0][:2]
+    assert found[0] == found[1]
+    assert [match.id for match in found[0][:2]] == ["p00000", "p00002"]
+
+
+def test_negatives_do_not_end_a_search_whose_last_rows_are_tied(tmp_path):
+    with Gallery.open(empty_gallery("lancedb", tmp_path), tiny_model()) as gallery:
+        vectors = clustered(300, seed=3)
+        query = vectors[0]
+        tied = np.argsort(-(vectors @ query))[150:260]
+        vectors[tied] = vectors[tied[0]]
+        gallery._store.write(rows(vectors))
+        least = float(vectors[tied[0]] @ query) + 0.1
+        negative = clustered(1, seed=8)[0]
+        whole = gallery.search(query, 300, negative=negative)
+        assert gallery.search(query, 5, negative=negative, min_score=least) == [
+            match for match in whole[:5] if match.score >= least
+        ]
+
+
+@pytest.mark.parametrize("ids", [5, None, "a", [1], [None], [["a"]]])
+def test_what_takes_ids_refuses_all_else_in_one_line(tmp_path, ids):
+    with Gallery.open(empty_gallery("lancedb", tmp_path), tiny_model()) as gallery:
+        gallery._store.write(rows(clustered(3)))
+        for call in (gallery.delete, gallery.embeddings, lambda ids: gallery.search(clustered(1), exclude=ids)):
+            with pytest.raises(InputError, match=r"^[^\n]* must be a (collection of ids|text), [^\n]*$"):
+                call(ids)
+        assert gallery.embeddings([]).shape == (0, DIM)
+        assert gallery.embeddings(iter(["p00001"])).shape == (1, DIM)
 
 
 def test_search_refuses_pages_beyond_what_stores_give(tmp_path):

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from fashion_retrieval.errors import FashionRetrievalError, GalleryError, InputError
 from fashion_retrieval.gallery import Gallery, MigrationReport
+from fashion_retrieval.gallery.engines import lancedb
 from fashion_retrieval.gallery.engines.base import Settings
 from fashion_retrieval.gallery.engines.lancedb import LanceStore
 from fashion_retrieval.model import FashionModel
@@ -182,6 +184,26 @@ def test_rows_written_while_photos_are_encoded_are_taken_over(local, old, new, p
     check(local, new, paths, [name for name in names() if name != "p05"])
 
 
+def test_rows_written_during_the_switch_are_not_lost(local, old, new, paths, monkeypatch):
+    with Gallery.open(local, old) as gallery, Gallery.open(local, old) as other:
+        place, rows = "fashion_retrieval.gallery.engines.lancedb._connect", []
+
+        def connect(uri, connected=lancedb._connect):
+            if sys._getframe(1).f_code.co_name == "adopt" and not rows:
+                rows.append(other.add(paths[:1], ["late"]).added + other.delete(["p03"]))
+            return connected(uri)
+
+        monkeypatch.setattr(place, connect)
+        report = gallery.migrate(new)
+        assert rows == [2]
+        assert report.count == len(gallery) == NUMBER
+        assert "late" in gallery
+        assert "p03" not in gallery
+        assert gallery.info.fingerprint == new.fingerprint
+        with pytest.raises(GalleryError, match="was migrated"):
+            other.search(old.encode(texts="a"))
+
+
 def test_unreadable_photo_raises_and_leaves_the_gallery_or_is_left_out(uri, old, new, paths):
     paths[4].unlink()
     paths[7].write_bytes(b"no photo")
@@ -200,6 +222,15 @@ def test_unreadable_photo_raises_and_leaves_the_gallery_or_is_left_out(uri, old,
         )
         assert [failure.index for failure in report.failures] == sorted(failure.index for failure in report.failures)
     check(uri, new, paths, [name for name in names() if name not in told])
+
+
+def test_gallery_is_not_emptied_where_no_photo_can_be_read(local, old, new, paths, tmp_path):
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    with Gallery.open(local, old) as gallery:
+        with pytest.raises(InputError, match=f"^none of the {NUMBER} photos can be read, so the gallery would be emp"):
+            gallery.migrate(new, on_error="skip")
+        assert (len(gallery), gallery.info.fingerprint) == (NUMBER, old.fingerprint)
+        assert gallery.migrate(new, root=tmp_path / "moved").count == NUMBER
 
 
 def test_photo_that_was_staged_and_changed_into_an_unreadable_one_is_left_out(local, old, new, paths):
@@ -401,9 +432,9 @@ def test_gallery_whose_model_is_no_more_is_searched_and_migrated_but_not_added_t
 def test_switch_that_ends_before_what_was_staged_is_removed_is_done(local, old, new, paths, monkeypatch):
     adopt = LanceStore.adopt
 
-    def stopping(self, staged):
+    def stopping(self, staged, version):
         monkeypatch.setattr(LanceStore, "unstage", stopped)
-        adopt(self, staged)
+        adopt(self, staged, version)
 
     def stopped(self):
         raise KeyboardInterrupt

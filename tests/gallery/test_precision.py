@@ -96,6 +96,7 @@ def test_gallery_of_fewer_dimensions_takes_queries_of_both_widths(turned, tmp_pa
         assert gallery.search(full) == gallery.search(short) == gallery.search(full[0])
         assert gallery.search(full)[0].id == "p2"
         assert gallery.search(full, negative=full) == gallery.search(short, negative=short)
+        assert gallery.search(full[0].tolist(), negative=full.tolist()) == gallery.search(short, negative=short)
         assert gallery.embeddings(["p2"]) == pytest.approx(short, abs=0.001)
         with pytest.raises(InputError, match=r"a query must be floats of shape \(6,\) or \(1, 6\), got float32 \(7,\)"):
             gallery.search(full[0][:7])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from numbers import Integral
 
 from fashion_retrieval.errors import InputError
@@ -16,6 +17,18 @@ def check_id(name: object, index: int) -> str:
         expected = f"a text of 1 to {LONGEST_ID} bytes of UTF-8"
         raise InputError(f"ids[{index}] must be {expected}, got {name!r:.80}; give other ids")
     return str.__str__(name)  # of a subclass, what it holds and not what it says
+
+
+def check_ids(name: str, ids: object) -> list[str]:
+    """The texts of a collection; anything else is an `InputError` that begins with the name."""
+    if isinstance(ids, str) or not isinstance(ids, Iterable):
+        got = f"the text {ids!r:.60}" if isinstance(ids, str) else f"{ids!r:.60}"
+        raise InputError(f"{name} must be a collection of ids, got {got}; put it in a list")
+    given = list(ids)
+    for index, id in enumerate(given):
+        if not isinstance(id, str):
+            raise InputError(f"{name}[{index}] must be a text, got {id!r:.60}; give ids of the gallery")
+    return given
 
 
 def check_whole(name: str, number: object, most: int, *, least: int = 1) -> None:

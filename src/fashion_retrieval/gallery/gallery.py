@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fashion_retrieval._utils.checks import LONGEST_ID, check_id, check_reading, check_whole, fits
+from fashion_retrieval._utils.checks import LONGEST_ID, check_id, check_ids, check_reading, check_whole, fits
 from fashion_retrieval._utils.deprecation import accept_old_keywords, warn_renamed
 from fashion_retrieval._utils.progress import length_of, progress_bar
 from fashion_retrieval.errors import GalleryError, InputError
 from fashion_retrieval.gallery.compatibility import check_adding, check_model
 from fashion_retrieval.gallery.duplicates import find_duplicates
-from fashion_retrieval.gallery.engines.base import PRECISIONS, Settings, VectorStore
+from fashion_retrieval.gallery.engines.base import PRECISIONS, Row, Settings, VectorStore
 from fashion_retrieval.gallery.info import AddReport, GalleryInfo, MigrationReport, model_settings, read_info
 from fashion_retrieval.gallery.items import LARGEST_BATCH, field_types, read_items
 from fashion_retrieval.gallery.places import address_of, budget_of, engine_of
@@ -260,10 +260,7 @@ class Gallery:
         Raises:
             InputError: There is none.
         """
-        row = self._store.read([id]).get(id) if isinstance(id, str) and fits(id, LONGEST_ID) else None
-        if row is None:
-            raise InputError(f"gallery {self._store.uri} has no photo with id {id!r:.120}; ids are those given to add")
-        return to_match(row, 1.0, self._store.settings)
+        return to_match(self._row(id), 1.0, self._store.settings)
 
     def embeddings(self, ids: Sequence[str]) -> NDArray[np.float32]:
         """The embeddings that the gallery holds of these ids, (N, D) float32, L2-normalized: queries for `search`.
@@ -271,8 +268,8 @@ class Gallery:
         Raises:
             InputError: There is no photo of an id.
         """
-        rows = self._store.read([self.get(id).id for id in ids])
-        return np.array([rows[id].vector for id in ids], np.float32).reshape(len(ids), -1)
+        rows = [self._row(id) for id in check_ids("ids", ids)]
+        return np.array([row.vector for row in rows], np.float32).reshape(-1, self._store.settings.embedding_dim)
 
     def delete(self, ids: Collection[str]) -> int:
         """Remove images; returns how many there were.
@@ -280,9 +277,7 @@ class Gallery:
         Raises:
             InputError: An id can't be one.
         """
-        if isinstance(ids, str):
-            raise InputError(f"ids must be a collection, got the text {ids!r:.60}; put it in a list")
-        return self._store.remove([check_id(name, index) for index, name in enumerate(ids)])
+        return self._store.remove([check_id(name, index) for index, name in enumerate(check_ids("ids", ids))])
 
     def optimize(self) -> None:
         """Compact the data after much adding, and build or refresh the indices that the size asks for."""
@@ -375,13 +370,20 @@ class Gallery:
         question = Question.read(self._store.settings, self._as_wide(query), **asked | {"negative": away})
         return answer(self._store, question)
 
+    def _row(self, id: str) -> Row:
+        row = self._store.read([id]).get(id) if isinstance(id, str) and fits(id, LONGEST_ID) else None
+        if row is None:
+            raise InputError(f"gallery {self._store.uri} has no photo with id {id!r:.120}; ids are those given to add")
+        return row
+
     def _as_wide(self, vectors: ArrayLike) -> ArrayLike:
         """Embeddings of the model's width as wide as the gallery's; all else as it is."""
         width, model = self._store.settings.embedding_dim, self._model
-        if model is None or not isinstance(vectors, np.ndarray) or vectors.dtype.kind != "f" or vectors.ndim > 2:
+        if model is None or width == model.embedding_dim:
             return vectors
-        full = vectors.shape[-1:] == (model.embedding_dim,)
-        return model.shorten(vectors, width) if full and width < model.embedding_dim else vectors
+        with suppress(InputError, ValueError):  # what has another shape is refused later, unless it is right
+            return model.shorten(np.asarray(vectors), width)
+        return vectors
 
     @property
     def _needed_model(self) -> FashionModel:

@@ -49,11 +49,15 @@ def migrate(
     reading: dict[str, Any] = {"skip": on_error == "skip", "batch_size": batch_size, "max_pixels": max_pixels}
     encoded, changed, doing = 0, 1, "migrating"
     while changed:  # until nothing was written to the old gallery meanwhile
+        version = store.version()
         indexer = Indexer(moving.staged, model, taxonomy, **reading)
         with progress_bar(doing, store.count(), shown=progress) as advance:
             changed, failures = moving.catch_up(indexer, advance)
         encoded, doing = encoded + indexer.added + indexer.updated, "checking"
-    store.adopt(moving.staged)
+        if failures and not moving.staged.count():
+            remedy = "give the folder in which they lie now as root"
+            raise InputError(f"none of the {len(failures)} photos can be read, so the gallery would be empty; {remedy}")
+        changed = changed or not store.adopt(moving.staged, version)
     return MigrationReport(store.count(), encoded, tuple(failures))
 
 

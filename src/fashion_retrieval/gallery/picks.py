@@ -45,12 +45,11 @@ class Picks:
                     break
                 self._seen.add(row.id)
                 group = row.fields[self._group_by] if self._group_by else None
-                if hidden[place] or copies[place, known].any():
-                    known.append(place)  # a copy of a copy is hidden as well
-                    continue
-                if group in self.groups:
+                if group in self.groups:  # a filter may leave it out, so it hides no copies
                     continue
                 known.append(place)
+                if hidden[place] or copies[place, known[:-1]].any():  # a copy of a copy is hidden as well
+                    continue
                 self.rows.append((score, row))
                 if group is not None:
                     self.groups.add(group)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fashion_retrieval._utils.checks import check_reading
+from fashion_retrieval._utils.checks import check_ids, check_reading
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.gallery.vocabulary import Part, vocabulary_of
 from fashion_retrieval.gallery.wish import Wish, read_wish, remaining
@@ -175,8 +175,7 @@ class Refinement:
                 or a first turn with neither.
             UnsupportedError: An image and a text together, and the model has no composer.
         """
-        if isinstance(exclude, str):
-            raise InputError(f"exclude must be a collection of ids, got the text {exclude!r:.60}; put it in a list")
+        excluded = check_ids("exclude", exclude)
         wishes = self._texts(text)
         start = self._resolved(reference)
         if start is None and not wishes:
@@ -186,7 +185,7 @@ class Refinement:
         unwanted = [part for wish in read for part in wish.negative]
         query = self._query(start, wanted, text_weight)
         picked = {*self.picked, start.id} if isinstance(start, Match) else self.picked
-        asked: dict[str, Any] = {"top_k": top_k, "where": where, "exclude": {*picked, *exclude}, "offset": offset}
+        asked: dict[str, Any] = {"top_k": top_k, "where": where, "exclude": {*picked, *excluded}, "offset": offset}
         asked |= {"min_score": min_score, "group_by": group_by, "unique": unique}
         found = self._search(query, unwanted, asked)
         understood = ", ".join(filter(None, (wanted, *map(str, unwanted))))

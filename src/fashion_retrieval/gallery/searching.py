@@ -10,7 +10,7 @@ from pathlib import PurePath
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fashion_retrieval._utils.checks import check_whole
+from fashion_retrieval._utils.checks import check_ids, check_whole
 from fashion_retrieval._utils.deprecation import warn_renamed
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.gallery.engines.base import MAX_ROWS, RENAMED_FIELDS, Row, Settings, VectorStore
@@ -62,9 +62,7 @@ class Question:
         """Check the arguments of `Gallery.search`; an `InputError` says which can't be used."""
         vector = _unit(query, settings.embedding_dim)
         away = () if negative is None else _units(negative, len(vector))
-        if isinstance(exclude, str):
-            raise InputError(f"exclude must be a collection of ids, got the text {exclude!r:.60}; put it in a list")
-        excluded = frozenset(exclude)
+        excluded = frozenset(check_ids("exclude", exclude))
         most = MAX_ROWS - 1 - len(excluded)
         if most < 1:
             raise InputError(f"exclude must name fewer than {MAX_ROWS - 1} ids, got {len(excluded)}; use where instead")
@@ -124,7 +122,7 @@ def _pick(store: VectorStore, question: Question, picks: Picks, where: Filter | 
         if lower:
             ranked = _ranked(lower(scores, vectors), rows)
             picks.take([pair for pair in ranked if pair[0] > certain and pair[0] >= question.min_score], needed)
-        if ended or certain < question.min_score:
+        if ended or (lower and certain < question.min_score):
             return
         if question.group_by and asked >= _DEEP and len(picks.groups) > left_out:
             others = none_of(question.group_by, picks.groups, store.settings.types)

@@ -164,8 +164,13 @@ class VectorStore(Protocol):
     def staged(self, settings: Settings) -> Self:
         """What is to replace this store: empty, or as an interruption left it. Until then this one goes on."""
 
-    def adopt(self, staged: Self) -> None:
+    def version(self) -> int:
+        """What rises with every write, also of others; always 0 where a store can't tell."""
+
+    def adopt(self, staged: Self, version: int) -> bool:
         """Be what was staged, at once: its rows and settings. Other objects of this store then raise `migrated`.
+
+        False, with nothing changed, where there were writes since this version.
 
         An interruption leaves the old rows or the new.
         """

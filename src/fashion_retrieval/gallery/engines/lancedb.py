@@ -176,17 +176,29 @@ class LanceStore:
             self.unstage()
             return LanceStore(self.uri, connection.create_table(_NEXT, schema=wanted))
 
-    def adopt(self, staged: LanceStore) -> None:
+    def version(self) -> int:
+        with translate_errors(self.uri, "read"):
+            return int(self._table.version)
+
+    def adopt(self, staged: LanceStore, version: int) -> bool:
         indexed = self.indexed()
+        if self.version() != version:
+            return False
         with translate_errors(self.uri, "migrated"):
             batches = staged._table.search().to_batches()
             # A new version of the same table, with another schema: one commit.
-            self._opened = _connect(self.uri).create_table(_TABLE, batches, schema=staged._schema, mode="overwrite")
+            made = _connect(self.uri).create_table(_TABLE, batches, schema=staged._schema, mode="overwrite")
+            if made.version != version + 1:  # another process wrote while the rows were copied: back to its version
+                made.checkout(made.version - 1)
+                made.restore()
+                return False
+            self._opened = made
         self.close()
         self._read_settings()
         self.unstage()
         if indexed:
             self.optimize()
+        return True
 
     def unstage(self) -> None:
         with translate_errors(self.uri, "migrated"):

@@ -192,7 +192,10 @@ class MilvusStore:
                 collections.make(self._client, name, settings)
         return MilvusStore(self.uri, self._client, name)
 
-    def adopt(self, staged: MilvusStore) -> None:
+    def version(self) -> int:
+        return 0
+
+    def adopt(self, staged: MilvusStore, version: int) -> bool:
         staged.optimize()
         with translate_errors(self.uri, "migrated"):
             self._check()
@@ -200,6 +203,7 @@ class MilvusStore:
             collections.finish(self._client, self._collection)
         self._read_settings()
         self._load()
+        return True
 
     def unstage(self) -> None:
         with translate_errors(self.uri, "migrated"):
