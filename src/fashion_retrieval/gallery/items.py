@@ -192,7 +192,7 @@ def _photos(given: ImageInput | Sequence[ImageInput], index: int, settings: Sett
     if len(given) > 1 and not settings.keeps_views:
         raise InputError(
             f"images[{index}] has {len(given)} photos, and this gallery was made by a release that keeps one an item; "
-            "build a new gallery, or give the first photo alone"
+            "call migrate, with the same model too, or give the first photo alone"
         )
     return tuple(given)
 
