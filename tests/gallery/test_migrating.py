@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fashion_retrieval.errors import FashionRetrievalError, GalleryError, InputError
+from fashion_retrieval.errors import FashionRetrievalError, GalleryError, ImageError, InputError
 from fashion_retrieval.gallery import Gallery, MigrationReport
 from fashion_retrieval.gallery.engines import lancedb
 from fashion_retrieval.gallery.engines.base import Settings
@@ -254,6 +254,8 @@ def test_root_is_where_the_photos_lie_now(local, old, new, paths, tmp_path, part
     shutil.copytree(tmp_path / "photos", moved)
     shutil.rmtree(tmp_path / "photos")
     with Gallery.open(local, old) as gallery:
+        with pytest.raises(ImageError, match="does not exist; check the path; pass root if photos moved, on_error="):
+            gallery.migrate(new)
         assert gallery.migrate(new, root=(tmp_path / "moved" / part).resolve()) == MigrationReport(NUMBER, NUMBER)
     check(local, new, [moved / path.relative_to(tmp_path / "photos") for path in paths], names())
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from fashion_retrieval._utils.checks import check_reading, check_whole
 from fashion_retrieval._utils.progress import Advance, progress_bar
-from fashion_retrieval.errors import FashionRetrievalError, InputError
+from fashion_retrieval.errors import FashionRetrievalError, ImageError, InputError
 from fashion_retrieval.gallery.adding import Indexer
 from fashion_retrieval.gallery.engines.base import PRECISIONS, SCHEMA_VERSION, Row, VectorStore
 from fashion_retrieval.gallery.info import MigrationReport, model_settings
@@ -52,7 +52,10 @@ def migrate(
         version = store.version()
         indexer = Indexer(moving.staged, model, taxonomy, **reading)
         with progress_bar(doing, store.count(), shown=progress) as advance:
-            changed, failures = moving.catch_up(indexer, advance)
+            try:
+                changed, failures = moving.catch_up(indexer, advance)
+            except ImageError as error:
+                raise ImageError(f"{error}; pass root if photos moved, on_error='skip' to leave it out") from error
         encoded, doing = encoded + indexer.added + indexer.updated, "checking"
         if failures and not moving.staged.count():
             remedy = "give the folder in which they lie now as root"
