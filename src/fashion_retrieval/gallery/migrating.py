@@ -78,7 +78,9 @@ class _Moving:
         same = all(
             getattr(old, name) == getattr(new, name) for name in ("fingerprint", "probes", "embedding_dim", "basis")
         )
-        self.copies = same and old.keeps_views and bool(old.dtype and new.dtype and same_precision(old.dtype, new.dtype))
+        self.copies = (
+            same and old.keeps_views and bool(old.dtype and new.dtype and same_precision(old.dtype, new.dtype))
+        )
         self.own = [name for name in old.fields if self.copies or name not in recognized]
         self.base = self._base(root) if root else Path()
 
