@@ -37,6 +37,8 @@ TOP_K = 10
 BATCH = 1_024
 ROUND = 20
 """Queries in a row, before the other side's turn."""
+PAUSE = 0.2
+"""Seconds before a turn: NumPy's threads wait busily for more work for a while, and would take the other's cores."""
 FRACTIONS = {"group < 1": 0.001, "group < 10": 0.01, "group < 100": 0.1, "group < 500": 0.5}
 """Filters, and the fraction of the rows they leave."""
 
@@ -63,6 +65,7 @@ def measure(ours: Search, scan: Search, queries: Vectors, truth: list[set[int]])
     found = 0
     for start in range(0, len(queries), ROUND):
         for search, taken in times.items():
+            time.sleep(PAUSE)
             for number in range(start, min(start + ROUND, len(queries))):
                 begun = time.perf_counter()
                 answer = search(queries[number])

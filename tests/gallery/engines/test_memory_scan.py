@@ -82,11 +82,11 @@ def test_exact_scan_scores_few_rows_in_float32(monkeypatch):
     scan, query = scan_of(rows), unit(np.random.default_rng(3).normal(size=256))
     for step in (1, 2, 7):
         allowed = np.arange(20_000) % step == 0
-        candidates = scan._candidates(query, 11, allowed, everything=step == 1)
+        candidates = scan._candidates(query, 11, allowed, np.count_nonzero(allowed))
         assert set(plain(rows, query, 11, allowed)) <= set(candidates)
         assert len(candidates) < 200
         monkeypatch.setattr(memory, "_THREADS_FROM", 0)
-        assert np.array_equal(scan._candidates(query, 11, allowed, everything=step == 1), candidates)
+        assert np.array_equal(scan._candidates(query, 11, allowed, np.count_nonzero(allowed)), candidates)
 
 
 def test_exact_scan_with_fewer_rows_than_asked_for_gives_them_all():

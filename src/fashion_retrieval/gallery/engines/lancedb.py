@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from threading import Lock
@@ -121,7 +120,7 @@ class LanceStore:
         with translate_errors(self.uri, "searched"):
             snapshot = self._current_snapshot()
             if snapshot:
-                return self._from_arrow(*snapshot.nearest(query, limit, where, self.settings.columns))
+                return self._rows(*snapshot.nearest(query, limit, where, self.settings.columns))
             self._tell_of_disk()
             return self._newest(lambda: self._nearest_on_disk(query, limit, where))
 
@@ -316,18 +315,21 @@ class LanceStore:
         data |= {column: [row.fields[name] for row in rows] for name, column in self.settings.columns.items()}
         return pa.table(data, schema=self._schema)
 
-    def _from_arrow(self, table: pa.Table, vectors: NDArray[np.float32] | None = None) -> list[Row]:
-        vectors = self._vectors(table) if vectors is None else vectors
+    def _from_arrow(self, table: pa.Table) -> list[Row]:
+        return self._rows(
+            {name: table[name].to_pylist() for name in table.schema.names if name != "vector"}, self._vectors(table)
+        )
+
+    def _rows(self, columns: Mapping[str, list[Any]], vectors: NDArray[np.float32]) -> list[Row]:
         names = ("id", "digest", "photo", *self.settings.columns.values())
-        records = zip(vectors, *(table[name].to_pylist() for name in names), strict=True)
-        found = [
-            Row(id, vector, digest, photo, dict(zip(self.settings.fields, values, strict=True)))
-            for vector, id, digest, photo, *values in records
+        unseen = [None] * len(vectors), [()] * len(vectors)  # where a gallery keeps neither hashes nor views
+        seen = (columns["hash"], columns["views"]) if self.settings.keeps_views else unseen
+        return [
+            Row(id, vector, digest, photo, dict(zip(self.settings.fields, values, strict=True)), hash, tuple(views))
+            for vector, hash, views, id, digest, photo, *values in zip(
+                vectors, *seen, *(columns[name] for name in names), strict=True
+            )
         ]
-        if not self.settings.keeps_views:
-            return found
-        seen = zip(found, table["hash"].to_pylist(), table["views"].to_pylist(), strict=True)
-        return [replace(row, hash=hash, views=tuple(views)) for row, hash, views in seen]
 
     def _vectors(self, table: pa.Table) -> NDArray[np.float32]:
         column = table["vector"].combine_chunks()
