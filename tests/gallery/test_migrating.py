@@ -279,6 +279,17 @@ def test_paths_that_were_relative_stay_right_in_another_folder(tmp_path, old, ne
     check(tmp_path / "g", new, paths, names())
 
 
+def test_photos_that_moved_are_found_again_without_encoding(tmp_path, old, paths):
+    (tmp_path / "before").mkdir()
+    photos = [Path(shutil.copy(path, tmp_path / "before" / path.name)) for path in paths]
+    with Gallery.create(tmp_path / "g", old, fields=FIELDS) as gallery:
+        gallery.add(photos, names(), [{"stock": index} for index in range(NUMBER)])
+        (tmp_path / "before").rename(tmp_path / "moved")
+        assert gallery.migrate(old, root=tmp_path / "moved") == MigrationReport(NUMBER, 0)
+        found = [gallery.get(name).photo for name in names()]
+    assert found == [str(tmp_path / "moved" / path.name) for path in paths]
+
+
 def test_root_is_where_relative_paths_of_older_galleries_start(tmp_path, old, new, paths, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with Gallery.create(tmp_path / "g", old, fields=FIELDS) as gallery:

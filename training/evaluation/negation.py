@@ -80,6 +80,7 @@ def evaluate_negation(
         photos: Draw so many of the labeled photos, without pairs; None takes all.
         seed: Seed of what is drawn and of the intervals.
     """
+    data = data.absolute()  # as a gallery keeps the paths of its photos
     samples = [sample for sample in labeled_samples(data, split) if sample.source != "street"]
     generator = np.random.default_rng(seed)
     if photos is not None:
