@@ -29,6 +29,7 @@ PROBES_WEIGHTS_NAME = "probes.safetensors"
 DIMENSIONS_NAME = "dimensions.safetensors"
 WEIGHTS_DTYPES = ("float32", "float16")
 VARIANTS = ("sum", "only_text", "only_image", "add", "agcn")
+RESIDUALS = ("none", "text", "both")
 
 Positive = Annotated[float, Field(gt=0, description="a number above 0")]
 Probability = Annotated[float, Field(ge=0, le=1, description="a probability from 0 to 1")]
@@ -70,6 +71,7 @@ class ComposerConfig:
     heads: Count = 8  # of each attention; they divide the width
     hidden: Count = 2048  # width inside the feed-forward layers
     dropout: Annotated[float, Field(ge=0, lt=1, description="a number from 0 to below 1")] = 0.1
+    residual: Annotated[str, one_of(RESIDUALS)] = "text"  # branches that change a pooled embedding; "none": the paper
     encoder: Digest  # fingerprint of the encoder that the composer was trained on; it works with no other
 
     def __post_init__(self) -> None:

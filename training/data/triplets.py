@@ -89,6 +89,28 @@ class ComposedSet:
     groups: tuple[Group, ...]
 
 
+def with_wrong_photos(data: ComposedSet, *, seed: int = 0) -> ComposedSet:
+    """The same queries, each with a random other photo of its group in place of the reference.
+
+    What is lost by it is the photo's worth: a composer that loses nothing does not look at its photo. The photo drawn
+    is neither the target nor the right reference, and a reference of the same data where there are enough.
+    """
+    generator = np.random.default_rng(seed)
+    return replace(data, groups=tuple(_with_wrong_photos(group, generator) for group in data.groups))
+
+
+def _with_wrong_photos(group: Group, generator: np.random.Generator) -> Group:
+    candidates = sorted({t.candidate for t in group.triplets})
+    triplets = []
+    for triplet in group.triplets:
+        pool = candidates if len(candidates) > 2 else sorted(group.photos)
+        others = [name for name in pool if name not in (triplet.candidate, triplet.target)]
+        if not others:
+            raise ConfigError(f"{group.name} needs a third photo to ask with a wrong one; take another group")
+        triplets.append(replace(triplet, candidate=others[int(generator.integers(len(others)))]))
+    return replace(group, triplets=tuple(triplets))
+
+
 def clean(caption: str) -> str:
     """The caption without spaces and punctuation at its ends."""
     return caption.strip(" .?,\t\r\n")

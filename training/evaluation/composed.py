@@ -70,7 +70,8 @@ def read_sets(
         return [read_fashioniq(fashioniq, split, protocol=p, groups=groups, missing=missing) for p in wanted]
     if protocol is not None:
         raise InputError(f"protocol {protocol!r} is one of FashionIQ's; give its folder with --fashioniq")
-    return [read_pairs(data, split, gallery=g, groups=groups, missing=missing) for g in Gallery]
+    galleries = (Gallery.SPLIT, Gallery.FULL)
+    return [read_pairs(data, split, gallery=g, groups=groups, missing=missing) for g in galleries]
 
 
 def remarks(sets: Sequence[ComposedSet]) -> list[str]:

@@ -9,6 +9,7 @@ Shape legend: b queries, k image tokens, s text tokens, d the encoder's embeddin
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +21,25 @@ _IMAGE_START = 0.1
 """Initial weight of the image's gate: the text says more about the target than the reference photo does."""
 
 
+class Parts(NamedTuple):
+    """What a query is the sum of."""
+
+    kept: Tensor  # (b, d) a F_i, of the image branch; zeros where the variant has none
+    changed: Tensor  # (b, d) b F_t, of the text branch; zeros where the variant has none
+    gates: Tensor  # (b, 2) the weights a and b, in (0, 1); 1 where the variant has no gates, 0 where it has no branch
+
+    @property
+    def query(self) -> Tensor:
+        """F = a F_i + b F_t, eq. (12): (b, d), L2-normalized."""
+        return functional.normalize(self.kept + self.changed, dim=-1)
+
+
 class Composer(nn.Module):
     """The attention-based gated composition network, or one of its ablations (PAPER: Table 5).
 
-    A query depends on its own tokens alone: padding is masked, and nothing is shared across a batch. The text branch
-    adds a change to the text's pooled embedding, zero before training; the image branch gives what is kept.
+    A query depends on its own tokens alone: padding is masked, and nothing is shared across a batch. A branch is the
+    attended token itself, as in the paper, or a change to its pooled embedding (`ComposerConfig.residual`), zero before
+    training.
     """
 
     def __init__(self, config: ComposerConfig) -> None:
@@ -32,18 +47,31 @@ class Composer(nn.Module):
         self.config = config
         variant = config.variant
         self.text_branch = Branch(config) if variant in ("only_text", "add", "agcn") else None
-        if self.text_branch is not None:
-            nn.init.zeros_(self.text_branch.exit.weight)
-            nn.init.zeros_(self.text_branch.exit.bias)
         self.image_branch = Branch(config) if variant in ("only_image", "add", "agcn") else None
+        self._changes_text = config.residual in ("text", "both")
+        self._changes_image = config.residual == "both"
+        for branch, changes in ((self.text_branch, self._changes_text), (self.image_branch, self._changes_image)):
+            if branch is not None and changes:
+                nn.init.zeros_(branch.exit.weight)
+                nn.init.zeros_(branch.exit.bias)
         self.text_gate = Gate(config, start=0.5) if variant == "agcn" else None
         self.image_gate = Gate(config, start=_IMAGE_START) if variant == "agcn" else None
 
     def forward(self, image: Tensor, text: Tensor, lengths: Tensor, *, text_weight: float = 0.5) -> Tensor:
-        """F = a F_i + b F_t, eq. (12): (b, k, d) image and (b, s, d) text tokens -> (b, d) float32, L2-normalized.
+        """`parts` as one query: (b, k, d) image and (b, s, d) text tokens -> (b, d) float32, L2-normalized.
+
+        A `text_weight` of 0 is the image branch alone, 1 the text branch, 0.5 is as trained.
+        """
+        kept, changed, _ = self.parts(image, text, lengths)
+        if self.config.variant in ("only_image", "only_text"):
+            return functional.normalize(kept + changed, dim=-1)
+        return functional.normalize(2 * (1 - text_weight) * kept + 2 * text_weight * changed, dim=-1)
+
+    def parts(self, image: Tensor, text: Tensor, lengths: Tensor) -> Parts:
+        """Both branches, weighed: (b, k, d) image and (b, s, d) text tokens -> float32 `Parts`.
 
         The pooled embedding is the image's first token; of each text its (b,) int64 `lengths` from 1 to s count, the
-        last of them pooled. A `text_weight` of 0 is the image branch alone, 1 the text branch, 0.5 is as trained.
+        last of them pooled.
         """
         rows = torch.arange(text.shape[0], device=text.device)
         padding = torch.arange(text.shape[1], device=text.device) >= lengths[:, None]
@@ -51,17 +79,18 @@ class Composer(nn.Module):
         pooled_text = functional.normalize(text[rows, lengths - 1], dim=-1)
         kept, changed = pooled_image, pooled_text
         if self.image_branch is not None:
-            kept = self.image_branch(image, text, key_padding=padding)[:, 0]
+            branch = self.image_branch(image, text, key_padding=padding)[:, 0]
+            kept = kept + branch if self._changes_image else branch
         if self.text_branch is not None:
-            changed = changed + self.text_branch(text, image, query_padding=padding)[rows, lengths - 1]
-        if self.config.variant == "only_image":
-            return functional.normalize(kept, dim=-1)
-        if self.config.variant == "only_text":
-            return functional.normalize(changed, dim=-1)
-        if self.image_gate is not None and self.text_gate is not None:
+            branch = self.text_branch(text, image, query_padding=padding)[rows, lengths - 1]
+            changed = changed + branch if self._changes_text else branch
+        gates = torch.ones_like(pooled_text[:, :2])
+        if self.config.variant in ("only_image", "only_text"):
+            gates = gates * gates.new_tensor([1, 0] if self.config.variant == "only_image" else [0, 1])
+        elif self.image_gate is not None and self.text_gate is not None:
             both = torch.cat([pooled_image, pooled_text], dim=-1)
-            kept, changed = self.image_gate(both) * kept, self.text_gate(both) * changed
-        return functional.normalize(2 * (1 - text_weight) * kept + 2 * text_weight * changed, dim=-1)
+            gates = torch.cat([self.image_gate(both), self.text_gate(both)], dim=-1)
+        return Parts(gates[:, :1] * kept, gates[:, 1:] * changed, gates)
 
 
 class Branch(nn.Module):

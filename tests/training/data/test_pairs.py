@@ -116,7 +116,7 @@ def test_faults_of_rows_come_at_once(pack: Path) -> None:
 
 
 def test_arguments_that_cant_be_used(pack: Path) -> None:
-    with pytest.raises(InputError, match="gallery must be one of split, full, got 'all'"):
+    with pytest.raises(InputError, match="gallery must be one of split, full, split_noref, full_noref, got 'all'"):
         read_pairs(pack, "val", gallery="all")
     with pytest.raises(InputError, match="got hat"):
         read_pairs(pack, "val", groups=["hat"])
