@@ -48,13 +48,10 @@ class EditSet:
     photos: Mapping[str, Path]  # by id, of gallery and references
 
     @property
-    def right(self) -> NDArray[np.bool_]:
-        """(Q, N) bool: which photos of the gallery answer each query."""
+    def right_rows(self) -> list[NDArray[np.int64]]:
+        """Of each query the rows of the gallery that answer it, (n,) int64."""
         rows = {name: row for row, name in enumerate(self.gallery)}
-        right = np.zeros((len(self.queries), len(self.gallery)), dtype=bool)
-        for place, query in enumerate(self.queries):
-            right[place, [rows[name] for name in query.right]] = True
-        return right
+        return [np.array([rows[name] for name in query.right], dtype=np.int64) for query in self.queries]
 
     @property
     def excluded_rows(self) -> NDArray[np.int64]:
@@ -160,7 +157,7 @@ def _possible(samples: Sequence[Sample], names: Sequence[str], words: Mapping[st
     """All edits by attribute group, without their texts."""
     labels = [{"category": s.category, "color": s.color, **s.attributes} for s in samples]
     values = {group: sorted({str(label[group]) for label in labels if label.get(group)}) for group in _LABELS}
-    codes = np.array([[values[g].index(label[g]) if label.get(g) else -1 for g in _LABELS] for label in labels])
+    codes = np.array([[values[g].index(str(label[g])) if label.get(g) else -1 for g in _LABELS] for label in labels])
     found: dict[str, list[Edit]] = {group: [] for group in _LABELS[1:]}
     for row, known in enumerate(codes):
         differs = (codes != known) & (known >= 0)
