@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from fashion_retrieval.config import VARIANTS, ComposerConfig
-from fashion_retrieval.models.composer import Block, Composer
+from fashion_retrieval.models.composer import Block, Branch, Composer
 
 CONFIG = ComposerConfig(embedding_dim=12, width=8, depth=2, heads=2, hidden=16, dropout=0.3, encoder="0" * 64)
 
@@ -61,6 +61,25 @@ def test_a_block_is_the_papers_equations():
     torch.testing.assert_close(block(states[None], context[None], None, None)[0], x, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("depth", [1, 3])
+def test_a_branch_gives_the_wanted_token_of_whole_blocks(depth):
+    torch.manual_seed(2)
+    branch, (image, text, lengths) = Branch(replace(CONFIG, depth=depth)).eval(), queries()
+    padding = torch.arange(6) >= lengths[:, None]
+    for own, other, wanted, masks in (
+        (image, text, torch.zeros_like(lengths), (None, padding)),
+        (text, image, lengths - 1, (padding, None)),
+    ):
+        states, context = branch.own(own), branch.other(other)
+        for block in branch.blocks:
+            states = block(states, context, *masks)
+        whole = branch.exit(states)[torch.arange(5), wanted]
+        found = branch(own, other, wanted, query_padding=masks[0], key_padding=masks[1])
+        torch.testing.assert_close(found, whole, atol=1e-6, rtol=0)
+        slopes = [torch.autograd.grad(result.square().sum(), [*branch.parameters()]) for result in (found, whole)]
+        torch.testing.assert_close(*slopes, atol=2e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_query_is_the_same_alone_and_in_any_batch(variant):
     module, (image, text, lengths) = composer(variant), queries()
@@ -79,8 +98,8 @@ def test_composer_variants_of_table_5_differ():
     pooled_image, pooled_text = unit(image[:, 0]), unit(text[rows, lengths - 1])
     full = composer()
     padding = torch.arange(6) >= lengths[:, None]
-    kept = full.image_branch(image, text, key_padding=padding)[:, 0]
-    changed = pooled_text + full.text_branch(text, image, query_padding=padding)[rows, lengths - 1]
+    kept = full.image_branch(image, text, torch.zeros_like(lengths), key_padding=padding)
+    changed = pooled_text + full.text_branch(text, image, lengths - 1, query_padding=padding)
     both = torch.cat([pooled_image, pooled_text], dim=-1)
     a, b = full.image_gate(both), full.text_gate(both)
     assert 0 < a.min() < a.max() < 1

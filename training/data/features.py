@@ -1,15 +1,15 @@
-"""Token features of a frozen encoder: photos' are cached on disk by what they depend on, texts' in memory."""
+"""Token features of a frozen encoder: photos' are cached on disk by their content, texts' in memory."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -25,30 +25,47 @@ _SHARD, _BATCH = 256, 32
 def image_features(encoder: Encoder, photos: Sequence[Path], cache: Path, env: DistributedEnv) -> Tensor:
     """Tokens of whole photos (`Encoder.image_tokens`): (N, 1 + k, d) float16; the encoder is in eval mode.
 
-    The cache is made of shards, each written whole or not at all, so that an interrupted run goes on where it was. A
-    photo that changes is encoded again; each encoder has its own shards. The processes split them.
+    A photo is known by its content: a copy, in whatever folder and order, is not encoded again, a changed one is. The
+    cache is made of shards, each written whole or not at all, so that an interrupted run goes on where it was. Each
+    encoder has its own shards. The processes split what is missing.
     """
     folder = cache / encoder.fingerprint[:16]
-    shards = [photos[start : start + _SHARD] for start in range(0, len(photos), _SHARD)]
-    if env.world_size > 1:
-        for shard in shards[env.rank :: env.world_size]:
-            _shard(encoder, shard, folder, env.device)
-        env.barrier()
-    watched = tracked(shards, "photo features", len(shards), shown=env.is_main_process, unit="shards")
-    return torch.cat([_shard(encoder, shard, folder, env.device) for shard in watched])
+    names = [hashlib.sha256(photo.read_bytes()).hexdigest() for photo in photos]
+    known = _read(folder, names)
+    env.barrier()  # all have read, and miss the same, before one writes
+    missing = list({name: photo for name, photo in zip(names, photos, strict=True) if name not in known}.items())
+    shards = [missing[start : start + _SHARD] for start in range(0, len(missing), _SHARD)]
+    own = shards[env.rank :: env.world_size]
+    shown = env.is_main_process and bool(own)
+    for shard in tracked(own, "photo features", len(own), shown=shown, unit="shards"):
+        known |= _encode_shard(encoder, dict(shard), folder, env.device)
+    env.barrier()
+    if len(own) < len(shards):
+        known |= _read(folder, names)
+    return torch.stack([known[name] for name in names])
 
 
-def _shard(encoder: Encoder, photos: Sequence[Path], folder: Path, device: torch.device) -> Tensor:
-    states = [(photo.name, photo.stat().st_size, photo.stat().st_mtime_ns) for photo in photos]
-    path = folder / f"{hashlib.sha256(json.dumps(states).encode()).hexdigest()[:24]}.safetensors"
-    try:
-        return load_file(path)["tokens"]
-    except (FileNotFoundError, SafetensorError):
-        tokens = torch.cat([_encode(encoder, photos[s : s + _BATCH], device) for s in range(0, len(photos), _BATCH)])
-        folder.mkdir(parents=True, exist_ok=True)
-        with write_atomically(path) as partial:
-            save_file({"tokens": tokens}, partial)
-        return tokens
+def _read(folder: Path, names: Sequence[str]) -> dict[str, Tensor]:
+    """The tokens of those photos that the folder has, by the SHA-256 of their content."""
+    wanted = set(names)
+    found: dict[str, Tensor] = {}
+    for path in folder.glob("[!.]*.safetensors"):
+        with suppress(SafetensorError), safe_open(path, "pt") as shard:  # a damaged one is made again
+            found |= {name: shard.get_tensor(name) for name in wanted.intersection(shard.keys())}
+    return found
+
+
+def _encode_shard(
+    encoder: Encoder, photos: Mapping[str, Path], folder: Path, device: torch.device
+) -> dict[str, Tensor]:
+    paths = list(photos.values())
+    tokens = torch.cat([_encode(encoder, paths[s : s + _BATCH], device) for s in range(0, len(paths), _BATCH)])
+    named = {name: row.clone() for name, row in zip(photos, tokens, strict=True)}
+    folder.mkdir(parents=True, exist_ok=True)
+    content = hashlib.sha256("".join(photos).encode()).hexdigest()[:24]
+    with write_atomically(folder / f"{content}.safetensors") as partial:
+        save_file(named, partial)
+    return named
 
 
 @torch.inference_mode()

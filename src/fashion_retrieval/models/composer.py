@@ -79,10 +79,10 @@ class Composer(nn.Module):
         pooled_text = functional.normalize(text[rows, lengths - 1], dim=-1)
         kept, changed = pooled_image, pooled_text
         if self.image_branch is not None:
-            branch = self.image_branch(image, text, key_padding=padding)[:, 0]
+            branch = self.image_branch(image, text, torch.zeros_like(lengths), key_padding=padding)
             kept = kept + branch if self._changes_image else branch
         if self.text_branch is not None:
-            branch = self.text_branch(text, image, query_padding=padding)[rows, lengths - 1]
+            branch = self.text_branch(text, image, lengths - 1, query_padding=padding)
             changed = changed + branch if self._changes_text else branch
         gates = torch.ones_like(pooled_text[:, :2])
         if self.config.variant in ("only_image", "only_text"):
@@ -104,13 +104,23 @@ class Branch(nn.Module):
         self.exit = nn.Linear(config.width, config.embedding_dim)
 
     def forward(
-        self, own: Tensor, other: Tensor, *, query_padding: Tensor | None = None, key_padding: Tensor | None = None
+        self,
+        own: Tensor,
+        other: Tensor,
+        wanted: Tensor,
+        *,
+        query_padding: Tensor | None = None,
+        key_padding: Tensor | None = None,
     ) -> Tensor:
-        """Own tokens (b, q, d), the other modality's tokens (b, m, d), masks with True for padding -> (b, q, d)."""
+        """The token at `wanted`, (b,) int64, of own tokens (b, q, d) that see the other modality's (b, m, d) -> (b, d).
+
+        Masks are True for padding. The last block attends from the wanted token alone: it needs no other.
+        """
         states, context = self.own(own), self.other(other)
-        for block in self.blocks:
+        *blocks, last = self.blocks
+        for block in blocks:
             states = block(states, context, query_padding, key_padding)
-        result: Tensor = self.exit(states)
+        result: Tensor = self.exit(last(states, context, query_padding, key_padding, wanted))
         return result
 
 
@@ -129,14 +139,23 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, states: Tensor, context: Tensor, query_padding: Tensor | None, key_padding: Tensor | None
+        self,
+        states: Tensor,
+        context: Tensor,
+        query_padding: Tensor | None,
+        key_padding: Tensor | None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
-        """(b, q, w) states, (b, m, w) context, (b, q) and (b, m) bool, True is padding -> (b, q, w)."""
-        attended, _ = self.self_attention(states, states, states, key_padding_mask=query_padding, need_weights=False)
-        states = self.norms[0](states + self.dropout(attended))
-        crossed, _ = self.cross_attention(states, context, context, key_padding_mask=key_padding, need_weights=False)
-        states = self.norms[1](states + self.dropout(crossed))
-        result: Tensor = self.norms[2](states + self.dropout(self.feed_forward(states)))
+        """(b, q, w) states, (b, m, w) context, (b, q) and (b, m) bool, True is padding -> (b, q, w).
+
+        Only the states at `wanted`, (b,) int64, cost a fraction: -> (b, w).
+        """
+        asked = states
+        if wanted is not None:  # by gather: torch.export can't trace an index by the batch
+            asked = states.gather(1, wanted[:, None, None].expand(-1, -1, states.shape[-1])).squeeze(1)
+        asked = self.norms[0](asked + self.dropout(_attend(self.self_attention, asked, states, query_padding)))
+        asked = self.norms[1](asked + self.dropout(_attend(self.cross_attention, asked, context, key_padding)))
+        result: Tensor = self.norms[2](asked + self.dropout(self.feed_forward(asked)))
         return result
 
 
@@ -164,3 +183,25 @@ class Gate(nn.Module):
 
 def _entrance(config: ComposerConfig) -> nn.Sequential:
     return nn.Sequential(nn.LayerNorm(config.embedding_dim), nn.Linear(config.embedding_dim, config.width))
+
+
+def _attend(attention: nn.MultiheadAttention, queries: Tensor, keys: Tensor, padding: Tensor | None) -> Tensor:
+    """(b, q, w) queries, or one each, (b, w), attend to (b, m, w); (b, m) bool, True is padding -> as queries.
+
+    For one query no key or value is projected: q (K x) = (q K) x. The keys' bias adds the same to all scores.
+    """
+    result: Tensor
+    if queries.ndim == keys.ndim:
+        result, _ = attention(queries, keys, keys, key_padding_mask=padding, need_weights=False)
+        return result
+    heads, size = attention.num_heads, attention.head_dim
+    to_query, to_key, to_value = attention.in_proj_weight.view(3, heads, size, -1)
+    query_bias, _, value_bias = attention.in_proj_bias.view(3, heads, size)
+    query = torch.einsum("bw,hew->bhe", queries, to_query) + query_bias
+    scores = torch.einsum("bhe,hew->bhw", query * size**-0.5, to_key) @ keys.mT
+    if padding is not None:
+        scores = scores.masked_fill(padding[:, None], float("-inf"))
+    shares = functional.dropout(scores.softmax(-1), attention.dropout, attention.training)
+    seen = torch.einsum("bhw,hew->bhe", shares @ keys, to_value) + shares.sum(-1, keepdim=True) * value_bias
+    result = attention.out_proj(seen.flatten(1))
+    return result

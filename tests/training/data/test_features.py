@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,20 @@ def test_photos_are_encoded_once(
     monkeypatch.setattr(encoder, "image_tokens", None)
     torch.testing.assert_close(image_features(encoder, photos, cache, ALONE), first)
     assert [path.suffix for path in cache.rglob("*.*")] == [".safetensors"]
+
+
+def test_a_copy_is_not_encoded_again_and_a_changed_photo_is(
+    encoder: Encoder, photos: list[Path], tmp_path: Path
+) -> None:
+    cache, elsewhere = tmp_path / "cache", tmp_path / "copy"
+    first = image_features(encoder, photos, cache, ALONE)
+    elsewhere.mkdir()
+    copies = [Path(shutil.copyfile(photo, elsewhere / f"copy_of_{photo.name}")) for photo in photos]
+    drawn_photo(seed=7).save(photos[0])
+    again = image_features(encoder, [photos[0], copies[2], copies[0], copies[0]], cache, ALONE)
+    torch.testing.assert_close(again[1:], first[[2, 0, 0]], atol=0, rtol=0)
+    torch.testing.assert_close(again[:1], image_features(encoder, photos[:1], tmp_path / "other", ALONE))
+    assert len(list(cache.rglob("*.safetensors"))) == 2
 
 
 def test_a_cut_off_shard_is_made_again(encoder: Encoder, photos: list[Path], tmp_path: Path) -> None:
