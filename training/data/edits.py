@@ -21,6 +21,8 @@ from training.data.manifest import GROUPS, Sample, labeled_samples
 from training.data.triplets import Triplet
 
 CONFIG = Path(__file__).parents[1] / "configs/edits.toml"
+MOST = 200
+"""Queries of each attribute group, unless said otherwise."""
 _LABELS = ("category", "color", *GROUPS)
 """All that must agree but for the value that is replaced."""
 
@@ -66,7 +68,7 @@ class EditSet:
         return [Triplet(q.reference, target, (q.text, "")) for q, target in zip(self.queries, targets, strict=True)]
 
 
-def edits(root: Path, split: str, *, most: int | None = 200, seed: int = 0) -> EditSet:
+def edits(root: Path, split: str, *, most: int | None = MOST, seed: int = 0) -> EditSet:
     """Edits of a split of the open data pack, from labeled photos of one garment; the photos are the gallery too.
 
     Right is every other photo whose garment has the new value and, of the reference's other known labels (category,

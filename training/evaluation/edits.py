@@ -95,6 +95,11 @@ def edit_scores(data: EditSet, queries: NDArray[np.floating], gallery: NDArray[n
     return scores | {MAP: average_precision_at_10(hits, np.array([len(rows) for rows in right]))}
 
 
+def composed_edits(found: Mapping[str, Any]) -> dict[str, ItemScores]:
+    """Scores of the queries behind each measure of `evaluate_edits`, of "composed"."""
+    return {name: ItemScores.of_groups([np.array(row)]) for name, row in found["scores"].items()}
+
+
 def spread(recalls: Mapping[str, float]) -> float | None:
     """(best - worst) / mean over the wordings; None if all are 0."""
     means = [*recalls.values()]
