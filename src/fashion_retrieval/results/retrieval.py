@@ -103,8 +103,8 @@ class Explanation(Plain):
         return told | {"words": [{"word": word, "share": round(share, 6)} for word, share in self.words]}
 
     def __str__(self) -> str:
-        told = ", ".join(f"{word} {100 * share:.0f} %" for word, share in self.words)
-        return " / ".join(self.mix) + (f" · {told}" if told else "")
+        words = (f"{word} {100 * share:.0f} %" for word, share in self.words)
+        return " · ".join((" / ".join(self.mix), *words))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
