@@ -157,8 +157,9 @@ class Refinement:
         Args:
             text: A new modification text. It is added to the earlier ones, without those that name another color, or
                 another value of the same attribute group. What it says is not wanted ("not blue", "without stripes")
-                does not go into the query: results that show it come last. None keeps the earlier texts; a list is
-                several at once, oldest first.
+                does not go into the query: results that show it come last. Two values at once of which a garment has
+                one are searched for as they stand, and `Turn.understood` says so. None keeps the earlier texts; a list
+                is several at once, oldest first.
             reference: A result or an id of the gallery, or any image; None keeps that of the turn before.
             top_k: How many results.
             where: A filter, as in `Gallery.search`.
@@ -190,7 +191,8 @@ class Refinement:
         asked: dict[str, Any] = {"top_k": top_k, "where": where, "exclude": {*picked, *excluded}, "offset": offset}
         asked |= {"min_score": min_score, "group_by": group_by, "unique": unique}
         found = self._search(query, unwanted, asked)
-        understood = ", ".join(filter(None, (wanted, *map(str, unwanted))))
+        notes = (f"{wish.rivals} exclude each other" for wish in read if wish.rivals)
+        understood = "; ".join((", ".join(filter(None, (wanted, *map(str, unwanted)))), *notes))
         self.history += (Turn(start, wishes, Matches(found), where, understood, text_weight),)
         return found
 
