@@ -5,6 +5,10 @@ python -m training.evaluate visibility                       # what a photo can'
 python -m training.evaluate recognition --deepfashion ROOT --model CLIP --model OURS        # Table 1
 python -m training.evaluate retrieval --deepfashion ROOT --model CLIP --model OURS          # Table 2
 python -m training.evaluate composed --fashioniq ROOT --protocol all --missing report       # Table 3
+python -m training.evaluate composed                         # the pack's pairs and changes, also with wrong photos
+python -m training.evaluate edits                            # one attribute replaced, as on Fashion200k
+python -m training.evaluate edits --fashion200k ROOT
+python -m training.evaluate wordings                         # six wordings of one wish
 python -m training.evaluate recognition --deepfashion ROOT --view whole_photo --view masked_crop   # Table 4
 python -m training.evaluate words                            # words as people type them
 python -m training.evaluate few_shot                         # own labels against prompts
@@ -28,7 +32,10 @@ from fashion_retrieval._utils.deprecation import warn_renamed
 from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.hub.download import EMBEDDED, resolve
 from training.data.cuts import FOLDS
+from training.data.edits import MOST, edits
+from training.data.fashion200k import read_fashion200k
 from training.data.fashioniq import Protocol
+from training.data.pairs import Pairs
 from training.data.triplets import GROUPS, CaptionMode, Missing
 from training.data.typed_words import MADE, read_typed_words
 from training.engine.errors import one_line_errors
@@ -37,6 +44,7 @@ from training.evaluation.composed import read_sets
 from training.evaluation.deepfashion import View
 from training.evaluation.few_shot import evaluate_few_shot
 from training.evaluation.negation import evaluate_negation
+from training.evaluation.queries import DRAWS
 from training.evaluation.results_file import RESULTS, check_output, destination, provenance, write_results
 from training.evaluation.typed_words import evaluate_typed_words
 from training.evaluation.visibility import evaluate_visibility
@@ -59,6 +67,7 @@ Seed = Annotated[int, typer.Option(help="Seed of intervals and tests.")]
 _OUTPUT = "The JSON file; a Markdown file comes beside it."
 Output = Annotated[Path | None, typer.Option(help=_OUTPUT)]
 Comparison = Annotated[Path, typer.Option(help="The results file of training.compare_composers.")]
+Draws = Annotated[int, typer.Option(min=0, help="Wrong photos that each query is asked with; 0 for none.")]
 Handling = Annotated[Missing, typer.Option(help="Refuse missing photos, or go on and list them.")]
 
 
@@ -159,20 +168,22 @@ def composed(
     group: Annotated[list[str] | None, typer.Option(help="dress, shirt or toptee; all unless given.")] = None,
     captions: Annotated[CaptionMode, typer.Option(help="How two captions become one text.")] = CaptionMode.BOTH,
     missing: Handling = Missing.ERROR,
+    pairs: Annotated[Pairs | None, typer.Option(help="Only these pairs of the pack; both unless given.")] = None,
+    draws: Draws = DRAWS,
     seed: Seed = 0,
     output: Output = None,
 ) -> None:
-    """A reference photo and a text against a gallery (Table 3)."""
+    """A reference photo and a text against a gallery (Table 3), also with wrong photos and with parts of the query."""
     names, groups = model or [EMBEDDED], list(group or GROUPS)
-    more = [(protocol or Protocol.ORIGINAL) if fashioniq else "", *(group or [])]
+    more = [(protocol or Protocol.ORIGINAL) if fashioniq else pairs or "", *(group or [])]
     more += [captions] if captions != CaptionMode.BOTH else []
 
     def section(models: Models) -> Section:
-        sets = read_sets(data, fashioniq, protocol, split, groups, missing)
-        return sections.composed_of(models, sets, captions, seed=seed)
+        sets = read_sets(data, fashioniq, protocol, split, groups, missing, pairs)
+        return sections.composed_of(models, sets, captions, draws=draws, seed=seed)
 
     path = output or destination(RESULTS, "fashioniq" if fashioniq else "composed", *more, models=names, split=split)
-    config = {"root": str(fashioniq or data), "groups": groups, "missing": str(missing)}
+    config = {"root": str(fashioniq or data), "groups": groups, "missing": str(missing), "draws": draws}
     source = "fashioniq" if fashioniq else "pairs"
     common = {"source": source, "caption_mode": str(captions), "split": split, "seed": seed}
     _write("Composed retrieval", section, names, path, config, common)
@@ -265,6 +276,49 @@ def negation(
         write_results(provenance(loaded, model, config) | {"split": split} | found, path)
 
 
+@app.command("edits")
+def edits_(
+    model: ModelNames = None,
+    data: Data = PACK,
+    fashion200k: Annotated[Path | None, typer.Option(help="Fashion200k's folder, instead of the data pack.")] = None,
+    split: Annotated[str | None, typer.Option(help="val, or train; Fashion200k has test alone.")] = None,
+    most: Annotated[int, typer.Option(min=1, help="At most so many queries of each attribute of the pack.")] = MOST,
+    draws: Draws = DRAWS,
+    seed: Seed = 0,
+    output: Output = None,
+) -> None:
+    """One attribute of a photo replaced by another, as on Fashion200k: recall and mean average precision."""
+    names, split = model or [EMBEDDED], split or ("test" if fashion200k else "val")
+
+    def section(models: Models) -> Section:
+        read = edits(data, split, most=most, seed=seed) if fashion200k is None else read_fashion200k(fashion200k, split)
+        return sections.edits_of(models, read, draws=draws, seed=seed)
+
+    path = output or destination(RESULTS, "fashion200k" if fashion200k else "edits", models=names, split=split)
+    config = {"root": str(fashion200k or data), "most": most, "draws": draws}
+    _write("Edits of one attribute", section, names, path, config, {"split": split, "seed": seed})
+
+
+@app.command()
+def wordings(
+    model: ModelNames = None,
+    data: Data = PACK,
+    split: Split = "val",
+    most: Annotated[int, typer.Option(min=1, help="At most so many wishes of each attribute.")] = MOST,
+    seed: Seed = 0,
+    output: Output = None,
+) -> None:
+    """Six wordings of the same wishes: how much R@10 depends on the words."""
+    names = model or [EMBEDDED]
+
+    def section(models: Models) -> Section:
+        return sections.wordings_of(models, edits(data, split, most=most, seed=seed), seed=seed)
+
+    path = output or destination(RESULTS, "wordings", models=names, split=split)
+    common = {"split": split, "seed": seed}
+    _write("Wordings of one wish", section, names, path, {"root": str(data), "most": most}, common)
+
+
 @app.command("all")
 def everything(
     model: ModelNames = None,
@@ -313,7 +367,7 @@ def run(arguments: Sequence[str]) -> None:
         if word.removeprefix("--view=") == "as_recognised":
             warn_renamed("--view as_recognised", "as_recognized")
             given[place] = word.replace("as_recognised", View.AS_RECOGNIZED)
-    measured = "parts visibility recognition retrieval composed words few_shot ablation negation all"
+    measured = "parts visibility recognition retrieval composed words few_shot ablation negation edits wordings all"
     named = {*measured.split(), "--help"}
     app(given if named & {*given[:1]} else ["parts", *given])
 

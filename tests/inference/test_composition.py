@@ -122,10 +122,113 @@ def test_text_weight_goes_from_photo_to_text(model, photos):
     np.testing.assert_array_equal(usual, model.compose(photos[0], "in red", text_weight=0.5))
     photo, text = (model.compose(photos[0], "in red", text_weight=w) for w in (0, 1))
     assert float((photo * text).sum()) < 0.99
-    assert float((usual * photo).sum()) > float((photo * text).sum())
+    np.testing.assert_array_equal(photo, model.compose(photos[0], None))
+    np.testing.assert_array_equal(text, model.encode(texts="in red"))
     for weight in (-0.1, 1.1, "much", float("nan"), True):
         with pytest.raises(InputError, match="text_weight"):
             model.compose(photos[0], "in red", text_weight=weight)
+
+
+@pytest.mark.parametrize("variant", ["agcn", "sum"])
+def test_text_weight_is_monotone(folder, photos, variant):
+    model = FashionModel(with_composer(folder, variant), model_id="tiny", device="cpu", dtype="float32")
+    weights = np.linspace(0, 1, 9)
+    rows = np.stack([model.compose(photos, TEXTS, text_weight=weight) for weight in weights])
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=2), 1, atol=1e-6)
+    to_photo, composed, to_text = ((rows * rows[place]).sum(2) for place in (0, 4, 8))
+    assert (np.diff(to_photo[:5], axis=0) < 0).all()
+    assert (np.diff(to_text[4:], axis=0) > 0).all()
+    assert (np.diff(composed[:5], axis=0) > 0).all()
+    assert (np.diff(composed[4:], axis=0) < 0).all()
+    if variant == "sum":  # whose query lies between the two; random weights put it anywhere
+        assert (np.diff(to_photo, axis=0) < 0).all()
+        assert (np.diff(to_text, axis=0) > 0).all()
+    quarter = rows[0] + rows[4]
+    np.testing.assert_allclose(rows[2], quarter / np.linalg.norm(quarter, axis=1, keepdims=True), atol=1e-6)
+
+
+def test_explain_gives_the_query_its_parts_and_its_words(model, photos):
+    text = "in red, with  long sleeves"
+    told = model.explain(photos[0], text)
+    np.testing.assert_allclose(told.query, model.compose(photos[0], text), atol=1e-6)
+    encoder, composer = model.encoder, model._composition.composer
+    with torch.inference_mode():
+        image = torch.from_numpy(model.reference(photos[0])[0].tokens[None]).float()
+        kept, changed, gates = composer.parts(image, *encoder.text_tokens(encoder.tokenize([text])))
+        query = (kept + changed)[0]
+        expected = float((kept[0] @ query) / (query @ query))
+    assert told.photo == pytest.approx(min(max(expected, 0), 1), abs=1e-5)
+    assert told.photo + told.text == 1
+    assert told.gates == pytest.approx(gates[0].tolist(), abs=1e-6)
+    words = text.split()
+    without = [" ".join(words[:place] + words[place + 1 :]) for place in range(5)]
+    moved = 1 - (model.compose([photos[0]] * 5, without) @ told.query[0])
+    assert [word for word, _ in told.words] == words
+    np.testing.assert_allclose([share for _, share in told.words], moved / moved.sum(), atol=1e-4)
+    assert model.explain(model.reference(photos[0])[0], text).to_dict() == told.to_dict()
+
+
+def test_explain_follows_text_weight(model, photos):
+    weights = (0, 0.25, 0.5, 0.75, 1)
+    told = [model.explain(photos[0], "in red", text_weight=weight) for weight in weights]
+    for weight, one in zip(weights, told, strict=True):
+        np.testing.assert_allclose(one.query, model.compose(photos[0], "in red", text_weight=weight), atol=1e-6)
+    assert (told[0].photo, told[-1].photo) == (pytest.approx(1, abs=1e-6), 0)
+    assert told[1].photo > told[2].photo > told[3].photo
+    assert [share for _, share in told[0].words] == [0, 0]  # no word moves the photo's own embedding
+    assert sum(share for _, share in told[-1].words) == pytest.approx(1)
+
+
+def test_explain_a_photo_or_a_text_alone(model, photos):
+    photo, text, word = (model.explain(*given) for given in ((photos[0], None), (None, "in red"), (None, "red")))
+    assert (photo.photo, photo.text, photo.gates, photo.words) == (1, 0, None, ())
+    assert (text.photo, text.text, text.gates) == (0, 1, None)
+    assert word.words == (("red", 1.0),)
+    np.testing.assert_array_equal(photo.query, model.compose(photos[0], None))
+    np.testing.assert_allclose(text.query, model.encode(texts="in red"), atol=1e-6)
+    parts = model.encode(texts=["red", "in"]) @ text.query[0]
+    np.testing.assert_allclose([share for _, share in text.words], (1 - parts) / (1 - parts).sum(), atol=1e-4)
+    assert str(word) == "photo 0 % / text 100 % · red 100 %"
+    assert word.to_dict() == {"photo": 0.0, "text": 1.0, "gates": None, "words": [{"word": "red", "share": 1.0}]}
+
+
+def test_explain_reads_as_many_words_as_the_model(model, photos, monkeypatch):
+    sizes, run = [], model.encoder.text_tokens
+    monkeypatch.setattr(model.encoder, "text_tokens", lambda words: sizes.append(len(words)) or run(words))
+    told = model.explain(photos[0], "red " * 500)
+    assert sizes == [78, 1]  # one batch of the text and of those without a word, and one more for its parts
+    assert [share for _, share in told.words[77:]] == [0] * 423
+
+
+@pytest.mark.parametrize(
+    ("reference", "text", "words"),
+    [
+        ([], None, "explain expects one photo and one text, got a list; call it once for each"),
+        ("0.png", ["in red"], "explain expects one photo and one text, got a list"),
+        (None, None, "neither"),
+        ("0.png", " ", "must be a text that is not empty"),
+        ("gone.png", "in red", "gone.png"),
+    ],
+)
+def test_explain_refuses(model, photos, reference, text, words, monkeypatch):
+    monkeypatch.chdir(photos[0].parent)
+    with pytest.raises(InputError, match=words) as caught:
+        model.explain(reference, text)
+    assert "\n" not in str(caught.value)
+
+
+def test_references_without_their_tokens_are_refused(model, photos):
+    whole = model.reference(photos[0])[0]
+    pooled, cut, wide = (replace(whole, tokens=t) for t in (whole.tokens[:1], whole.tokens[:9], whole.tokens[:, :8]))
+    lacks = r"reference_image\[0\] must have its local tokens, to be composed with a text, got 1 rows"
+    for ask in (model.compose, model.explain):
+        with pytest.raises(InputError, match=lacks):
+            ask(pooled, "in red")
+        with pytest.raises(InputError, match=r"reference_image\[0\] must have tokens of width 16, got 8; make it with"):
+            ask(wide, "in red")
+    with pytest.raises(InputError, match=r"reference_image\[1\] must have its local tokens.*got 9 rows"):
+        model.compose([whole, cut], ["in red", "in blue"])
+    np.testing.assert_allclose(model.compose(pooled, None), model.compose(photos[0], None))
 
 
 @pytest.mark.parametrize(
@@ -160,6 +263,9 @@ def test_without_a_composer(folder, photos):
     plain = FashionModel.from_pretrained(folder, device="cpu", dtype="float32")
     with pytest.raises(UnsupportedError, match="has no composer"):
         plain.compose(photos[0], "in red")
+    with pytest.raises(UnsupportedError, match="has no composer"):
+        plain.explain(photos[0], "in red")
+    assert plain.explain(None, "in red").text == 1
     assert plain.compose(None, "in red").shape == (1, 16)
     assert len(plain.reference(photos)) == 3
 

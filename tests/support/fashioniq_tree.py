@@ -70,15 +70,20 @@ class Compass:
         self.encoded: list[Path] = []
         self.texts: list[str] = []
 
-    def encode(self, *, images: list[Path], **_: Any) -> np.ndarray:
-        self.encoded += images
-        return directions([2.0 * int(path.stem[-2:]) for path in images])
+    def encode(self, *, images: list[Path] | None = None, texts: list[str] = (), **_: Any) -> np.ndarray:  # type: ignore[assignment]
+        self.encoded += images or []
+        return directions([2.0 * int(path.stem[-2:]) for path in images]) if images else pointed(texts)
 
     def compose(self, reference_image: list[Path], modification_text: list[str], **_: Any) -> np.ndarray:
         assert all(path.is_file() for path in reference_image)
         self.texts += modification_text
-        ways = [re.search("left|right", text, re.IGNORECASE) for text in modification_text]
-        return directions([-1.0 if way and way[0].lower() == "left" else 119.0 for way in ways])
+        return pointed(modification_text)
+
+
+def pointed(texts: list[str]) -> np.ndarray:
+    """(N, 2) float32: where texts point."""
+    ways = [re.search("left|right", text, re.IGNORECASE) for text in texts]
+    return directions([-1.0 if way and way[0].lower() == "left" else 119.0 for way in ways])
 
 
 def directions(degrees: list[float]) -> np.ndarray:

@@ -3,75 +3,117 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fashion_retrieval._utils.progress import tracked
 from fashion_retrieval.errors import InputError
 from training.data.fashioniq import Protocol as FashionIQProtocol
 from training.data.fashioniq import read_fashioniq
-from training.data.pairs import Gallery, read_pairs
-from training.data.triplets import CaptionMode, ComposedSet, Group, join_captions
+from training.data.pairs import Gallery, Pairs, read_pairs
+from training.data.triplets import CaptionMode, ComposedSet, Group, join_captions, member, with_wrong_photos
 from training.evaluation.metrics import rank_targets, recall_at_k, recall_metrics
+from training.evaluation.queries import (
+    COMPOSED,
+    DRAWS,
+    WRONG_PHOTO,
+    Answers,
+    Composer,
+    Query,
+    check_draws,
+    ways_metrics,
+)
 from training.evaluation.significance import ItemScores
 
 KS = (10, 50)
-_BATCH = 64
 
 Ranks = NDArray[np.int64]
 
 
-class Composer(Protocol):
-    """The methods of `FashionModel` that are measured here."""
-
-    def encode(self, *, images: list[Path], progress: bool = False) -> NDArray[np.float32]:
-        """Photos -> (N, D)."""
-
-    def compose(self, reference_image: Any, modification_text: Any) -> NDArray[np.float32]:  # noqa: ANN401  # lists
-        """Pairs of a photo and a text -> (N, D)."""
-
-
 def evaluate_composed(
-    model: Composer, sets: Sequence[ComposedSet], *, captions: CaptionMode = CaptionMode.BOTH, seed: int = 0
+    model: Composer,
+    sets: Sequence[ComposedSet],
+    *,
+    captions: CaptionMode = CaptionMode.BOTH,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """Metrics of a model by protocol.
+    """Metrics of a model by protocol, and under "ways" those of other ways to ask (`training.evaluation.queries`).
 
     Each query and each photo is encoded once, however many protocols and groups it is in.
+
+    Args:
+        model: Who answers.
+        sets: The data, each under a protocol of its own.
+        captions: How two captions become one text.
+        draws: Wrong photos that each query is asked with, of which the mean counts; 0 asks with none.
+        seed: Seed of the wrong photos and of the intervals.
     """
-    groups = [group for one in sets for group in one.groups]
-    queries = _compose(model, [query for group in groups for query in _queries(group, captions)])
-    photos = list(dict.fromkeys(group.photos[name] for group in groups for name in group.gallery))
-    rows = dict(zip(photos, model.encode(images=photos, progress=True), strict=True))
+    check_draws(draws)
+    wrong = [[with_wrong_photos(one, seed=seed + draw) for draw in range(draws)] for one in sets]
+    answers = Answers.of(
+        model,
+        (query for one in sets for group in one.groups for query in _queries(group, captions)),
+        (query for drawn in wrong for one in drawn for group in one.groups for query in _queries(group, captions)),
+        (group.photos[name] for one in sets for group in one.groups for name in group.gallery),
+    )
+
+    def ranks(one: ComposedSet, way: str) -> dict[str, Ranks]:
+        return {
+            group.name: rank_targets(
+                answers.stack(way, _queries(group, captions)),
+                answers.gallery(group.photos[name] for name in group.gallery),
+                group.target_rows,
+                group.excluded_rows,
+            )
+            for group in one.groups
+        }
+
     metrics = {}
-    for one in sets:
-        ranks = {}
-        for group in one.groups:
-            composed = np.stack([queries[query] for query in _queries(group, captions)])
-            gallery = np.stack([rows[group.photos[name]] for name in group.gallery])
-            ranks[group.name] = rank_targets(composed, gallery, group.target_rows, group.excluded_rows)
-        metrics[one.protocol] = protocol_metrics(one, ranks, seed=seed)
+    for one, drawn in zip(sets, wrong, strict=True):
+        found = {way: [ranks(one, way)] for way in answers.ways}
+        if drawn:
+            found[WRONG_PHOTO] = [ranks(asked, WRONG_PHOTO) for asked in drawn]
+        metrics[one.protocol] = protocol_metrics(one, found[COMPOSED][0], seed=seed)
+        metrics[one.protocol]["ways"] = ways_metrics({way: _scores(r) for way, r in found.items()}, seed=seed)
     return metrics
 
 
 def read_sets(
-    data: Path, fashioniq: Path | None, protocol: str | None, split: str, groups: Sequence[str], missing: str
+    data: Path,
+    fashioniq: Path | None,
+    protocol: str | None,
+    split: str,
+    groups: Sequence[str],
+    missing: str,
+    pairs: str | None = None,
 ) -> list[ComposedSet]:
-    """The pack's pairs against both galleries or, if its folder is given, FashionIQ under the wanted protocols.
+    """The pack's pairs or, if its folder is given, FashionIQ under the wanted protocols.
+
+    Of the pack, `pairs` under `split` and `full`, and `changes` under `changes_split`, `changes_full` and, without the
+    query's reference, `changes_split_noref` and `changes_full_noref`; `pairs` chooses one of both.
 
     Raises:
         InputError: An argument has an unknown value, or a protocol is given without FashionIQ.
         ConfigError: Files have faults, or photos are missing.
     """
     if fashioniq is not None:
+        if pairs is not None:
+            raise InputError(f"pairs {pairs!r} are the data pack's; leave them out with --fashioniq")
         wanted = list(FashionIQProtocol) if protocol == "all" else [protocol or FashionIQProtocol.ORIGINAL]
         return [read_fashioniq(fashioniq, split, protocol=p, groups=groups, missing=missing) for p in wanted]
     if protocol is not None:
         raise InputError(f"protocol {protocol!r} is one of FashionIQ's; give its folder with --fashioniq")
-    galleries = (Gallery.SPLIT, Gallery.FULL)
-    return [read_pairs(data, split, gallery=g, groups=groups, missing=missing) for g in galleries]
+    galleries = {Pairs.PAIRS: (Gallery.SPLIT, Gallery.FULL), Pairs.CHANGES: tuple(Gallery)}
+    sets = []
+    for kind in Pairs if pairs is None else [member(Pairs, pairs, "pairs")]:
+        for gallery in galleries[kind]:
+            read = read_pairs(data, split, pairs=kind, gallery=gallery, groups=groups, missing=missing)
+            sets.append(read if kind == Pairs.PAIRS else replace(read, protocol=f"{kind}_{gallery}"))
+    return sets
 
 
 def remarks(sets: Sequence[ComposedSet]) -> list[str]:
@@ -89,23 +131,16 @@ def remarks(sets: Sequence[ComposedSet]) -> list[str]:
     return lines
 
 
-Query = tuple[Path, str]
-"""A reference photo and a text."""
-
-
 def _queries(group: Group, captions: CaptionMode) -> list[Query]:
     return [(group.photos[t.candidate], join_captions(t.captions, captions)) for t in group.triplets]
 
 
-def _compose(model: Composer, queries: list[Query]) -> dict[Query, NDArray[np.float32]]:
-    unique = list(dict.fromkeys(queries))
-    rows: dict[Query, NDArray[np.float32]] = {}
-    starts = range(0, len(unique), _BATCH)
-    for start in tracked(starts, "composing queries", len(starts), shown=True, unit="batches"):
-        batch = unique[start : start + _BATCH]
-        photos, texts = [photo for photo, _ in batch], [text for _, text in batch]
-        rows.update(zip(batch, model.compose(photos, texts), strict=True))
-    return rows
+def _scores(draws: Sequence[Mapping[str, Ranks]]) -> dict[str, ItemScores]:
+    """Recalls of each query, the mean over the draws."""
+    return {
+        f"recall_at_{k}": ItemScores.of_groups([np.mean([r[name] <= k for r in draws], axis=0) for name in draws[0]])
+        for k in KS
+    }
 
 
 def average_recall(ranks: Mapping[str, Ranks], k: int) -> float:

@@ -89,6 +89,32 @@ def rank_targets(
     return ranks
 
 
+def top_rows(
+    queries: NDArray[np.floating], gallery: NDArray[np.floating], k: int, excluded: NDArray[np.integer]
+) -> NDArray[np.int64]:
+    """The first k rows of the gallery for each query, by cosine; of equal ones the first row goes first.
+
+    Args:
+        queries: (Q, D) floating, of any norm but zero.
+        gallery: (N, D) floating, of any norm but zero.
+        k: How many; at least 1.
+        excluded: (Q,) integer: a row to leave out of the query's gallery, or -1.
+
+    Returns:
+        (Q, k) int64, -1 behind the end of the gallery.
+    """
+    left, right = _unit_rows(queries, "queries"), _unit_rows(gallery, "gallery")
+    found = np.full((len(left), k), -1, dtype=np.int64)
+    for start in range(0, len(left), _CHUNK):
+        scores, out = left[start : start + _CHUNK] @ right.T, np.asarray(excluded)[start : start + _CHUNK]
+        here = np.flatnonzero(out >= 0)
+        scores[here, out[here]] = -np.inf
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        shown = np.where(np.isneginf(np.take_along_axis(scores, order, axis=1)), -1, order)
+        found[start : start + _CHUNK, : order.shape[1]] = shown
+    return found
+
+
 def _unit_rows(vectors: NDArray[np.floating], name: str) -> NDArray[np.float64]:
     """(N, D) L2-normalized float64."""
     array = np.asarray(vectors)

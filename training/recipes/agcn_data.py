@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -16,9 +16,10 @@ from torch.nn import functional
 from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.models.encoder import Encoder
 from training.data.derived import derive, read_products
+from training.data.edits import EditSet, edits
 from training.data.fashioniq import read_fashioniq
 from training.data.features import TextTokens, image_features
-from training.data.pairs import read_pairs
+from training.data.pairs import Pairs, read_pairs
 from training.data.triplets import ComposedSet, Group, Triplet
 from training.engine.distributed import DistributedEnv
 from training.engine.loop import generator
@@ -29,8 +30,16 @@ class Example(NamedTuple):
     """A training triplet."""
 
     reference: int  # row of the reference photo in `TripletDataset.tokens`
-    target: int  # row of the target photo in `TripletDataset.gallery`
+    right: tuple[int, ...]  # rows in `TripletDataset.gallery` of the photos that answer it; most have one, the target
     captions: tuple[str, str]
+
+
+class Source(NamedTuple):
+    """Triplets of one kind, and the fraction of each batch that comes from them."""
+
+    share: float
+    examples: list[Example]
+    needs_photo: bool  # the texts say only what changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +49,15 @@ class TripletDataset:
     tokens: Tensor  # (N, 1 + k, d) float16 of every photo, on the CPU
     rows: dict[Path, int]  # row of `tokens` by photo
     texts: TextTokens
-    triplets: list[Example]  # written by people
-    derived: list[Example]  # made from labels; may be empty
-    gallery: Tensor  # (M, d) float32, L2-normalized, on the CPU: the target photos and their negatives
+    sources: tuple[Source, ...]  # the first is what people wrote of the target; its share is what the others leave
+    gallery: Tensor  # (M, d) float32, L2-normalized, on the CPU: the photos that answer and their negatives
     validation: tuple[Group, ...]  # for early stopping, with galleries of their own
     remarks: tuple[str, ...]  # one line for each group of which something was left out
+
+    @property
+    def triplets(self) -> list[Example]:
+        """Those of the first source: an epoch is once through them."""
+        return self.sources[0].examples
 
     def photo_tokens(self, photos: Sequence[Path]) -> Tensor:
         """(n, 1 + k, d) float32."""
@@ -54,12 +67,9 @@ class TripletDataset:
 def load_dataset(settings: Settings, encoder: Encoder, env: DistributedEnv) -> TripletDataset:
     """Read the triplets and encode their photos, or read the features from the cache."""
     root = Path(settings.data)
-    if settings.source == "fashioniq":
-        train = read_fashioniq(root, "train", protocol="val_split", missing=settings.missing)
-    else:
-        train = read_pairs(root, "train", missing=settings.missing)
-    read = [train]
-    train, validation = hold_out(train, settings.held_out)
+    read = _read(settings, root)
+    held = [hold_out(data, settings.held_out) for data in read]
+    validation = tuple(group for _, groups in held for group in groups)
     if settings.source == "fashioniq" and not settings.held_out:
         read.append(read_fashioniq(root, "val", protocol="original", missing=settings.missing))
         validation = read[-1].groups
@@ -67,29 +77,43 @@ def load_dataset(settings: Settings, encoder: Encoder, env: DistributedEnv) -> T
     if settings.derived:
         known = read_products(root, Path(settings.pseudo_labels) if settings.pseudo_labels else None)
         labeled = derive(known, settings.derived, generator(settings.optimization.seed))
-    photos = list(dict.fromkeys(photo for g in (*train.groups, *validation) for photo in g.photos.values()))
-    rows = {photo: row for row, photo in enumerate(photos)}
-    where = {name: path for group in train.groups for name, path in group.photos.items()}
-    gallery = list(dict.fromkeys(rows[group.photos[name]] for group in train.groups for name in group.gallery))
+    edited = edits(root, "train", most=None, seed=settings.optimization.seed) if settings.edits_share else None
+    groups = [group for data, _ in held for group in data.groups]
+    photos = {photo: row for row, photo in enumerate(_photos([*groups, *validation], edited))}
+    names = {name: path for group in groups for name, path in group.photos.items()}
+    gallery = dict.fromkeys(photos[group.photos[name]] for group in groups for name in group.gallery)
+    if edited is not None:
+        gallery |= dict.fromkeys(photos[edited.photos[name]] for name in edited.gallery)
     place = {row: index for index, row in enumerate(gallery)}
-    tokens = image_features(encoder, photos, Path(settings.cache), env)
-    triplets = [
-        Example(rows[g.photos[t.candidate]], place[rows[g.photos[t.target]]], t.captions)
-        for g in train.groups
-        for t in g.triplets
-    ]
+    tokens = image_features(encoder, [*photos], Path(settings.cache), env)
+
+    def example(reference: Path, right: Iterable[Path], captions: tuple[str, str]) -> Example:
+        return Example(photos[reference], tuple(place[photos[photo]] for photo in right), captions)
+
+    written, *changes = (
+        [example(g.photos[t.candidate], [g.photos[t.target]], t.captions) for g in data.groups for t in g.triplets]
+        for data, _ in held
+    )
     derived = [
-        Example(rows[where[t.candidate]], place[rows[where[t.target]]], t.captions)
+        example(names[t.candidate], [names[t.target]], t.captions)
         for t in labeled
-        if t.candidate in where and t.target in where
+        if t.candidate in names and t.target in names
     ]
+    others = [Source(settings.derived_share, derived, needs_photo=False)]
+    others += [Source(settings.changes_share, examples, needs_photo=True) for examples in changes]
+    if edited is not None:
+        replaced = [
+            example(edited.photos[q.reference], [edited.photos[name] for name in q.right], (q.text, ""))
+            for q in edited.queries
+        ]
+        others.append(Source(settings.edits_share, replaced, needs_photo=True))
+    others = [source for source in others if source.examples and source.share]
     return TripletDataset(
         tokens=tokens,
-        rows=rows,
+        rows=photos,
         texts=TextTokens(encoder),
-        triplets=triplets,
-        derived=derived,
-        gallery=functional.normalize(tokens[gallery, 0].float(), dim=-1),
+        sources=(Source(1 - sum(source.share for source in others), written, needs_photo=False), *others),
+        gallery=functional.normalize(tokens[[*gallery], 0].float(), dim=-1),
         validation=validation,
         remarks=tuple(
             f"{data.split} {group.name}: {len(group.missing)} photos missing, {len(group.left_out)} triplets left out"
@@ -98,6 +122,19 @@ def load_dataset(settings: Settings, encoder: Encoder, env: DistributedEnv) -> T
             if group.missing
         ),
     )
+
+
+def _read(settings: Settings, root: Path) -> list[ComposedSet]:
+    """What people wrote, to train on: of the target first, then of what changes."""
+    if settings.source == "fashioniq":
+        return [read_fashioniq(root, "train", protocol="val_split", missing=settings.missing)]
+    kinds = [Pairs.PAIRS, Pairs.CHANGES] if settings.changes_share else [Pairs.PAIRS]
+    return [read_pairs(root, "train", pairs=kind, missing=settings.missing) for kind in kinds]
+
+
+def _photos(groups: Iterable[Group], edited: EditSet | None) -> list[Path]:
+    photos = [photo for group in groups for photo in group.photos.values()]
+    return list(dict.fromkeys([*photos, *(edited.photos.values() if edited else ())]))
 
 
 def with_photos_of(

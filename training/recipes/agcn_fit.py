@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,9 +18,9 @@ from training.data.triplets import Group, join_captions, training_caption
 from training.engine.distributed import DistributedEnv
 from training.engine.loop import Validation, train
 from training.evaluation.metrics import rank_targets, recall_at_k
-from training.recipes.agcn_data import TripletDataset
+from training.recipes.agcn_data import Example, TripletDataset
 from training.recipes.agcn_settings import Settings
-from training.recipes.losses import composition_loss
+from training.recipes.losses import composition_loss, contrast_loss
 
 _BATCH = 128
 
@@ -43,17 +44,22 @@ def fit(composer: nn.Module, settings: Settings, dataset: TripletDataset, folder
     """
     temperature = Temperature(settings.temperature).to(env.device)
     gallery = dataset.gallery.to(env.device)
-    written = settings.batch_size - derived_count(settings, dataset)
 
     def loss_fn(rng: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
-        tokens, targets = sample_batch(settings, dataset, step, rng, env)
-        scale = temperature()
+        batch = sample_batch(settings, dataset, step, rng, env)
+        targets, scale = gallery[batch.targets[env.rows(len(batch.targets))]], temperature()
         if isinstance(composer, Baseline):
-            query, extra = composer.learn(view(*tokens), gallery[targets[env.rows(len(targets))]], scale)
+            query, extra = composer.learn(view(*batch.tokens), targets, scale)
         else:
-            query, extra = composer(*tokens), scale.new_zeros(())
+            query, extra = composer(*batch.tokens), scale.new_zeros(())
+        wrong = wrong_queries(composer, settings, batch)
         with torch.autocast(env.device.type, enabled=False):
-            loss = composition_loss(env.all_gather(query.float()), gallery, targets, scale, settings.negatives)
+            queries = env.all_gather(query.float())
+            loss = composition_loss(queries, gallery, batch.targets, scale, settings.negatives, batch.also_right)
+            for name, rows in wrong.items():
+                ahead = scale * ((query - rows) * targets).sum(-1, keepdim=True).float()
+                told = env.all_gather(batch.needs_photo[:, None].float())
+                loss = loss + getattr(settings, name) * contrast_loss(env.all_gather(ahead), told)
         return loss + extra, {"scale": scale.item(), "extra": extra.item()}
 
     validation = Validation(
@@ -61,6 +67,7 @@ def fit(composer: nn.Module, settings: Settings, dataset: TripletDataset, folder
         every=settings.validate_every,
         patience=settings.patience,
     )
+    written = _counts(settings, dataset)[0]
     train(
         nn.ModuleDict({"composer": composer.train(), "temperature": temperature}),
         loss_fn,
@@ -75,34 +82,69 @@ def fit(composer: nn.Module, settings: Settings, dataset: TripletDataset, folder
     composer.eval()
 
 
+class Batch(NamedTuple):
+    """This process's part of a batch that all processes draw alike, and the targets of the whole batch."""
+
+    tokens: tuple[Tensor, Tensor, Tensor]  # photos (b, 1 + k, d), texts (b, s, d), lengths of the texts (b,) int64
+    needs_photo: Tensor  # (b,) bool: the text says only what changes
+    targets: Tensor  # (B,) int64 rows of the gallery, of the whole batch
+    also_right: Tensor  # (B, M) bool: photos of the gallery that answer too, so that they are no negatives
+
+
 def sample_batch(
     settings: Settings, dataset: TripletDataset, step: int, rng: torch.Generator, env: DistributedEnv
-) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
-    """This process's part of a batch that all processes draw alike, and the targets of the whole batch.
-
-    The part is tokens of the photos, (b, 1 + k, d), tokens of the texts, (b, s, d), and the texts' lengths, (b,) int64;
-    the targets are (b,) int64 rows of the gallery.
-    """
-    derived = derived_count(settings, dataset)
-    pools = [(dataset.triplets, settings.batch_size - derived)] + [(dataset.derived, derived)] * (derived > 0)
-    chosen = []
-    for pool, count in pools:
+) -> Batch:
+    """Draw a batch of all sources, on the device of the process."""
+    chosen: list[Example] = []
+    needs: list[bool] = []
+    for source, count in zip(dataset.sources, _counts(settings, dataset), strict=True):
+        total = len(source.examples)
         if settings.sampling == "epoch":
-            rows = epoch_rows(len(pool), count, step, settings.optimization.seed)
+            rows = epoch_rows(total, count, step, settings.optimization.seed)
         else:
-            rows = torch.randint(len(pool), (count,), generator=rng)
-        chosen += [pool[row] for row in rows.tolist()]
+            rows = torch.randint(total, (count,), generator=rng)
+        chosen += [source.examples[row] for row in rows.tolist()]
+        needs += [source.needs_photo] * count
     texts = [training_caption(example.captions, rng) for example in chosen]
-    targets = torch.tensor([example.target for example in chosen])
+    targets = [_one(example.right, rng) for example in chosen]
+    also_right = torch.zeros(len(chosen), len(dataset.gallery), dtype=torch.bool)
+    for row, (example, target) in enumerate(zip(chosen, targets, strict=True)):
+        also_right[row, [other for other in example.right if other != target]] = True
     own = env.rows(len(chosen))
     words, lengths = dataset.texts(texts[own])
     image = dataset.tokens[[example.reference for example in chosen[own]]].float()
-    return (image.to(env.device), words.to(env.device), lengths.to(env.device)), targets.to(env.device)
+    return Batch(
+        tokens=(image.to(env.device), words.to(env.device), lengths.to(env.device)),
+        needs_photo=torch.tensor(needs[own], device=env.device),
+        targets=torch.tensor(targets, device=env.device),
+        also_right=also_right.to(env.device),
+    )
 
 
-def derived_count(settings: Settings, dataset: TripletDataset) -> int:
-    """Number of examples of a batch that are made from labels."""
-    return int(settings.batch_size * settings.derived_share) if dataset.derived else 0
+def wrong_queries(composer: nn.Module, settings: Settings, batch: Batch) -> dict[str, Tensor]:
+    """What a photo, or a text, of another query makes of each: (b, d) by setting; zeros where the photo isn't needed.
+
+    The other query is the one before it among those that need their photo, so that both come from the same source.
+    """
+    few = batch.needs_photo.nonzero()[:, 0]
+    image, text, lengths = batch.tokens
+    other, found = few.roll(1), {}
+    for name, swap_photo in (("wrong_photo", True), ("wrong_text", False)):
+        if getattr(settings, name) and len(few) > 1:
+            photo, words = (other, few) if swap_photo else (few, other)
+            query = composer(image[photo], text[words], lengths[words])
+            found[name] = query.new_zeros(len(image), query.shape[-1]).index_copy(0, few, query)
+    return found
+
+
+def _counts(settings: Settings, dataset: TripletDataset) -> list[int]:
+    """How many examples of a batch come from each source; the first has what the others leave."""
+    others = [int(settings.batch_size * source.share) for source in dataset.sources[1:]]
+    return [settings.batch_size - sum(others), *others]
+
+
+def _one(rows: Sequence[int], rng: torch.Generator) -> int:
+    return rows[0] if len(rows) == 1 else rows[int(torch.randint(len(rows), (), generator=rng))]
 
 
 @torch.no_grad()
@@ -110,21 +152,24 @@ def rank_groups(
     composer: nn.Module, groups: Sequence[Group], dataset: TripletDataset, device: torch.device
 ) -> dict[str, NDArray[np.int64]]:
     """Ranks of the targets, from 1, by group: (Q,) int64."""
-    ranks = {}
-    for group in groups:
-        queries = []
-        for start in range(0, len(group.triplets), _BATCH):
-            triplets = group.triplets[start : start + _BATCH]
-            words, lengths = dataset.texts([join_captions(triplet.captions) for triplet in triplets])
-            image = dataset.photo_tokens([group.photos[triplet.candidate] for triplet in triplets])
-            queries.append(composer(image.to(device), words.to(device), lengths.to(device)).float().cpu())
-        gallery = dataset.photo_tokens([group.photos[name] for name in group.gallery])[:, 0]
-        found = torch.cat(queries).numpy()
-        ranks[group.name] = rank_targets(found, gallery.numpy(), group.target_rows, group.excluded_rows)
-    return ranks
+    return {group.name: rank_group(composer, group, dataset, device) for group in groups}
+
+
+@torch.no_grad()
+def rank_group(composer: nn.Module, group: Group, dataset: TripletDataset, device: torch.device) -> NDArray[np.int64]:
+    """Ranks of the targets, from 1: (Q,) int64."""
+    queries = []
+    for start in range(0, len(group.triplets), _BATCH):
+        triplets = group.triplets[start : start + _BATCH]
+        words, lengths = dataset.texts([join_captions(triplet.captions) for triplet in triplets])
+        image = dataset.photo_tokens([group.photos[triplet.candidate] for triplet in triplets])
+        queries.append(composer(image.to(device), words.to(device), lengths.to(device)).float().cpu())
+    gallery = dataset.photo_tokens([group.photos[name] for name in group.gallery])[:, 0]
+    found = torch.cat(queries).numpy()
+    return rank_targets(found, gallery.numpy(), group.target_rows, group.excluded_rows)
 
 
 def held_out_recall(composer: nn.Module, dataset: TripletDataset, device: torch.device) -> float:
-    """The score of early stopping: the mean of R@10 and R@50, unweighted over the groups."""
-    ranks = rank_groups(composer, dataset.validation, dataset, device).values()
+    """The score of early stopping: the mean of R@10 and R@50, unweighted over the groups of all sets."""
+    ranks = [rank_group(composer, group, dataset, device) for group in dataset.validation]
     return float(np.mean([(recall_at_k(r, 10) + recall_at_k(r, 50)) / 2 for r in ranks]))

@@ -7,9 +7,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, with_config
 
-from fashion_retrieval.config import VARIANTS
+from fashion_retrieval.config import RESIDUALS, VARIANTS
 from training.engine.optimizer import OptimizerConfig
-from training.engine.settings import SCHEMA, AtLeastOne, Count, FractionBelowOne, Positive, one_of, requires
+from training.engine.settings import (
+    SCHEMA,
+    AtLeastOne,
+    Count,
+    FractionBelowOne,
+    NonNegative,
+    Positive,
+    one_of,
+    requires,
+)
 from training.engine.tracking import Tracker
 
 Negatives = Literal["batch", "gallery"]
@@ -25,6 +34,7 @@ class Shape:
     heads: AtLeastOne
     hidden: AtLeastOne
     dropout: FractionBelowOne = 0.1
+    residual: Annotated[str, one_of(RESIDUALS)] = "text"
 
     @field_validator("heads")
     @classmethod
@@ -55,12 +65,20 @@ class Settings:
     """Initial value of the learned tau', which cosines are divided by."""
     negatives: Negatives = "batch"
     """Negatives of a target: the other targets of the batch (eq. 14), or the whole training gallery."""
+    wrong_photo: NonNegative = 0.0
+    """Weight of a loss: with another query's photo in the place of its own, a query must be farther from its target."""
+    wrong_text: NonNegative = 0.0
+    """The same with the text of another query."""
     missing: Literal["error", "report"] = "error"
     """"report" trains and validates without the photos that are missing; see `Missing`."""
     derived: Count = 0
     """Number of triplets made from labels (`training.data.derived`); for the source "pairs"."""
     derived_share: Annotated[FractionBelowOne, requires("derived")] = 0.0
     """Fraction of each batch that comes from them."""
+    changes_share: FractionBelowOne = 0.0
+    """Fraction of each batch from pairs whose captions say only what changes; for the source "pairs"."""
+    edits_share: FractionBelowOne = 0.0
+    """Fraction of each batch that replaces one labeled value (`training.data.edits`); for the source "pairs"."""
     pseudo_labels: Annotated[str, requires("derived")] = ""
     held_out: FractionBelowOne = 0.0
     """Fraction of the training triplets kept for early stopping; FashionIQ without it uses its val split."""
@@ -77,7 +95,7 @@ class Settings:
             raise ValueError("'accumulate' can't be with sampling = \"epoch\"; use a larger 'batch_size'")
         return sampling
 
-    @field_validator("derived", "derived_share", "pseudo_labels", mode="before")
+    @field_validator("derived", "derived_share", "pseudo_labels", "changes_share", "edits_share", mode="before")
     @classmethod
     def _for_pairs_only(cls, value: float | str, info: ValidationInfo) -> float | str:
         if value and info.data.get("source") == "fashioniq":

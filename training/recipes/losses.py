@@ -81,15 +81,32 @@ def vocabulary_loss(image: Tensor, text: Tensor, scale: Tensor, target: Tensor, 
 
 
 def composition_loss(
-    query: Tensor, gallery: Tensor, targets: Tensor, scale: Tensor, negatives: Literal["batch", "gallery"]
+    query: Tensor,
+    gallery: Tensor,
+    targets: Tensor,
+    scale: Tensor,
+    negatives: Literal["batch", "gallery"],
+    also_right: Tensor | None = None,
 ) -> Tensor:
     """L_r, eq. (13) and (14): batch-based classification, -log softmax of the scaled cosines to the targets.
 
     Queries are (b, d); the gallery (n, d) has photos, each once; `targets` are (b,) int64 rows of it. The negatives
     "batch" are the paper's: the targets of the batch, each photo once, so that a photo which two queries share is not
-    its own negative; "gallery" is all photos.
+    its own negative; "gallery" is all photos. `also_right`, (b, n) bool, are photos that are no negatives of a query
+    since they answer it too; never its target.
     """
     if negatives == "batch":
         chosen, targets = torch.unique(targets, return_inverse=True)
-        gallery = gallery[chosen]
-    return functional.cross_entropy(scale * query @ gallery.T, targets)
+        gallery, also_right = gallery[chosen], None if also_right is None else also_right[:, chosen]
+    logits = scale * query @ gallery.T
+    if also_right is not None:
+        logits = logits.masked_fill(also_right, float("-inf"))
+    return functional.cross_entropy(logits, targets)
+
+
+def contrast_loss(ahead: Tensor, counted: Tensor) -> Tensor:
+    """-log sigmoid of how much nearer a query is to its target than one with a wrong photo or text is.
+
+    `ahead` are (b, 1) scaled differences of cosines; the mean is over those that are `counted`, (b, 1) of 1 or 0.
+    """
+    return (functional.softplus(-ahead) * counted).sum() / counted.sum().clamp(min=1)

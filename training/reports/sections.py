@@ -11,6 +11,7 @@ import typer
 
 from fashion_retrieval import FashionModel
 from fashion_retrieval.errors import InputError
+from training.data.edits import EditSet
 from training.data.triplets import CaptionMode, ComposedSet, join_captions
 from training.evaluation.ablation import evaluate_ablation
 from training.evaluation.attribute_groups import precision_scores
@@ -18,13 +19,16 @@ from training.evaluation.captions import RULES, evaluate_captions, read_captione
 from training.evaluation.compact import Part, measure
 from training.evaluation.composed import KS, composed_scores, evaluate_composed, remarks
 from training.evaluation.deepfashion import View, evaluate_deepfashion, read_garments
+from training.evaluation.edits import KS as EDITS_KS
+from training.evaluation.edits import MAP, composed_edits, evaluate_edits, evaluate_wordings
 from training.evaluation.paper import TITLES
+from training.evaluation.queries import DRAWS, Remembering
 from training.evaluation.results_file import words
 from training.evaluation.retrieval import KS as RETRIEVAL_KS
 from training.evaluation.retrieval import WAYS, evaluate_retrieval, retrieval_scores
 from training.evaluation.significance import ROUNDS, ItemScores, Metrics, compare_with_first
 from training.reports.pages import render
-from training.reports.tables import comparison_paragraphs, macro_f1_table, paper_table
+from training.reports.tables import comparison_paragraphs, macro_f1_table, paper_table, ways_table
 
 Models = Mapping[str, FashionModel]
 """Models by the names they were asked for by, the first one first."""
@@ -136,9 +140,14 @@ def retrieval_of_deepfashion(models: Models, root: Path, split: str, *, seed: in
 
 
 def composed_of(
-    models: Models, sets: Sequence[ComposedSet], captions: CaptionMode = CaptionMode.BOTH, *, seed: int = 0
+    models: Models,
+    sets: Sequence[ComposedSet],
+    captions: CaptionMode = CaptionMode.BOTH,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> Section:
-    """Table 3, by protocol; missing photos and leaked targets are listed on stderr first.
+    """Table 3 and the ways to ask, by protocol; missing photos and leaked targets are listed on stderr first.
 
     Raises:
         UnsupportedError: A model has no composer; nothing is measured then.
@@ -149,20 +158,52 @@ def composed_of(
     first = group.triplets[0]
     for model in models.values():
         model.compose([group.photos[first.candidate]], [join_captions(first.captions, captions)])
-    found = {name: evaluate_composed(model, sets, captions=captions, seed=seed) for name, model in models.items()}
+    found = {
+        name: evaluate_composed(Remembering(model), sets, captions=captions, draws=draws, seed=seed)
+        for name, model in models.items()
+    }
     protocols = [one.protocol for one in sets]
     runs = {protocol: {name: row[protocol] for name, row in found.items()} for protocol in protocols}
-    text = render(
-        "section_composed.md", source=sets[0].source, protocols=protocols, by_protocol=runs, paper_table=paper_table
-    )
+    tables = {"paper_table": paper_table, "ways_table": ways_table}
+    text = render("section_composed.md", source=sets[0].source, protocols=protocols, by_protocol=runs, **tables)
     rows: dict[str, list[tuple[str, Metrics, str]]] = {name: [] for name in found}
     for name, by_protocol in found.items():
         for protocol, metrics in by_protocol.items():
             for place, row in metrics["groups"].items():
                 rows[name].append((f"{protocol:15} {place:7}", row, f"  gallery {row['gallery']:,}"))
             rows[name].append((f"{protocol:15} average", metrics["average"], ""))
+            rows[name] += [(f"{protocol:15} {words(way):12}", row, "") for way, row in metrics["ways"].items()][1:]
     lines, items = [*_recall_lines(rows, KS)], "queries within their group"
     return _compared(_named("protocols", found), found, composed_scores, items, text, lines, seed)
+
+
+def edits_of(models: Models, data: EditSet, *, draws: int = DRAWS, seed: int = 0) -> Section:
+    """Edits of one attribute, by way to ask.
+
+    Raises:
+        UnsupportedError: A model has no composer.
+    """
+    runs = {name: evaluate_edits(Remembering(model), data, draws=draws, seed=seed) for name, model in models.items()}
+    text = render("edits.md", runs=runs, source=data.source, split=data.split, ways_table=ways_table)
+    rows = {
+        name: [(f"{words(way):12}", row, f"  mAP@10 {100 * row[MAP]:5.2f}") for way, row in found["ways"].items()]
+        for name, found in runs.items()
+    }
+    lines = [*_recall_lines(rows, EDITS_KS)]
+    return _compared(_named("edits", runs), runs, composed_edits, "queries", text, lines, seed)
+
+
+def wordings_of(models: Models, data: EditSet, *, seed: int = 0) -> Section:
+    """The wishes of edits in six wordings.
+
+    Raises:
+        UnsupportedError: A model has no composer.
+    """
+    runs = {name: evaluate_wordings(Remembering(model), data, seed=seed) for name, model in models.items()}
+    text = render("wordings.md", runs=runs, split=data.split)
+    rows = {name: [(f"{w:10}", row, "") for w, row in found["wordings"].items()] for name, found in runs.items()}
+    lines = [*_recall_lines(rows, (10,)), *(f"{name}: spread {found['spread']}" for name, found in runs.items())]
+    return Section(_named("wordings", runs), [], _resampling("queries", "queries"), [text], lines)
 
 
 def ablation_of(comparison: Path, runs: Path | None, *, seed: int = 0) -> Section:

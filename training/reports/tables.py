@@ -8,7 +8,9 @@ from typing import Any
 from training.data.triplets import GROUPS
 from training.evaluation.composed import KS as COMPOSED_KS
 from training.evaluation.paper import read_paper
+from training.evaluation.queries import COMPOSED
 from training.evaluation.recognition import DEEPFASHION_GROUPS
+from training.evaluation.results_file import words
 from training.evaluation.retrieval import KS as RETRIEVAL_KS
 from training.evaluation.retrieval import WAYS
 from training.evaluation.significance import ROUNDS, Metrics
@@ -22,6 +24,7 @@ _COLUMNS = {
     "table_1": _RECOGNITION, "table_2": _RETRIEVAL, "table_3": _COMPOSED, "table_4": _RECOGNITION, "table_5": _COMPOSED
 }  # fmt: skip
 """(row of the metrics, metric) of each column, by table of the paper."""
+_MEASURES = {"map_at_10": "mAP@10", **{f"recall_at_{k}": f"R@{k}" for k in (1, 10, 50)}}
 
 
 def paper_table(name: str, runs: Mapping[str, Metrics]) -> str:
@@ -50,6 +53,20 @@ def _cell(metrics: Metrics, row: str, metric: str, scale: int, digits: int) -> s
         return ""
     bounds = found.get(f"{metric}_interval")
     return f"{scale * found[metric]:.{digits}f}" + (f"<br>{interval(bounds, scale, digits)}" if bounds else "")
+
+
+def ways_table(ways: Mapping[str, Metrics]) -> str:
+    """Metrics in percent of each way to ask (`training.evaluation.queries`) and, below each, how far it is behind."""
+    measures = [name for name in ways[COMPOSED] if not name.endswith("_interval")]
+    rows = []
+    for way, found in ways.items():
+        rows.append([f"**{words(way)}**", *(_cell(found, "", measure, 100, 2) for measure in measures)])
+        ahead = found.get("composed_is_ahead_by", {})
+        cells = [
+            f"{100 * row['difference']:+.2f}<br>{interval(row['interval'], 100, 2, '+')}" for row in ahead.values()
+        ]
+        rows += [["composed is ahead by", *cells]] if cells else []
+    return table(["", *(_MEASURES.get(name, name) for name in measures)], rows)
 
 
 def comparison_paragraphs(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:

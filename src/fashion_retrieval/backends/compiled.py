@@ -19,6 +19,8 @@ from fashion_retrieval.models.encoder import Encoder
 class Program(Protocol):
     """One graph of `fashion_retrieval.backends.trace` in a runtime."""
 
+    inputs: set[str]
+    """Names of what it takes."""
     outputs: set[str]
     """Names of what it computes."""
 
@@ -71,10 +73,12 @@ class CompiledComposer(Composer):
         _share_state(source, self)
         self._program = program
 
-    def forward(self, image: Tensor, text: Tensor, lengths: Tensor, *, text_weight: float = 0.5) -> Tensor:
+    def forward(self, image: Tensor, text: Tensor, lengths: Tensor) -> Tensor:
         """(b, k, d) and (b, s, d) float32 tokens, (b,) int64 lengths -> (b, d) float32, L2-normalized."""
-        weight = torch.tensor(text_weight)
-        return _run(self._program, "query", image=image, text=text, lengths=lengths, weight=weight)
+        given = {"image": image, "text": text, "lengths": lengths}
+        if "weight" in self._program.inputs:  # exports of 0.2 weighed the branches; one half is as trained
+            given["weight"] = torch.tensor(0.5)
+        return _run(self._program, "query", **given)
 
 
 def _share_state(source: nn.Module, module: nn.Module) -> None:

@@ -35,6 +35,7 @@ class Program:
         options.intra_op_num_threads = threads
         options.log_severity_level = _ERRORS_ONLY
         self._session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.inputs = {given.name for given in self._session.get_inputs()}
         self.outputs = {output.name for output in self._session.get_outputs()}
         self._run_options = runtime.RunOptions()
         self._run_options.only_execute_path_to_fetches = True

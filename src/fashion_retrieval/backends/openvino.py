@@ -42,6 +42,7 @@ class Program:
         self._openvino = imported("openvino", EXTRA)
         self._core = self._openvino.Core()
         self._model = self._core.read_model(path)
+        self.inputs = {given.get_any_name() for given in self._model.inputs}
         self.outputs = {output.get_any_name() for output in self._model.outputs}
         self._threads = threads
         self._options = {

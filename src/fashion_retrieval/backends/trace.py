@@ -54,13 +54,9 @@ def trace(encoder: Encoder, composer: Composer | None) -> list[Graph]:
         tokens: Shapes = {"tokens": (DYNAMIC, context.shape[1])}
         graphs.append(trace_part("text", clip, clip.encode_text, tokens, ("pooled",)))
     if composer is not None:
-
-        def query(image: Tensor, text: Tensor, lengths: Tensor, weight: Any) -> Any:  # noqa: ANN401
-            return composer(image, text, lengths, text_weight=weight)  # a tensor stays an input of the graph
-
         image, text = (DYNAMIC, count, encoder.embedding_dim), (DYNAMIC, DYNAMIC, encoder.embedding_dim)
-        inputs: Shapes = {"image": image, "text": text, "lengths": (DYNAMIC,), "weight": ()}
-        graphs.append(trace_part("composer", composer, query, inputs, ("query",)))
+        inputs: Shapes = {"image": image, "text": text, "lengths": (DYNAMIC,)}
+        graphs.append(trace_part("composer", composer, composer.forward, inputs, ("query",)))
     return graphs
 
 

@@ -101,7 +101,10 @@ def search(
         str | None, typer.Option(metavar="FIELD", help="The best result of each of its values.")
     ] = None,
     unique: Annotated[bool, typer.Option("--unique", help="Leave out near-duplicates of better results.")] = False,
-    text_weight: Annotated[float | None, typer.Option(help="How much the text counts beside the photo.")] = None,
+    text_weight: Annotated[
+        float | None, typer.Option(help="From 0, the photo alone, to 1, the text alone; 0.5 is both as composed.")
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Tell how much of photo and text the query has.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON Lines: one object per result.")] = False,
     save: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The board (.png, .html) or rows (.csv, .jsonl).")
@@ -138,6 +141,9 @@ def search(
         matches = turns.ask(text, reference, text_weight=text_weight, **asked)
         if text is not None and (understood := turns.history[-1].understood) != " ".join(text.split()):
             typer.echo(f"understood: {understood}", err=True)
+        if explain:
+            why = turns.explain()
+            typer.echo(json.dumps({"explanation": why.to_dict()}, ensure_ascii=False) if as_json else str(why))
         print_matches(matches, as_json=as_json)
         if save:
             write_board(save, turns)

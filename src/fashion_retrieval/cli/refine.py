@@ -20,7 +20,7 @@ from fashion_retrieval.images.folder import PHOTOS
 if TYPE_CHECKING:
     from fashion_retrieval import Match, Refinement
 
-HELP = "Type a wish, or the number of a result to go on from it; undo, board FILE, photo FILE, help, quit."
+HELP = "Type a wish, or the number of a result to go on from it; why, undo, board FILE, photo FILE, help, quit."
 
 
 def refine(
@@ -88,6 +88,8 @@ class _Session:
                 self.show(self.turns.history[-1].matches)
             else:
                 typer.echo("back at the beginning")
+        elif line.lower() == "why":
+            typer.echo(str(self.turns.explain()))
         elif word.lower() == "board" and (not rest or "." in rest):
             path = Path(rest.strip())
             check_board(path)

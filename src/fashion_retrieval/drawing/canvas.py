@@ -18,7 +18,7 @@ from math import ceil
 from pathlib import Path, PurePath
 from typing import NamedTuple, TypeAlias
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from fashion_retrieval._utils.checks import check_whole
 from fashion_retrieval.errors import InputError
@@ -226,6 +226,17 @@ def framed(picture: Image.Image, frame: tuple[int, int], fill: str) -> Image.Ima
 def moved(shapes: Iterable[Shape], x: float, y: float) -> tuple[Shape, ...]:
     """The shapes, further right and down."""
     return tuple(shape._replace(x=shape.x + x, y=shape.y + y) for shape in shapes)
+
+
+def blend(start: str, end: str, share: float) -> str:
+    """The color at this share of the way between two."""
+    pairs = zip(ImageColor.getrgb(start), ImageColor.getrgb(end), strict=True)
+    return "#{:02x}{:02x}{:02x}".format(*(round(a + (b - a) * share) for a, b in pairs))
+
+
+def runs_left(words: str) -> bool:
+    """Whether some of the words run from right to left."""
+    return _RTL_WORDS.search(words) is not None
 
 
 def disc(radius: float, fill: str, words: str = "", size: int = 0) -> tuple[Shape, ...]:

@@ -13,7 +13,7 @@ from PIL import Image
 from fashion_retrieval.drawing import canvas
 from fashion_retrieval.drawing.canvas import GUTTER, INSIDE, MARGIN, Box, FontMetrics, Painter, Rect, Shape, Size, Text
 from fashion_retrieval.gallery.comparison import DETAIL, BoardReference, tell_board
-from fashion_retrieval.results import Match
+from fashion_retrieval.results import Explanation, Match
 from fashion_retrieval.results.board import NOT_FOUND, NOTHING, Board, Change, Tile, frame_height
 from fashion_retrieval.taxonomy import Taxonomy
 
@@ -35,6 +35,7 @@ def draw_board(
     width: int | None = None,
     font: str | Path | None = None,
     max_pixels: int | None = None,
+    explanation: Explanation | None = None,
 ) -> Image.Image:
     """Draw what `tell_board` tells as an RGB image whose height follows from the number of results.
 
@@ -42,7 +43,8 @@ def draw_board(
     """
     metrics = FontMetrics(font)
     told: dict[str, Any] = {"reference": reference, "text": text, "taxonomy": taxonomy, "caption": caption}
-    return _painted(tell_board(matches, max_pixels=max_pixels, **told), metrics, width)
+    told |= {"max_pixels": max_pixels, "explanation": explanation}
+    return _painted(tell_board(matches, **told), metrics, width)
 
 
 def _painted(board: Board, metrics: FontMetrics, width: int | None) -> Image.Image:
@@ -92,6 +94,36 @@ class _Writer:
             self.y += 1.4 * size
             self.shapes.append(Text(indent, self.y - 0.7 * size, line, size, fill, "l"))
 
+    def shade(self, shades: Sequence[tuple[str, float | None]], size: int, most: int) -> None:
+        """The words as `write` has them, on more of the accent's color the more a word moved the query."""
+        of_letters = [shade for word, shade in shades for _ in self.metrics.clean(word)]  # words may be broken or cut
+        for line in self.metrics.wrap(" ".join(word for word, _ in shades), size, self.width, most):
+            self.y += 1.4 * size
+            plain, x = canvas.runs_left(line), 0.0  # whose words stand in another order
+            for words in [line] if plain else line.split():
+                shade, width = 0.0 if plain else (of_letters or [0.0])[0], self.metrics.length(words, size)
+                del of_letters[: len(words.replace(" ", ""))]
+                if shade:
+                    fill = canvas.blend(canvas.PAGE, _ACCENT, 0.45 * shade)
+                    self.shapes.append(Rect(x - 3, self.y - 1.3 * size, width + 6, 1.2 * size, fill, 4))
+                ink = canvas.FAINT if shade is None else canvas.INK
+                self.shapes.append(Text(x, self.y - 0.7 * size, words, size, ink, "l"))
+                x += width + self.metrics.length(" ", size)
+
+    def mixed(self, explanation: Explanation) -> None:
+        """A bar from what is of the photo to what is of the text."""
+        photo, text = explanation.mix
+        left, right = (self.metrics.length(words, 15) + 12 for words in (photo, text))
+        long = min(self.width - left - right, 240.0)
+        self.y += 14 + _LINE
+        middle = self.y - _LINE / 2
+        self.shapes += [
+            Text(0, middle, photo, 15, canvas.MUTED, "l"),
+            Rect(left, middle - 4, long, 8, _ACCENT, 4),
+            Rect(left, middle - 4, max(long * explanation.photo, 1), 8, canvas.FAINT, 4),
+            Text(left + long + 12, middle, text, 15, canvas.MUTED, "l"),
+        ]
+
     def dotted(self, change: Change) -> None:
         """A change after its dot, then in brackets what it was, on the same line if there is room."""
         ink, dot = (canvas.INK, _ACCENT) if change.asked else (canvas.MUTED, canvas.FAINT)
@@ -131,12 +163,17 @@ def _panel(writer: _Writer, board: Board) -> Box:
     if heading:
         fitting = (item for item in _TEXT_SIZES if len(metrics.wrap(heading, item[0], writer.width)) <= item[1])
         size, most = next(fitting, _TEXT_SIZES[-1])
-        writer.write(heading, size, canvas.INK, most=most)
+        if shades := board.shades:
+            writer.shade(shades, size, most)
+        else:
+            writer.write(heading, size, canvas.INK, most=most)
         writer.y += 8
     if board.subtitle:
         writer.write(board.subtitle, 17, canvas.MUTED, most=2)
     if board.name:
         writer.write(metrics.shorten(canvas.short_name(board.name), 15, writer.width), 15, canvas.FAINT)
+    if board.explanation and board.explanation.gates:
+        writer.mixed(board.explanation)
     legend = board.legend
     writer.y += 18 if legend and writer.y else 0
     for change in legend:

@@ -12,7 +12,7 @@ from fashion_retrieval.gallery.vocabulary import COLOR, vocabulary_of
 from fashion_retrieval.gallery.wish import read_wish
 from fashion_retrieval.images.inputs import ImageInput, describe
 from fashion_retrieval.images.load import load_image
-from fashion_retrieval.results import Attribute, Match, Recognition
+from fashion_retrieval.results import Attribute, Explanation, Match, Recognition
 from fashion_retrieval.results.board import Board, Change, Tile
 from fashion_retrieval.taxonomy import Taxonomy
 
@@ -31,15 +31,17 @@ def tell_board(
     taxonomy: Taxonomy | Mapping[str, Any] | str | Path = "default",
     caption: str | None = None,
     max_pixels: int | None = None,
+    explanation: Explanation | None = None,
 ) -> Board:
     """A query and its results, each with the values that differ from the reference, first those the text asked for.
 
     Without recognition of both, results have their color and category. Of a Recognition, its largest garment is
-    compared. `caption` is a line under the query. Photos with more than `max_pixels` can't be read.
+    compared. `caption` is a line under the query, `explanation` where it comes from. Photos with more than `max_pixels`
+    can't be read.
     """
     comparison = Comparison(Taxonomy.load(taxonomy), reference, text)
     tiles = tuple(Tile(match, comparison.title_of(match), comparison.changes(match)) for match in matches)
-    told = Board(tiles, reference is not None, None, None, comparison.title, text, caption, max_pixels)
+    told = Board(tiles, reference is not None, None, None, comparison.title, text, caption, max_pixels, explanation)
     if isinstance(reference, Match):
         return replace(told, name=reference.id, photo=told.small(reference, DETAIL))
     if isinstance(reference, Recognition):

@@ -16,7 +16,7 @@ from fashion_retrieval._utils.checks import check_ids, check_reading
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.gallery.vocabulary import Part, vocabulary_of
 from fashion_retrieval.gallery.wish import Wish, read_wish, remaining
-from fashion_retrieval.results import Match, Matches, Recognition
+from fashion_retrieval.results import Explanation, Match, Matches, Recognition
 from fashion_retrieval.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class Turn:
         matches: The results, best first.
         where: The filter, or None.
         understood: What was searched for, in one line: "long sleeves, not blue".
+        text_weight: How much the wishes counted beside the reference; as in `FashionModel.compose`.
     """
 
     reference: Match | ImageInput | None
@@ -47,6 +48,7 @@ class Turn:
     matches: Matches = field(repr=False, hash=False)
     where: str | None = None
     understood: str = field(default="", compare=False)
+    text_weight: float | None = field(default=None, compare=False)
 
     @property
     def text(self) -> str | None:
@@ -155,8 +157,9 @@ class Refinement:
         Args:
             text: A new modification text. It is added to the earlier ones, without those that name another color, or
                 another value of the same attribute group. What it says is not wanted ("not blue", "without stripes")
-                does not go into the query: results that show it come last. None keeps the earlier texts; a list is
-                several at once, oldest first.
+                does not go into the query: results that show it come last. Two values at once of which a garment has
+                one are searched for as they stand, and `Turn.understood` says so. None keeps the earlier texts; a list
+                is several at once, oldest first.
             reference: A result or an id of the gallery, or any image; None keeps that of the turn before.
             top_k: How many results.
             where: A filter, as in `Gallery.search`.
@@ -181,16 +184,28 @@ class Refinement:
         if start is None and not wishes:
             raise InputError("the first turn needs a text or a reference photo, got neither")
         read = [self.read(wish) for wish in wishes]
-        wanted = JOINED.join(wish.positive for wish in read if wish.positive)
+        wanted = self._wanted(wishes)
         unwanted = [part for wish in read for part in wish.negative]
         query = self._query(start, wanted, text_weight)
         picked = {*self.picked, start.id} if isinstance(start, Match) else self.picked
         asked: dict[str, Any] = {"top_k": top_k, "where": where, "exclude": {*picked, *excluded}, "offset": offset}
         asked |= {"min_score": min_score, "group_by": group_by, "unique": unique}
         found = self._search(query, unwanted, asked)
-        understood = ", ".join(filter(None, (wanted, *map(str, unwanted))))
-        self.history += (Turn(start, wishes, Matches(found), where, understood),)
+        notes = (f"{wish.rivals} exclude each other" for wish in read if wish.rivals)
+        understood = "; ".join((", ".join(filter(None, (wanted, *map(str, unwanted)))), *notes))
+        self.history += (Turn(start, wishes, Matches(found), where, understood, text_weight),)
         return found
+
+    def explain(self) -> Explanation:
+        """Why the last turn's query is what it is: `FashionModel.explain` of its reference and of what it wanted.
+
+        Raises:
+            InputError: There was no turn yet, or its photo can't be read any more.
+        """
+        turn = self._last
+        text = self._wanted(turn.wishes) or (ANYTHING if turn.reference is None else None)
+        how: dict[str, Any] = {"text_weight": turn.text_weight, "max_pixels": self.max_pixels}
+        return self.model.explain(turn.reference, text, **how)
 
     def read(self, text: str) -> Wish:
         """What a text says, by the words of the vocabulary: what is wanted, what is not, and what is left over."""
@@ -243,9 +258,7 @@ class Refinement:
         """What the board of the last turn is of, as `tell_board` takes it."""
         from fashion_retrieval.results.board import MOST
 
-        if not self.history:
-            raise InputError("a board shows the last turn and there is none; ask first")
-        turn, info = self.history[-1], self.gallery.info
+        turn, info = self._last, self.gallery.info
         reference: Match | Recognition | ImageInput | None = turn.reference
         if turn.reference is not None and not isinstance(turn.reference, Match) and "category" in info.fields:
             reference = self.model.recognize(turn.reference, taxonomy=self._taxonomy, max_pixels=self.max_pixels)
@@ -259,7 +272,27 @@ class Refinement:
             "taxonomy": self._taxonomy,
             "caption": " · ".join(filter(None, facts)),
             "max_pixels": self.max_pixels,
+            "explanation": self._explained(),
         }
+
+    @property
+    def _last(self) -> Turn:
+        if not self.history:
+            raise InputError("this is of the last turn and there is none; ask first")
+        return self.history[-1]
+
+    def _explained(self) -> Explanation | None:
+        """The explanation for a board; None without wishes, or where the reference's photo is gone."""
+        if not self._last.wishes:
+            return None
+        try:
+            return self.explain()
+        except InputError:
+            return None
+
+    def _wanted(self, wishes: Sequence[str]) -> str:
+        """What goes into the query."""
+        return JOINED.join(filter(None, (self.read(wish).positive for wish in wishes)))
 
     def _texts(self, text: str | Sequence[str] | None) -> tuple[str, ...]:
         """The earlier texts that still hold, and the new ones."""

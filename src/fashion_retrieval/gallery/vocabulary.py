@@ -16,6 +16,8 @@ COLOR, SHADE, DETAIL, LENGTH = "color", "shade", "detail", "length"
 WORDS = json.loads(asset("modification_words.json"))
 _COLORS: dict[str, str] = WORDS["colors"]
 """Other color words, each with the nearest name of the palette."""
+ONE_EACH = frozenset(("fit", "length", "neckline", "sleeve"))
+"""Groups of which a garment has one value only."""
 _KINDS: dict[str, list[str]] = WORDS["kinds"]
 _UNSTEMMED, _PARTS = frozenset(WORDS["unstemmed"]), frozenset(WORDS["parts"])
 _WORD = re.compile(r"\bw/o\b|\bno-[^\W_]+|[^\W_]+(?:['\u2019]t\b)?", re.IGNORECASE)

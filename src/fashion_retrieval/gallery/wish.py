@@ -6,9 +6,10 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 
 from fashion_retrieval.gallery.grammar import Reader
-from fashion_retrieval.gallery.vocabulary import COLOR, SHADE, WORDS, Part, Vocabulary, tokens_of
+from fashion_retrieval.gallery.vocabulary import COLOR, ONE_EACH, SHADE, WORDS, Part, Vocabulary, tokens_of
 
 _FILLERS = frozenset(WORDS["fillers"])
 _SEPARATOR = re.compile(r"([,;.]|\b(?:and|but|with)\b)", re.IGNORECASE)
@@ -46,6 +47,16 @@ class Wish:
         """What is wanted and unwanted at once."""
         wanted = {(part.group, part.value) for part in self.parts if part.sense == "wanted"}
         return next((p.words for p in self.parts if p.sense == "unwanted" and (p.group, p.value) in wanted), None)
+
+    @cached_property
+    def rivals(self) -> str | None:
+        """Two things wanted at once that no garment has: "long sleeves and short sleeves"; with "or" they are none."""
+        wanted = [part for part in self.parts if part.sense == "wanted" and part.group in ONE_EACH]
+        for one, other in combinations(wanted, 2):
+            between = {token.word for token in tokens_of(self.text)[one.end : other.start]}
+            if one.group == other.group and one.value != other.value and "or" not in between:
+                return f"{one.words} and {other.words}"
+        return None
 
 
 def read_wish(text: str, vocabulary: Vocabulary) -> Wish:

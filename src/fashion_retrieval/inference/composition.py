@@ -15,7 +15,7 @@ from fashion_retrieval._utils.device import inference_context
 from fashion_retrieval.errors import InputError, UnsupportedError
 from fashion_retrieval.images.inputs import ImageInput, describe
 from fashion_retrieval.images.prefetch import read_photos
-from fashion_retrieval.results import Match, Reference
+from fashion_retrieval.results import Explanation, Match, Reference
 
 if TYPE_CHECKING:
     from fashion_retrieval.models.composer import Composer
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 ReferenceInput = ImageInput | Reference | Match
 Pair = tuple[ReferenceInput | None, str | None]
 """A reference photo and a text; one of them may be None."""
+_ROUNDING = 1e-6
+"""As much as leaving out a word moves a query that does not depend on it."""
 
 
 def as_pairs(
@@ -103,7 +105,11 @@ class Composition:
         batch_size: int,
         max_pixels: int | None,
     ) -> NDArray[np.float32]:
-        """(N, D) float32, L2-normalized; a photo or a text alone is its own embedding."""
+        """(N, D) float32, L2-normalized; a photo or a text alone is its own embedding.
+
+        A `text_weight` of 0, 0.5 and 1 is the photo's embedding, the query as composed and the text's embedding;
+        between two of them it goes the shortest way over the sphere.
+        """
         rows = np.empty((len(pairs), self.encoder.embedding_dim), dtype=np.float32)
         shown = {i: photo for i, (photo, _) in enumerate(pairs) if photo is not None}
         encoded = self.references(list(shown.values()), batch_size, max_pixels)
@@ -114,13 +120,58 @@ class Composition:
         if told:
             rows[list(told)] = encode_texts(list(told.values()))
         both = [(i, text) for i, (_, text) in enumerate(pairs) if text is not None and i in references]
+        rows_of = {i: len(references[i].tokens) for i, _ in both}
+        for i, count in rows_of.items():
+            if count < max(2, *rows_of.values()):
+                expected = "its local tokens, to be composed with a text"
+                raise InputError(f"reference_image[{i}] must have {expected}, got {count} rows; see model.reference")
         both.sort(key=lambda pair: len(pair[1]))
         for start in range(0, len(both), batch_size):
             chosen, texts = zip(*both[start : start + batch_size], strict=True)
-            rows[list(chosen)] = self._compose([references[i] for i in chosen], texts, text_weight)
+            (composed,) = self._compose([references[i] for i in chosen], texts)
+            if text_weight < 0.5:
+                composed = _between(rows[list(chosen)], composed, 2 * text_weight)
+            elif text_weight > 0.5:
+                composed = _between(composed, encode_texts(list(texts)), 2 * text_weight - 1)
+            rows[list(chosen)] = composed
         return rows
 
-    def _compose(self, references: Sequence[Reference], texts: Sequence[str], weight: float) -> NDArray[np.float32]:
+    def explain(
+        self,
+        photo: ReferenceInput | None,
+        text: str | None,
+        encode_texts: Callable[[list[str]], NDArray[np.float32]],
+        *,
+        text_weight: float,
+        max_pixels: int | None,
+    ) -> Explanation:
+        """See `FashionModel.explain`."""
+        reference = None if photo is None else self.references([photo], 1, max_pixels)[0]
+        words = (text or "").split()
+        read = range(min(len(words), self.encoder.config["model_cfg"]["text_cfg"].get("context_length", 77)))
+        others = [" ".join((*words[:place], *words[place + 1 :])) or None for place in read]
+        pairs: list[Pair] = [(reference, text), *((reference, other) for other in others if reference or other)]
+        how: dict[str, Any] = {"text_weight": text_weight, "batch_size": len(pairs), "max_pixels": max_pixels}
+        rows = self.queries(pairs, encode_texts, **how)
+        moved = np.zeros(len(words))
+        moved[: len(others)] = 1 - rows[1:] @ rows[0] if len(rows) > 1 else 1  # nothing is left without its only word
+        moved[moved < _ROUNDING] = 0
+        shares = tuple(zip(words, (moved / (moved.sum() or 1)).tolist(), strict=True))
+        if reference is None or text is None:
+            return Explanation(rows[:1], float(text is None), float(reference is None), None, shares)
+        kept, changed, (gates,) = self._compose([reference], [text], parts=True)
+        length = np.linalg.norm(kept + changed)
+        own, composed = _arc(reference.embedding[None], (kept + changed) / length, min(2 * text_weight, 1))
+        if text_weight > 0.5:
+            own, composed = np.zeros(1), _arc((kept + changed) / length, encode_texts([text]), 2 * text_weight - 1)[0]
+        of_photo = ((own * reference.embedding + composed * kept / length) @ rows[0]).item()
+        share = min(max(of_photo, 0.0), 1.0)
+        return Explanation(rows[:1], share, 1 - share, (float(gates[0]), float(gates[1])), shares)
+
+    def _compose(
+        self, references: Sequence[Reference], texts: Sequence[str], *, parts: bool = False
+    ) -> list[NDArray[np.float32]]:
+        """The queries, (N, D) float32, or the `Parts` that they are the sums of."""
         if self.composer is None:
             raise UnsupportedError(
                 "this model has no composer, so it can't join a photo and a text into one query; "
@@ -130,8 +181,10 @@ class Composition:
         words = self.encoder.tokenize(texts).to(self.device)
         with inference_context(self.device, self.dtype):
             text, lengths = self.encoder.text_tokens(words)
-            query: Tensor = self.composer(image, text, lengths, text_weight=weight)
-        return np.asarray(query.float().cpu().numpy(), dtype=np.float32)
+            found: Sequence[Tensor] = (
+                self.composer.parts(image, text, lengths) if parts else [self.composer(image, text, lengths)]
+            )
+        return [np.asarray(one.float().cpu().numpy(), dtype=np.float32) for one in found]
 
 
 def references_of(
@@ -144,6 +197,24 @@ def references_of(
     return [Reference(row, encoder.fingerprint, name) for row, (_, name) in zip(rows, photos, strict=True)]
 
 
+def _between(start: NDArray[np.float32], end: NDArray[np.float32], share: float) -> NDArray[np.float32]:
+    """The points at this share of the shortest way from rows to rows over the sphere, all (N, D), L2-normalized."""
+    of_start, of_end = _arc(start, end, share)
+    return np.asarray(of_start * start + of_end * end, dtype=np.float32)
+
+
+def _arc(
+    start: NDArray[np.float32], end: NDArray[np.float32], share: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How much of start and end is in those points, (N, 1) each."""
+    angle = np.arccos(np.clip((start.astype(float) * end).sum(axis=1, keepdims=True), -1, 1))
+    sine = np.sin(angle)
+    bent = sine > _ROUNDING  # else they are the same point
+    sine[~bent] = 1
+    of_start, of_end = (np.where(bent, np.sin(part * angle) / sine, part) for part in (1 - share, share))
+    return of_start, of_end
+
+
 def _key(image: ReferenceInput) -> object:
     if isinstance(image, Match):
         return image.photo
@@ -154,3 +225,6 @@ def _check(reference: Reference, encoder: Encoder, name: str) -> None:
     if reference.fingerprint != encoder.fingerprint:
         expected, got = encoder.fingerprint[:12], reference.fingerprint[:12]
         raise InputError(f"{name} must be encoded by this model ({expected}…), it is by {got}…; encode it again")
+    if (width := reference.tokens.shape[1]) != encoder.embedding_dim:
+        expected = f"tokens of width {encoder.embedding_dim}"
+        raise InputError(f"{name} must have {expected}, got {width}; make it with model.reference")

@@ -57,15 +57,9 @@ class Composer(nn.Module):
         self.text_gate = Gate(config, start=0.5) if variant == "agcn" else None
         self.image_gate = Gate(config, start=_IMAGE_START) if variant == "agcn" else None
 
-    def forward(self, image: Tensor, text: Tensor, lengths: Tensor, *, text_weight: float = 0.5) -> Tensor:
-        """`parts` as one query: (b, k, d) image and (b, s, d) text tokens -> (b, d) float32, L2-normalized.
-
-        A `text_weight` of 0 is the image branch alone, 1 the text branch, 0.5 is as trained.
-        """
-        kept, changed, _ = self.parts(image, text, lengths)
-        if self.config.variant in ("only_image", "only_text"):
-            return functional.normalize(kept + changed, dim=-1)
-        return functional.normalize(2 * (1 - text_weight) * kept + 2 * text_weight * changed, dim=-1)
+    def forward(self, image: Tensor, text: Tensor, lengths: Tensor) -> Tensor:
+        """`parts` as one query: (b, k, d) image and (b, s, d) text tokens -> (b, d) float32, L2-normalized."""
+        return self.parts(image, text, lengths).query
 
     def parts(self, image: Tensor, text: Tensor, lengths: Tensor) -> Parts:
         """Both branches, weighed: (b, k, d) image and (b, s, d) text tokens -> float32 `Parts`.

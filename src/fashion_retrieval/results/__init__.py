@@ -5,7 +5,7 @@ from fashion_retrieval.results.datasets import to_coco, to_yolo
 from fashion_retrieval.results.fit import AttributeFit, FitScores
 from fashion_retrieval.results.matches import Matches
 from fashion_retrieval.results.recognition import Garment, Recognition, Region, Segmenter
-from fashion_retrieval.results.retrieval import Encoded, Failure, Match, Reference
+from fashion_retrieval.results.retrieval import Encoded, Explanation, Failure, Match, Reference
 from fashion_retrieval.results.values import Attribute, Box, Color, Mask, Scalar, Score, Status
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Box",
     "Color",
     "Encoded",
+    "Explanation",
     "Failure",
     "FitScores",
     "Garment",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from statistics import median
 
 from PIL import Image
 
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.images.load import load_image
-from fashion_retrieval.results.retrieval import Match
+from fashion_retrieval.results.retrieval import Explanation, Match
 
 MOST = 200
 """Most results on a board."""
@@ -55,8 +56,8 @@ class Board:
     """A query and its results, best first.
 
     `photo` is that of the reference, None where there is no reference or it can't be read; `name` is what it is called
-    and `title` what it is in words. `text` is the modification text, `caption` a line under the query. Photos of
-    results with more than `max_pixels` can't be read.
+    and `title` what it is in words. `text` is the modification text, `caption` a line under the query, `explanation`
+    tells where the query comes from. Photos of results with more than `max_pixels` can't be read.
     """
 
     tiles: tuple[Tile, ...]
@@ -67,6 +68,7 @@ class Board:
     text: str | None = None
     caption: str | None = None
     max_pixels: int | None = None
+    explanation: Explanation | None = None
 
     def __post_init__(self) -> None:
         if len(self.tiles) > MOST:
@@ -81,6 +83,22 @@ class Board:
     def heading(self) -> str:
         """The text or, without one, what the reference is; may be empty."""
         return self.text or self.title[:1].upper() + self.title[1:]
+
+    @property
+    def shades(self) -> list[tuple[str, float | None]]:
+        """The words of the text, each with how much it moved the query: the most is 1, None is not in the query.
+
+        Empty where there is nothing to compare.
+        """
+        said, words = (self.text or "").split(), self.explanation.words if self.explanation else ()
+        most = max((share for _, share in words), default=0)
+        if len(words) < 2 or not most:
+            return []
+        shades: list[float | None] = [None] * len(said)
+        ours, theirs = ([_bare(word) for word in several] for several in (said, [word for word, _ in words]))
+        for place, start, size in SequenceMatcher(None, ours, theirs, autojunk=False).get_matching_blocks():
+            shades[place : place + size] = [share / most for _, share in words[start : start + size]]
+        return [] if shades.count(None) == len(said) else list(zip(said, shades, strict=True))
 
     @property
     def subtitle(self) -> str:
@@ -109,6 +127,10 @@ def frame_height(photos: Iterable[Image.Image | None], width: float) -> float:
     """Height of the frame that photos have in common: their median shape, within limits."""
     shapes = [photo.height / photo.width for photo in photos if photo]
     return width * min(max(median(shapes or [4 / 3]), _LOW), _HIGH)
+
+
+def _bare(word: str) -> str:
+    return word.strip(",;.:!?()").casefold()
 
 
 def _title(match: Match) -> str:

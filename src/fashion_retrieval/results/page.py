@@ -9,6 +9,7 @@ from io import BytesIO
 from PIL import Image
 
 from fashion_retrieval._utils.files import asset
+from fashion_retrieval.results import Explanation
 from fashion_retrieval.results.board import NOT_FOUND, NOTHING, Board, Change, Tile, frame_height
 
 _SMALL, _QUERY = (360, 480), (400, 600)
@@ -51,17 +52,34 @@ def _header(board: Board) -> str:
             small.thumbnail(_QUERY, Image.Resampling.LANCZOS, reducing_gap=3.0)
         shape = f"--shape: 1 / {frame_height([small], 1):.3f}"
         photo = f'<figure style="{shape}">{_photo(small, board.name or "reference")}</figure>'
-    heading = f'<h1 dir="auto">{escape(board.heading)}</h1>' if board.heading else ""
+    words = " ".join(map(_shaded, board.shades)) or escape(board.heading)
+    heading = f'<h1 dir="auto">{words}</h1>' if words else ""
     legend = "".join(map(_change, board.legend))
     parts = (
         heading,
         _p(board.subtitle),
         _p(board.name, "fr-note"),
+        _mixed(board.explanation),
         legend and f"<ul>{legend}</ul>",
         _p(board.caption, "fr-note"),
     )
     told = "".join(parts)
     return f"<header>{photo}<div>{told}</div></header>\n" if photo or told else ""
+
+
+def _shaded(word: tuple[str, float | None]) -> str:
+    if word[1] is None:
+        return f'<span class="fr-out">{escape(word[0])}</span>'
+    return f'<mark style="--moved: {100 * word[1]:.0f}%">{escape(word[0])}</mark>'
+
+
+def _mixed(explanation: Explanation | None) -> str:
+    """How much of photo and of text is in the query, where it is of both."""
+    if explanation is None or explanation.gates is None:
+        return ""
+    photo, text = explanation.mix
+    bar = f'<i style="--photo: {100 * explanation.photo:.1f}%"></i>'
+    return f'<p class="fr-mix"><span>{photo}</span>{bar}<span>{text}</span></p>'
 
 
 def _tile(number: int, tile: Tile, photo: Image.Image | None) -> str:

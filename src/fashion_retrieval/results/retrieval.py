@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion_retrieval.errors import FashionRetrievalError, InputError
-from fashion_retrieval.results.values import ROUNDING, Attribute, Plain, Scalar, assign
+from fashion_retrieval.results.values import ROUNDING, Attribute, Plain, Scalar, assign, jsonable
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,43 @@ class Reference:
         """The photo's own embedding, (D,) float32, L2-normalized."""
         pooled = self.tokens[0].astype(np.float32)
         return np.asarray(pooled / np.linalg.norm(pooled), dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Explanation(Plain):
+    """Where a query of `FashionModel.compose` comes from; as a text it is one line.
+
+    Attributes:
+        query: (1, D) float32, L2-normalized: the query itself.
+        photo: How much of the photo is in it, in [0, 1]: the share of the query's length that comes from what is kept
+            of the photo.
+        text: How much of the text is in it; both sum to 1.
+        gates: The weights of the image's and of the text's branch, in (0, 1); 1 where the composer has no gates, 0
+            where it lacks the branch. None for a photo or a text alone.
+        words: The text's words as they stand, each with its share of what they moved the query by. The shares sum to
+            1, or are all 0 where no word moves it.
+    """
+
+    query: NDArray[np.float32] = field(repr=False)
+    photo: float
+    text: float
+    gates: tuple[float, float] | None
+    words: tuple[tuple[str, float], ...]
+
+    @property
+    def mix(self) -> tuple[str, str]:
+        """Both shares in words: "photo 38 %" and "text 62 %"."""
+        percent = round(100 * self.photo)
+        return f"photo {percent} %", f"text {100 - percent} %"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready dict without the query; numbers are rounded to six decimals."""
+        told = {name: jsonable(getattr(self, name)) for name in ("photo", "text", "gates")}
+        return told | {"words": [{"word": word, "share": round(share, 6)} for word, share in self.words]}
+
+    def __str__(self) -> str:
+        words = (f"{word} {100 * share:.0f} %" for word, share in self.words)
+        return " · ".join((" / ".join(self.mix), *words))
 
 
 @dataclass(frozen=True, slots=True, repr=False)

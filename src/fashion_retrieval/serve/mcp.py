@@ -173,14 +173,16 @@ class _Desk:
 
     async def search(self, asked: tools.Search) -> Answer:
         name, gallery = self._gallery(asked.gallery)
+        understood: dict[str, str] = {}
         if asked.text is not None:
-            matches = (await self._turn(name, asked, [asked.text])).matches
+            turn = await self._turn(name, asked, [asked.text])
+            matches, understood = turn.matches, {"understood": turn.understood}
         else:
             query = await self._query(name, asked)
             exclude = {asked.id} if asked.id else set()
             given = partial(gallery.search, query, exclude=exclude, **asked.model_dump(include=_ANSWER))
             matches = await asyncio.to_thread(given)
-        told = tools.SearchFound(gallery=name, results=[_found(match) for match in matches])
+        told = tools.SearchFound(gallery=name, **understood, results=[_found(match) for match in matches])
         return told, await self._pictures(matches) if asked.thumbnails else ()
 
     async def compose(self, asked: tools.Compose) -> Answer:

@@ -83,14 +83,16 @@ def routes(service: Service) -> APIRouter:
         else:
             photo = asked.image
         turns = Refinement(engine.model, gallery, max_pixels=engine.max_pixels)
-        if asked.text is not None and turns.read(asked.text).negative:
+        read, understood = turns.read(asked.text or ""), None
+        if read.negative or read.rivals:
             content = photo.content if photo else None
             ask = partial(turns.ask, asked.text, content, text_weight=asked.text_weight, **given)
             found = await service.result(request, engine.run(ask))
+            understood = turns.history[-1].understood
         else:
             query = await _query(service, request, gallery, asked, photo)
             found = await asyncio.to_thread(gallery.search, query, **given)
-        return SearchResponse(results=[_told(name, match) for match in found])
+        return SearchResponse(results=[_told(name, match) for match in found], understood=understood)
 
     @router.get(
         "/{name}/photos/{id:path}/image",

@@ -76,7 +76,7 @@ class Compose(_Query):
     wishes: Annotated[list[Text], BeforeValidator(parse_json)] = Field(
         min_length=1, max_length=20, description="What should be different, oldest first: ['in blue', 'long sleeves']."
     )
-    text_weight: Weight | None = Field(None, description="0 keeps all of the photo, 1 is the wishes alone; 0.5.")
+    text_weight: Weight | None = Field(None, description="0 is the photo alone, 1 the wishes alone; 0.5.")
     exclude: Annotated[list[Id], BeforeValidator(parse_json)] = Field(
         [], max_length=1_000, description="Ids to leave out."
     )
@@ -108,6 +108,7 @@ class SearchFound(BaseModel):
     """Results, best first."""
 
     gallery: str
+    understood: str | None = Field(None, description="What was searched for, where there was a text.")
     results: list[PhotoFound]
 
 

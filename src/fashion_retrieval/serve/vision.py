@@ -25,6 +25,7 @@ from fashion_retrieval.serve.responses import (
     ComposeResponse,
     EmbeddingRow,
     EmbeddingsResponse,
+    ExplanationFound,
     ModelFound,
     ModelsResponse,
     RecognizeResponse,
@@ -147,12 +148,22 @@ def routes(service: Service) -> APIRouter:
         "/compose",
         tags=["model"],
         response_model=ComposeResponse,
+        response_model_exclude_unset=True,
         openapi_extra=document(ComposeRequest, {"image": EXAMPLE_PHOTO, "text": "in red with long sleeves"}),
     )
     async def compose(request: Request) -> ComposeResponse:
         """The query of a photo and a wish, for a gallery of your own: "this one, but red"."""
         asked = await read_request(request, service, ComposeRequest)
         photo = asked.image
+        if asked.explain:
+            how: dict[str, Any] = {"text_weight": asked.text_weight, "max_pixels": engine.max_pixels}
+            explain = partial(engine.model.explain, photo.content, asked.text, **how)
+            told = await service.result(request, engine.run(explain))
+            return ComposeResponse(
+                model=service.model_name,
+                embedding=told.query[0].tolist(),
+                explanation=ExplanationFound.model_validate(told.to_dict()),
+            )
         future = engine.compose(photo.content, photo.name, asked.text, text_weight=asked.text_weight)
         query = await service.result(request, future)
         return ComposeResponse(model=service.model_name, embedding=query.tolist())

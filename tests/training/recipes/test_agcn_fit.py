@@ -85,12 +85,12 @@ def test_an_epoch_sees_each_triplet_once(tmp_path: Path) -> None:
     env = DistributedEnv(0, 1, torch.device("cpu"))
     dataset = load_dataset(settings, checkpoint.load(Path(settings.model)).encoder.eval(), env)
     assert len(dataset.triplets) == 27
-    wanted = sorted(example.target for example in dataset.triplets)
+    wanted = sorted(example.right[0] for example in dataset.triplets)
     for sampling, same in (("epoch", True), ("chance", False)):
         told = replace(settings, sampling=sampling)  # type: ignore[arg-type]
         for epoch in range(2):
             steps = range(3 * epoch, 3 * epoch + 3)
-            drawn = [sample_batch(told, dataset, step, generator(0, step), env)[1] for step in steps]
+            drawn = [sample_batch(told, dataset, step, generator(0, step), env).targets for step in steps]
             assert (sorted(torch.cat(drawn).tolist()) == wanted) == same
 
 

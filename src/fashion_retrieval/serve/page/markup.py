@@ -89,7 +89,8 @@ def results_part(visit: Visit | None) -> str:
     why = "Nothing found. Take a filter away, or go back a turn." if gallery.info.count else "This gallery is empty."
     nothing = "" if cells else f"<p>{why}</p>"
     count = f"{len(turn.matches)} of {gallery.info.count} photos{', filtered' if turn.where else ''}"
-    heading = f'<h2 tabindex="-1">{escape(_capital(asked))}</h2><p class="fr-muted">{count}</p>'
+    read = "" if turn.understood == (turn.text or "") else f"understood: {turn.understood} · "
+    heading = f'<h2 tabindex="-1">{escape(_capital(asked))}</h2><p class="fr-muted">{escape(read)}{count}</p>'
     return f"""<div data-picked="{picked}"><div class="fr-heading" role="status">{heading}</div>{nothing}
 <ol class="fr-results">{cells}</ol></div>"""
 
