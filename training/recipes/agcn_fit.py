@@ -52,14 +52,14 @@ def fit(composer: nn.Module, settings: Settings, dataset: TripletDataset, folder
             query, extra = composer.learn(view(*batch.tokens), targets, scale)
         else:
             query, extra = composer(*batch.tokens), scale.new_zeros(())
-        wrong = wrong_queries(composer, settings, batch)
         with torch.autocast(env.device.type, enabled=False):
             queries = env.all_gather(query.float())
             loss = composition_loss(queries, gallery, batch.targets, scale, settings.negatives, batch.also_right)
-            for name, rows in wrong.items():
-                ahead = scale * ((query - rows) * targets).sum(-1, keepdim=True).float()
-                told = env.all_gather(batch.needs_photo[:, None].float())
-                loss = loss + getattr(settings, name) * contrast_loss(env.all_gather(ahead), told)
+        for name, tokens in batch.wrong.items():
+            behind = composer(*tokens).float()
+            ahead = scale * ((query.float()[batch.asked] - behind) * targets[batch.asked]).sum(-1)
+            losses = query.new_zeros(len(query), dtype=torch.float32).index_copy(0, batch.asked, contrast_loss(ahead))
+            loss = loss + getattr(settings, name) * env.all_gather(losses).sum() / max(batch.asked_of_all, 1)
         return loss + extra, {"scale": scale.item(), "extra": extra.item()}
 
     validation = Validation(
@@ -82,13 +82,21 @@ def fit(composer: nn.Module, settings: Settings, dataset: TripletDataset, folder
     composer.eval()
 
 
+Tokens = tuple[Tensor, Tensor, Tensor]
+"""Tokens of photos (b, 1 + k, d), tokens of texts (b, s, d), and the texts' lengths (b,) int64."""
+
+
 class Batch(NamedTuple):
     """This process's part of a batch that all processes draw alike, and the targets of the whole batch."""
 
-    tokens: tuple[Tensor, Tensor, Tensor]  # photos (b, 1 + k, d), texts (b, s, d), lengths of the texts (b,) int64
-    needs_photo: Tensor  # (b,) bool: the text says only what changes
+    tokens: Tokens
     targets: Tensor  # (B,) int64 rows of the gallery, of the whole batch
     also_right: Tensor  # (B, M) bool: photos of the gallery that answer too, so that they are no negatives
+    asked: (
+        Tensor  # (a,) int64 rows of this part whose text says only what changes: they are asked with wrong tokens too
+    )
+    asked_of_all: int  # as many are there in the whole batch
+    wrong: dict[str, Tokens]  # of the rows `asked`, by setting: with the photo, or the text, of another such row
 
 
 def sample_batch(
@@ -96,45 +104,38 @@ def sample_batch(
 ) -> Batch:
     """Draw a batch of all sources, on the device of the process."""
     chosen: list[Example] = []
-    needs: list[bool] = []
+    asked: list[int] = []
     for source, count in zip(dataset.sources, _counts(settings, dataset), strict=True):
         total = len(source.examples)
         if settings.sampling == "epoch":
-            rows = epoch_rows(total, count, step, settings.optimization.seed)
+            drawn = epoch_rows(total, count, step, settings.optimization.seed)
         else:
-            rows = torch.randint(total, (count,), generator=rng)
-        chosen += [source.examples[row] for row in rows.tolist()]
-        needs += [source.needs_photo] * count
+            drawn = torch.randint(total, (count,), generator=rng)
+        asked += range(len(chosen), len(chosen) + count) if source.needs_photo else ()
+        chosen += [source.examples[row] for row in drawn.tolist()]
     texts = [training_caption(example.captions, rng) for example in chosen]
     targets = [_one(example.right, rng) for example in chosen]
     also_right = torch.zeros(len(chosen), len(dataset.gallery), dtype=torch.bool)
     for row, (example, target) in enumerate(zip(chosen, targets, strict=True)):
         also_right[row, [other for other in example.right if other != target]] = True
-    own = env.rows(len(chosen))
-    words, lengths = dataset.texts(texts[own])
-    image = dataset.tokens[[example.reference for example in chosen[own]]].float()
+
+    def tokens(photos: Sequence[int], words: Sequence[int]) -> Tokens:
+        text, lengths = dataset.texts([texts[row] for row in words])
+        image = dataset.tokens[[chosen[row].reference for row in photos]].float()
+        return image.to(env.device), text.to(env.device), lengths.to(env.device)
+
+    own = range(len(chosen))[env.rows(len(chosen))]
+    pairs = [(row, other) for row, other in zip(asked, asked[1:] + asked[:1], strict=True) if row in own]
+    rows, others = [row for row, _ in pairs], [other for _, other in pairs]
+    given = {"wrong_photo": (others, rows), "wrong_text": (rows, others)} if pairs else {}
     return Batch(
-        tokens=(image.to(env.device), words.to(env.device), lengths.to(env.device)),
-        needs_photo=torch.tensor(needs[own], device=env.device),
+        tokens=tokens(own, own),
         targets=torch.tensor(targets, device=env.device),
         also_right=also_right.to(env.device),
+        asked=torch.tensor([row - own.start for row in rows], dtype=torch.int64, device=env.device),
+        asked_of_all=len(asked),
+        wrong={name: tokens(*rows_of) for name, rows_of in given.items() if getattr(settings, name)},
     )
-
-
-def wrong_queries(composer: nn.Module, settings: Settings, batch: Batch) -> dict[str, Tensor]:
-    """What a photo, or a text, of another query makes of each: (b, d) by setting; zeros where the photo isn't needed.
-
-    The other query is the one before it among those that need their photo, so that both come from the same source.
-    """
-    few = batch.needs_photo.nonzero()[:, 0]
-    image, text, lengths = batch.tokens
-    other, found = few.roll(1), {}
-    for name, swap_photo in (("wrong_photo", True), ("wrong_text", False)):
-        if getattr(settings, name) and len(few) > 1:
-            photo, words = (other, few) if swap_photo else (few, other)
-            query = composer(image[photo], text[words], lengths[words])
-            found[name] = query.new_zeros(len(image), query.shape[-1]).index_copy(0, few, query)
-    return found
 
 
 def _counts(settings: Settings, dataset: TripletDataset) -> list[int]:

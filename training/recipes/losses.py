@@ -104,9 +104,6 @@ def composition_loss(
     return functional.cross_entropy(logits, targets)
 
 
-def contrast_loss(ahead: Tensor, counted: Tensor) -> Tensor:
-    """-log sigmoid of how much nearer a query is to its target than one with a wrong photo or text is.
-
-    `ahead` are (b, 1) scaled differences of cosines; the mean is over those that are `counted`, (b, 1) of 1 or 0.
-    """
-    return (functional.softplus(-ahead) * counted).sum() / counted.sum().clamp(min=1)
+def contrast_loss(ahead: Tensor) -> Tensor:
+    """-log sigmoid of how far a query is ahead of one with a wrong photo or text: (b,) scaled differences -> (b,)."""
+    return functional.softplus(-ahead)
