@@ -56,6 +56,7 @@ def evaluate_edits(model: Composer, data: EditSet, *, draws: int = DRAWS, seed: 
         "gallery": len(data.gallery),
         "right": float(np.mean([len(query.right) for query in data.queries])),
         "ways": ways_metrics(ways, seed=seed),
+        "scores": {name: row.tolist() for name, row in scores[COMPOSED].items()},
         "groups": {
             group: {"queries": int(rows.sum()), **_means(scores[COMPOSED], rows)} for group, rows in groups.items()
         },
