@@ -69,7 +69,7 @@ def test_faults_of_fashion200k_come_at_once(tmp_path: Path) -> None:
     for said in ("skirt_test_detect_all.txt is missing", "pants_test_detect_all.txt is empty",
                  "top_test_detect_all.txt: 1 lines are not photo, score, caption; the first is line 3",
                  "test_queries.txt: 1 photos have no caption in labels/: women/gone.jpeg",
-                 f"2 photos are missing or can't be read: {names[1]}, {names[2]}", 
+                 f"2 photos are missing or can't be read: {names[1]}, {names[2]}",
                  "take labels/ and women/ as published"):  # fmt: skip
         assert said in told
     assert "\n" not in told
