@@ -30,7 +30,6 @@ from training.comparison.runs import (
     run,
 )
 from training.composers import COMPOSERS
-from training.data.pairs import Pairs
 from training.data.triplets import GROUPS
 from training.engine.distributed import single_process
 from training.engine.errors import one_line_errors
@@ -84,8 +83,7 @@ def compare(settings: Settings) -> dict[str, Any]:
     init_or_resume(recipe, encoder.fingerprint)
     root = Path(recipe.data)
     fashioniq, protocol = (root, "all") if recipe.source == "fashioniq" else (None, None)
-    pairs = None if fashioniq else Pairs.PAIRS
-    sets = read_sets(root, fashioniq, protocol, "val", GROUPS, recipe.missing, pairs)
+    sets = read_sets(root, fashioniq, protocol, "val", GROUPS, recipe.missing)
     dataset = with_photos_of(load_dataset(recipe, encoder, env), sets, Path(recipe.cache), env)
     config = composer_config(recipe, dataset)
     results: dict[str, Any] = origin | {"source": recipe.source, "split": "val", "triplets": len(dataset.triplets)}

@@ -45,8 +45,8 @@ def line(tmp_path: Path) -> EditSet:
 
 
 def test_evaluate_edits_by_hand(line: EditSet) -> None:
-    # Without the reference, 02 and 05 are the 3rd and 5th from the left and 30 the 30th, 59 is the 1st from the right and
-    # 10 the 49th.
+    # Without the reference 02 and 05 are the 3rd and 5th from the left and 30 the 30th, 59 is the 1st from the right,
+    # and 10 the 49th.
     found = evaluate_edits(Compass(), line, draws=0)
     assert found["scores"] == {
         "recall_at_1": [0, 1, 0, 0], "recall_at_10": [1, 1, 0, 0], "recall_at_50": [1, 1, 1, 1],
