@@ -122,9 +122,9 @@ def _queries(data: EditSet) -> list[Query]:
 
 
 def _places(keys: Iterable[str]) -> dict[str, NDArray[np.bool_]]:
-    """(Q,) bool by key: the queries of each."""
+    """(Q,) bool by key: the queries of each; a key that is empty is left out."""
     listed = np.array([*keys])
-    return {key: np.asarray(listed == key) for key in dict.fromkeys(listed.tolist())}
+    return {key: np.asarray(listed == key) for key in dict.fromkeys(listed.tolist()) if key}
 
 
 def _means(scores: Scores, rows: NDArray[np.bool_] | slice = slice(None)) -> dict[str, float]:

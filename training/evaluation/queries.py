@@ -140,7 +140,7 @@ class Answers:
     """Embeddings of photos and of queries, each encoded once."""
 
     photos: dict[Path, Rows]  # (D,) each
-    queries: dict[str, dict[Query, Rows]]  # by way, all of `asked` under each but "wrong_photo"
+    queries: dict[str, dict[Query, Rows]]  # by way; "composed" and "wrong_photo" hold those with other photos too
 
     @classmethod
     def of(cls, model: Composer, asked: Iterable[Query], wrong: Iterable[Query], photos: Iterable[Path]) -> Answers:

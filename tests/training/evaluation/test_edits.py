@@ -175,7 +175,7 @@ def test_edits_command_measures_fashion200k(models: dict[str, str], tmp_path: Pa
     assert left_with(["edits", *options]) == 0
     found = json.loads(output.read_text())
     assert (found["split"], found["edits"]["queries"], found["edits"]["gallery"]) == ("test", 3, 9)
-    assert found["edits"]["ways"]["composed"]["recall_at_10"] == 1  # nine photos
+    assert (found["edits"]["ways"]["composed"]["recall_at_10"], found["edits"]["groups"]) == (1, {})  # nine photos
     assert "3 edits of one attribute against 9 photos of Fashion200k, test" in output.with_suffix(".md").read_text()
 
 
