@@ -40,6 +40,23 @@ def test_program_in_float32_equals_torch(converted, bundle, pixels, backend, cou
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_a_composer_exported_with_a_weight_still_composes(bundle, pixels, tmp_path, backend):
+    def weighed(image, text, lengths, weight):
+        kept, changed, _ = bundle.composer.parts(image, text, lengths)
+        return nn.functional.normalize(2 * (1 - weight) * kept + 2 * weight * changed, dim=-1)
+
+    inputs = {"image": (-1, 17, 16), "text": (-1, -1, 16), "lengths": (-1,), "weight": ()}
+    graph, runtime = trace.trace_part("composer", bundle.composer, weighed, inputs, ("query",)), runtime_of(backend)
+    runtime.convert(graph, tmp_path / f"composer{runtime.SUFFIX}")
+    program = runtime.Program(tmp_path / f"composer{runtime.SUFFIX}", dtype="float32", threads=1)
+    with torch.inference_mode():
+        text = bundle.encoder.text_tokens(bundle.encoder.tokenize(TEXTS))
+        images = bundle.encoder.image_tokens(pixels)
+        got = CompiledComposer(bundle.composer, program)(images, *text)
+        torch.testing.assert_close(got, bundle.composer(images, *text), atol=5e-6, rtol=2e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_program_shared_by_threads_gives_equal_rows(converted, bundle, pixels, backend):
     encoder = open_graphs(bundle, converted[backend], backend, "float32").encoder
     with ThreadPoolExecutor(4) as pool:

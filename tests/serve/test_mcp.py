@@ -115,6 +115,8 @@ def test_search_by_photo_id_filter_and_wish(server, gallery, model):
     result = ask(server, "search", text="a dress", where="color = 'blue' AND price < 20", thumbnails=False)
     assert [one["id"] for one in told(result)["results"]] == ["blue-tee"]
     assert len(result.content) == 1
+    assert told(ask(server, "search", text="anything but red", thumbnails=False))["understood"] == "not red"
+    assert "understood" not in told(ask(server, "search", id="red-tee", thumbnails=False))
     wish = told(ask(server, "search", id="red-tee", text="in blue", top_k=1))["results"]
     expected = gallery.search(model.compose(gallery.get("red-tee"), "in blue"), 1, exclude={"red-tee"})
     assert [one["id"] for one in wish] == [match.id for match in expected] == ["blue-tee"]
