@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch import nn
 
+from fashion_retrieval import FashionModel
 from fashion_retrieval.backends import trace
 from fashion_retrieval.backends.attach import open_graphs
 from fashion_retrieval.backends.compiled import CompiledComposer
 from fashion_retrieval.backends.runtimes import runtime_of
 from tests.support.cpu import needs_vnni
 from tests.support.exported_models import BACKENDS
+from tests.support.tiny import drawn_photo
 
 TEXTS = ["in red", "with long sleeves and a collar, please", "shorter"]
 
@@ -37,6 +39,20 @@ def test_program_in_float32_equals_torch(converted, bundle, pixels, backend, cou
         text, images = encoder.text_tokens(tokens), encoder.image_tokens(pixels[:count])
         torch.testing.assert_close(compiled.encoder.text_tokens(tokens), text, **near)
         torch.testing.assert_close(compiled.composer(images, *text), bundle.composer(images, *text), **near)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_explain_by_a_program_is_of_what_the_program_composes(converted, bundle, backend):
+    given = drawn_photo(), "in red"
+    compiled = FashionModel(
+        open_graphs(bundle, converted[backend], backend, "float32"), model_id="tiny", device="cpu", dtype="float32"
+    )
+    plain = FashionModel(bundle, model_id="tiny", device="cpu", dtype="float32").explain(*given)
+    told = compiled.explain(*given)
+    np.testing.assert_allclose(told.query, compiled.compose(*given), atol=1e-6)
+    assert told.gates == plain.gates == (1, 0)
+    assert told.photo == pytest.approx(plain.photo, abs=1e-4)
+    assert dict(told.words) == pytest.approx(dict(plain.words), abs=1e-2)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
