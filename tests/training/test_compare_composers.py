@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from typer import Exit
 
 from fashion_retrieval import FashionModel
-from fashion_retrieval.config import ComposerConfig
+from fashion_retrieval.config import VARIANTS, ComposerConfig
 from fashion_retrieval.errors import ConfigError, InputError
 from tests.support.drawn_pack import LABELLED, log_of, write_lines
 from tests.support.fashioniq_tree import write_tree
@@ -27,16 +27,18 @@ from training.comparison import metrics, runs
 from training.comparison.metrics import difference, summarize
 from training.comparison.runs import NAMES, TEXT_TOKENS, Method, flops_of_a_query, init_or_resume
 from training.data.pairs import read_pairs
-from training.data.triplets import GROUPS, join_captions
+from training.data.triplets import GROUPS, ComposedSet, join_captions, with_wrong_photos
 from training.engine.optimizer import OptimizerConfig
-from training.engine.settings import read_settings
-from training.evaluation.metrics import rank_targets, recall_at_k, stratified_interval
+from training.engine.settings import from_mapping, read_settings
+from training.evaluation.ablation import evaluate_ablation
+from training.evaluation.metrics import rank_targets, recall_at_k
 from training.evaluation.paper import TITLES, read_paper
 from training.recipes import agcn_fit, agcn_settings
 from training.recipes.agcn_data import hold_out
 from training.recipes.losses import composition_loss
 from training.reports.comparison import comparison_page
 
+PROTOCOLS = ["split", "full", *(f"changes_{name}" for name in ("split", "full", "split_noref", "full_noref"))]
 CONFIG = ROOT / "training/configs/compare_composers.toml"
 
 
@@ -52,7 +54,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fifteen products a group and split; six training pairs and five to be asked."""
+    """Fifteen products a group and split; six training pairs and five to be asked; shirts that differ in color."""
     root = tmp_path_factory.mktemp("pack")
     products, pairs = [], []
     for number, (group, split) in enumerate((g, s) for g in GROUPS for s in ("train", "val")):
@@ -69,7 +71,10 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
         drawn_photo(seed=int(row["id"])).save(photo)
     write_lines(root / "products.jsonl", products)
     write_lines(root / "pairs.jsonl", pairs)
-    write_lines(root / "attributes.jsonl", [LABELLED[0] | {"id": "00"}])
+    changes = [row | {"target": f"{int(row['target']) - 1:02}", "captions": ["longer", "in red"]} for row in pairs]
+    write_lines(root / "pairs_changes.jsonl", changes)
+    asked = [{"id": f"{15 + place}", "split": "val", "colour": c} for place, c in enumerate(("red", "blue", "green"))]
+    write_lines(root / "attributes.jsonl", [LABELLED[0] | {"id": "00"}, *(LABELLED[0] | row for row in asked)])
     write_lines(root / "street.jsonl", [{"id": "0001", "split": "train"}])
     return root
 
@@ -98,7 +103,7 @@ def comparison(output: Path, shared: agcn_settings.Settings, **changes: Any) -> 
 
 
 def test_every_composer_is_compared(pack: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "stratified_interval", partial(stratified_interval, rounds=20))
+    monkeypatch.setattr(metrics, "_ROUNDS", 20)
     settings = comparison(tmp_path, recipe(pack, start, tmp_path))
     compare(settings)
     written = (tmp_path / "found.json").read_text()
@@ -109,7 +114,7 @@ def test_every_composer_is_compared(pack: Path, start: Path, tmp_path: Path, mon
     assert (results["source"], results["failed"]) == ("pairs", {})
     assert results["triplets"] == 18 - held_out(pack)
     for key, row in found.items():
-        assert list(row["protocols"]) == ["split", "full"]
+        assert list(row["protocols"]) == PROTOCOLS
         for protocol in row["protocols"].values():
             assert list(protocol["groups"]) == list(GROUPS)
             recalls = [group["recall_at_10"] for group in protocol["groups"].values()]
@@ -122,13 +127,24 @@ def test_every_composer_is_compared(pack: Path, start: Path, tmp_path: Path, mon
         spread = np.std([of_seed[0] for of_seed in average["seeds"]], ddof=1) if key != "sum" else None
         assert average["spread"] == (None if spread is None else pytest.approx([spread, 0.0], abs=1e-4))
         assert (row["agcn_is_ahead_by"] is None) == (key == "agcn")
-    assert found["sum"]["protocols"]["split"]["average"]["recall_at_10"] == pytest.approx(
-        sums_recall(pack, start), abs=1e-4
-    )
+        worth = row["protocols"]["changes_full"]["photos_worth"]
+        low, high = worth["recall_at_10_interval"]
+        assert -1 <= low <= worth["recall_at_10"] <= high <= 1
+        assert 0 < row["edits"]["map_at_10"] <= 1
+        if key != "agcn":
+            assert list(row["agcn_is_ahead_by"]) == [*PROTOCOLS, "edits"]
+            lead = found["agcn"]["edits"]["map_at_10"] - row["edits"]["map_at_10"]
+            assert row["agcn_is_ahead_by"]["edits"]["mean"] == pytest.approx(lead, abs=1e-4)
+    sums, model = found["sum"]["protocols"]["changes_split_noref"], FashionModel.from_pretrained(start)
+    data = read_pairs(pack, "val", pairs="changes", gallery="split_noref")
+    right, *wrong = (sums_recall(model, one) for one in (data, *(with_wrong_photos(data, seed=s) for s in range(3))))
+    assert 0 < right < 1
+    assert sums["average"]["recall_at_10"] == pytest.approx(right, abs=1e-4)
+    assert sums["photos_worth"]["recall_at_10"] == pytest.approx(right - np.mean(wrong), abs=1e-4)
     assert not list((tmp_path / "runs").rglob("checkpoint.pt"))
 
     table = (tmp_path / "found.md").read_text()
-    assert table.count("\n| TIRG | sum of both | ") == 2
+    assert table.count("\n| TIRG | sum of both | ") == len(PROTOCOLS) + 1
     assert "| 17.40 / 37.39 |" in table
     assert "### pairs, val, protocol full" in table
 
@@ -142,15 +158,15 @@ def test_every_composer_is_compared(pack: Path, start: Path, tmp_path: Path, mon
     assert again == {key: found[key] for key in again}
 
 
-def sums_recall(pack: Path, start: Path) -> float:
+def sums_recall(model: FashionModel, data: ComposedSet) -> float:
     """R@10 of the sum of both embeddings, by the public model."""
-    model, recalls = FashionModel.from_pretrained(start), []
-    for group in read_pairs(pack, "val").groups:
+    recalls = []
+    for group in data.groups:
         photos = model.encode(images=[group.photos[triplet.candidate] for triplet in group.triplets])
         texts = model.encode(texts=[join_captions(triplet.captions) for triplet in group.triplets])
         gallery = model.encode(images=[group.photos[name] for name in group.gallery])
-        recalls.append(recall_at_k(rank_targets(photos + texts, gallery, group.target_rows), 10))
-    assert 0 < np.mean(recalls) < 1
+        ranks = rank_targets(photos + texts, gallery, group.target_rows, group.excluded_rows)
+        recalls.append(recall_at_k(ranks, 10))
     return float(np.mean(recalls))
 
 
@@ -232,6 +248,71 @@ def test_init_or_resume_takes_the_recipe_of_the_release_before(tmp_path: Path) -
     assert '"optimization"' in path.read_text()
 
 
+def test_variations_of_the_recipe_are_trained_as_agcn(
+    pack: Path, start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "_ROUNDS", 20)
+    base = recipe(pack, start, tmp_path)
+    variations = {
+        "paper_equations": {"composer": {"residual": "none"}},
+        "no_derived": {"derived": 0, "derived_share": 0.0},
+    }
+    settings = comparison(tmp_path, base, composers=list(VARIANTS), variations=variations)
+    for part in ((0, 2), (1, 2)):
+        assert compare(settings, part)["composers"] == {}
+    assert not (tmp_path / "found.json").exists()
+    done = sorted(str(path.parent.relative_to(tmp_path / "runs")) for path in (tmp_path / "runs").rglob("run.json"))
+    assert [name for name in done if "variations" in name] == [
+        f"variations/{name}/agcn/{seed}" for name in ("no_derived", "paper_equations") for seed in (0, 1)
+    ]
+    assert len(done) == 2 * 4 + 1 + 2 * 2
+    monkeypatch.setattr(runs, "fit", None)
+    results = compare(settings)
+    assert list(results["variations"]) == ["paper_equations", "no_derived"]
+    row = results["variations"]["paper_equations"]
+    assert row["protocols"] != results["composers"]["agcn"]["protocols"]
+    assert row["agcn_is_ahead_by"].keys() == {*PROTOCOLS, "edits"}
+    assert json.loads((tmp_path / "runs/variations/no_derived/recipe.json").read_text())["derived"] == 0
+    page = (tmp_path / "found.md").read_text()
+    assert "AGCN, `paper_equations`: `composer.residual = none`." in page
+    assert page.count("\n| AGCN, `no_derived` |  | ") == len(PROTOCOLS) + 1
+
+    found = evaluate_ablation(tmp_path / "found.json")
+    assert [*found["variations"]] == ["paper_equations", "no_derived"]
+    leads = {(one["first"], one["measure"]): one for one in found["against_first"]}
+    lead = leads["AGCN, paper_equations", "changes_full, R@10"]
+    told = row["agcn_is_ahead_by"]["changes_full"]["recall_at_10"]
+    assert lead["difference"] == pytest.approx(told, abs=1e-4)
+    assert 0 < lead["p"] <= 1
+    assert ("Only text", "edits, mAP@10") in leads
+
+
+@pytest.mark.parametrize(
+    ("variations", "message"),
+    [
+        ({"no_wrong": {"wrong_foto": 0.0}}, "unknown keys wrong_foto"),
+        ({"wide": {"composer": {"width": "wide"}}}, "'composer.width' must be a whole number, got 'wide'"),
+        ({"odd": {"composer": {"heads": 3}}}, "must divide the width"),
+        ({"other": {"model": "x"}}, "'variations.other' must change something, but none of data, source, model"),
+        ({"nothing": {}}, "'variations.nothing' must change something"),
+        ({"../up": {"batch_size": 8}}, "must have names of small letters, digits and _, got '../up'"),
+        ({"flat": 3}, "'variations.flat' must be a mapping"),
+    ],
+)
+def test_faults_of_variations_are_one_line(variations: dict[str, Any], message: str, tmp_path: Path) -> None:
+    mapping = tomllib.loads(CONFIG.read_text())
+    with pytest.raises(ConfigError, match=re.escape(message)) as error:
+        from_mapping(mapping | {"variations": variations}, Settings, "config")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("part", ["2/2", "1", "a/b", "-1/2", "0/0"])
+def test_a_part_that_is_none_is_refused(part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(CONFIG, part)
+    assert f"error: --part must be INDEX/NUMBER, as 0/2 and 1/2, got '{part}'" in capsys.readouterr().err
+
+
 def test_fashioniq_under_its_three_protocols(start: Path, tmp_path: Path) -> None:
     fashioniq = replace(
         recipe(write_tree(tmp_path / "tree"), start, tmp_path),
@@ -270,12 +351,11 @@ def test_a_query_costs_what_its_matrix_products_do() -> None:
         embedding_dim=12, width=8, depth=2, heads=2, hidden=24, dropout=0.1, encoder="0" * 64, variant="agcn"
     )
     k, s, d, w, h = 6, TEXT_TOKENS, 12, 8, 24
-    own_tokens, other = s, k
-    entrances = (own_tokens + other) * d * w
-    projections = 4 * own_tokens * w * w + (2 * own_tokens + 2 * other) * w * w
-    attention = 2 * own_tokens * own_tokens * w + 2 * own_tokens * other * w
-    block = projections + attention + 2 * own_tokens * w * h
-    expected = 2 * (entrances + 2 * block + own_tokens * w * d)
+    entrances = (s + k) * d * w
+    projections = 4 * s * w * w + (2 * s + 2 * k) * w * w
+    first = projections + 2 * s * s * w + 2 * s * k * w + 2 * s * w * h
+    last = 2 * 4 * w * w + 2 * config.heads * (s + k) * w + 2 * w * h  # of one token, without projected keys
+    expected = 2 * (entrances + first + last + w * d)
     assert flops_of_a_query(Method("only_text", None), config, k) == expected
     assert flops_of_a_query(Method("sum", None), config, k) == 0
     combiner = 2 * (2 * d * w + 2 * (2 * w * h) + h * d + h)
@@ -283,9 +363,18 @@ def test_a_query_costs_what_its_matrix_products_do() -> None:
     assert flops_of_a_query(Method("combiner", "text"), config, k) == combiner + 2 * d * d
 
 
+def hand_runs() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Two seeds that answer alike, and one seed that finds nothing."""
+    ranks = {"a": [1, 20, 60, 5], "b": [11, 9]}
+    wrong = [{"a": [11] * 4, "b": [11, 9]}, {"a": [60] * 4, "b": [60, 9]}]
+    ours = {"parameters": 7, "ranks": {"p": ranks}, "wrong_photo": {"p": wrong}, "edits": [1.0, 0.5, 0.0]}
+    nothing = {"a": [60] * 4, "b": [60, 60]}
+    theirs = ours | {"ranks": {"p": nothing}, "wrong_photo": {"p": [nothing] * 2}, "edits": [0.5, 0.25, 0.0]}
+    return [ours | {"seed": seed} for seed in range(2)], [theirs | {"seed": 0}]
+
+
 def test_figures_and_a_paired_difference_by_hand() -> None:
-    first = [{"seed": s, "parameters": 7, "ranks": {"p": {"a": [1, 20, 60, 5], "b": [11, 9]}}} for s in range(2)]
-    second = [{"seed": 0, "parameters": 7, "ranks": {"p": {"a": [60, 60, 60, 60], "b": [60, 60]}}}]
+    first, second = hand_runs()
     found = summarize(first)["protocols"]["p"]
     assert found["groups"]["a"]["recall_at_10"] == 0.5
     assert found["groups"]["b"]["recall_at_50"] == 1.0
@@ -298,10 +387,35 @@ def test_figures_and_a_paired_difference_by_hand() -> None:
     assert summarize(second)["protocols"]["p"]["average"]["spread"] is None
     low, high = found["average"]["recall_at_10_interval"]
     assert 0 <= low < 0.5 < high <= 1
-    ahead = difference(first, second)["p"]
-    assert ahead["mean"] == 0.6875
-    assert 0 < ahead["interval"][0] < 0.6875 < ahead["interval"][1] <= 1
-    assert difference(first, first)["p"] == {"mean": 0.0, "interval": [0.0, 0.0]}
+    ahead = difference(first, second)
+    assert (ahead["p"]["mean"], ahead["p"]["recall_at_10"], ahead["p"]["recall_at_50"]) == (0.6875, 0.5, 0.875)
+    assert 0 < ahead["p"]["interval"][0] < 0.6875 < ahead["p"]["interval"][1] <= 1
+    assert ahead["edits"]["map_at_10"] == ahead["edits"]["mean"] == 0.25
+    assert difference(first, first)["p"]["recall_at_10_interval"] == [0.0, 0.0]
+
+
+def test_the_photos_worth_and_edits_by_hand() -> None:
+    """With wrong photos R@10 is 0 and 1/2 by group, and R@50 1/2 and 3/4, each the mean of two draws."""
+    runs = hand_runs()[0]
+    found = summarize(runs)
+    worth = found["protocols"]["p"]["photos_worth"]
+    assert worth["recall_at_10"] == (0.5 + 0.0) / 2
+    assert worth["recall_at_50"] == (0.75 - 0.5 + 1.0 - 0.75) / 2
+    assert worth["recall_at_10_interval"][0] < 0.25 < worth["recall_at_10_interval"][1]
+    assert (found["edits"]["map_at_10"], found["edits"]["seeds"], found["edits"]["spread"]) == (0.5, [[0.5]] * 2, [0.0])
+    low, high = found["edits"]["map_at_10_interval"]
+    assert 0 <= low < 0.5 < high <= 1
+    assert summarize([{key: value for key, value in runs[0].items() if key != "edits"}])["edits"] is None
+
+
+def test_an_interval_is_that_of_drawing_by_hand() -> None:
+    """Of one seed and one group the bootstrap of a mean: about 1.96 standard errors on both sides."""
+    hits = [(np.arange(400) % 4 == 0).astype(float)[None]]
+    low, high = metrics._interval(hits)
+    error = (0.25 * 0.75 / 400) ** 0.5
+    assert [low, high] == pytest.approx([0.25 - 1.96 * error, 0.25 + 1.96 * error], abs=0.006)
+    assert metrics._interval(hits, [hits[0][:, ::-1]])[0] < 0 < metrics._interval(hits, [hits[0][:, ::-1]])[1]
+    assert metrics._interval(hits, [hits[0] / 2])[0] > 0
 
 
 def test_the_papers_tables_are_whole() -> None:
@@ -320,5 +434,5 @@ def test_the_papers_tables_are_whole() -> None:
             printed = 61.75 if name == "AGCN" else row[7]  # likewise
             assert np.mean(row[1:6:2]) == pytest.approx(printed, abs=0.011)
     assert set(NAMES) == set(TITLES)
-    nothing = {"composers": {}, "failed": {}, "left_out": [], "tokens": {"image": 50, "text": 16}}
+    nothing = {"composers": {}, "variations": {}, "failed": {}, "left_out": [], "tokens": {"image": 50, "text": 16}}
     assert comparison_page(nothing).startswith("Recall in percent")

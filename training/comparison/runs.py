@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,14 +16,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from fashion_retrieval.config import VARIANTS, ComposerConfig
 from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.models.composer import Composer
+from training.comparison.asked import Asked, ask
 from training.composers import COMPOSERS
 from training.composers.base import Anchored
-from training.data.triplets import ComposedSet
 from training.engine.distributed import DistributedEnv
 from training.engine.files import write_text
 from training.engine.settings import from_mapping
 from training.recipes.agcn_data import TripletDataset
-from training.recipes.agcn_fit import fit, rank_groups
+from training.recipes.agcn_fit import fit
 from training.recipes.agcn_settings import Settings
 
 NAMES = (*VARIANTS, *COMPOSERS)
@@ -88,15 +88,19 @@ def run(
     seed: int,
     recipe: Settings,
     dataset: TripletDataset,
-    sets: Sequence[ComposedSet],
+    asked: Asked,
     env: DistributedEnv,
 ) -> dict[str, Any]:
-    """Train and measure one composer, or read the results of a finished run."""
+    """Train and measure one composer, or read the results of a finished run.
+
+    One that was asked less, by an earlier release, is trained again.
+    """
     folder = Path(recipe.output) / method.key / str(seed)
     done = folder / "run.json"
     if done.exists():
         found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
-        return found
+        if found.get("wrong_photo", {}).keys() >= {one.protocol for one in asked.sets}:
+            return found
     torch.manual_seed(seed)
     composer = method.build(composer_config(recipe, dataset)).to(env.device)
     size = sum(parameter.numel() for parameter in composer.parameters())
@@ -105,13 +109,7 @@ def run(
         recipe = replace(recipe, optimization=replace(recipe.optimization, seed=seed))
         fit(composer, recipe, dataset, folder, env)
         training = _summary(folder / "log.jsonl")
-    ranks = {one.protocol: rank_groups(composer, one.groups, dataset, env.device) for one in sets}
-    measured = {
-        "seed": seed,
-        "parameters": size,
-        **training,
-        "ranks": {protocol: {g: r.tolist() for g, r in groups.items()} for protocol, groups in ranks.items()},
-    }
+    measured = {"seed": seed, "parameters": size, **training, **ask(composer.eval(), asked, dataset, env.device)}
     write_text(done, json.dumps(measured))
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     return measured

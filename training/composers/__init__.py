@@ -1,4 +1,4 @@
-"""The composers of the paper's Table 3, and CLIP4Cir's, on frozen token features: one file each.
+"""The composers of the paper's Table 3, CLIP4Cir's and LFM-IR, on frozen token features: one file each.
 
 `COMPOSERS[name](config)` builds one; `ComposerConfig.variant` means nothing to them.
 """
@@ -15,6 +15,7 @@ from training.composers.cosmo import Cosmo
 from training.composers.crn import Crn
 from training.composers.dcnet import Dcnet
 from training.composers.fashionvil import Fashionvil
+from training.composers.lfm_ir import LfmIr
 from training.composers.sac import Sac
 from training.composers.tirg import Tirg
 from training.composers.val import Val
@@ -29,5 +30,6 @@ COMPOSERS: dict[str, Callable[[ComposerConfig], Baseline]] = {
     "clvc_net": ClvcNet,
     "crn": Crn,
     "combiner": Combiner,
+    "lfm_ir": LfmIr,
 }
-"""In the order of the paper's table."""
+"""In the order of the paper's table; those that it lacks last."""

@@ -11,8 +11,8 @@ PAPER = Path(__file__).parents[1] / "results/paper.toml"
 
 TITLES = {
     "tirg": "TIRG", "val": "VAL", "cosmo": "CoSMo", "dcnet": "DCNet", "sac": "SAC", "fashionvil": "FashionViL",
-    "clvc_net": "CLVC-Net", "crn": "CRN", "combiner": "CLIP4Cir's Combiner", "agcn": "AGCN",
-    "sum": "Sum", "only_text": "Only text", "only_image": "Only image", "add": "Add",
+    "clvc_net": "CLVC-Net", "crn": "CRN", "combiner": "CLIP4Cir's Combiner", "lfm_ir": "LFM-IR",
+    "agcn": "AGCN", "sum": "Sum", "only_text": "Only text", "only_image": "Only image", "add": "Add",
 }  # fmt: skip
 """Names as in the paper's tables, in the order of rows; the variants last."""
 

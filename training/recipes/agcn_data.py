@@ -145,12 +145,9 @@ def _photos(groups: Iterable[Group], edited: EditSet | None) -> list[Path]:
     return list(dict.fromkeys([*photos, *(edited.photos.values() if edited else ())]))
 
 
-def with_photos_of(
-    dataset: TripletDataset, sets: Sequence[ComposedSet], cache: Path, env: DistributedEnv
-) -> TripletDataset:
+def with_photos(dataset: TripletDataset, photos: Iterable[Path], cache: Path, env: DistributedEnv) -> TripletDataset:
     """The dataset with the tokens of an evaluation's photos added."""
-    photos = dict.fromkeys(photo for one in sets for group in one.groups for photo in group.photos.values())
-    new = [photo for photo in photos if photo not in dataset.rows]
+    new = [photo for photo in dict.fromkeys(photos) if photo not in dataset.rows]
     if not new:
         return dataset
     tokens = image_features(dataset.texts.encoder, new, cache, env)

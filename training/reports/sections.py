@@ -213,11 +213,15 @@ def ablation_of(comparison: Path, runs: Path | None, *, seed: int = 0) -> Sectio
     """Table 5, from a comparison of composers."""
     results = evaluate_ablation(comparison, runs, seed=seed)
     variants, ahead = results["variants"], results["against_first"]
+    rows = {TITLES[name]: row for name, row in variants.items()}
+    rows |= {f"AGCN, {name}": row for name, row in results["variations"].items()}
     by_protocol = {
-        protocol: {TITLES[name]: row["protocols"][protocol] for name, row in variants.items()}
+        protocol: {title: row["protocols"][protocol] for title, row in rows.items()}
         for protocol in variants["agcn"]["protocols"]
     }
-    text = render("section_ablation.md", results=results, by_protocol=by_protocol, paper_table=paper_table)
+    edited = {title: row["edits"] for title, row in rows.items() if row.get("edits")}
+    values = {"by_protocol": by_protocol, "edits": edited, "paper_table": paper_table}
+    text = render("section_ablation.md", results=results, **values)
     lines = [
         f"{row['other']} ahead of {row['first']}, {row['measure']}: {100 * row['difference']:+.2f} points"
         for row in ahead

@@ -22,7 +22,7 @@ CONFIG = ComposerConfig(
 LENGTHS = torch.tensor([3, 6, 4, 5])
 PARAMETERS = {
     "tirg": 1850, "val": 1612, "cosmo": 4142, "dcnet": 7312, "sac": 3522, "fashionvil": 4572, "clvc_net": 3388,
-    "crn": 7699, "combiner": 2325,
+    "crn": 7699, "combiner": 2325, "lfm_ir": 2404,
 }  # fmt: skip
 
 
@@ -244,3 +244,16 @@ def test_crn_relates_both_ways() -> None:
         crn.weights.fill_(1.0)
         crn.parts.fill_(0.5)
     torch.testing.assert_close(crn.compose(view(*inputs)), torch.tensor([[0.25 + 0.25 + 0.3, 0.25 + 0.25 + 0.4]]))
+
+
+def test_lfm_ir_by_hand() -> None:
+    """The second cell is the text's: softmax(0, 2) weighs the cells, even gates halve them; fused into the second."""
+    lfm, inputs = two_wide("lfm_ir")
+    set_to(lfm.places, torch.eye(2))
+    set_to(lfm.told, [[0, 0], [0, 2 * 2**0.5]])
+    share = math.exp(2) / (1 + math.exp(2))
+    torch.testing.assert_close(lfm.locate(view(*inputs)), torch.tensor([[(1 - share) / 2, share / 2]]))
+    set_to(lfm.modify[-1], torch.zeros(2, 2), [0.0, 1.0])
+    set_to(lfm.fuse[0], [[0, 0, 0, 1.0, 0, 0], [0, 0, 0, 0, 0, 3.0]])
+    set_to(lfm.fuse[-1], [[0, 0], [1.0, 1.0]])
+    torch.testing.assert_close(lfm.compose(view(*inputs)), torch.tensor([[0.6, 0.8 + share / 2 + 1 + 3]]))
