@@ -46,8 +46,8 @@ MODULES = {
     "models.encoder": "Encoder build_encoder",
     "models.sam": "SegmentAnythingSegmenter load_sam",
     "models.segmenter": "GarmentSegmenter",
-    "results": "Attribute AttributeFit Box Color Encoded Failure FitScores Garment Mask Match Recognition Reference "
-    "Region Scalar Score Segmenter Status to_coco to_yolo",
+    "results": "Attribute AttributeFit Box Color Encoded Explanation Failure FitScores Garment Mask Match Recognition "
+    "Reference Region Scalar Score Segmenter Status to_coco to_yolo",
     "shards": "ShardReport encode_shards",
     "taxonomy": "Group SHIPPED Taxonomy Value",
 }
@@ -63,7 +63,7 @@ OPTIONS = {
     "migrate": f"{COMMON} --revision --root --dimensions --batch-size --on-error",
     "duplicates": "--model --json",
     "search": f"{COMMON} --revision --text --image --id --where --top-k --exclude --text-weight --json --save "
-    "--offset --min-score --group-by --unique",
+    "--explain --offset --min-score --group-by --unique",
     "refine": f"{COMMON} --revision --image --id --where --top-k",
     "fit": f"{COMMON} --output --taxonomy --no-segmenter --batch-size --on-error --json",
     "mcp": "--transport --host --port --model --backend --device --photos --api-key-file --max-pixels --queue",

@@ -70,3 +70,33 @@ def test_the_evaluation_runs_on_real_photos(model: FashionModel, monkeypatch: py
     assert figures["near"]["portraits"]["photos"] == figures["near"]["one_garment"]["photos"] == 4
     assert figures["near"]["portraits"]["clothing_iou"] > 0.6
     assert figures["near"]["flat_lay"]["iou"] > 0.6
+
+
+def test_text_weight_goes_from_what_the_photo_has_to_what_the_text_asks(model: FashionModel) -> None:
+    samples = [s for s in labeled_samples(DATA, "val") if s.source == "products" and "sleeve" in s.attributes][:160]
+    references = model.reference([read_crop(sample, masked=False) for sample in samples])
+    gallery = np.stack([reference.embedding for reference in references])
+    sleeves = np.array([sample.attributes["sleeve"] for sample in samples])
+    colors = np.array([sample.color for sample in samples])
+    shares = []
+    for values, old, new, text in (
+        (sleeves, "short_sleeve", "long_sleeve", "with long sleeves"),
+        (sleeves, "long_sleeve", "short_sleeve", "with short sleeves"),
+        (colors, "blue", "white", "in white"),
+        (colors, "white", "blue", "in blue"),
+    ):
+        chosen = np.flatnonzero(values == old)[:24]
+        given = [references[index] for index in chosen], [text] * len(chosen)
+        for weight in (0, 0.25, 0.5, 0.75, 1):
+            scores = model.compose(*given, text_weight=weight) @ gallery.T
+            scores[np.arange(len(chosen)), chosen] = -2  # the reference itself
+            top = values[np.argsort(-scores, axis=1)[:, :10]]
+            shares.append([(top == new).mean(), (top == old).mean()])
+    wanted, kept = np.reshape(shares, (4, 5, 2)).mean(axis=0).T
+    assert (np.diff(wanted)[:2] > 0.1).all(), wanted
+    assert (np.diff(kept)[:2] < -0.1).all(), kept
+    # Past what was composed the photo fades and all references get the same ten: some fall back, by at most a tenth.
+    assert (np.diff(wanted)[2:] > -0.1).all(), wanted
+    assert (np.diff(kept)[2:] < 0.1).all(), kept
+    assert wanted[-1] > wanted[0] + 0.5
+    assert kept[-1] < kept[0] - 0.4

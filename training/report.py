@@ -19,6 +19,7 @@ from training.evaluation.paper import TITLES
 from training.recipes.losses import Targets
 from training.reports.pages import ROOT, fill, render
 from training.reports.plots import plot_groups
+from training.reports.tables import ways_table
 
 
 @one_line_errors()
@@ -46,7 +47,8 @@ def main(results: Path) -> None:
     visibility = read_json(folder / "visibility_val.json")
     fill(model_page, "visibility", render("visibility.md", results=visibility))
     of_composing = {"composed": composed, "composers": composers, "variants": VARIANTS, "names": names}
-    fill(model_page, "composed", render("composed.md", titles=TITLES, **of_composing))
+    of_composing |= {part: read_json(folder / f"{part}_val.json")[part] for part in ("edits", "wordings")}
+    fill(model_page, "composed", render("composed.md", titles=TITLES, ways_table=ways_table, **of_composing))
     fill(model_page, "typed", render("typed_words.md", typed=read_json(folder / "typed_words.json")))
     fill(ROOT / "docs/method.md", "compare", render("targets_compared.md", compared=compared))
     plot_groups(recognition["deepfashion"], recognition["annotators_agree"], ROOT / "docs/images/compact_groups.png")

@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch import nn
 
+from fashion_retrieval import FashionModel
 from fashion_retrieval.backends import trace
 from fashion_retrieval.backends.attach import open_graphs
 from fashion_retrieval.backends.compiled import CompiledComposer
 from fashion_retrieval.backends.runtimes import runtime_of
 from tests.support.cpu import needs_vnni
 from tests.support.exported_models import BACKENDS
+from tests.support.tiny import drawn_photo
 
 TEXTS = ["in red", "with long sleeves and a collar, please", "shorter"]
 
@@ -37,6 +39,37 @@ def test_program_in_float32_equals_torch(converted, bundle, pixels, backend, cou
         text, images = encoder.text_tokens(tokens), encoder.image_tokens(pixels[:count])
         torch.testing.assert_close(compiled.encoder.text_tokens(tokens), text, **near)
         torch.testing.assert_close(compiled.composer(images, *text), bundle.composer(images, *text), **near)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_explain_by_a_program_is_of_what_the_program_composes(converted, bundle, backend):
+    given = drawn_photo(), "in red"
+    compiled = FashionModel(
+        open_graphs(bundle, converted[backend], backend, "float32"), model_id="tiny", device="cpu", dtype="float32"
+    )
+    plain = FashionModel(bundle, model_id="tiny", device="cpu", dtype="float32").explain(*given)
+    told = compiled.explain(*given)
+    np.testing.assert_allclose(told.query, compiled.compose(*given), atol=1e-6)
+    assert told.gates == plain.gates == (1, 0)
+    assert told.photo == pytest.approx(plain.photo, abs=1e-4)
+    assert dict(told.words) == pytest.approx(dict(plain.words), abs=1e-2)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_composer_exported_with_a_weight_still_composes(bundle, pixels, tmp_path, backend):
+    def weighed(image, text, lengths, weight):
+        kept, changed, _ = bundle.composer.parts(image, text, lengths)
+        return nn.functional.normalize(2 * (1 - weight) * kept + 2 * weight * changed, dim=-1)
+
+    inputs = {"image": (-1, 17, 16), "text": (-1, -1, 16), "lengths": (-1,), "weight": ()}
+    graph, runtime = trace.trace_part("composer", bundle.composer, weighed, inputs, ("query",)), runtime_of(backend)
+    runtime.convert(graph, tmp_path / f"composer{runtime.SUFFIX}")
+    program = runtime.Program(tmp_path / f"composer{runtime.SUFFIX}", dtype="float32", threads=1)
+    with torch.inference_mode():
+        text = bundle.encoder.text_tokens(bundle.encoder.tokenize(TEXTS))
+        images = bundle.encoder.image_tokens(pixels)
+        got = CompiledComposer(bundle.composer, program)(images, *text)
+        torch.testing.assert_close(got, bundle.composer(images, *text), atol=5e-6, rtol=2e-5)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

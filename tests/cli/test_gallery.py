@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -16,6 +18,7 @@ from fashion_retrieval.cli import app
 from fashion_retrieval.cli.photos import name_photos
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.images.load import load_image
+from fashion_retrieval.results import Explanation
 from tests.support.paths import ROOT
 from tests.support.tiny import drawn_photo, tiny_folder
 
@@ -57,7 +60,9 @@ def composer(monkeypatch):
         return self.encode(images=[getattr(reference, "photo", reference)]) + self.encode(texts=[text])
 
     composed = []
+    why = Explanation(np.ones((1, 1), np.float32), 0.5, 0.5, (1.0, 1.0), (("red", 1.0),))
     monkeypatch.setattr(FashionModel, "compose", compose)
+    monkeypatch.setattr(FashionModel, "explain", lambda *_, **options: why)
     return composed
 
 
@@ -305,6 +310,27 @@ def test_refine_and_search_say_what_was_understood(gallery, composer):
     assert (found.exit_code, found.stderr) == (0, "")
     assert command("search", gallery, "--text", "anything but blue").stderr == "understood: not blue\n"
     assert composer == []
+
+
+def test_search_and_refine_explain(shelf, gallery):
+    done = command("search", gallery, "--text", "red sleeves, not blue", "--explain", "--top-k", 1)
+    assert (done.exit_code, done.stderr) == (0, "understood: red sleeves, not blue\n" * 0)
+    assert re.match(r"photo 0 % / text 100 % · red \d+ % · sleeves \d+ %\n", done.stdout)
+    why, *rows = found(command("search", gallery, "--id", "a.png", "--explain", "--top-k", 2, "--json"))
+    assert why == {"explanation": {"photo": 1.0, "text": 0.0, "gates": None, "words": []}}
+    assert [row["rank"] for row in rows] == [1, 2]
+    done = command("refine", gallery, "--top-k", 1, typed="why\nred\nwhy\n")
+    assert done.stderr == "error: this is of the last turn and there is none; ask first\n"
+    assert done.stdout.endswith("photo 0 % / text 100 % · red 100 %\n")
+
+
+def test_search_notes_what_excludes_itself(gallery):
+    text = "long sleeves and short sleeves"
+    done = command("search", gallery, "--text", text, "--top-k", 1)
+    assert (done.exit_code, done.stderr) == (0, f"understood: {text}; {text} exclude each other\n")
+    done = command("search", gallery, "--text", "striped, without stripes")
+    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "asks for stripes and for no stripes" in done.stderr
 
 
 def test_refine_undo_takes_back(gallery, composer):

@@ -8,7 +8,7 @@ from fashion_retrieval.drawing import canvas
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.gallery.board import _ACCENT, _DOT, _columns, draw_board
 from fashion_retrieval.gallery.comparison import Comparison
-from fashion_retrieval.results import Attribute, Color, Garment, Match, Recognition, Score
+from fashion_retrieval.results import Attribute, Color, Explanation, Garment, Match, Recognition, Score
 from fashion_retrieval.results.board import Change
 from fashion_retrieval.taxonomy import Taxonomy
 from tests.support.painted import check_apart, record_painted
@@ -219,6 +219,47 @@ def test_a_board_draws_other_scripts(painted, photo):
     fields = {"category": "服", "color": "赤"}
     board = draw_board([Match("クール.png", 0.5, photo(), fields)], text="“赤い” a long, Größe… קצר")
     assert {"クール.png", "赤 服", "“赤い” a long, Größe… קצר"} <= set(check_apart(painted, board.size))
+
+
+def explained(*words, photo=0.38, gates=(0.1, 0.5)):
+    return Explanation(np.ones((1, 1), np.float32), photo, 1 - photo, gates, words)
+
+
+@pytest.mark.parametrize("width", [None, 320, 2000])
+def test_a_board_shows_the_mix_and_shades_the_words(painted, photo, width):
+    why = explained(("navy", 0.8), ("and", 0.0), ("long", 0.2))
+    told = {"text": "Navy, without stripes and long", "explanation": why, "width": width}
+    draw_board(many(3, photo, **RED), reference=Match("r", 1.0, photo(), BLUE), **told)
+    check_apart(painted, painted[0][2])
+    words = words_of(painted)
+    assert {"photo 38 %", "text 62 %", "Navy,", "without", "stripes", "and", "long"} <= set(words)
+    inks = {shape.words: shape.fill for shape, *_ in painted if isinstance(shape, canvas.Text)}
+    assert [inks[word] for word in ("Navy,", "and", "long")] == [canvas.INK] * 3
+    assert inks["without"] == inks["stripes"] == canvas.FAINT
+    rects = [shape for shape, *_ in painted if isinstance(shape, canvas.Rect)]
+    assert [rect.width for rect in rects if rect.height == 8 != rect.width] == [240, pytest.approx(0.38 * 240)]
+    shades = [rect.fill for rect in rects if rect.fill not in (canvas.RULE, canvas.BACKDROP, canvas.FAINT, canvas.INK)]
+    assert [canvas.blend("#ffffff", _ACCENT, 0.45 * part) for part in (1, 0.25)] == [
+        fill for fill in shades if fill not in (_ACCENT, "#ffffff")
+    ]
+
+
+def test_a_board_shades_nothing_where_there_is_nothing_to_compare(painted, photo):
+    for text, words in (("red", [("red", 1.0)]), ("not red", [("a", 0.5), ("photo", 0.5)]), ("in red", [("in", 0.0)])):
+        draw_board([], text=text, explanation=explained(*words, photo=0, gates=None))
+        assert text in words_of(painted)
+    assert not any("%" in words for words in words_of(painted))
+
+
+def test_a_board_leaves_lines_from_right_to_left_whole_and_shades_broken_words(painted, photo):
+    text = f"קצר אדום {'x' * 200} red"
+    why = explained(*((word, 0.25) for word in text.split()))
+    draw_board([], text=text, explanation=why)
+    lines = words_of(painted)
+    assert any(line.startswith("קצר אדום") for line in lines)
+    assert "red" in lines
+    shaded = [shape for shape, *_ in painted if isinstance(shape, canvas.Rect) and shape.radius == 4]
+    assert len(shaded) == len(lines) - 1 - lines.count("Nothing found")
 
 
 def test_an_id_that_is_a_code_is_shortened_and_another_is_whole(painted, photo):

@@ -10,7 +10,7 @@ from fashion_retrieval.errors import InputError, UnsupportedError
 from fashion_retrieval.gallery.refinement import Refinement, Turn
 from fashion_retrieval.gallery.vocabulary import Vocabulary
 from fashion_retrieval.gallery.wish import remaining
-from fashion_retrieval.results import Match, Recognition
+from fashion_retrieval.results import Explanation, Match, Recognition
 from fashion_retrieval.taxonomy import Taxonomy
 from tests.support.tiny import drawn_photo
 
@@ -34,6 +34,12 @@ class Model:
     def compose(self, reference, text, *, text_weight=None, max_pixels=None):
         self.limits.append(max_pixels)
         return self._answer(("both", getattr(reference, "id", reference), text, text_weight))
+
+    def explain(self, reference, text, *, text_weight=None, max_pixels=None):
+        if getattr(reference, "id", "") == "e":
+            raise InputError("the photo is gone")
+        self.explained = (getattr(reference, "id", reference), text, text_weight)
+        return Explanation(np.ones((1, 1)), 0.4, 0.6, (0.1, 0.5), (("red", 1.0),))
 
     def recognize(self, photo, *, taxonomy, max_pixels=None):
         self.limits.append(max_pixels)
@@ -290,6 +296,44 @@ def test_ask_with_a_wish_that_contradicts_itself_is_refused_in_one_line(turns):
     assert turns.history == ()
 
 
+@pytest.mark.parametrize(
+    "text", ["red but not red", "without stripes, striped", "a collar, no collar", "long sleeves but no long sleeves"]
+)
+def test_ask_refuses_what_is_wanted_and_refused(turns, text):
+    with pytest.raises(InputError, match=r"^text asks for .* and for no .*; keep one of the two$"):
+        turns.ask(text, "a")
+    assert turns.model.asked == []
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("long sleeves and short sleeves", "long sleeves and short sleeves exclude each other"),
+        ("red, sleeveless, with long sleeves", "sleeveless and long sleeves exclude each other"),
+        ("a crew neck and a v neck", "crew neck and v neck exclude each other"),
+    ],
+)
+def test_ask_searches_for_two_values_of_one_thing_and_says_so(turns, text, note):
+    turns.ask(text, "a")
+    assert turns.model.asked == [("both", "a", text, None)]
+    assert turns.history[-1].understood == f"{text}; {note}"
+
+
+@pytest.mark.parametrize(
+    "text", ["long or short sleeves", "red and blue", "short sleeves instead of long sleeves", "long sleeves, v neck"]
+)
+def test_ask_has_no_note_where_nothing_is_excluded(turns, text):
+    turns.ask(text)
+    assert "exclude" not in turns.history[-1].understood
+
+
+def test_ask_with_a_wish_that_only_negates_keeps_the_photo(turns):
+    photo = drawn_photo()
+    turns.ask("not blue, no collar", photo)
+    assert turns.model.asked[0] == ("image", photo)
+    assert turns.history[-1].understood == "not blue, without collar"
+
+
 def test_ask_puts_what_is_recognized_as_unwanted_last():
     taxonomy = Taxonomy.load("default")
     turns = Refinement(Model(), Shelf(fields=("color", "texture"), taxonomy=taxonomy))
@@ -349,6 +393,31 @@ def test_draw_shows_the_last_turn(turns, drawn):
     assert options["reference"].id == "a"
     assert (options["text"], options["width"]) == ("red", 700)
     assert options["caption"] == "2 of 5 photos · drawn · x = 1"
+    assert options["explanation"].mix == ("photo 40 %", "text 60 %")
+
+
+def test_explain_is_of_the_last_turn_and_of_what_went_into_its_query(turns):
+    with pytest.raises(InputError, match="the last turn and there is none; ask first"):
+        turns.explain()
+    turns.ask("red, not blue", "a", text_weight=0.7)
+    assert turns.explain().words == (("red", 1.0),)
+    assert turns.model.explained == ("a", "red", 0.7)
+    turns.ask("not red")
+    turns.explain()
+    assert turns.model.explained == ("a", None, None)
+    alone = Refinement(Model(), Shelf())
+    alone.ask("not red")
+    alone.explain()
+    assert alone.model.explained == (None, "a photo of clothing", None)
+
+
+def test_a_board_without_wishes_or_photo_explains_nothing(turns, drawn):
+    for given in (("red", "e"), (None, "a")):
+        fresh = Refinement(Model(), Shelf())
+        fresh.ask(*given)
+        fresh.draw()
+        assert drawn[-1][1]["explanation"] is None
+        assert not hasattr(fresh.model, "explained")
 
 
 def test_draw_recognizes_a_photo_from_elsewhere_where_the_gallery_is_recognized(drawn):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from fashion_retrieval.errors import InputError, MissingExtraError
-from fashion_retrieval.results import Match, Matches
+from fashion_retrieval.results import Explanation, Match, Matches
 from fashion_retrieval.results.board import Board, Change, Tile
 from fashion_retrieval.results.page import page_of, part_of
 
@@ -209,6 +209,23 @@ def test_board_tells_changes_and_what_the_marks_mean():
     assert texts.index("as asked for") < texts.index("changed besides") < texts.index("value 0")
     assert "value 5" not in texts
     assert "red dress" not in texts  # what differs is told in its place
+
+
+def test_board_tells_what_moved_the_query():
+    words = ((NASTY, 0.5), ("long", 0.25), ("now", 0.25))
+    why = Explanation(np.ones((1, 1), np.float32), 0.375, 0.625, (0.1, 0.5), words)
+    page = part_of(Board((), True, None, "x", "dress", f"{NASTY} long, not red now", explanation=why))
+    read = Reader(page)
+    assert "script" not in read.tags
+    assert [value for tag, name, value in read.values if (tag, name) == ("mark", "style")] == [
+        f"--moved: {part}%" for part in (100, 50, 50)
+    ]
+    assert [text for text in read.texts if text in ("not", "red")] == ["not", "red"]
+    assert ("i", "style", "--photo: 37.5%") in read.values
+    assert {"photo 38 %", "text 62 %"} <= set(read.texts)
+    assert "mark" not in Reader(part_of(Board((), text="red now"))).tags
+    alone = Explanation(np.ones((1, 1), np.float32), 0, 1, None, (("red", 0.5), ("now", 0.5)))
+    assert "i" not in Reader(part_of(Board((), text="red now", explanation=alone))).tags
 
 
 def test_several_photos_of_an_item_are_counted():

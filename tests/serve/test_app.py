@@ -280,8 +280,29 @@ def test_the_examples_of_the_api_page_work(client: TestClient) -> None:
                 answer = client.request(method.upper(), path.replace("{name}", "shop"), json=asked)
                 assert answer.status_code == 200, answer.text
                 worked.append((method, path.rpartition("/")[2]))
-    expected = ["delete photos", "post compose", "post embeddings", "post photos", "post recognize", "post search"]
-    assert sorted(map(" ".join, worked)) == expected
+    expected = ["compose", "embeddings", "explain", "photos", "recognize", "search"]
+    assert sorted(map(" ".join, worked)) == ["delete photos", *(f"post {name}" for name in expected)]
+
+
+def test_explain_is_the_models(client: TestClient, model: FashionModel) -> None:
+    expected = model.explain(photo_file(0), "in blue", text_weight=0.7)
+    sent = {"image": encoded(0), "text": "in blue", "text_weight": 0.7}
+    answer = client.post("/v1/explain", json=sent).json()
+    np.testing.assert_allclose(answer.pop("embedding"), expected.query[0], atol=1e-4)
+    assert answer.pop("model") == "compact"
+    assert alike(answer, expected.to_dict())
+    for wrong in ({"text": " "}, {"text": 7}, {"text": None}, {"image": "eA=="}, {"text_weight": -1}):
+        assert client.post("/v1/explain", json=sent | wrong).status_code == 422
+
+
+def test_a_search_says_what_was_understood(client: TestClient) -> None:
+    def understood(text: str) -> str | None:
+        return client.post("/v1/galleries/shop/search", json={"text": text}).json()["understood"]
+
+    assert understood("a red shirt") is None
+    assert understood("anything but red") == "not red"
+    both = "long sleeves and short sleeves"
+    assert understood(both) == f"{both}; {both} exclude each other"
 
 
 def test_a_search_reads_what_is_not_wanted(client: TestClient, model: FashionModel, gallery: Gallery) -> None:

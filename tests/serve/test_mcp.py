@@ -115,6 +115,8 @@ def test_search_by_photo_id_filter_and_wish(server, gallery, model):
     result = ask(server, "search", text="a dress", where="color = 'blue' AND price < 20", thumbnails=False)
     assert [one["id"] for one in told(result)["results"]] == ["blue-tee"]
     assert len(result.content) == 1
+    assert told(ask(server, "search", text="anything but red", thumbnails=False))["understood"] == "not red"
+    assert "understood" not in told(ask(server, "search", id="red-tee", thumbnails=False))
     wish = told(ask(server, "search", id="red-tee", text="in blue", top_k=1))["results"]
     expected = gallery.search(model.compose(gallery.get("red-tee"), "in blue"), 1, exclude={"red-tee"})
     assert [one["id"] for one in wish] == [match.id for match in expected] == ["blue-tee"]
@@ -166,6 +168,9 @@ def test_list_galleries_tells_fields_and_values(server):
         ("compose", {"wishes": ["red"]}, "compose needs a photo or an id, got neither"),
         ("compose", {"id": "red-tee", "wishes": []}, "wishes: List should have at least 1 item"),
         ("compose", {"id": "red-tee", "wishes": ["red"], "text_weight": 2}, "text_weight: Input should be less"),
+        ("compose", {"id": "red-tee", "wishes": [" "]}, "wishes.0: String should match"),
+        ("compose", {"id": "red-tee", "wishes": ["red but not red"]}, "text asks for red and for no red"),
+        ("search", {"text": "striped, without stripes"}, "text asks for stripes and for no stripes"),
         ("compose", {"id": "dark-jeans", "wishes": ["red"]}, "the file of photo 'dark-jeans' can't be read; give the"),
         ("recognize", {}, "photo: this field is needed"),
         ("recognize", {"photo": "!!!"}, "a photo must be base64 of its file, which this is not"),

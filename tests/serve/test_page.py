@@ -122,6 +122,13 @@ def test_words_alone_search_and_a_second_wish_joins_the_first(visit):
     assert [turn.wishes for turn in visit.turns] == [("a red dress",), ("a red dress", "long sleeves")]
 
 
+def test_what_was_understood_is_told_where_it_is_not_the_wish(visit):
+    visit.wish("a red dress")
+    assert "understood" not in markup.results_part(visit)
+    visit.wish("anything but blue")
+    assert "understood: a red dress, not blue · " in markup.results_part(visit)
+
+
 def test_a_filter_asks_the_last_turn_again_and_going_back_keeps_it(visit):
     visit.wish("a dress")
     visit.wish("long sleeves")

@@ -20,8 +20,8 @@ SLEEVES = {"long_sleeve": (8, 88), "short_sleeve": (24, 72), "sleeveless": (36, 
 
 
 def write_products(root: Path) -> Path:
-    """Per group one train and one val product a color and sleeve, and pairs that change both."""
-    products, labels, pairs = [], [], []
+    """Per group one train and one val product a color and sleeve; pairs that change both, and pairs that change one."""
+    products, labels, pairs, changes = [], [], [], []
     looks = [(color, sleeve) for color in COLORS for sleeve in SLEEVES]
     for g, group in enumerate(GROUPS):
         for s, split in enumerate(("train", "val")):
@@ -42,14 +42,16 @@ def write_products(root: Path) -> Path:
                 target = (7 * i + 5) % len(looks)
                 color, sleeve = looks[target]
                 captions = [f"is {color}", f"has {sleeve.replace('_', ' ')}s"]
+                row = {"group": group, "split": split, "candidate": name}
                 if name != ids[target]:
-                    pairs.append(
-                        {"group": group, "split": split, "candidate": name, "target": ids[target], "captions": captions}
-                    )
+                    pairs.append(row | {"target": ids[target], "captions": captions})
+                other = (i + len(SLEEVES)) % len(looks)
+                changes.append(row | {"target": ids[other], "captions": [looks[other][0], f"in {looks[other][0]}"]})
     write_lines(root / "products.jsonl", products)
     write_lines(root / "attributes.jsonl", labels)
     write_lines(root / "street.jsonl", [{"id": "0001", "split": "train"}])
     write_lines(root / "pairs.jsonl", pairs)
+    write_lines(root / "pairs_changes.jsonl", changes)
     return root
 
 

@@ -7,7 +7,7 @@ gallery is right. From the labels of the open data pack; `training.data.fashion2
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -124,11 +124,10 @@ def with_wrong_references(data: EditSet, *, seed: int = 0) -> EditSet:
     queries = []
     for query in data.queries:
         unfit = {query.reference, *query.right}
-        others = [name for name in references[query.group] if name not in unfit]
-        others = others or [name for name in everywhere if name not in unfit]
-        if not others:
+        other = _other(references[query.group], unfit, generator) or _other(everywhere, unfit, generator)
+        if other is None:
             raise ConfigError(f"{data.source} need a third photo to ask with a wrong one; take more photos")
-        queries.append(replace(query, reference=others[int(generator.integers(len(others)))]))
+        queries.append(replace(query, reference=other))
     return replace(data, queries=tuple(queries))
 
 
@@ -172,6 +171,15 @@ def _possible(samples: Sequence[Sample], names: Sequence[str], words: Mapping[st
                     right = tuple(names[int(i)] for i in np.flatnonzero(alike & (codes[:, column] == code)))
                     found[group].append(Edit(names[row], "", right, group, str(old), new))
     return found
+
+
+def _other(names: Sequence[str], unfit: Container[str], generator: np.random.Generator) -> str | None:
+    """One of the names at random that is not unfit, or None."""
+    for row in generator.integers(len(names), size=8):  # nearly always enough; a list for each query takes long
+        if names[int(row)] not in unfit:
+            return names[int(row)]
+    fit = [name for name in names if name not in unfit]
+    return fit[int(generator.integers(len(fit)))] if fit else None
 
 
 def _worded(edit: Edit, text: str, words: Mapping[str, Any]) -> Edit:

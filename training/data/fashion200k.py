@@ -23,7 +23,7 @@ QUERIES = "test_queries.txt"
 
 
 def read_fashion200k(root: Path, split: str = "test") -> EditSet:
-    """The test queries and all photos of the test split, the only one with queries; one ConfigError names all faults."""
+    """The test queries and all photos of the test split, which alone has queries; one ConfigError names all faults."""
     if split != "test":
         raise InputError(f"the queries of Fashion200k are those of its split 'test', got {split!r}; take that one")
     faults: list[str] = []

@@ -56,6 +56,7 @@ def evaluate_edits(model: Composer, data: EditSet, *, draws: int = DRAWS, seed: 
         "gallery": len(data.gallery),
         "right": float(np.mean([len(query.right) for query in data.queries])),
         "ways": ways_metrics(ways, seed=seed),
+        "scores": {name: row.tolist() for name, row in scores[COMPOSED].items()},
         "groups": {
             group: {"queries": int(rows.sum()), **_means(scores[COMPOSED], rows)} for group, rows in groups.items()
         },
@@ -121,9 +122,9 @@ def _queries(data: EditSet) -> list[Query]:
 
 
 def _places(keys: Iterable[str]) -> dict[str, NDArray[np.bool_]]:
-    """(Q,) bool by key: the queries of each."""
+    """(Q,) bool by key: the queries of each; a key that is empty is left out."""
     listed = np.array([*keys])
-    return {key: np.asarray(listed == key) for key in dict.fromkeys(listed.tolist())}
+    return {key: np.asarray(listed == key) for key in dict.fromkeys(listed.tolist()) if key}
 
 
 def _means(scores: Scores, rows: NDArray[np.bool_] | slice = slice(None)) -> dict[str, float]:

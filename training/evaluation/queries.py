@@ -140,7 +140,7 @@ class Answers:
     """Embeddings of photos and of queries, each encoded once."""
 
     photos: dict[Path, Rows]  # (D,) each
-    queries: dict[str, dict[Query, Rows]]  # by way, all of `asked` under each but "wrong_photo"
+    queries: dict[str, dict[Query, Rows]]  # by way; "composed" and "wrong_photo" hold those with other photos too
 
     @classmethod
     def of(cls, model: Composer, asked: Iterable[Query], wrong: Iterable[Query], photos: Iterable[Path]) -> Answers:
@@ -203,7 +203,7 @@ def check_draws(draws: int) -> None:
 
 
 def ways_metrics(ways: Mapping[str, Mapping[str, ItemScores]], *, seed: int = 0) -> dict[str, Any]:
-    """Metrics of each way with 95% intervals and, of all but "composed", how far that is ahead on the same queries.
+    """Metrics of each way; of "composed" with 95% intervals, of others how far "composed" is ahead on the same queries.
 
     Args:
         ways: By way and measure ("recall_at_10") the scores of the same queries.
@@ -211,12 +211,10 @@ def ways_metrics(ways: Mapping[str, Mapping[str, ItemScores]], *, seed: int = 0)
     """
     found: dict[str, Any] = {}
     for way, measured in ways.items():
-        row: dict[str, Any] = {}
-        for measure, scores in measured.items():
-            row |= {measure: scores.mean(), f"{measure}_interval": scores.interval(seed=seed)}
-        if way != COMPOSED:
-            row["composed_is_ahead_by"] = {
-                measure: ways[COMPOSED][measure].compare(scores, seed=seed) for measure, scores in measured.items()
-            }
-        found[way] = row
+        found[way] = {measure: scores.mean() for measure, scores in measured.items()}
+        if way == COMPOSED:
+            found[way] |= {f"{name}_interval": scores.interval(seed=seed) for name, scores in measured.items()}
+        else:
+            ahead = {name: ways[COMPOSED][name].compare(scores, seed=seed) for name, scores in measured.items()}
+            found[way]["composed_is_ahead_by"] = ahead
     return found

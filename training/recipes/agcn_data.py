@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -81,39 +80,48 @@ def load_dataset(settings: Settings, encoder: Encoder, env: DistributedEnv) -> T
     groups = [group for data, _ in held for group in data.groups]
     photos = {photo: row for row, photo in enumerate(_photos([*groups, *validation], edited))}
     names = {name: path for group in groups for name, path in group.photos.items()}
-    gallery = dict.fromkeys(photos[group.photos[name]] for group in groups for name in group.gallery)
-    if edited is not None:
-        gallery |= dict.fromkeys(photos[edited.photos[name]] for name in edited.gallery)
-    place = {row: index for index, row in enumerate(gallery)}
+    listed = [group.photos[name] for group in groups for name in group.gallery]
+    listed += [edited.photos[name] for name in edited.gallery] if edited else []
+    seen = [photo for photo in dict.fromkeys(listed) if not is_held_out(photo.stem, settings.held_out)]
+    place = {photo: row for row, photo in enumerate(seen)}
     tokens = image_features(encoder, [*photos], Path(settings.cache), env)
 
-    def example(reference: Path, right: Iterable[Path], captions: tuple[str, str]) -> Example:
-        return Example(photos[reference], tuple(place[photos[photo]] for photo in right), captions)
+    def examples(asked: Iterable[tuple[Path, Iterable[Path], tuple[str, str]]]) -> list[Example]:
+        """Those of which the reference and an answer may be seen."""
+        found = ((photo, tuple(place[one] for one in right if one in place), texts) for photo, right, texts in asked)
+        return [
+            Example(photos[photo], right, texts)
+            for photo, right, texts in found
+            if right and not is_held_out(photo.stem, settings.held_out)
+        ]
 
     written, *changes = (
-        [example(g.photos[t.candidate], [g.photos[t.target]], t.captions) for g in data.groups for t in g.triplets]
+        examples((g.photos[t.candidate], [g.photos[t.target]], t.captions) for g in data.groups for t in g.triplets)
         for data, _ in held
     )
-    derived = [
-        example(names[t.candidate], [names[t.target]], t.captions)
+    derived = examples(
+        (names[t.candidate], [names[t.target]], t.captions)
         for t in labeled
         if t.candidate in names and t.target in names
-    ]
+    )
+    replaced = (
+        []
+        if edited is None
+        else examples(
+            (edited.photos[query.reference], [edited.photos[name] for name in query.right], (query.text, ""))
+            for query in edited.queries
+        )
+    )
     others = [Source(settings.derived_share, derived, needs_photo=False)]
-    others += [Source(settings.changes_share, examples, needs_photo=True) for examples in changes]
-    if edited is not None:
-        replaced = [
-            example(edited.photos[q.reference], [edited.photos[name] for name in q.right], (q.text, ""))
-            for q in edited.queries
-        ]
-        others.append(Source(settings.edits_share, replaced, needs_photo=True))
+    others += [Source(settings.changes_share, found, needs_photo=True) for found in changes]
+    others += [Source(settings.edits_share, replaced, needs_photo=True)]
     others = [source for source in others if source.examples and source.share]
     return TripletDataset(
         tokens=tokens,
         rows=photos,
         texts=TextTokens(encoder),
         sources=(Source(1 - sum(source.share for source in others), written, needs_photo=False), *others),
-        gallery=functional.normalize(tokens[[*gallery], 0].float(), dim=-1),
+        gallery=functional.normalize(tokens[[photos[photo] for photo in seen], 0].float(), dim=-1),
         validation=validation,
         remarks=tuple(
             f"{data.split} {group.name}: {len(group.missing)} photos missing, {len(group.left_out)} triplets left out"
@@ -148,15 +156,22 @@ def with_photos(dataset: TripletDataset, photos: Iterable[Path], cache: Path, en
 
 
 def hold_out(data: ComposedSet, fraction: float) -> tuple[ComposedSet, tuple[Group, ...]]:
-    """Split off a fraction of each group's targets, with their triplets, for validation."""
+    """Split off the triplets whose target is held out, for validation, in the galleries as they are.
+
+    A triplet whose reference alone is held out is in neither part: training sees no held-out photo at all.
+    """
     if not fraction:
         return data, ()
     kept, validation = [], []
     for group in data.groups:
-        targets = sorted({t.target for t in group.triplets}, key=lambda name: zlib.crc32(name.encode()))
-        held = set(targets[: math.ceil(fraction * len(targets))])
-        kept.append(replace(group, triplets=tuple(t for t in group.triplets if t.target not in held)))
-        validation.append(replace(group, triplets=tuple(t for t in group.triplets if t.target in held)))
-    if not all(group.triplets for group in kept):
-        raise ConfigError(f"held_out must leave triplets to train on in every group, got {fraction}; make it smaller")
+        held = {t: {is_held_out(t.candidate, fraction), is_held_out(t.target, fraction)} for t in group.triplets}
+        kept.append(replace(group, triplets=tuple(t for t in group.triplets if held[t] == {False})))
+        validation.append(replace(group, triplets=tuple(t for t in group.triplets if is_held_out(t.target, fraction))))
+    if not all(group.triplets for group in (*kept, *validation)):
+        raise ConfigError(f"held_out must leave triplets in both parts of every group, got {fraction}; choose another")
     return replace(data, groups=tuple(kept)), tuple(validation)
+
+
+def is_held_out(photo: str, fraction: float) -> bool:
+    """Whether a photo, by its id, is one of the fraction that training must not see; alike in all sets of triplets."""
+    return zlib.crc32(photo.encode()) < fraction * 2**32

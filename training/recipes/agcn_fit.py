@@ -56,10 +56,12 @@ def fit(composer: nn.Module, settings: Settings, dataset: TripletDataset, folder
             queries = env.all_gather(query.float())
             loss = composition_loss(queries, gallery, batch.targets, scale, settings.negatives, batch.also_right)
         for name, tokens in batch.wrong.items():
-            behind = composer(*tokens).float()
-            ahead = scale * ((query.float()[batch.asked] - behind) * targets[batch.asked]).sum(-1)
-            losses = query.new_zeros(len(query), dtype=torch.float32).index_copy(0, batch.asked, contrast_loss(ahead))
-            loss = loss + getattr(settings, name) * env.all_gather(losses).sum() / max(batch.asked_of_all, 1)
+            losses = query.new_zeros(len(query), dtype=torch.float32)
+            if tokens is not None:
+                ahead = query.float()[batch.asked] - composer(*tokens).float()
+                ahead = scale * (ahead * targets[batch.asked]).sum(-1)
+                losses = losses.index_copy(0, batch.asked, contrast_loss(ahead))
+            loss = loss + getattr(settings, name) * env.all_gather(losses).sum() / batch.asked_of_all
         return loss + extra, {"scale": scale.item(), "extra": extra.item()}
 
     validation = Validation(
@@ -96,7 +98,7 @@ class Batch(NamedTuple):
         Tensor  # (a,) int64 rows of this part whose text says only what changes: they are asked with wrong tokens too
     )
     asked_of_all: int  # as many are there in the whole batch
-    wrong: dict[str, Tokens]  # of the rows `asked`, by setting: with the photo, or the text, of another such row
+    wrong: dict[str, Tokens | None]  # by setting: `asked` with photos, or texts, of other such rows; None for no row
 
 
 def sample_batch(
@@ -127,14 +129,17 @@ def sample_batch(
     own = range(len(chosen))[env.rows(len(chosen))]
     pairs = [(row, other) for row, other in zip(asked, asked[1:] + asked[:1], strict=True) if row in own]
     rows, others = [row for row, _ in pairs], [other for _, other in pairs]
-    given = {"wrong_photo": (others, rows), "wrong_text": (rows, others)} if pairs else {}
     return Batch(
         tokens=tokens(own, own),
         targets=torch.tensor(targets, device=env.device),
         also_right=also_right.to(env.device),
         asked=torch.tensor([row - own.start for row in rows], dtype=torch.int64, device=env.device),
         asked_of_all=len(asked),
-        wrong={name: tokens(*rows_of) for name, rows_of in given.items() if getattr(settings, name)},
+        wrong={
+            name: tokens(*given) if rows else None
+            for name, given in (("wrong_photo", (others, rows)), ("wrong_text", (rows, others)))
+            if asked and getattr(settings, name)
+        },
     )
 
 

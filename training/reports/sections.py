@@ -202,7 +202,10 @@ def wordings_of(models: Models, data: EditSet, *, seed: int = 0) -> Section:
     runs = {name: evaluate_wordings(Remembering(model), data, seed=seed) for name, model in models.items()}
     text = render("wordings.md", runs=runs, split=data.split)
     rows = {name: [(f"{w:10}", row, "") for w, row in found["wordings"].items()] for name, found in runs.items()}
-    lines = [*_recall_lines(rows, (10,)), *(f"{name}: spread {found['spread']}" for name, found in runs.items())]
+    lines = [
+        *_recall_lines(rows, (10,)),
+        *(f"{name}: spread {found['spread'] or 0:.3f}" for name, found in runs.items()),
+    ]
     return Section(_named("wordings", runs), [], _resampling("queries", "queries"), [text], lines)
 
 

@@ -27,12 +27,13 @@ _COLUMNS = {
 _MEASURES = {"map_at_10": "mAP@10", **{f"recall_at_{k}": f"R@{k}" for k in (1, 10, 50)}}
 
 
-def paper_table(name: str, runs: Mapping[str, Metrics]) -> str:
-    """A table of the paper with measured rows above its own."""
+def paper_table(name: str, runs: Mapping[str, Metrics], *, printed: bool = True) -> str:
+    """A table of the paper with measured rows above its own, or in its columns alone."""
     paper = read_paper()[name]
     scale, digits = (100, 2) if paper["unit"] == "percent" else (1, 4)
     rows = _rows(runs, _COLUMNS[name], scale, digits)
-    rows += [[f"{row}, in the paper", *(f"{f:.{digits}f}" for f in printed)] for row, printed in paper["rows"].items()]
+    for row, figures in paper["rows"].items() if printed else ():
+        rows.append([f"{row}, in the paper", *(f"{figure:.{digits}f}" for figure in figures)])
     return table(["", *paper["columns"]], rows)
 
 

@@ -137,19 +137,23 @@ class Engine:
         return self._submit(("text",), None, lambda texts: list(self.model.encode(texts=texts)), text)
 
     def compose(
-        self, content: bytes, name: str, text: str, *, text_weight: float | None = None
-    ) -> Future[NDArray[np.float32]]:
-        """The query of a photo and a text, (D,) float32, L2-normalized."""
+        self, content: bytes, name: str, text: str, *, text_weight: float | None = None, explain: bool = False
+    ) -> Future[Any]:
+        """The query of a photo and a text, (D,) float32, L2-normalized; to explain it, its `Explanation`."""
         encoder, device = self.model.encoder, self.model.device
 
         def read() -> Any:  # noqa: ANN401  # levels and text
             return encoder.preprocessing.resize(decode(content, name, max_pixels=self.max_pixels)), text
 
-        def compute(items: list[Any]) -> list[NDArray[np.float32]]:
+        def compute(items: list[Any]) -> list[Any]:
             references = references_of(encoder, device, [(levels, name) for levels, _ in items])
-            return list(self.model.compose(references, [text for _, text in items], text_weight=text_weight))
+            texts = [text for _, text in items]
+            if not explain:
+                return list(self.model.compose(references, texts, text_weight=text_weight))
+            pairs = zip(references, texts, strict=True)
+            return [self.model.explain(*pair, text_weight=text_weight) for pair in pairs]
 
-        return self._submit(("compose", text_weight), read, compute)
+        return self._submit(("compose", text_weight, explain), read, compute)
 
     def run(self, function: Callable[[], Result]) -> Future[Result]:
         """What a function returns that uses the model, called in the model's thread."""

@@ -190,7 +190,6 @@ class ComposeRequest(Asked):
     image: Photo
     text: Text = Field(description="What should be different.", examples=["in red with long sleeves"])
     text_weight: Weight | None = Field(None, description="0 is the photo alone, 1 the text alone; none is 0.5.")
-    explain: bool = Field(False, description="Also tell how much of photo and text is in the query.")
 
 
 def _one_of(*names: str) -> dict[str, Any]:

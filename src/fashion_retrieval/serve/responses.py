@@ -106,6 +106,13 @@ class EmbeddingsResponse(BaseModel):
     usage: Usage
 
 
+class ComposeResponse(BaseModel):
+    """A query for a gallery of one's own."""
+
+    model: str = Field(examples=["compact"])
+    embedding: list[float] = Field(examples=[[0.012, -0.083, 0.044]])
+
+
 class WordFound(BaseModel):
     """A word of the text."""
 
@@ -113,21 +120,13 @@ class WordFound(BaseModel):
     share: float = Field(description="Of what all words moved the query by.", examples=[0.7])
 
 
-class ExplanationFound(BaseModel):
-    """Where a query comes from."""
+class ExplainResponse(ComposeResponse):
+    """The query, and where it comes from."""
 
     photo: float = Field(description="The share of the photo; that of the text is the rest.", examples=[0.32])
     text: float = Field(examples=[0.68])
     gates: tuple[float, float] | None = Field(description="Of the composer's branches.", examples=[[0.1, 0.5]])
     words: list[WordFound]
-
-
-class ComposeResponse(BaseModel):
-    """A query for a gallery of one's own."""
-
-    model: str = Field(examples=["compact"])
-    embedding: list[float] = Field(examples=[[0.012, -0.083, 0.044]])
-    explanation: ExplanationFound | None = Field(default=None, description="Where it was asked for.")
 
 
 class ModelFound(BaseModel):

@@ -25,7 +25,7 @@ from fashion_retrieval.serve.responses import (
     ComposeResponse,
     EmbeddingRow,
     EmbeddingsResponse,
-    ExplanationFound,
+    ExplainResponse,
     ModelFound,
     ModelsResponse,
     RecognizeResponse,
@@ -148,25 +148,28 @@ def routes(service: Service) -> APIRouter:
         "/compose",
         tags=["model"],
         response_model=ComposeResponse,
-        response_model_exclude_unset=True,
         openapi_extra=document(ComposeRequest, {"image": EXAMPLE_PHOTO, "text": "in red with long sleeves"}),
     )
     async def compose(request: Request) -> ComposeResponse:
         """The query of a photo and a wish, for a gallery of your own: "this one, but red"."""
         asked = await read_request(request, service, ComposeRequest)
         photo = asked.image
-        if asked.explain:
-            how: dict[str, Any] = {"text_weight": asked.text_weight, "max_pixels": engine.max_pixels}
-            explain = partial(engine.model.explain, photo.content, asked.text, **how)
-            told = await service.result(request, engine.run(explain))
-            return ComposeResponse(
-                model=service.model_name,
-                embedding=told.query[0].tolist(),
-                explanation=ExplanationFound.model_validate(told.to_dict()),
-            )
         future = engine.compose(photo.content, photo.name, asked.text, text_weight=asked.text_weight)
         query = await service.result(request, future)
         return ComposeResponse(model=service.model_name, embedding=query.tolist())
+
+    @router.post(
+        "/explain",
+        tags=["model"],
+        response_model=ExplainResponse,
+        openapi_extra=document(ComposeRequest, {"image": EXAMPLE_PHOTO, "text": "in red with long sleeves"}),
+    )
+    async def explain(request: Request) -> dict[str, Any]:
+        """How much of photo and of text is in the query of /v1/compose, and which words moved it."""
+        asked = await read_request(request, service, ComposeRequest)
+        photo, how = asked.image, partial(engine.compose, text_weight=asked.text_weight, explain=True)
+        told = await service.result(request, how(photo.content, photo.name, asked.text))
+        return {"model": service.model_name, "embedding": told.query[0].tolist(), **told.to_dict()}
 
     return router
 

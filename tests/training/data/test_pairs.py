@@ -29,7 +29,7 @@ def pair(group: str, split: str, candidate: str, target: str, caption: str) -> d
 
 
 def write_pairs(root: Path) -> Path:
-    """pairs.jsonl, products.jsonl and photos, of numbers that `Compass` understands."""
+    """pairs.jsonl, pairs_changes.jsonl, products.jsonl and photos, of numbers that `Compass` understands."""
     products = [
         {"id": f"{number:02}", "split": split, "group": group, "name": f"product {number // 2}"}
         for (group, split), numbers in IDS.items()
@@ -39,6 +39,7 @@ def write_pairs(root: Path) -> Path:
         draw(root / f"products/{row['split']}/{row['id']}.jpg")
     write_lines(root / "products.jsonl", products)
     write_lines(root / "pairs.jsonl", [pair(*row) for row in PAIRS])
+    write_lines(root / "pairs_changes.jsonl", [pair(*row) for row in PAIRS[1:]])
     return root
 
 

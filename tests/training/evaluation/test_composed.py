@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,16 @@ import pytest
 
 from fashion_retrieval import FashionModel
 from fashion_retrieval.errors import InputError
-from tests.support.fashioniq_tree import Compass, write_tree
+from tests.support.drawn_pack import write_lines
+from tests.support.fashioniq_tree import Compass, directions, write_tree
 from tests.support.tiny import tiny_folder
-from tests.training.data.test_pairs import write_pairs
+from tests.training.data.test_pairs import pair, write_pairs
 from training import evaluate
 from training.data.fashioniq import Protocol, read_fashioniq
 from training.data.pairs import read_pairs
-from training.data.triplets import CaptionMode
-from training.evaluation.composed import average_recall, evaluate_composed
+from training.data.triplets import CaptionMode, with_wrong_photos
+from training.evaluation import metrics, significance
+from training.evaluation.composed import average_recall, evaluate_composed, read_sets
 from training.evaluation.metrics import mean_interval, rank_targets, recall_at_k, stratified_interval
 
 RANKS = {
@@ -38,9 +41,17 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tree(tmp_path_factory.mktemp("fashioniq"))
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rough intervals, where they don't matter."""
+    for module in (metrics, significance):
+        monkeypatch.setattr(module, "stratified_interval", partial(stratified_interval, rounds=20))
+
+
+@pytest.mark.usefixtures("quick")
 def test_evaluate_composed_under_three_protocols_by_hand(tree: Path) -> None:
     model = Compass()
-    figures = evaluate_composed(model, [read_fashioniq(tree, "val", protocol=p) for p in Protocol])
+    figures = evaluate_composed(model, [read_fashioniq(tree, "val", protocol=p) for p in Protocol], draws=0)
     assert {p: {g: row["ranks"] for g, row in f["groups"].items()} for p, f in figures.items()} == RANKS
     for protocol, (at_10, at_50) in AVERAGES.items():
         average = figures[protocol]["average"]
@@ -55,6 +66,7 @@ def test_evaluate_composed_under_three_protocols_by_hand(tree: Path) -> None:
     assert len(model.texts) == 2 + 4 + 3
 
 
+@pytest.mark.usefixtures("quick")
 def test_evaluate_composed_counts_leaks_and_empty_captions(tree: Path) -> None:
     figures = evaluate_composed(Compass(), [read_fashioniq(tree, "val")])["original"]["groups"]
     assert [(g["leaked"], g["leaked_targets"], g["empty_captions"]) for g in figures.values()] == [
@@ -62,11 +74,13 @@ def test_evaluate_composed_counts_leaks_and_empty_captions(tree: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("quick")
 def test_evaluate_composed_joins_captions_by_mode(tree: Path) -> None:
     data = read_fashioniq(tree, "val", groups=["dress"])
     model = Compass()
     first, second = (
-        evaluate_composed(model, [data], captions=m)["original"] for m in (CaptionMode.FIRST, CaptionMode.SECOND)
+        evaluate_composed(model, [data], captions=m, draws=0)["original"]
+        for m in (CaptionMode.FIRST, CaptionMode.SECOND)
     )
     assert model.texts[0] == "Is left"
     assert model.texts[4] == "Shorter, to the right"
@@ -101,6 +115,7 @@ def test_stratified_interval_is_the_textbooks() -> None:
     assert alone == mean_interval(small)
 
 
+@pytest.mark.usefixtures("quick")
 def test_evaluate_composed_without_missing_photos_has_a_smaller_gallery(tmp_path: Path) -> None:
     root = write_tree(tmp_path)
     for name in ("D10", "D59"):
@@ -114,6 +129,7 @@ def test_evaluate_composed_without_missing_photos_has_a_smaller_gallery(tmp_path
     assert dress["ranks"] == [50, 54]  # D50 with D10 gone; D04, from the right, with both gone
 
 
+@pytest.mark.usefixtures("quick")
 def test_evaluate_composed_of_pairs_in_both_galleries_by_hand(tmp_path: Path) -> None:
     root = write_pairs(tmp_path)
     figures = evaluate_composed(Compass(), [read_pairs(root, "val", gallery=g) for g in ("split", "full")])
@@ -123,6 +139,69 @@ def test_evaluate_composed_of_pairs_in_both_galleries_by_hand(tmp_path: Path) ->
     assert figures["split"]["average"]["recall_at_10"] == pytest.approx(5 / 6)
     assert figures["full"]["average"]["recall_at_10"] == pytest.approx(2 / 3)
     assert figures["full"]["reference_kept"] is True
+
+
+def test_evaluate_composed_asks_in_other_ways_too(tree: Path) -> None:
+    model = Compass()
+    figures = evaluate_composed(model, [read_fashioniq(tree, "val")], draws=2)["original"]
+    ways = figures["ways"]
+    assert [*ways] == ["composed", "text", "photo", "sum", "wrong_photo"]
+    assert "composed_is_ahead_by" not in ways["composed"]
+    assert ways["composed"]["recall_at_10"] == figures["average"]["recall_at_10"] == 1 / 4
+    assert ways["composed"]["recall_at_10_interval"] == figures["average"]["recall_at_10_interval"]
+    # Photos alone, by distance: of shirts both targets are within 10; of dresses D04 is; T44 is the 11th, T11 the 2nd.
+    assert ways["photo"]["recall_at_10"] == pytest.approx((1 / 2 + 1 / 4 + 1 / 3) / 3)
+    # A compass never looks at its photo: no way that has the text is worse, and no photo is worth anything.
+    for way in ("text", "wrong_photo"):
+        for lead in ways[way]["composed_is_ahead_by"].values():
+            assert (lead["difference"], lead["interval"], lead["p"]) == (0, [0, 0], 1)
+    assert len(model.encoded) == len(set(model.encoded))
+
+
+class _Steered(Compass):
+    """Looks at its photo, and at nothing else: it finds what is two photos to the right."""
+
+    def compose(self, reference_image: list[Path], modification_text: list[str], **_: object) -> np.ndarray:
+        return self.encode(images=[path.with_name(f"{int(path.stem[-2:]) + 2:02}") for path in reference_image])
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_photo_is_worth_what_a_wrong_one_loses(tmp_path: Path) -> None:
+    root = write_pairs(tmp_path)
+    rows = [pair("shirt", "train", f"{n:02}", f"{n + 2:02}", "is left") for n in range(7)]
+    write_lines(root / "pairs_changes.jsonl", rows)
+    data = read_pairs(root, "train", pairs="changes", groups=["shirt"])
+    wrong = [
+        rank_targets(
+            directions([2.0 * (int(t.candidate) + 2) for t in drawn.groups[0].triplets]),
+            directions([2.0 * n for n in range(10)]),
+            data.groups[0].target_rows,
+        )
+        for drawn in (with_wrong_photos(data, seed=3 + draw) for draw in range(2))
+    ]
+    assert min(map(np.max, wrong)) > 1
+    found = evaluate_composed(_Steered(), [data], draws=2, seed=3)["split"]
+    assert found["groups"]["shirt"]["ranks"] == [1] * 7
+    monkeyed = np.mean([r <= 10 for r in wrong])
+    assert found["ways"]["wrong_photo"]["recall_at_10"] == monkeyed == 1
+    for bad in (-1, True, 1.5):
+        with pytest.raises(InputError, match="draws must be a whole number from 0 on"):
+            evaluate_composed(Compass(), [data], draws=bad)  # type: ignore[arg-type]
+
+
+def test_read_sets_of_the_pack(tmp_path: Path) -> None:
+    root = write_pairs(tmp_path)
+    changes = ["changes_split", "changes_full", "changes_split_noref", "changes_full_noref"]
+    read = partial(read_sets, root, None, None, "val", ["shirt"], "error")
+    assert [one.protocol for one in read()] == ["split", "full", *changes]
+    assert [one.protocol for one in read("pairs")] == ["split", "full"]
+    assert [one.protocol for one in read("changes")] == changes
+    assert [one.groups[0].reference_kept for one in read("changes")] == [True, True, False, False]
+    assert {len(one.groups[0].triplets) for one in read("changes")} == {1}
+    with pytest.raises(InputError, match="pairs must be one of pairs, changes, got 'all'"):
+        read("all")
+    with pytest.raises(InputError, match="pairs 'changes' are the data pack's; leave them out with --fashioniq"):
+        read_sets(root, root, None, "val", ["shirt"], "error", "changes")
 
 
 def test_rank_targets_equals_a_plain_count() -> None:
@@ -182,10 +261,12 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A real folder of a model whose answers are a `Compass`'s."""
     compass = Compass()
     monkeypatch.setattr(FashionModel, "encode", lambda self, **given: compass.encode(**given))
+    monkeypatch.setattr(FashionModel, "reference", lambda self, photos: list(photos))
     monkeypatch.setattr(FashionModel, "compose", lambda self, *given: compass.compose(*given))
     return tiny_folder(tmp_path / "model")
 
 
+@pytest.mark.usefixtures("quick")
 def test_composed_command_measures_fashioniq(
     tree: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -204,11 +285,16 @@ def test_composed_command_measures_fashioniq(
     assert figures["fingerprint"] == FashionModel.from_pretrained(model).fingerprint
     assert (figures["model"], figures["source"], figures["split"]) == (str(model), "fashioniq", "val")
     assert (figures["caption_mode"], figures["seed"]) == ("c1_and_c2", 5)
-    assert figures["config"] == {"root": str(tree), "groups": ["shirt", "dress", "toptee"], "missing": "error"}
+    groups = ["shirt", "dress", "toptee"]
+    assert figures["config"] == {"root": str(tree), "groups": groups, "missing": "error", "draws": 3}
+    text = output.with_suffix(".md").read_text()
+    assert "| **wrong photo** | 25.00 | 72.22 |" in text
+    assert "| composed is ahead by | +0.00<br>+0.00 to +0.00 |" in text
     assert {"commit", "versions"} <= figures.keys()
     assert '"ranks": [11, 51, 9, 56]' in output.read_text()  # one line
 
 
+@pytest.mark.usefixtures("quick")
 def test_composed_command_measures_pairs_and_names_its_file(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -223,6 +309,8 @@ def test_composed_command_measures_pairs_and_names_its_file(
     assert figures["protocols"]["full"]["groups"]["shirt"]["ranks"] == [20, 11]
     assert figures["protocols"]["full"]["groups"]["shirt"]["missing"] == ["03"]
     assert figures["protocols"]["split"]["missing"] == 0
+    assert figures["protocols"]["changes_full_noref"]["reference_kept"] is False
+    assert figures["protocols"]["changes_full"]["groups"]["dress"]["ranks"] == [3]
     only = json.loads((tmp_path / "composed_shirt_c1_model_val.json").read_text())
     assert [*only["protocols"]["full"]["groups"]] == ["shirt"]
     assert "full shirt: 1 photos missing, 0 queries left out" in capsys.readouterr().err
@@ -235,6 +323,7 @@ def test_composed_command_says_what_is_wrong_in_one_line(
         (["--fashioniq", str(tmp_path)], "cap.dress.val.json is missing"),
         (["--data", str(tmp_path)], "pairs.jsonl is missing"),
         (["--protocol", "original"], "give its folder with --fashioniq"),
+        (["--fashioniq", str(tmp_path), "--pairs", "changes"], "leave them out with --fashioniq"),
     ):
         with pytest.raises(SystemExit) as left:
             evaluate.run(["composed", "--model", str(model), *options])

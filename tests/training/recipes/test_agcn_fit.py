@@ -24,7 +24,7 @@ from training.engine.distributed import DistributedEnv
 from training.engine.loop import generator
 from training.recipes.agcn_data import load_dataset
 from training.recipes.agcn_fit import sample_batch
-from training.recipes.losses import composition_loss
+from training.recipes.losses import composition_loss, contrast_loss
 
 
 def test_composition_loss_by_hand() -> None:
@@ -37,6 +37,18 @@ def test_composition_loss_by_hand() -> None:
         total = np.log(np.exp(cosines[:, columns]).sum(1)) - cosines[rows, targets.numpy()]
         loss = composition_loss(query, gallery, targets, scale, negatives)  # type: ignore[arg-type]
         assert loss.item() == pytest.approx(total.mean(), abs=1e-6)
+
+
+def test_photos_that_answer_too_are_no_negatives() -> None:
+    query, gallery = torch.eye(3)[:2], torch.tensor([[1.0, 0, 0], [0.6, 0.8, 0], [0, 1, 0], [0, 0, 1]])
+    also = torch.tensor([[False, True, False, False], [False, False, False, True]])
+    loss = composition_loss(query, gallery, torch.tensor([0, 2]), torch.tensor(2.0), "gallery", also)
+    first = np.log(np.exp(2.0) + 2) - 2
+    second = np.log(1 + np.exp(1.6) + np.exp(2.0)) - 2
+    assert loss.item() == pytest.approx((first + second) / 2, abs=1e-6)
+    batch = composition_loss(query, gallery, torch.tensor([0, 2]), torch.tensor(2.0), "batch", also)
+    assert batch.item() == pytest.approx(np.log(np.exp(2.0) + 1) - 2, abs=1e-6)
+    assert contrast_loss(torch.tensor([0.0, 3.0])).tolist() == pytest.approx([np.log(2), np.log1p(np.exp(-3))])
 
 
 def test_two_processes_are_one_with_the_whole_batch(
@@ -53,6 +65,10 @@ def test_two_processes_are_one_with_the_whole_batch(
         negatives="batch",
         validate_every=4,
         sampling="epoch",
+        changes_share=0.3,
+        edits_share=0.2,
+        wrong_photo=1.0,
+        wrong_text=0.5,
     )
     configs = {
         name: write_toml(
@@ -92,6 +108,50 @@ def test_an_epoch_sees_each_triplet_once(tmp_path: Path) -> None:
             steps = range(3 * epoch, 3 * epoch + 3)
             drawn = [sample_batch(told, dataset, step, generator(0, step), env).targets for step in steps]
             assert (sorted(torch.cat(drawn).tolist()) == wanted) == same
+
+
+def test_a_batch_has_its_share_of_each_source(tmp_path: Path) -> None:
+    base = recipe(write_products(tmp_path / "pack"), tmp_path)
+    told = replace(base, batch_size=20, changes_share=0.25, edits_share=0.15, derived_share=0.1, wrong_photo=1.0)
+    env = DistributedEnv(0, 1, torch.device("cpu"))
+    dataset = load_dataset(told, checkpoint.load(Path(told.model)).encoder.eval(), env)
+    assert [(source.needs_photo, source.share) for source in dataset.sources] == [
+        (False, 0.5), (False, 0.1), (True, 0.25), (True, 0.15)
+    ]  # fmt: skip
+    batch = sample_batch(told, dataset, 0, generator(0, 0), env)
+    assert batch.asked.tolist() == list(range(12, 20))
+    assert batch.asked_of_all == 8
+    assert [*batch.wrong] == ["wrong_photo"]
+    image, text, lengths = batch.wrong["wrong_photo"]
+    order = [*range(13, 20), 12]  # each has the photo of the next, and its own text
+    torch.testing.assert_close(image, batch.tokens[0][order], rtol=0, atol=0)
+    torch.testing.assert_close(lengths, batch.tokens[2][12:], rtol=0, atol=0)
+    torch.testing.assert_close(text, batch.tokens[1][12:, : text.shape[1]], rtol=0, atol=0)
+    counts = [len(example.right) - 1 for example in dataset.sources[3].examples]
+    assert max(counts) == 2  # the two other groups have a garment of the same labels
+    assert batch.also_right.sum(1).tolist()[:17] == [0] * 17
+    assert not batch.also_right[torch.arange(20), batch.targets].any()
+    assert batch.also_right[17:].sum(1).tolist() == [2, 2, 2]
+
+
+def test_the_loss_of_wrong_photos_makes_a_composer_look(tmp_path: Path) -> None:
+    base = recipe(write_products(tmp_path / "pack"), tmp_path)
+    plan = replace(base.optimization, steps=40, checkpoint_every=40)
+    plain = replace(base, optimization=plan, changes_share=0.5, derived_share=0.2, validate_every=0)
+    worth = []
+    for name, weight in (("without", 0.0), ("with", 5.0)):
+        told = replace(plain, wrong_photo=weight, output=str(tmp_path / name))
+        bundle = checkpoint.load(Path(told.model))
+        composer = train_agcn.train(told, bundle)
+        dataset = load_dataset(told, bundle.encoder.eval(), DistributedEnv(0, 1, torch.device("cpu")))
+        batch = sample_batch(
+            replace(told, wrong_photo=1.0), dataset, 0, generator(9, 9), DistributedEnv(0, 1, torch.device("cpu"))
+        )
+        targets = dataset.gallery[batch.targets][batch.asked]
+        with torch.no_grad():
+            ahead = composer(*batch.tokens)[batch.asked] - composer(*batch.wrong["wrong_photo"])
+        worth.append((ahead * targets).sum(-1).mean().item())
+    assert worth[1] > worth[0] + 0.02, worth
 
 
 def free_port() -> int:
