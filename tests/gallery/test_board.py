@@ -254,7 +254,7 @@ def test_a_board_shades_nothing_where_there_is_nothing_to_compare(painted, photo
 def test_a_board_shades_broken_words_and_leaves_lines_from_right_to_left_whole(painted, photo):
     def shaded(text):
         painted.clear()
-        draw_board([], text=text, explanation=explained(*((word, 0.25) for word in text.split())))
+        draw_board([], text=text, explanation=explained(*((word, 0.25) for word in text.split()), gates=None))
         return sum(isinstance(shape, canvas.Rect) and shape.radius == 4 for shape, *_ in painted)
 
     assert shaded(f"{'x' * 200} red") == len(words_of(painted)) - 1  # all but "Nothing found"
