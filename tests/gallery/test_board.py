@@ -251,15 +251,16 @@ def test_a_board_shades_nothing_where_there_is_nothing_to_compare(painted, photo
     assert not any("%" in words for words in words_of(painted))
 
 
-def test_a_board_leaves_lines_from_right_to_left_whole_and_shades_broken_words(painted, photo):
-    text = f"קצר אדום {'x' * 200} red"
-    why = explained(*((word, 0.25) for word in text.split()))
-    draw_board([], text=text, explanation=why)
-    lines = words_of(painted)
-    assert any(line.startswith("קצר אדום") for line in lines)
-    assert "red" in lines
-    shaded = [shape for shape, *_ in painted if isinstance(shape, canvas.Rect) and shape.radius == 4]
-    assert len(shaded) == len(lines) - 1 - lines.count("Nothing found")
+def test_a_board_shades_broken_words_and_leaves_lines_from_right_to_left_whole(painted, photo):
+    def shaded(text):
+        painted.clear()
+        draw_board([], text=text, explanation=explained(*((word, 0.25) for word in text.split()), gates=None))
+        return sum(isinstance(shape, canvas.Rect) and shape.radius == 4 for shape, *_ in painted)
+
+    assert shaded(f"{'x' * 200} red") == len(words_of(painted)) - 1  # all but "Nothing found"
+    assert "red" in words_of(painted)
+    assert shaded("red קצר אדום") == 0
+    assert "red קצר אדום" in words_of(painted)
 
 
 def test_an_id_that_is_a_code_is_shortened_and_another_is_whole(painted, photo):

@@ -255,8 +255,9 @@ def test_what_is_refused(model, photos, reference, text, words, monkeypatch):
 
 
 def test_a_reference_is_checked():
-    with pytest.raises(InputError, match="float16"):
-        Reference(np.zeros((3, 16), np.float32), "f" * 64)
+    for tokens in (np.zeros((3, 16), np.float32), np.zeros((0, 16), np.float16), None, [[1.0]]):
+        with pytest.raises(InputError, match=r"must be \(1 \+ k, D\) float16, got "):
+            Reference(tokens, "f" * 64)
 
 
 def test_without_a_composer(folder, photos):

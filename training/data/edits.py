@@ -68,7 +68,7 @@ class EditSet:
         return [Triplet(q.reference, target, (q.text, "")) for q, target in zip(self.queries, targets, strict=True)]
 
 
-def edits(root: Path, split: str, *, most: int | None = MOST, seed: int = 0) -> EditSet:
+def edits(root: Path, split: str, *, most: int | None = MOST, seed: int = 0, training: bool = False) -> EditSet:
     """Edits of a split of the open data pack, from labeled photos of one garment; the photos are the gallery too.
 
     Right is every other photo whose garment has the new value and, of the reference's other known labels (category,
@@ -78,7 +78,8 @@ def edits(root: Path, split: str, *, most: int | None = MOST, seed: int = 0) -> 
         root: The open data pack.
         split: Its split.
         most: At most so many queries of each attribute group, drawn by the seed; None takes all.
-        seed: Seed of the draw and of the wordings.
+        seed: Seed of the draw and of the texts.
+        training: Ask with the texts for training too.
 
     Raises:
         InputError: `most` is less than 1.
@@ -96,7 +97,11 @@ def edits(root: Path, split: str, *, most: int | None = MOST, seed: int = 0) -> 
     for group, found in _possible(samples, [*photos], words).items():
         chosen = generator.permutation(len(found))[:most]
         texts = words["edits"][words["said"][group]]
-        queries += [_worded(found[row], texts[int(generator.integers(len(texts)))], words) for row in sorted(chosen)]
+        texts = texts + words["training"][words["said"][group]] if training else texts
+        for row in sorted(chosen):
+            text = texts[int(generator.integers(len(texts)))]
+            also = words["training"][group][found[row].new]
+            queries.append(_worded(found[row], text, words, also[int(generator.integers(len(also)))]))
     if not queries:
         raise ConfigError(f"no two garments of split {split!r} in {root} differ in one value; take another split")
     return EditSet("edits", split, tuple(queries), tuple(photos), photos)
@@ -182,7 +187,8 @@ def _other(names: Sequence[str], unfit: Container[str], generator: np.random.Gen
     return fit[int(generator.integers(len(fit)))] if fit else None
 
 
-def _worded(edit: Edit, text: str, words: Mapping[str, Any]) -> Edit:
+def _worded(edit: Edit, text: str, words: Mapping[str, Any], also: str = "") -> Edit:
     said = words["values"][edit.group]
     (old, was, _), (new, look, other) = said[edit.old], said[edit.new]
-    return replace(edit, text=text.format_map({"old": old, "was": was, "new": new, "look": look, "else": other}))
+    phrases = {"old": old, "was": was, "new": new, "look": look, "else": other, "also": also}
+    return replace(edit, text=text.format_map(phrases))

@@ -25,6 +25,10 @@ from training.engine.loop import generator
 from training.recipes.agcn_settings import Settings
 
 
+_MOST_EDITS = 3000
+"""Of each attribute group: most labels that differ are colors."""
+
+
 class Example(NamedTuple):
     """A training triplet."""
 
@@ -72,11 +76,11 @@ def load_dataset(settings: Settings, encoder: Encoder, env: DistributedEnv) -> T
     if settings.source == "fashioniq" and not settings.held_out:
         read.append(read_fashioniq(root, "val", protocol="original", missing=settings.missing))
         validation = read[-1].groups
-    labeled: list[Triplet] = []
+    seed, labeled = settings.optimization.seed, list[Triplet]()
     if settings.derived:
         known = read_products(root, Path(settings.pseudo_labels) if settings.pseudo_labels else None)
-        labeled = derive(known, settings.derived, generator(settings.optimization.seed))
-    edited = edits(root, "train", most=None, seed=settings.optimization.seed) if settings.edits_share else None
+        labeled = derive(known, settings.derived, generator(seed))
+    edited = edits(root, "train", most=_MOST_EDITS, seed=seed, training=True) if settings.edits_share else None
     groups = [group for data, _ in held for group in data.groups]
     photos = {photo: row for row, photo in enumerate(_photos([*groups, *validation], edited))}
     names = {name: path for group in groups for name, path in group.photos.items()}

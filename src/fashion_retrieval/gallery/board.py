@@ -99,10 +99,10 @@ class _Writer:
         of_letters = [shade for word, shade in shades for _ in self.metrics.clean(word)]  # words may be broken or cut
         for line in self.metrics.wrap(" ".join(word for word, _ in shades), size, self.width, most):
             self.y += 1.4 * size
-            plain, x = canvas.runs_left(line), 0.0  # whose words stand in another order
-            for words in [line] if plain else line.split():
-                shade, width = 0.0 if plain else (of_letters or [0.0])[0], self.metrics.length(words, size)
-                del of_letters[: len(words.replace(" ", ""))]
+            x = 0.0
+            for words in line.split():
+                shade, width = (of_letters or [0.0])[0], self.metrics.length(words, size)
+                del of_letters[: len(words)]
                 if shade:
                     fill = canvas.blend(canvas.PAGE, _ACCENT, 0.45 * shade)
                     self.shapes.append(Rect(x - 3, self.y - 1.3 * size, width + 6, 1.2 * size, fill, 4))
@@ -163,7 +163,7 @@ def _panel(writer: _Writer, board: Board) -> Box:
     if heading:
         fitting = (item for item in _TEXT_SIZES if len(metrics.wrap(heading, item[0], writer.width)) <= item[1])
         size, most = next(fitting, _TEXT_SIZES[-1])
-        if shades := board.shades:
+        if (shades := board.shades) and not canvas.runs_left(heading):  # whose words stand in another order
             writer.shade(shades, size, most)
         else:
             writer.write(heading, size, canvas.INK, most=most)

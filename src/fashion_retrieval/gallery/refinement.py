@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -184,7 +184,7 @@ class Refinement:
         if start is None and not wishes:
             raise InputError("the first turn needs a text or a reference photo, got neither")
         read = [self.read(wish) for wish in wishes]
-        wanted = self._wanted(wishes)
+        wanted = _wanted(read)
         unwanted = [part for wish in read for part in wish.negative]
         query = self._query(start, wanted, text_weight)
         picked = {*self.picked, start.id} if isinstance(start, Match) else self.picked
@@ -203,7 +203,7 @@ class Refinement:
             InputError: There was no turn yet, or its photo can't be read any more.
         """
         turn = self._last
-        text = self._wanted(turn.wishes) or (ANYTHING if turn.reference is None else None)
+        text = _wanted(map(self.read, turn.wishes)) or (ANYTHING if turn.reference is None else None)
         how: dict[str, Any] = {"text_weight": turn.text_weight, "max_pixels": self.max_pixels}
         return self.model.explain(turn.reference, text, **how)
 
@@ -290,10 +290,6 @@ class Refinement:
         except InputError:
             return None
 
-    def _wanted(self, wishes: Sequence[str]) -> str:
-        """What goes into the query."""
-        return JOINED.join(filter(None, (self.read(wish).positive for wish in wishes)))
-
     def _texts(self, text: str | Sequence[str] | None) -> tuple[str, ...]:
         """The earlier texts that still hold, and the new ones."""
         held = self.wishes
@@ -353,3 +349,8 @@ class Refinement:
         if start.photo is None:
             raise InputError(f"reference {start.id!r} was added without a path; give its photo instead")
         return self.model.encode(images=[start.photo], max_pixels=self.max_pixels)
+
+
+def _wanted(wishes: Iterable[Wish]) -> str:
+    """What goes into the query."""
+    return JOINED.join(wish.positive for wish in wishes if wish.positive)

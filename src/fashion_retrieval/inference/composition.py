@@ -209,7 +209,7 @@ def _arc(
     """How much of start and end is in those points, (N, 1) each."""
     angle = np.arccos(np.clip((start.astype(float) * end).sum(axis=1, keepdims=True), -1, 1))
     sine = np.sin(angle)
-    bent = sine > _ROUNDING  # else they are the same point
+    bent = sine > _ROUNDING  # else they are the same point, and there is no way between them
     sine[~bent] = 1
     of_start, of_end = (np.where(bent, np.sin(part * angle) / sine, part) for part in (1 - share, share))
     return of_start, of_end

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion_retrieval.errors import FashionRetrievalError, InputError
-from fashion_retrieval.results.values import ROUNDING, Attribute, Plain, Scalar, assign, jsonable
+from fashion_retrieval.results.values import ROUNDING, Attribute, Plain, Scalar, assign, checked_fraction, jsonable
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,9 @@ class Reference:
     source: str | None = None
 
     def __post_init__(self) -> None:
-        if self.tokens.ndim != 2 or len(self.tokens) < 1 or self.tokens.dtype != np.float16:
-            got = f"{self.tokens.dtype} {self.tokens.shape}"
+        tokens = np.asarray(self.tokens)
+        if tokens.ndim != 2 or len(tokens) < 1 or tokens.dtype != np.float16:
+            got = f"{tokens.dtype} {tokens.shape}"
             raise InputError(f"Reference.tokens must be (1 + k, D) float16, got {got}; make it with model.reference")
 
     @property
@@ -90,6 +91,10 @@ class Explanation(Plain):
     text: float
     gates: tuple[float, float] | None
     words: tuple[tuple[str, float], ...]
+
+    def __post_init__(self) -> None:
+        for name in ("photo", "text"):
+            assign(self, name, checked_fraction(self, name, getattr(self, name)))
 
     @property
     def mix(self) -> tuple[str, str]:
