@@ -24,7 +24,6 @@ from training.engine.distributed import DistributedEnv
 from training.engine.loop import generator
 from training.recipes.agcn_settings import Settings
 
-
 _MOST_EDITS = 3000
 """Of each attribute group: most labels that differ are colors."""
 
@@ -65,6 +64,10 @@ class TripletDataset:
     def photo_tokens(self, photos: Sequence[Path]) -> Tensor:
         """(n, 1 + k, d) float32."""
         return self.tokens[[self.rows[photo] for photo in photos]].float()
+
+    def embeddings(self, photos: Sequence[Path]) -> Tensor:
+        """(n, d) float32: the pooled ones, without a copy of all tokens."""
+        return self.tokens[[self.rows[photo] for photo in photos], 0].float()
 
 
 def load_dataset(settings: Settings, encoder: Encoder, env: DistributedEnv) -> TripletDataset:
