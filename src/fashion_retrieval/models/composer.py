@@ -119,18 +119,17 @@ class Branch(nn.Module):
         Masks are True for padding. The last block attends from the wanted token alone: it needs no other.
         """
         *blocks, last = self.blocks
-        # By gather: torch.export can't trace an index by the batch.
-        index = wanted[:, None, None]
+        rows = torch.arange(own.shape[0], device=own.device)  # with len(own), torch.export would fix the batch
         if blocks:
             states, context = self.own(own), Keys(self.other(other), key_padding)
             for block in blocks:
                 states = block(states, Keys(states, query_padding), context)
-            asked, keys = states.gather(1, index.expand(-1, -1, states.shape[-1])), Keys(states, query_padding)
+            asked, keys = states[rows, wanted], Keys(states, query_padding)
         else:
-            asked = self.own(own.gather(1, index.expand(-1, -1, own.shape[-1])))
+            asked = self.own(own[rows, wanted])
             keys = Keys(functional.layer_norm(own, own.shape[-1:]), query_padding, self.own)
             context = Keys(functional.layer_norm(other, other.shape[-1:]), key_padding, self.other)
-        result: Tensor = self.exit(last(asked.squeeze(1), keys, context))
+        result: Tensor = self.exit(last(asked, keys, context))
         return result
 
 
