@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from fashion_retrieval.config import VARIANTS, ComposerConfig
-from fashion_retrieval.models.composer import Block, Branch, Composer
+from fashion_retrieval.models.composer import Block, Branch, Composer, Keys
 
 CONFIG = ComposerConfig(embedding_dim=12, width=8, depth=2, heads=2, hidden=16, dropout=0.3, encoder="0" * 64)
 
@@ -58,7 +58,7 @@ def test_a_block_is_the_papers_equations():
     x = block.norms[1](x + attention(block.cross_attention, x, context))
     enter, _, _, leave = block.feed_forward
     x = block.norms[2](x + leave(functional.gelu(enter(x))))
-    torch.testing.assert_close(block(states[None], context[None], None, None)[0], x, atol=1e-6, rtol=0)
+    torch.testing.assert_close(block(states[None], Keys(states[None]), Keys(context[None]))[0], x, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("depth", [1, 3])
@@ -72,7 +72,7 @@ def test_a_branch_gives_the_wanted_token_of_whole_blocks(depth):
     ):
         states, context = branch.own(own), branch.other(other)
         for block in branch.blocks:
-            states = block(states, context, *masks)
+            states = block(states, Keys(states, masks[0]), Keys(context, masks[1]))
         whole = branch.exit(states)[torch.arange(5), wanted]
         found = branch(own, other, wanted, query_padding=masks[0], key_padding=masks[1])
         torch.testing.assert_close(found, whole, atol=1e-6, rtol=0)

@@ -63,12 +63,9 @@ def ask(composer: nn.Module, asked: Asked, dataset: TripletDataset, device: torc
             known.update(zip(batch, rows, strict=True))
         return np.stack([known[query] for query in queries])
 
-    def embeddings(photos: Sequence[Path]) -> NDArray[np.float32]:
-        return np.asarray(dataset.tokens[[dataset.rows[photo] for photo in photos], 0].float().numpy())
-
     def ranks(group: Group) -> list[int]:
         queries = composed([(group.photos[t.candidate], join_captions(t.captions)) for t in group.triplets])
-        gallery = embeddings([group.photos[name] for name in group.gallery])
+        gallery = dataset.embeddings([group.photos[name] for name in group.gallery]).numpy()
         found: list[int] = rank_targets(queries, gallery, group.target_rows, group.excluded_rows).tolist()
         return found
 
@@ -79,6 +76,6 @@ def ask(composer: nn.Module, asked: Asked, dataset: TripletDataset, device: torc
         answers["ranks"][one.protocol], answers["wrong_photo"][one.protocol] = found, drawn
     if (data := asked.edits) is not None:
         queries = composed([(data.photos[query.reference], query.text) for query in data.queries])
-        gallery = embeddings([data.photos[name] for name in data.gallery])
+        gallery = dataset.embeddings([data.photos[name] for name in data.gallery]).numpy()
         answers["edits"] = edit_scores(data, queries, gallery)[MAP].tolist()
     return answers

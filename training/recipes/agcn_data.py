@@ -66,6 +66,10 @@ class TripletDataset:
         """(n, 1 + k, d) float32."""
         return self.tokens[[self.rows[photo] for photo in photos]].float()
 
+    def embeddings(self, photos: Sequence[Path]) -> Tensor:
+        """(n, d) float32: the pooled ones, without a copy of all tokens."""
+        return self.tokens[[self.rows[photo] for photo in photos], 0].float()
+
 
 def load_dataset(settings: Settings, encoder: Encoder, env: DistributedEnv) -> TripletDataset:
     """Read the triplets and encode their photos, or read the features from the cache."""

@@ -170,7 +170,7 @@ def rank_group(composer: nn.Module, group: Group, dataset: TripletDataset, devic
         words, lengths = dataset.texts([join_captions(triplet.captions) for triplet in triplets])
         image = dataset.photo_tokens([group.photos[triplet.candidate] for triplet in triplets])
         queries.append(composer(image.to(device), words.to(device), lengths.to(device)).float().cpu())
-    gallery = dataset.photo_tokens([group.photos[name] for name in group.gallery])[:, 0]
+    gallery = dataset.embeddings([group.photos[name] for name in group.gallery])
     found = torch.cat(queries).numpy()
     return rank_targets(found, gallery.numpy(), group.target_rows, group.excluded_rows)
 

@@ -87,6 +87,14 @@ class Composer(nn.Module):
         return Parts(gates[:, :1] * kept, gates[:, 1:] * changed, gates)
 
 
+class Keys(NamedTuple):
+    """Tokens that are attended to."""
+
+    tokens: Tensor  # (b, m, w), or (b, m, d) where they have still to enter: normalized, not scaled
+    padding: Tensor | None = None  # (b, m) bool, True is padding
+    entrance: nn.Sequential | None = None  # d -> w
+
+
 class Branch(nn.Module):
     """A stack of blocks in which one modality attends to the other."""
 
@@ -110,11 +118,19 @@ class Branch(nn.Module):
 
         Masks are True for padding. The last block attends from the wanted token alone: it needs no other.
         """
-        states, context = self.own(own), self.other(other)
         *blocks, last = self.blocks
-        for block in blocks:
-            states = block(states, context, query_padding, key_padding)
-        result: Tensor = self.exit(last(states, context, query_padding, key_padding, wanted))
+        # By gather: torch.export can't trace an index by the batch.
+        index = wanted[:, None, None]
+        if blocks:
+            states, context = self.own(own), Keys(self.other(other), key_padding)
+            for block in blocks:
+                states = block(states, Keys(states, query_padding), context)
+            asked, keys = states.gather(1, index.expand(-1, -1, states.shape[-1])), Keys(states, query_padding)
+        else:
+            asked = self.own(own.gather(1, index.expand(-1, -1, own.shape[-1])))
+            keys = Keys(functional.layer_norm(own, own.shape[-1:]), query_padding, self.own)
+            context = Keys(functional.layer_norm(other, other.shape[-1:]), key_padding, self.other)
+        result: Tensor = self.exit(last(asked.squeeze(1), keys, context))
         return result
 
 
@@ -132,24 +148,11 @@ class Block(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(
-        self,
-        states: Tensor,
-        context: Tensor,
-        query_padding: Tensor | None,
-        key_padding: Tensor | None,
-        wanted: Tensor | None = None,
-    ) -> Tensor:
-        """(b, q, w) states, (b, m, w) context, (b, q) and (b, m) bool, True is padding -> (b, q, w).
-
-        Only the states at `wanted`, (b,) int64, cost a fraction: -> (b, w).
-        """
-        asked = states
-        if wanted is not None:  # by gather: torch.export can't trace an index by the batch
-            asked = states.gather(1, wanted[:, None, None].expand(-1, -1, states.shape[-1])).squeeze(1)
-        asked = self.norms[0](asked + self.dropout(_attend(self.self_attention, asked, states, query_padding)))
-        asked = self.norms[1](asked + self.dropout(_attend(self.cross_attention, asked, context, key_padding)))
-        result: Tensor = self.norms[2](asked + self.dropout(self.feed_forward(asked)))
+    def forward(self, states: Tensor, own: Keys, other: Keys) -> Tensor:
+        """(b, q, w) states, or one each, (b, w), that see the branch's own tokens, then the other's -> as states."""
+        states = self.norms[0](states + self.dropout(_attend(self.self_attention, states, own)))
+        states = self.norms[1](states + self.dropout(_attend(self.cross_attention, states, other)))
+        result: Tensor = self.norms[2](states + self.dropout(self.feed_forward(states)))
         return result
 
 
@@ -179,23 +182,30 @@ def _entrance(config: ComposerConfig) -> nn.Sequential:
     return nn.Sequential(nn.LayerNorm(config.embedding_dim), nn.Linear(config.embedding_dim, config.width))
 
 
-def _attend(attention: nn.MultiheadAttention, queries: Tensor, keys: Tensor, padding: Tensor | None) -> Tensor:
-    """(b, q, w) queries, or one each, (b, w), attend to (b, m, w); (b, m) bool, True is padding -> as queries.
+def _attend(attention: nn.MultiheadAttention, queries: Tensor, keys: Keys) -> Tensor:
+    """(b, q, w) queries, or one each, (b, w), attend to keys -> as queries.
 
-    For one query no key or value is projected: q (K x) = (q K) x. The keys' bias adds the same to all scores.
+    For one query no token is projected, and none has to enter: q (K x) = (q K) x. Biases add the same to all scores.
     """
     result: Tensor
-    if queries.ndim == keys.ndim:
-        result, _ = attention(queries, keys, keys, key_padding_mask=padding, need_weights=False)
+    tokens, padding, entrance = keys
+    if queries.ndim == tokens.ndim:
+        result, _ = attention(queries, tokens, tokens, key_padding_mask=padding, need_weights=False)
         return result
     heads, size = attention.num_heads, attention.head_dim
     to_query, to_key, to_value = attention.in_proj_weight.view(3, heads, size, -1)
     query_bias, _, value_bias = attention.in_proj_bias.view(3, heads, size)
     query = torch.einsum("bw,hew->bhe", queries, to_query) + query_bias
-    scores = torch.einsum("bhe,hew->bhw", query * size**-0.5, to_key) @ keys.mT
+    query = torch.einsum("bhe,hew->bhw", query * size**-0.5, to_key)
+    if entrance is not None:
+        scale, shift, weight, bias = entrance.parameters()  # of its norm, of its linear layer
+        query = query @ weight * scale
+    scores = query @ tokens.mT
     if padding is not None:
         scores = scores.masked_fill(padding[:, None], float("-inf"))
     shares = functional.dropout(scores.softmax(-1), attention.dropout, attention.training)
-    seen = torch.einsum("bhw,hew->bhe", shares @ keys, to_value) + shares.sum(-1, keepdim=True) * value_bias
-    result = attention.out_proj(seen.flatten(1))
+    total, seen = shares.sum(-1, keepdim=True), shares @ tokens
+    if entrance is not None:
+        seen = (seen * scale + total * shift) @ weight.T + total * bias
+    result = attention.out_proj((torch.einsum("bhw,hew->bhe", seen, to_value) + total * value_bias).flatten(1))
     return result
