@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -74,7 +75,8 @@ def load_dataset(settings: Settings, encoder: Encoder, env: DistributedEnv) -> T
     """Read the triplets and encode their photos, or read the features from the cache."""
     root = Path(settings.data)
     read = _read(settings, root)
-    held = [hold_out(data, settings.held_out) for data in read]
+    held_out = held_out_photos(read, settings.held_out)
+    held = [hold_out(data, held_out) for data in read]
     validation = tuple(group for _, groups in held for group in groups)
     if settings.source == "fashioniq" and not settings.held_out:
         read.append(read_fashioniq(root, "val", protocol="original", missing=settings.missing))
@@ -89,7 +91,7 @@ def load_dataset(settings: Settings, encoder: Encoder, env: DistributedEnv) -> T
     names = {name: path for group in groups for name, path in group.photos.items()}
     listed = [group.photos[name] for group in groups for name in group.gallery]
     listed += [edited.photos[name] for name in edited.gallery] if edited else []
-    seen = [photo for photo in dict.fromkeys(listed) if not is_held_out(photo.stem, settings.held_out)]
+    seen = [photo for photo in dict.fromkeys(listed) if photo not in held_out]
     place = {photo: row for row, photo in enumerate(seen)}
     tokens = image_features(encoder, [*photos], Path(settings.cache), env)
 
@@ -97,9 +99,7 @@ def load_dataset(settings: Settings, encoder: Encoder, env: DistributedEnv) -> T
         """Those of which the reference and an answer may be seen."""
         found = ((photo, tuple(place[one] for one in right if one in place), texts) for photo, right, texts in asked)
         return [
-            Example(photos[photo], right, texts)
-            for photo, right, texts in found
-            if right and not is_held_out(photo.stem, settings.held_out)
+            Example(photos[photo], right, texts) for photo, right, texts in found if right and photo not in held_out
         ]
 
     written, *changes = (
@@ -162,23 +162,31 @@ def with_photos(dataset: TripletDataset, photos: Iterable[Path], cache: Path, en
     return replace(dataset, tokens=torch.cat([dataset.tokens, tokens]), rows=rows)
 
 
-def hold_out(data: ComposedSet, fraction: float) -> tuple[ComposedSet, tuple[Group, ...]]:
+def held_out_photos(sets: Sequence[ComposedSet], fraction: float) -> frozenset[Path]:
+    """A fraction of each group's targets, by the checksums of their ids: training must see them in no way."""
+    targets: dict[str, set[Path]] = {}
+    for group in (group for data in sets for group in data.groups):
+        targets.setdefault(group.name, set()).update(group.photos[t.target] for t in group.triplets)
+    held: set[Path] = set()
+    for of_group in targets.values():
+        ordered = sorted(of_group, key=lambda photo: (zlib.crc32(photo.stem.encode()), photo))
+        held.update(ordered[: math.ceil(fraction * len(ordered))])
+    return frozenset(held)
+
+
+def hold_out(data: ComposedSet, held: frozenset[Path]) -> tuple[ComposedSet, tuple[Group, ...]]:
     """Split off the triplets whose target is held out, for validation, in the galleries as they are.
 
-    A triplet whose reference alone is held out is in neither part: training sees no held-out photo at all.
+    A triplet whose reference alone is held out is in neither part.
     """
-    if not fraction:
-        return data, ()
     kept, validation = [], []
     for group in data.groups:
-        held = {t: {is_held_out(t.candidate, fraction), is_held_out(t.target, fraction)} for t in group.triplets}
-        kept.append(replace(group, triplets=tuple(t for t in group.triplets if held[t] == {False})))
-        validation.append(replace(group, triplets=tuple(t for t in group.triplets if is_held_out(t.target, fraction))))
-    if not all(group.triplets for group in (*kept, *validation)):
-        raise ConfigError(f"held_out must leave triplets in both parts of every group, got {fraction}; choose another")
+        asked = tuple(t for t in group.triplets if group.photos[t.target] in held)
+        rest = tuple(t for t in group.triplets if held.isdisjoint((group.photos[t.target], group.photos[t.candidate])))
+        if not rest:
+            raise ConfigError(
+                f"held_out must leave triplets to train on in every group, {group.name} has none; make it smaller"
+            )
+        kept.append(replace(group, triplets=rest))
+        validation += [replace(group, triplets=asked)] * bool(asked)
     return replace(data, groups=tuple(kept)), tuple(validation)
-
-
-def is_held_out(photo: str, fraction: float) -> bool:
-    """Whether a photo, by its id, is one of the fraction that training must not see; alike in all sets of triplets."""
-    return zlib.crc32(photo.encode()) < fraction * 2**32
