@@ -33,7 +33,7 @@ from training.evaluation.ablation import evaluate_ablation
 from training.evaluation.metrics import rank_targets, recall_at_k
 from training.evaluation.paper import TITLES, read_paper
 from training.recipes import agcn_fit, agcn_settings
-from training.recipes.agcn_data import hold_out
+from training.recipes.agcn_data import held_out_photos, hold_out
 from training.recipes.losses import composition_loss
 from training.reports.comparison import comparison_page
 
@@ -111,7 +111,8 @@ def test_every_composer_is_compared(pack: Path, start: Path, tmp_path: Path, mon
     assert list(found)[:3] == ["agcn", "sum", "only_text"]
     assert set(found) == {"sum", "only_text", "only_image", "add", "agcn"} | {f"{n}_sum" for n in NAMES[5:]}
     assert (results["source"], results["failed"]) == ("pairs", {})
-    trained, _ = hold_out(read_pairs(pack, "train"), 0.4)
+    written = read_pairs(pack, "train")
+    trained, _ = hold_out(written, held_out_photos([written], 0.4))
     assert results["triplets"] == sum(len(group.triplets) for group in trained.groups)
     for key, row in found.items():
         assert list(row["protocols"]) == PROTOCOLS
