@@ -17,8 +17,9 @@ from torch.nn import functional
 
 from fashion_retrieval.config import ComposerConfig
 
-_IMAGE_START = 0.1
-"""Initial weight of the image's gate: the text says more about the target than the reference photo does."""
+_IMAGE_START = {"none": 0.1, "text": 0.1, "both": 0.3}
+"""Initial weight of the image's gate, by `ComposerConfig.residual`: the text says more about the target than the photo.
+"""
 
 
 class Parts(NamedTuple):
@@ -55,7 +56,7 @@ class Composer(nn.Module):
                 nn.init.zeros_(branch.exit.weight)
                 nn.init.zeros_(branch.exit.bias)
         self.text_gate = Gate(config, start=0.5) if variant == "agcn" else None
-        self.image_gate = Gate(config, start=_IMAGE_START) if variant == "agcn" else None
+        self.image_gate = Gate(config, start=_IMAGE_START[config.residual]) if variant == "agcn" else None
 
     def forward(self, image: Tensor, text: Tensor, lengths: Tensor) -> Tensor:
         """`parts` as one query: (b, k, d) image and (b, s, d) text tokens -> (b, d) float32, L2-normalized."""
