@@ -76,7 +76,7 @@ class CompiledComposer(Composer):
     def forward(self, image: Tensor, text: Tensor, lengths: Tensor) -> Tensor:
         """(b, k, d) and (b, s, d) float32 tokens, (b,) int64 lengths -> (b, d) float32, L2-normalized."""
         given = {"image": image, "text": text, "lengths": lengths}
-        if "weight" in self._program.inputs:  # exports of 0.2 weighed the branches; one half is as trained
+        if "weight" in self._program.inputs:  # exports of 0.1 weigh the branches; one half is as trained
             given["weight"] = torch.tensor(0.5)
         return _run(self._program, "query", **given)
 
