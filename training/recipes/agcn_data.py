@@ -19,12 +19,15 @@ from training.data.derived import derive, read_products
 from training.data.edits import EditSet, edits
 from training.data.fashioniq import read_fashioniq
 from training.data.features import TextTokens, image_features
+from training.data.manifest import read_lines
 from training.data.pairs import Pairs, read_pairs
 from training.data.triplets import ComposedSet, Group, Triplet
 from training.engine.distributed import DistributedEnv
 from training.engine.loop import generator
 from training.recipes.agcn_settings import Settings
 
+_OTHERS = ("Footwear", "Accessories", "Shoes", "Hat")
+"""Labels of photos that no wish about a garment means, as the data pack has them."""
 _MOST_EDITS = 3000
 """Of each attribute group: most labels that differ are colors."""
 
@@ -54,6 +57,7 @@ class TripletDataset:
     texts: TextTokens
     sources: tuple[Source, ...]  # the first is what people wrote of the target; its share is what the others leave
     gallery: Tensor  # (M, d) float32, L2-normalized, on the CPU: the photos that answer and their negatives
+    others: int  # rows at the gallery's end that answer nothing: photos of shoes, bags, hats
     validation: tuple[Group, ...]  # for early stopping, with galleries of their own
     remarks: tuple[str, ...]  # one line for each group of which something was left out
 
@@ -87,7 +91,8 @@ def load_dataset(settings: Settings, encoder: Encoder, env: DistributedEnv) -> T
         labeled = derive(known, settings.derived, generator(seed))
     edited = edits(root, "train", most=_MOST_EDITS, seed=seed, training=True) if settings.edits_share else None
     groups = [group for data, _ in held for group in data.groups]
-    photos = {photo: row for row, photo in enumerate(_photos([*groups, *validation], edited))}
+    others = read_others(root, settings.others, seed)
+    photos = {photo: row for row, photo in enumerate(_photos([*groups, *validation], edited, others))}
     names = {name: path for group in groups for name, path in group.photos.items()}
     listed = [group.photos[name] for group in groups for name in group.gallery]
     listed += [edited.photos[name] for name in edited.gallery] if edited else []
@@ -119,16 +124,17 @@ def load_dataset(settings: Settings, encoder: Encoder, env: DistributedEnv) -> T
             for query in edited.queries
         )
     )
-    others = [Source(settings.derived_share, derived, needs_photo=False)]
-    others += [Source(settings.changes_share, found, needs_photo=True) for found in changes]
-    others += [Source(settings.edits_share, replaced, needs_photo=True)]
-    others = [source for source in others if source.examples and source.share]
+    more = [Source(settings.derived_share, derived, needs_photo=False)]
+    more += [Source(settings.changes_share, found, needs_photo=True) for found in changes]
+    more += [Source(settings.edits_share, replaced, needs_photo=True)]
+    more = [source for source in more if source.examples and source.share]
     return TripletDataset(
         tokens=tokens,
         rows=photos,
         texts=TextTokens(encoder),
-        sources=(Source(1 - sum(source.share for source in others), written, needs_photo=False), *others),
-        gallery=functional.normalize(tokens[[photos[photo] for photo in seen], 0].float(), dim=-1),
+        sources=(Source(1 - sum(source.share for source in more), written, needs_photo=False), *more),
+        gallery=functional.normalize(tokens[[photos[photo] for photo in [*seen, *others]], 0].float(), dim=-1),
+        others=len(others),
         validation=validation,
         remarks=tuple(
             f"{data.split} {group.name}: {len(group.missing)} photos missing, {len(group.left_out)} triplets left out"
@@ -147,9 +153,23 @@ def _read(settings: Settings, root: Path) -> list[ComposedSet]:
     return [read_pairs(root, "train", pairs=kind, missing=settings.missing) for kind in kinds]
 
 
-def _photos(groups: Iterable[Group], edited: EditSet | None) -> list[Path]:
+def _photos(groups: Iterable[Group], edited: EditSet | None, others: Iterable[Path]) -> list[Path]:
     photos = [photo for group in groups for photo in group.photos.values()]
-    return list(dict.fromkeys([*photos, *(edited.photos.values() if edited else ())]))
+    return list(dict.fromkeys([*photos, *(edited.photos.values() if edited else ()), *others]))
+
+
+def read_others(root: Path, count: int, seed: int) -> list[Path]:
+    """At most `count` photos of the train split that show no garment of any attribute: shoes, bags, hats."""
+    if not count:
+        return []
+    photos = [
+        root / f"{name}/train/{row['id']}.jpg"
+        for name, known in (("products", "master_category"), ("clothing", "label"))
+        for row in read_lines(root / f"{name}.jsonl", "train")
+        if row[known] in _OTHERS
+    ]
+    order = torch.randperm(len(photos), generator=generator(seed))
+    return [photos[row] for row in order[:count].tolist()]
 
 
 def with_photos(dataset: TripletDataset, photos: Iterable[Path], cache: Path, env: DistributedEnv) -> TripletDataset:

@@ -44,6 +44,7 @@ def fit(composer: nn.Module, settings: Settings, dataset: TripletDataset, folder
     """
     temperature = Temperature(settings.temperature).to(env.device)
     gallery = dataset.gallery.to(env.device)
+    others = torch.arange(len(gallery) - dataset.others, len(gallery), device=env.device)
 
     def loss_fn(rng: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
         batch = sample_batch(settings, dataset, step, rng, env)
@@ -54,7 +55,9 @@ def fit(composer: nn.Module, settings: Settings, dataset: TripletDataset, folder
             query, extra = composer(*batch.tokens), scale.new_zeros(())
         with torch.autocast(env.device.type, enabled=False):
             queries = env.all_gather(query.float())
-            loss = composition_loss(queries, gallery, batch.targets, scale, settings.negatives, batch.also_right)
+            loss = composition_loss(
+                queries, gallery, batch.targets, scale, settings.negatives, batch.also_right, others
+            )
         for name, tokens in batch.wrong.items():
             losses = query.new_zeros(len(query), dtype=torch.float32)
             if tokens is not None:

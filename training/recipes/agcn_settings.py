@@ -79,6 +79,8 @@ class Settings:
     """Fraction of each batch from pairs whose captions say only what changes; for the source "pairs"."""
     edits_share: FractionBelowOne = 0.0
     """Fraction of each batch that replaces one labeled value (`training.data.edits`); for the source "pairs"."""
+    others: Count = 0
+    """Number of photos of shoes, bags, hats and the like that are negatives of every query; for the source "pairs"."""
     pseudo_labels: Annotated[str, requires("derived")] = ""
     held_out: FractionBelowOne = 0.0
     """Fraction of the training triplets kept for early stopping; FashionIQ without it uses its val split."""
@@ -95,7 +97,9 @@ class Settings:
             raise ValueError("'accumulate' can't be with sampling = \"epoch\"; use a larger 'batch_size'")
         return sampling
 
-    @field_validator("derived", "derived_share", "pseudo_labels", "changes_share", "edits_share", mode="before")
+    @field_validator(
+        "derived", "derived_share", "pseudo_labels", "changes_share", "edits_share", "others", mode="before"
+    )
     @classmethod
     def _for_pairs_only(cls, value: float | str, info: ValidationInfo) -> float | str:
         if value and info.data.get("source") == "fashioniq":

@@ -87,16 +87,19 @@ def composition_loss(
     scale: Tensor,
     negatives: Literal["batch", "gallery"],
     also_right: Tensor | None = None,
+    others: Tensor | None = None,
 ) -> Tensor:
     """L_r, eq. (13) and (14): batch-based classification, -log softmax of the scaled cosines to the targets.
 
     Queries are (b, d); the gallery (n, d) has photos, each once; `targets` are (b,) int64 rows of it. The negatives
     "batch" are the paper's: the targets of the batch, each photo once, so that a photo which two queries share is not
     its own negative; "gallery" is all photos. `also_right`, (b, n) bool, are photos that are no negatives of a query
-    since they answer it too; never its target.
+    since they answer it too; never its target. `others`, (o,) int64, are rows that are negatives in either case.
     """
     if negatives == "batch":
-        chosen, targets = torch.unique(targets, return_inverse=True)
+        asked = targets if others is None else torch.cat([targets, others])
+        chosen, places = torch.unique(asked, return_inverse=True)
+        targets = places[: len(targets)]
         gallery, also_right = gallery[chosen], None if also_right is None else also_right[:, chosen]
     logits = scale * query @ gallery.T
     if also_right is not None:
