@@ -320,8 +320,12 @@ def test_ask_searches_for_two_values_of_one_thing_and_says_so(turns, text, note)
 
 
 @pytest.mark.parametrize(
-    "text", ["long or short sleeves", "red and blue", "short sleeves instead of long sleeves", "long sleeves, v neck"]
-)
+    "text",
+    [
+        "long or short sleeves", "red and blue", "short sleeves instead of long sleeves", "long sleeves, v neck",
+        "a v neck with a collar",
+    ],
+)  # fmt: skip
 def test_ask_has_no_note_where_nothing_is_excluded(turns, text):
     turns.ask(text)
     assert "exclude" not in turns.history[-1].understood
@@ -384,7 +388,7 @@ def drawn(monkeypatch):
 
 
 def test_draw_shows_the_last_turn(turns, drawn):
-    with pytest.raises(InputError, match="the last turn and there is none; ask first"):
+    with pytest.raises(InputError, match="there is no turn yet; ask first"):
         turns.draw()
     turns.ask("red", "a", top_k=2, where="x = 1")
     turns.draw(width=700)
@@ -397,7 +401,7 @@ def test_draw_shows_the_last_turn(turns, drawn):
 
 
 def test_explain_is_of_the_last_turn_and_of_what_went_into_its_query(turns):
-    with pytest.raises(InputError, match="the last turn and there is none; ask first"):
+    with pytest.raises(InputError, match="there is no turn yet; ask first"):
         turns.explain()
     turns.ask("red, not blue", "a", text_weight=0.7)
     assert turns.explain().words == (("red", 1.0),)

@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fashion_retrieval.config import VARIANTS, ComposerConfig
+from fashion_retrieval.config import RESIDUALS, VARIANTS, ComposerConfig
 from fashion_retrieval.models.composer import Block, Branch, Composer, Keys
 
 CONFIG = ComposerConfig(embedding_dim=12, width=8, depth=2, heads=2, hidden=16, dropout=0.3, encoder="0" * 64)
 
 
-def composer(variant="agcn", *, started=False):
+def composer(variant="agcn", *, residual="text", started=False):
     """With random weights everywhere; `started` leaves exits and gates as a training finds them."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        module = Composer(replace(CONFIG, variant=variant)).eval()
+        module = Composer(replace(CONFIG, variant=variant, residual=residual)).eval()
         if not started:
             for parameter in module.parameters():
                 torch.nn.init.normal_(parameter, std=0.3)
@@ -111,6 +111,41 @@ def test_composer_variants_of_table_5_differ():
         module = composer(variant)
         module.load_state_dict({k: v for k, v in full.state_dict().items() if k in module.state_dict()})
         torch.testing.assert_close(module(image, text, lengths), unit(query), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("residual", RESIDUALS)
+def test_a_branch_is_its_token_or_a_change_to_the_pooled_embedding(residual):
+    image, text, lengths = queries()
+    padding = torch.arange(6) >= lengths[:, None]
+    of_image, of_text = unit(image[:, 0]), unit(text[torch.arange(5), lengths - 1])
+    module, start = (composer(residual=residual, started=started) for started in (False, True))
+    kept = module.image_branch(image, text, torch.zeros_like(lengths), key_padding=padding)
+    changed = module.text_branch(text, image, lengths - 1, query_padding=padding)
+    kept, changed = kept + (residual == "both") * of_image, changed + (residual != "none") * of_text
+    both = torch.cat([of_image, of_text], dim=-1)
+    a, b = module.image_gate(both), module.text_gate(both)
+    found = module.parts(image, text, lengths)
+    for part, expected in zip(found, (a * kept, b * changed, torch.cat([a, b], dim=-1)), strict=True):
+        torch.testing.assert_close(part, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(module(image, text, lengths), unit(a * kept + b * changed), atol=1e-6, rtol=0)
+    begun, first = start.parts(image, text, lengths), 0.3 if residual == "both" else 0.1
+    torch.testing.assert_close(begun.gates, torch.tensor([[first, 0.5]]).expand(5, 2))
+    if residual != "none":
+        torch.testing.assert_close(begun.changed, 0.5 * of_text)
+    if residual == "both":
+        torch.testing.assert_close(begun.kept, 0.3 * of_image)
+
+
+@pytest.mark.parametrize(
+    ("variant", "gates"), [("sum", [1, 1]), ("add", [1, 1]), ("only_image", [1, 0]), ("only_text", [0, 1])]
+)
+def test_parts_of_a_variant_without_gates_are_whole_or_nothing(variant, gates):
+    image, text, lengths = queries()
+    module = composer(variant)
+    kept, changed, found = module.parts(image, text, lengths)
+    assert found.tolist() == [gates] * 5
+    assert [bool(part.any()) for part in (kept, changed)] == [gate == 1 for gate in gates]
+    torch.testing.assert_close(unit(kept + changed), module(image, text, lengths))
 
 
 def test_training_starts_near_the_text():

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from fashion_retrieval.errors import ConfigError, InputError
 from training.data.io import readable, shown
 from training.data.manifest import GROUPS, Sample, labeled_samples
-from training.data.triplets import Triplet
 
 CONFIG = Path(__file__).parents[1] / "configs/edits.toml"
 MOST = 200
@@ -60,12 +59,6 @@ class EditSet:
         """(Q,) int64: the row of each query's reference in the gallery, or -1."""
         rows = {name: row for row, name in enumerate(self.gallery)}
         return np.array([rows.get(query.reference, -1) for query in self.queries], dtype=np.int64)
-
-    def triplets(self, *, seed: int = 0) -> list[Triplet]:
-        """A triplet a query, for training: a right photo at random, the text as the first caption, the second empty."""
-        generator = np.random.default_rng(seed)
-        targets = [query.right[int(generator.integers(len(query.right)))] for query in self.queries]
-        return [Triplet(q.reference, target, (q.text, "")) for q, target in zip(self.queries, targets, strict=True)]
 
 
 def edits(root: Path, split: str, *, most: int | None = MOST, seed: int = 0, training: bool = False) -> EditSet:

@@ -97,10 +97,8 @@ class Batch(NamedTuple):
     tokens: Tokens
     targets: Tensor  # (B,) int64 rows of the gallery, of the whole batch
     also_right: Tensor  # (B, M) bool: photos of the gallery that answer too, so that they are no negatives
-    asked: (
-        Tensor  # (a,) int64 rows of this part whose text says only what changes: they are asked with wrong tokens too
-    )
-    asked_of_all: int  # as many are there in the whole batch
+    asked: Tensor  # (a,) int64 rows of this part whose texts say only what changes: asked with wrong tokens too
+    asked_of_all: int  # how many such rows the whole batch has
     wrong: dict[str, Tokens | None]  # by setting: `asked` with photos, or texts, of other such rows; None for no row
 
 
@@ -154,14 +152,6 @@ def _counts(settings: Settings, dataset: TripletDataset) -> list[int]:
 
 def _one(rows: Sequence[int], rng: torch.Generator) -> int:
     return rows[0] if len(rows) == 1 else rows[int(torch.randint(len(rows), (), generator=rng))]
-
-
-@torch.no_grad()
-def rank_groups(
-    composer: nn.Module, groups: Sequence[Group], dataset: TripletDataset, device: torch.device
-) -> dict[str, NDArray[np.int64]]:
-    """Ranks of the targets, from 1, by group: (Q,) int64."""
-    return {group.name: rank_group(composer, group, dataset, device) for group in groups}
 
 
 @torch.no_grad()

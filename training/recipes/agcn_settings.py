@@ -65,10 +65,6 @@ class Settings:
     """Initial value of the learned tau', which cosines are divided by."""
     negatives: Negatives = "batch"
     """Negatives of a target: the other targets of the batch (eq. 14), or the whole training gallery."""
-    wrong_photo: NonNegative = 0.0
-    """Weight of a loss: with another query's photo in the place of its own, a query must be farther from its target."""
-    wrong_text: NonNegative = 0.0
-    """The same with the text of another query."""
     missing: Literal["error", "report"] = "error"
     """"report" trains and validates without the photos that are missing; see `Missing`."""
     derived: Count = 0
@@ -81,9 +77,14 @@ class Settings:
     """Fraction of each batch that replaces one labeled value (`training.data.edits`); for the source "pairs"."""
     others: Count = 0
     """Number of photos of shoes, bags, hats and the like that are negatives of every query; for the source "pairs"."""
+    wrong_photo: Annotated[NonNegative, requires("changes_share", "edits_share")] = 0.0
+    """Weight of a loss on those two: with the photo of another one a query must be farther from its target."""
+    wrong_text: Annotated[NonNegative, requires("changes_share", "edits_share")] = 0.0
+    """The same with the text of another query."""
     pseudo_labels: Annotated[str, requires("derived")] = ""
     held_out: FractionBelowOne = 0.0
-    """Fraction of the training triplets kept for early stopping; FashionIQ without it uses its val split."""
+    """Fraction of each group's target photos that training must see in no way; their triplets are for early stopping.
+    FashionIQ without it uses its val split."""
     validate_every: Count = 0
     patience: Annotated[Count, requires("validate_every")] = 0
     lr_scales: dict[str, float] = field(default_factory=dict)
@@ -105,6 +106,17 @@ class Settings:
         if value and info.data.get("source") == "fashioniq":
             raise ValueError(f"'{info.field_name}' can't be with source = \"fashioniq\"; take it out")
         return value
+
+    @field_validator("derived_share", "changes_share", "edits_share")
+    @classmethod
+    def _leave_a_share_to_the_pairs(cls, share: float, info: ValidationInfo) -> float:
+        before = sum(info.data.get(name, 0.0) for name in ("derived_share", "changes_share"))  # those validated so far
+        if share and before + share >= 1:
+            raise ValueError(
+                "'derived_share', 'changes_share' and 'edits_share' must leave a part of the batch to the pairs, "
+                f"got {before + share:g} with '{info.field_name}'; make them smaller"
+            )
+        return share
 
     @field_validator("validate_every")
     @classmethod

@@ -40,7 +40,7 @@ class Turn:
         matches: The results, best first.
         where: The filter, or None.
         understood: What was searched for, in one line: "long sleeves, not blue".
-        text_weight: How much the wishes counted beside the reference; as in `FashionModel.compose`.
+        text_weight: From 0, the reference alone, to 1, the wishes alone; as in `FashionModel.compose`.
     """
 
     reference: Match | ImageInput | None
@@ -278,7 +278,7 @@ class Refinement:
     @property
     def _last(self) -> Turn:
         if not self.history:
-            raise InputError("this is of the last turn and there is none; ask first")
+            raise InputError("there is no turn yet; ask first")
         return self.history[-1]
 
     def _explained(self) -> Explanation | None:

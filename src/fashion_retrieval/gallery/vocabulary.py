@@ -18,6 +18,8 @@ _COLORS: dict[str, str] = WORDS["colors"]
 """Other color words, each with the nearest name of the palette."""
 ONE_EACH = frozenset(("fit", "length", "neckline", "sleeve"))
 """Groups of which a garment has one value only."""
+BESIDES = frozenset(("collar", "hooded"))
+"""Values of them that go with another one: a polo shirt has a collar and a v-neck."""
 _KINDS: dict[str, list[str]] = WORDS["kinds"]
 _UNSTEMMED, _PARTS = frozenset(WORDS["unstemmed"]), frozenset(WORDS["parts"])
 _WORD = re.compile(r"\bw/o\b|\bno-[^\W_]+|[^\W_]+(?:['\u2019]t\b)?", re.IGNORECASE)

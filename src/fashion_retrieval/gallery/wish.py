@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import combinations
 
 from fashion_retrieval.gallery.grammar import Reader
-from fashion_retrieval.gallery.vocabulary import COLOR, ONE_EACH, SHADE, WORDS, Part, Vocabulary, tokens_of
+from fashion_retrieval.gallery.vocabulary import BESIDES, COLOR, ONE_EACH, SHADE, WORDS, Part, Vocabulary, tokens_of
 
 _FILLERS = frozenset(WORDS["fillers"])
 _SEPARATOR = re.compile(r"([,;.]|\b(?:and|but|with)\b)", re.IGNORECASE)
@@ -51,7 +51,8 @@ class Wish:
     @cached_property
     def rivals(self) -> str | None:
         """Two things wanted at once that no garment has: "long sleeves and short sleeves"; with "or" they are none."""
-        wanted = [part for part in self.parts if part.sense == "wanted" and part.group in ONE_EACH]
+        parts = (part for part in self.parts if part.group in ONE_EACH and part.value not in BESIDES)
+        wanted = [part for part in parts if part.sense == "wanted"]
         for one, other in combinations(wanted, 2):
             between = {token.word for token in tokens_of(self.text)[one.end : other.start]}
             if one.group == other.group and one.value != other.value and "or" not in between:

@@ -25,7 +25,7 @@ ReferenceInput = ImageInput | Reference | Match
 Pair = tuple[ReferenceInput | None, str | None]
 """A reference photo and a text; one of them may be None."""
 _ROUNDING = 1e-6
-"""As much as leaving out a word moves a query that does not depend on it."""
+"""1 - cosine, or sine, of embeddings that differ by the rounding of float32 alone."""
 
 
 def as_pairs(
@@ -49,7 +49,7 @@ def as_pairs(
 
 
 def check_text_weight(weight: float | None) -> float:
-    """A weight in [0, 1]; None is one half, as trained."""
+    """A weight in [0, 1]; None is one half, the query as composed."""
     if weight is None:
         return 0.5
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= 1:
@@ -120,9 +120,10 @@ class Composition:
         if told:
             rows[list(told)] = encode_texts(list(told.values()))
         both = [(i, text) for i, (_, text) in enumerate(pairs) if text is not None and i in references]
-        rows_of = {i: len(references[i].tokens) for i, _ in both}
-        for i, count in rows_of.items():
-            if count < max(2, *rows_of.values()):
+        counts = {i: len(references[i].tokens) for i, _ in both}
+        most = max(counts.values(), default=2)
+        for i, count in counts.items():
+            if count < max(2, most):
                 expected = "its local tokens, to be composed with a text"
                 raise InputError(f"reference_image[{i}] must have {expected}, got {count} rows; see model.reference")
         both.sort(key=lambda pair: len(pair[1]))

@@ -18,8 +18,7 @@ from torch.nn import functional
 from fashion_retrieval.config import ComposerConfig
 
 _IMAGE_START = {"none": 0.1, "text": 0.1, "both": 0.3}
-"""Initial weight of the image's gate, by `ComposerConfig.residual`: the text says more about the target than the photo.
-"""
+"""Initial weight of the image's gate by `ComposerConfig.residual`, below the text's: texts say more of the target."""
 
 
 class Parts(NamedTuple):

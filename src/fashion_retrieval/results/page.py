@@ -9,8 +9,8 @@ from io import BytesIO
 from PIL import Image
 
 from fashion_retrieval._utils.files import asset
-from fashion_retrieval.results import Explanation
 from fashion_retrieval.results.board import NOT_FOUND, NOTHING, Board, Change, Tile, frame_height
+from fashion_retrieval.results.retrieval import Explanation
 
 _SMALL, _QUERY = (360, 480), (400, 600)
 """Pixels of a result's photo and of the reference's, at most."""
@@ -67,10 +67,11 @@ def _header(board: Board) -> str:
     return f"<header>{photo}<div>{told}</div></header>\n" if photo or told else ""
 
 
-def _shaded(word: tuple[str, float | None]) -> str:
-    if word[1] is None:
-        return f'<span class="fr-out">{escape(word[0])}</span>'
-    return f'<mark style="--moved: {100 * word[1]:.0f}%">{escape(word[0])}</mark>'
+def _shaded(shade: tuple[str, float | None]) -> str:
+    word, moved = shade
+    if moved is None:
+        return f'<span class="fr-out">{escape(word)}</span>'
+    return f'<mark style="--moved: {100 * moved:.0f}%">{escape(word)}</mark>'
 
 
 def _mixed(explanation: Explanation | None) -> str:

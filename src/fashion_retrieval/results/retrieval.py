@@ -63,6 +63,7 @@ class Reference:
         if tokens.ndim != 2 or len(tokens) < 1 or tokens.dtype != np.float16:
             got = f"{tokens.dtype} {tokens.shape}"
             raise InputError(f"Reference.tokens must be (1 + k, D) float16, got {got}; make it with model.reference")
+        assign(self, "tokens", tokens)
 
     @property
     def embedding(self) -> NDArray[np.float32]:

@@ -24,7 +24,7 @@ from fashion_retrieval.inference.recognition import find_photo
 
 if TYPE_CHECKING:
     from fashion_retrieval.model import FashionModel, TaxonomyInput
-    from fashion_retrieval.results import Recognition
+    from fashion_retrieval.results import Explanation, Recognition, Reference
 
 Result = TypeVar("Result")
 
@@ -137,23 +137,23 @@ class Engine:
         return self._submit(("text",), None, lambda texts: list(self.model.encode(texts=texts)), text)
 
     def compose(
-        self, content: bytes, name: str, text: str, *, text_weight: float | None = None, explain: bool = False
-    ) -> Future[Any]:
-        """The query of a photo and a text, (D,) float32, L2-normalized; to explain it, its `Explanation`."""
-        encoder, device = self.model.encoder, self.model.device
+        self, content: bytes, name: str, text: str, *, text_weight: float | None = None
+    ) -> Future[NDArray[np.float32]]:
+        """The query of a photo and a text, (D,) float32, L2-normalized."""
 
-        def read() -> Any:  # noqa: ANN401  # levels and text
-            return encoder.preprocessing.resize(decode(content, name, max_pixels=self.max_pixels)), text
+        def compute(references: list[Reference], texts: list[str]) -> list[NDArray[np.float32]]:
+            return list(self.model.compose(references, texts, text_weight=text_weight))
 
-        def compute(items: list[Any]) -> list[Any]:
-            references = references_of(encoder, device, [(levels, name) for levels, _ in items])
-            texts = [text for _, text in items]
-            if not explain:
-                return list(self.model.compose(references, texts, text_weight=text_weight))
+        return self._ask(("compose", text_weight), content, name, text, compute)
+
+    def explain(self, content: bytes, name: str, text: str, *, text_weight: float | None = None) -> Future[Explanation]:
+        """`FashionModel.explain` of a photo and a text."""
+
+        def compute(references: list[Reference], texts: list[str]) -> list[Explanation]:
             pairs = zip(references, texts, strict=True)
             return [self.model.explain(*pair, text_weight=text_weight) for pair in pairs]
 
-        return self._submit(("compose", text_weight, explain), read, compute)
+        return self._ask(("explain", text_weight), content, name, text, compute)
 
     def run(self, function: Callable[[], Result]) -> Future[Result]:
         """What a function returns that uses the model, called in the model's thread."""
@@ -166,6 +166,26 @@ class Engine:
             self._changed.notify_all()
         self._readers.shutdown()
         self._worker.join()
+
+    def _ask(
+        self,
+        key: tuple[Hashable, ...],
+        content: bytes,
+        name: str,
+        text: str,
+        compute: Callable[[list[Reference], list[str]], Sequence[Any]],
+    ) -> Future[Any]:
+        """What is computed of a photo's file as a reference and of a text; errors call the photo `name`."""
+        encoder, device = self.model.encoder, self.model.device
+
+        def read() -> Any:  # noqa: ANN401  # levels and text
+            return encoder.preprocessing.resize(decode(content, name, max_pixels=self.max_pixels)), text
+
+        def encode(items: list[Any]) -> Sequence[Any]:
+            references = references_of(encoder, device, [(levels, name) for levels, _ in items])
+            return compute(references, [text for _, text in items])
+
+        return self._submit(key, read, encode)
 
     def _submit(
         self,

@@ -167,8 +167,9 @@ def routes(service: Service) -> APIRouter:
     async def explain(request: Request) -> dict[str, Any]:
         """How much of photo and of text is in the query of /v1/compose, and which words moved it."""
         asked = await read_request(request, service, ComposeRequest)
-        photo, how = asked.image, partial(engine.compose, text_weight=asked.text_weight, explain=True)
-        told = await service.result(request, how(photo.content, photo.name, asked.text))
+        photo = asked.image
+        future = engine.explain(photo.content, photo.name, asked.text, text_weight=asked.text_weight)
+        told = await service.result(request, future)
         return {"model": service.model_name, "embedding": told.query[0].tolist(), **told.to_dict()}
 
     return router

@@ -90,14 +90,16 @@ def test_labels_that_the_reference_lacks_dont_count(pack: Path, tmp_path: Path) 
     assert {"products/0100" in query.right for query in others} == {False}  # its sleeves aren't known to be theirs
 
 
-def test_triplets_for_training(pack: Path) -> None:
-    data = edits(pack, "train", most=30)
-    triplets = data.triplets(seed=1)
-    assert triplets == data.triplets(seed=1) != data.triplets(seed=2)
-    for query, triplet in zip(data.queries, triplets, strict=True):
-        assert (triplet.candidate, triplet.captions) == (query.reference, (query.text, ""))
-        assert triplet.target in query.right
-    assert {name.split("/")[1][1] for name in data.gallery} == {"0"}  # the train split
+def test_edits_for_training_ask_in_more_words_of_the_same(pack: Path) -> None:
+    data, more = (edits(pack, "train", most=None, training=training) for training in (False, True))
+    assert {name.split("/")[1][1] for name in more.gallery} == {"0"}  # the train split
+    asked = [[(q.reference, q.right, q.group, q.old, q.new) for q in one.queries] for one in (data, more)]
+    assert asked[0] == asked[1]
+    texts, many = ({q.text for q in one.queries if q.new == "blue"} for one in (data, more))
+    phrases = read_words()["training"]["color"]["blue"]
+    heard = [sum(any(phrase in text for phrase in phrases) for text in some) for some in (texts, many)]
+    assert heard[0] == 0 < heard[1]
+    assert len(many) > 2 * len(texts)
 
 
 def test_six_wordings_of_each_wish(pack: Path) -> None:

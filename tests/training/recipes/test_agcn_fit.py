@@ -72,7 +72,7 @@ def test_two_processes_are_one_with_the_whole_batch(
         negatives="batch",
         validate_every=4,
         sampling="epoch",
-        changes_share=0.3,
+        changes_share=0.25,
         edits_share=0.2,
         wrong_photo=1.0,
         wrong_text=0.5,

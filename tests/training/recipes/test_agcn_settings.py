@@ -63,3 +63,11 @@ def test_agcn_settings_name_all_their_faults(tmp_path: Path) -> None:
         check_settings(replace(base, held_out=0.0), "base")
     with pytest.raises(ConfigError, match="'derived_share' needs 'derived'"):
         check_settings(replace(base, derived=0), "base")
+    for name in ("wrong_photo", "wrong_text"):
+        with pytest.raises(ConfigError, match=f"'{name}' needs 'changes_share or edits_share', set it too"):
+            check_settings(replace(base, **{name: 1.0}), "base")  # type: ignore[arg-type]
+        check_settings(replace(base, edits_share=0.2, **{name: 1.0}), "base")  # type: ignore[arg-type]
+    check_settings(replace(base, changes_share=0.2, edits_share=0.2), "base")
+    told = "must leave a part of the batch to the pairs, got 1.1 with 'edits_share'; make them smaller"
+    with pytest.raises(ConfigError, match=told):
+        check_settings(replace(base, changes_share=0.3, edits_share=0.3), "base")

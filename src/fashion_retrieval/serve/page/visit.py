@@ -44,7 +44,7 @@ class Visit:
         galleries: By name.
         gallery: The name of the one that is searched.
         where: Its filter, or None.
-        text_weight: How much a wish counts beside a reference, from 0 to 1.
+        text_weight: From 0, the reference alone, to 1, the wishes alone; as in `FashionModel.compose`.
         photo: The visitor's photo, or None.
         picked: Which of its garments is the first turn's reference, or None.
         search: The turns, or None before the first.
