@@ -18,6 +18,8 @@ from tests.support.tiny import contents, tree
 
 TRANSFORMERS = {"config.json": b"{}", "model.safetensors": WEIGHTS[::-1]}
 MIXED = TRANSFORMERS | {"open_clip_config.json": b"{}", "open_clip_pytorch_model.bin": b"x"}
+SECOND_NAME = {"open_clip_config.json": b"{}", "open_clip_pytorch_model.safetensors": WEIGHTS}
+SHARDS = {"open_clip_config.json": b"{}"} | {f"open_clip_model-0000{n}-of-00002.safetensors": WEIGHTS for n in (1, 2)}
 UNTRUSTED = exported("openvino", default=False)
 server, surroundings = hub_fixtures.server, hub_fixtures.surroundings
 
@@ -95,6 +97,15 @@ def test_first_download_brings_every_file_once(server):
     assert server.served == {name: len(data) for name, data in OPEN_CLIP.items()}
 
 
+@pytest.mark.parametrize("files", [SECOND_NAME, SHARDS])
+def test_open_clips_other_names_of_weights_are_downloaded(server, files):
+    server.repositories[REPO].commit(files | TRANSFORMERS | {"open_clip_pytorch_model.bin": b"x"})
+    assert contents(hub.resolve(REPO)) == files | {"config.json": b"{}"}
+    if files is SECOND_NAME:
+        server.repositories[REPO].commit(files | OPEN_CLIP)
+        assert contents(hub.resolve(REPO)) == OPEN_CLIP | {"config.json": b"{}"}
+
+
 def test_second_call_downloads_nothing(server):
     server.repositories[REPO].commit(OPEN_CLIP)
     folder = hub.resolve(REPO)
@@ -105,7 +116,7 @@ def test_second_call_downloads_nothing(server):
     assert all(request.path.startswith("/api/models/house/model/revision/") for request in server.requests)
 
 
-@pytest.mark.parametrize("files", [OPEN_CLIP, TRANSFORMERS, OPEN_CLIP | TRANSFORMERS, MIXED])
+@pytest.mark.parametrize("files", [OPEN_CLIP, TRANSFORMERS, OPEN_CLIP | TRANSFORMERS, MIXED, SECOND_NAME, SHARDS])
 @pytest.mark.parametrize("revision", [None, "main"])
 def test_cached_model_needs_no_network(server, files, revision):
     server.repositories[REPO].commit(files)

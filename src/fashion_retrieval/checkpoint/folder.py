@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from fashion_retrieval._utils.files import read_object, sha256, verify_digests, write_atomically
 from fashion_retrieval.checkpoint.export_manifest import RUNTIMES, Export
+from fashion_retrieval.checkpoint.layout import OPEN_CLIP_WEIGHTS
 from fashion_retrieval.checkpoint.transformers_clip import open_clip_config, open_clip_weights
 from fashion_retrieval.config import (
     COMPOSER_WEIGHTS_NAME,
@@ -46,9 +47,10 @@ from fashion_retrieval.config import (
     ModelConfig,
 )
 from fashion_retrieval.errors import ConfigError, InputError, ModelNotFoundError, WeightsError
-from fashion_retrieval.models.encoder import Encoder, build_encoder, upgrade_weights
+from fashion_retrieval.models.encoder import Encoder, build_encoder
+from fashion_retrieval.models.open_clip_spelling import current_weights
 from fashion_retrieval.models.probe import Probe
-from fashion_retrieval.models.weights import NoRandomWeights, fill, read_weights, weights_digest
+from fashion_retrieval.models.weights import NoRandomWeights, fill, read_weights, weight_files, weights_digest
 
 if TYPE_CHECKING:
     from fashion_retrieval.models.composer import Composer
@@ -81,7 +83,7 @@ class Bundle:
     probes: Mapping[str, Probe] = field(default_factory=dict)  # by attribute group
     basis: NDArray[np.float32] | None = None  # (D, D), of `FashionModel.shorten`
     config: ModelConfig | None = None  # None when the folder is not in this package's format
-    tokenizer_files: Mapping[str, bytes] = field(default_factory=dict)  # where the tokenizer is not CLIP's own
+    tokenizer_files: Mapping[str, bytes] = field(default_factory=dict)  # of a tokenizer or text tower that isn't CLIP's
 
 
 def load(folder: Path) -> Bundle:
@@ -212,14 +214,16 @@ def _read_config(folder: Path) -> ModelConfig | None:
 
 
 def _load_encoder(folder: Path) -> Encoder:
-    weights = folder / ENCODER_WEIGHTS_NAME
+    weights = next((folder / name for name in OPEN_CLIP_WEIGHTS if weight_files(folder / name)), None)
     architecture = folder / ENCODER_CONFIG_NAME
     transformers_weights = folder / "model.safetensors"
-    if architecture.is_file() and weights.is_file():
+    if architecture.is_file() and weights:
+        source = read_object(architecture, remedy=_REMEDY)
         with NoRandomWeights():
-            encoder = build_encoder(read_object(architecture, remedy=_REMEDY), folder)
-        fill(encoder.clip, upgrade_weights(encoder.clip, read_weights(weights)), weights)
-    elif (folder / "config.json").is_file() and transformers_weights.is_file():
+            encoder = build_encoder(source, folder)
+        captions = "multimodal_cfg" in source["model_cfg"]
+        fill(encoder.clip, current_weights(encoder.clip, read_weights(weights), captions=captions), weights)
+    elif (folder / "config.json").is_file() and weight_files(transformers_weights):
         source = read_object(folder / "config.json", remedy=_REMEDY)
         with NoRandomWeights():
             encoder = build_encoder(open_clip_config(source, _read_preprocessor(folder), str(folder)), folder)
@@ -320,6 +324,7 @@ def _read_preprocessor(folder: Path) -> dict[str, Any] | None:
 
 
 def _tokenizer_files(encoder: Encoder, folder: Path) -> dict[str, bytes]:
-    if not encoder.config["model_cfg"]["text_cfg"].get("hf_tokenizer_name"):
-        return {}
-    return {name: (folder / name).read_bytes() for name in _TOKENIZER_FILES if (folder / name).is_file()}
+    text = encoder.config["model_cfg"]["text_cfg"]
+    names = [*(_TOKENIZER_FILES if text.get("hf_tokenizer_name") else ())]
+    names += ["config.json"] if text.get("hf_model_name") else []
+    return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}

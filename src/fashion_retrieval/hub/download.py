@@ -20,6 +20,7 @@ from fashion_retrieval._utils.hub_errors import explain_download, not_cached, tr
 from fashion_retrieval.checkpoint.export_manifest import NAME as EXPORT_NAME
 from fashion_retrieval.checkpoint.export_manifest import RUNTIMES, Export, choose
 from fashion_retrieval.checkpoint.layout import (
+    OPEN_CLIP_PATTERNS,
     PICKLES,
     TEXTS,
     TRANSFORMERS_WEIGHTS,
@@ -151,7 +152,7 @@ def _from_hub(
     with translate_errors(partial(explain_download, repo_id=repo_id, revision=revision)):
         folder = Path(fetch(revision=revision, allow_patterns=list(TEXTS)))
         names = file_names(folder)
-        encoded = ENCODER_WEIGHTS_NAME in names or ENCODER_CONFIG_NAME not in names
+        encoded = ENCODER_CONFIG_NAME not in names or bool(matching(names, OPEN_CLIP_PATTERNS))
         complete = layout_of(names) is not None and encoded  # the layout that the full listing would give
         if not (local_files_only or complete):
             names = _listed(repo_id, folder.name, token, cached=names)

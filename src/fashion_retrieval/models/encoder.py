@@ -6,6 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import open_clip
 import torch
-from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict
+from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.timm_model import TimmModel
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
@@ -28,6 +29,7 @@ from fashion_retrieval.images.inputs import ImageInput, called, read_content
 from fashion_retrieval.images.load import decode
 from fashion_retrieval.images.preprocess import RGB, Preprocessing
 from fashion_retrieval.models.inference_copy import for_inference, is_convolutional
+from fashion_retrieval.models.open_clip_spelling import current_config, text_tower_folder
 from fashion_retrieval.models.weights import weights_digest
 
 _CONVOLVED = 8
@@ -221,23 +223,21 @@ def build_encoder(config: Mapping[str, Any], folder: Path) -> Encoder:
 
     A tokenizer that needs files of its own is read from the folder.
     """
-    model: Any = config.get("model_cfg")
-    towers = [model.get("vision_cfg"), model.get("text_cfg")] if isinstance(model, dict) else [None]
-    if not all(isinstance(tower, dict) for tower in towers):
-        expected = "'model_cfg' with 'vision_cfg' and 'text_cfg'"
-        raise ConfigError(f"{ENCODER_CONFIG_NAME} must hold {expected}; download the model again")
-    if "multimodal_cfg" in model:
-        raise UnsupportedError("expected a dual encoder, got a captioning model (CoCa); use a CLIP or SigLIP model")
-    if model["text_cfg"].get("hf_model_name"):
-        name = model["text_cfg"]["hf_model_name"]
-        raise UnsupportedError(f"expected open_clip's own text tower, got {name!r} of transformers; use another model")
+    config = current_config(config)
+    architecture = copy.deepcopy(config["model_cfg"])
+    text = architecture["text_cfg"]
+    custom = architecture.pop("custom_text", False) or "hf_model_name" in text
     try:
-        architecture = copy.deepcopy(model)
         architecture["vision_cfg"]["timm_model_pretrained"] = False
-        clip = (CustomTextCLIP if architecture.pop("custom_text", False) else CLIP)(**architecture)
+        with text_tower_folder(name, folder) if (name := text.get("hf_model_name")) else nullcontext() as tower:
+            if name:
+                text |= {"hf_model_name": tower, "hf_model_pretrained": False}
+            clip = (CustomTextCLIP if custom else CLIP)(
+                **architecture
+            ).float()  # transformers' towers in their files' type
         settings = merge_preprocess_dict(PreprocessCfg(), config.get("preprocess_cfg", {}))
         preprocess = PreprocessCfg(**settings | {"size": clip.visual.image_size})
-        tokenizer = _build_tokenizer(model["text_cfg"], folder)
+        tokenizer = _build_tokenizer(config["model_cfg"]["text_cfg"], folder)
         encoder = Encoder(clip=clip, tokenizer=tokenizer, preprocess=preprocess, config=config)
         encoder.preprocess(torch.zeros(2, 2, 3, dtype=torch.uint8))
     except FashionRetrievalError:
@@ -247,16 +247,6 @@ def build_encoder(config: Mapping[str, Any], folder: Path) -> Encoder:
         got = f"{type(error).__name__}: {error}"
         raise ConfigError(f"{ENCODER_CONFIG_NAME} must describe {expected}, got {got}") from error
     return encoder
-
-
-def upgrade_weights(clip: CLIP | CustomTextCLIP, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Spell a state dict as this release of open_clip does: older ones named the text tower otherwise."""
-    state = dict(convert_to_custom_text_state_dict(state) if isinstance(clip, CustomTextCLIP) else state)
-    for name in ("logit_scale", "logit_bias"):
-        own = getattr(clip, name, None)
-        if own is not None and name in state and state[name].numel() == 1:
-            state[name] = state[name].reshape(own.shape)
-    return state
 
 
 def _build_tokenizer(text: Mapping[str, Any], folder: Path) -> Callable[[list[str]], Tensor]:
