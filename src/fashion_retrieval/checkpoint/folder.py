@@ -9,7 +9,7 @@
     dimensions.safetensors         the order in which coordinates are kept, where training.fit_dimensions made one
     tokenizer.json, ...            where the encoder's tokenizer is not CLIP's own
 
-A folder that has only the transformers CLIP layout (config.json, model.safetensors) is converted on loading.
+A folder that has only transformers' layout of CLIP or SigLIP (config.json, model.safetensors) is converted on loading.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 Part = TypeVar("Part", bound=nn.Module)
 _TOKENIZER_FILES = (
     "added_tokens.json",
+    "config.json",  # transformers takes the sizes of a text tower from it, and sometimes the kind of tokenizer
     "merges.txt",
     "sentencepiece.bpe.model",
     "special_tokens_map.json",
@@ -87,7 +88,7 @@ class Bundle:
 
 
 def load(folder: Path) -> Bundle:
-    """Load a model folder: this package's, open_clip's, or one in the transformers CLIP layout.
+    """Load a model folder: this package's, open_clip's, or transformers' of CLIP and SigLIP.
 
     Weights in float32 stay in their file, mapped into memory: replace it, as `save` does, but don't write into it.
     """
@@ -227,7 +228,8 @@ def _load_encoder(folder: Path) -> Encoder:
         source = read_object(folder / "config.json", remedy=_REMEDY)
         with NoRandomWeights():
             encoder = build_encoder(open_clip_config(source, _read_preprocessor(folder), str(folder)), folder)
-        fill(encoder.clip, open_clip_weights(read_weights(transformers_weights)), transformers_weights)
+        state = open_clip_weights(read_weights(transformers_weights), source["model_type"])
+        fill(encoder.clip, current_weights(encoder.clip, state, captions=False), transformers_weights)
     else:
         raise _nothing_to_load(folder)
     return encoder.eval()
@@ -325,6 +327,6 @@ def _read_preprocessor(folder: Path) -> dict[str, Any] | None:
 
 def _tokenizer_files(encoder: Encoder, folder: Path) -> dict[str, bytes]:
     text = encoder.config["model_cfg"]["text_cfg"]
-    names = [*(_TOKENIZER_FILES if text.get("hf_tokenizer_name") else ())]
-    names += ["config.json"] if text.get("hf_model_name") else []
-    return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
+    if not (text.get("hf_tokenizer_name") or text.get("hf_model_name")):
+        return {}
+    return {name: (folder / name).read_bytes() for name in _TOKENIZER_FILES if (folder / name).is_file()}

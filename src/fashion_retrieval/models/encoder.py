@@ -235,6 +235,10 @@ def build_encoder(config: Mapping[str, Any], folder: Path) -> Encoder:
             clip = (CustomTextCLIP if custom else CLIP)(
                 **architecture
             ).float()  # transformers' towers in their files' type
+        if isinstance(clip.visual, TimmModel) and (which := architecture["vision_cfg"].get("act_kwargs")):
+            for layer in clip.visual.modules():  # open_clip leaves timm's towers their exact GELU
+                if isinstance(layer, nn.GELU):
+                    layer.approximate = which["approximate"]
         settings = merge_preprocess_dict(PreprocessCfg(), config.get("preprocess_cfg", {}))
         preprocess = PreprocessCfg(**settings | {"size": clip.visual.image_size})
         tokenizer = _build_tokenizer(config["model_cfg"]["text_cfg"], folder)
