@@ -36,7 +36,7 @@ def test_pickled_weights_are_refused_with_the_command(plain: Path, name: str) ->
     (folder / WEIGHTS).rename(folder / name)
     with pytest.raises(WeightsError) as caught:
         checkpoint.load(folder)
-    assert str(caught.value).endswith(f"python -m training.export convert '{folder}'")
+    assert str(caught.value).endswith(f"fashion-retrieval models convert '{folder}'")
     assert name in str(caught.value)
 
 

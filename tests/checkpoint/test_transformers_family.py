@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 
 from fashion_retrieval import checkpoint
 from fashion_retrieval.checkpoint import transformers_clip
-from fashion_retrieval.errors import ConfigError, UnsupportedError
+from fashion_retrieval.errors import ConfigError, MissingExtraError, UnsupportedError, WeightsError
 from tests.support import open_clip_families
 from tests.support.open_clip_families import TEXTS, rough, shrink_trunks, small_tokenizer
 from tests.support.tiny import drawn_photo
@@ -212,3 +213,37 @@ def test_a_siglip_without_its_tokenizer_says_so(tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(ConfigError, match=r"the tokenizer in .* can't be read"):
         checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["SiglipTokenizer", "T5Tokenizer", "GemmaTokenizer", "XLMRobertaTokenizer"])
+def test_a_tokenizer_that_needs_sentencepiece_names_it(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers 5 raises for some kinds, and for others makes a tokenizer without words."""
+    written(tmp_path, siglip())
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "spiece.model").write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind}), encoding="utf-8")
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    with pytest.raises(
+        MissingExtraError, match=r"needs sentencepiece .*; run: pip install sentencepiece protobuf"
+    ) as caught:
+        checkpoint.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        ("{}", ConfigError, "can't be read"),
+        ("version https://git-lfs.github.com/spec/v1\n", WeightsError, "is only a pointer of Git LFS"),
+    ],
+)
+def test_a_damaged_tokenizer_says_so_in_one_line(
+    tmp_path: Path, content: str, error: type[Exception], message: str
+) -> None:
+    written(tmp_path, siglip())
+    (tmp_path / "tokenizer.json").write_text(content, encoding="utf-8")
+    with pytest.raises(error, match=message) as caught:
+        checkpoint.load(tmp_path)
+    assert "\n" not in str(caught.value)

@@ -244,9 +244,18 @@ def test_only_pickled_weights_are_refused_with_the_command_that_converts(server)
     with pytest.raises(WeightsError) as caught:
         hub.resolve(REPO)
     assert "only pickled weights (old.pt, pytorch_model.bin)" in str(caught.value)
-    convert = "hf download house/model --local-dir DIR && python -m training.export convert DIR"
-    assert convert in str(caught.value)
+    convert = "hf download house/model --local-dir DIR && fashion-retrieval models convert DIR"
+    assert str(caught.value).endswith(convert)
+    assert f"{server.url}/house/model/discussions has one of SFconvertbot: revision='refs/pr/NUMBER'" in str(
+        caught.value
+    )
     assert server.served.keys() == {"config.json"}
+
+
+def test_the_hubs_conversion_is_a_revision(server):
+    server.repositories[REPO].commit({"config.json": b"{}", "pytorch_model.bin": b"x"})
+    server.repositories[REPO].commit(TRANSFORMERS, branch="refs/pr/3")
+    assert contents(hub.resolve(REPO, revision="refs/pr/3")) == TRANSFORMERS
 
 
 @pytest.mark.parametrize("files", [{"data.csv": b"1"}, {"config.json": b"{}"}])

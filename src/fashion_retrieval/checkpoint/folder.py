@@ -305,7 +305,7 @@ def _filled(build: Callable[[], Part], path: Path) -> Part:
 def _nothing_to_load(folder: Path) -> Exception:
     pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
     if pickles:
-        command = f"python -m training.export convert {shlex.quote(str(folder))}"
+        command = f"fashion-retrieval models convert {shlex.quote(str(folder))}"
         return WeightsError(
             f"expected weights as safetensors in {folder}, found only pickled ones ({', '.join(pickles[:3])}), which "
             f"can run any code when opened; if you trust them, convert them with: {command}"

@@ -13,7 +13,7 @@ from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, constants, snapshot_download
 
 from fashion_retrieval._utils.deprecation import renamed_attribute
 from fashion_retrieval._utils.hub_errors import explain_download, not_cached, translate_errors
@@ -187,5 +187,6 @@ def _no_weights(repo_id: str, names: Collection[str]) -> WeightsError:
         expected = f"{ENCODER_WEIGHTS_NAME} or {TRANSFORMERS_WEIGHTS[0]}"
         return WeightsError(f"{repo_id} has no weights that can be read; expected {expected}")
     found = f"{repo_id} has only pickled weights ({', '.join(pickles)}), which can run code and are never downloaded"
-    remedy = f"hf download {repo_id} --local-dir DIR && python -m training.export convert DIR"
-    return WeightsError(f"{found}; convert them in a clone of fashion-retrieval: {remedy}")
+    local = f"hf download {repo_id} --local-dir DIR && fashion-retrieval models convert DIR"
+    bot = f"see whether {constants.ENDPOINT}/{repo_id}/discussions has one of SFconvertbot: revision='refs/pr/NUMBER'"
+    return WeightsError(f"{found}; {bot}, or convert them: {local}")

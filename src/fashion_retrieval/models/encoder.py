@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -23,6 +24,7 @@ from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fashion_retrieval._utils.files import check_downloaded
 from fashion_retrieval.config import ENCODER_CONFIG_NAME
 from fashion_retrieval.errors import ConfigError, FashionRetrievalError, MissingExtraError, UnsupportedError
 from fashion_retrieval.images.inputs import ImageInput, called, read_content
@@ -34,6 +36,9 @@ from fashion_retrieval.models.weights import weights_digest
 
 _CONVOLVED = 8
 """Photos that go through a convolutional tower at a time: what its layers pass on stays in the processor's cache."""
+
+_FEW = 100
+"""A tokenizer of fewer words is looked at: it may have none but marks such as the end of a text."""
 
 _TOKENIZING = Lock()
 """Tokenizers of transformers raise where two threads use one at once."""
@@ -261,11 +266,24 @@ def _build_tokenizer(text: Mapping[str, Any], folder: Path) -> Callable[[list[st
         tokenizer = partial(open_clip.tokenize, **options) if ready else SimpleTokenizer(**options)
         return tokenizer
     options |= {"trust_remote_code": False, "local_files_only": True}
+    for path in folder.iterdir():
+        if path.suffix in (".json", ".model"):
+            check_downloaded(path)
     try:
-        tokenizer = HFTokenizer(str(folder), tokenizer_mode=text.get("tokenizer_mode"), **options)
-    except ImportError as error:
-        remedy = "pip install 'fashion-retrieval[hf]'"
-        raise MissingExtraError(f"the tokenizer of {folder} needs transformers ({error}); run: {remedy}") from error
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"the tokenizer in {folder} can't be read ({error}); download the model again") from error
+        made: Any = HFTokenizer(str(folder), tokenizer_mode=text.get("tokenizer_mode"), **options)
+    except Exception as error:  # transformers and tokenizers raise any kind
+        raise _unreadable(folder, " ".join(str(error).split())[:160]) from error
+    tokenizer, words = made, made.tokenizer
+    if len(words) < _FEW and set(words.get_vocab()) <= {*words.all_special_tokens, "▁"}:
+        raise _unreadable(folder, "it has no words")  # transformers 5 makes one where it can't read the vocabulary
     return tokenizer
+
+
+def _unreadable(folder: Path, reason: str) -> FashionRetrievalError:
+    if find_spec("transformers") is None:
+        remedy = "pip install 'fashion-retrieval[hf]'"
+        return MissingExtraError(f"the tokenizer of {folder} needs transformers ({reason}); run: {remedy}")
+    if find_spec("sentencepiece") is None and any(folder.glob("*.model")):
+        remedy = "pip install sentencepiece protobuf"
+        return MissingExtraError(f"the tokenizer of {folder} needs sentencepiece ({reason}); run: {remedy}")
+    return ConfigError(f"the tokenizer in {folder} can't be read ({reason}); download the model again")
