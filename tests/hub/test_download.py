@@ -106,6 +106,22 @@ def test_open_clips_other_names_of_weights_are_downloaded(server, files):
         assert contents(hub.resolve(REPO)) == OPEN_CLIP | {"config.json": b"{}"}
 
 
+PARTS = {f"{part}/{name}": data for part in ("text_encoder", "image_encoder") for name, data in TRANSFORMERS.items()}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [{f"0_CLIPModel/{name}": data for name, data in TRANSFORMERS.items()}, PARTS | {"feature_extractor/a.json": b"{}"}],
+)
+def test_models_in_parts_are_downloaded(server, files):
+    more = {"modules.json": b"[]", "unet/model.safetensors": b"x", "image_encoder/old.bin": b"x", "README.md": b"#"}
+    server.repositories[REPO].commit(files | more)
+    folder = hub.resolve(REPO)
+    assert tree(folder) == files | {name: more[name] for name in ("modules.json", "README.md")}
+    server.stop()
+    assert hub.resolve(REPO, local_files_only=True) == folder
+
+
 def test_second_call_downloads_nothing(server):
     server.repositories[REPO].commit(OPEN_CLIP)
     folder = hub.resolve(REPO)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shlex
 import shutil
 from collections.abc import Callable, Mapping
@@ -34,7 +35,14 @@ from torch import Tensor, nn
 
 from fashion_retrieval._utils.files import read_object, sha256, verify_digests, write_atomically
 from fashion_retrieval.checkpoint.export_manifest import RUNTIMES, Export
-from fashion_retrieval.checkpoint.layout import OPEN_CLIP_WEIGHTS
+from fashion_retrieval.checkpoint.layout import (
+    NESTED,
+    OPEN_CLIP_WEIGHTS,
+    file_names,
+    layout_of,
+    nested_names,
+    nested_parts,
+)
 from fashion_retrieval.checkpoint.transformers_clip import open_clip_config, open_clip_weights
 from fashion_retrieval.config import (
     COMPOSER_WEIGHTS_NAME,
@@ -93,6 +101,9 @@ def load(folder: Path) -> Bundle:
     Weights in float32 stay in their file, mapped into memory: replace it, as `save` does, but don't write into it.
     """
     config = _read_config(folder)
+    parts = nested_parts(nested_names(folder)) if layout_of(file_names(folder)) is None else None
+    if parts and len(parts) == 1:
+        folder /= parts[0]
     digests = dict(config.sha256) if config else {}
     if config and config.composer:
         digests.pop(ENCODER_WEIGHTS_NAME, None)  # the composer's fingerprint of the encoder covers them
@@ -230,9 +241,26 @@ def _load_encoder(folder: Path) -> Encoder:
             encoder = build_encoder(open_clip_config(source, _read_preprocessor(folder), str(folder)), folder)
         state = open_clip_weights(read_weights(transformers_weights), source["model_type"])
         fill(encoder.clip, current_weights(encoder.clip, state, captions=False), transformers_weights)
+    elif nested_parts(nested_names(folder)):
+        encoder = _load_pair(folder)
     else:
         raise _nothing_to_load(folder)
     return encoder.eval()
+
+
+def _load_pair(folder: Path) -> Encoder:
+    """CLIPTextModelWithProjection and CLIPVisionModelWithProjection; no file says their scale: it is CLIP's first."""
+    text, vision, photos = (folder / part for part in NESTED[1])
+    towers = {
+        f"{name}_config": read_object(part / "config.json", remedy=_REMEDY)
+        for name, part in (("text", text), ("vision", vision))
+    }
+    source = {"model_type": "clip", "projection_dim": towers["text_config"].get("projection_dim", 512)} | towers
+    with NoRandomWeights():
+        encoder = build_encoder(open_clip_config(source, _read_preprocessor(photos), str(folder)), folder)
+    state = {name: value for part in (text, vision) for name, value in read_weights(part / "model.safetensors").items()}
+    fill(encoder.clip, open_clip_weights(state) | {"logit_scale": torch.tensor(math.log(1 / 0.07))}, folder)
+    return encoder
 
 
 def _load_segmenter(folder: Path, config: ModelConfig) -> GarmentSegmenter | None:

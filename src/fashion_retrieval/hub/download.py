@@ -27,6 +27,8 @@ from fashion_retrieval.checkpoint.layout import (
     file_names,
     layout_of,
     matching,
+    nested_names,
+    nested_parts,
 )
 from fashion_retrieval.config import ENCODER_CONFIG_NAME, ENCODER_WEIGHTS_NAME
 from fashion_retrieval.errors import InputError, ModelNotFoundError, WeightsError
@@ -156,7 +158,11 @@ def _from_hub(
         complete = layout_of(names) is not None and encoded  # the layout that the full listing would give
         if not (local_files_only or complete):
             names = _listed(repo_id, folder.name, token, cached=names)
-        layout = layout_of(names)
+        layout, parts = layout_of(names), nested_parts(names | nested_names(folder))
+        if layout is None and parts:
+            patterns = [f"{part}/{name}" for part in parts for name in (*TEXTS, *TRANSFORMERS_WEIGHTS)]
+            fetch(revision=folder.name, allow_patterns=patterns, ignore_patterns=["*/*/*"])
+            return folder
         if layout is None:
             raise not_cached(repo_id) if local_files_only else _no_weights(repo_id, names)
         fetch(revision=folder.name, allow_patterns=list(layout))
