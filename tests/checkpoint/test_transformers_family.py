@@ -215,21 +215,38 @@ def test_a_siglip_without_its_tokenizer_says_so(tmp_path: Path) -> None:
         checkpoint.load(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["SiglipTokenizer", "T5Tokenizer", "GemmaTokenizer", "XLMRobertaTokenizer"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("SiglipTokenizer", "spiece.model"),
+        ("T5Tokenizer", "spiece.model"),
+        ("GemmaTokenizer", "tokenizer.model"),
+        ("XLMRobertaTokenizer", "sentencepiece.bpe.model"),
+    ],
+)
 def test_a_tokenizer_that_needs_sentencepiece_names_it(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kind: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """transformers 5 raises for some kinds, and for others makes a tokenizer without words."""
     written(tmp_path, siglip())
     (tmp_path / "tokenizer.json").unlink()
-    (tmp_path / "spiece.model").write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
+    (tmp_path / name).write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind}), encoding="utf-8")
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     with pytest.raises(
-        MissingExtraError, match=r"needs sentencepiece .*; run: pip install sentencepiece protobuf"
+        MissingExtraError, match=r"needs sentencepiece .*; run: pip install sentencepiece proto"
     ) as caught:
         checkpoint.load(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["T5Tokenizer", "GemmaTokenizer", "XLMRobertaTokenizer"])
+def test_a_tokenizer_without_its_vocabulary_is_refused(tmp_path: Path, kind: str) -> None:
+    """transformers 5 makes a tokenizer that takes every word for unknown."""
+    written(tmp_path, siglip())
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind}), encoding="utf-8")
+    with pytest.raises(ConfigError, match="has no words, its vocabulary is missing; download the model again"):
+        checkpoint.load(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from fashion_retrieval.models.weights import weights_digest
 _CONVOLVED = 8
 """Photos that go through a convolutional tower at a time: what its layers pass on stays in the processor's cache."""
 
-_FEW = 100
+_FEW = 200
 """A tokenizer of fewer words is looked at: it may have none but marks such as the end of a text."""
 
 _TOKENIZING = Lock()
@@ -275,7 +275,8 @@ def _build_tokenizer(text: Mapping[str, Any], folder: Path) -> Callable[[list[st
         raise _unreadable(folder, " ".join(str(error).split())[:160]) from error
     tokenizer, words = made, made.tokenizer
     if len(words) < _FEW and set(words.get_vocab()) <= {*words.all_special_tokens, "▁"}:
-        raise _unreadable(folder, "it has no words")  # transformers 5 makes one where it can't read the vocabulary
+        remedy = "download the model again"  # transformers 5 makes one without a word where it finds no vocabulary
+        raise ConfigError(f"the tokenizer in {folder} has no words, its vocabulary is missing; {remedy}")
     return tokenizer
 
 

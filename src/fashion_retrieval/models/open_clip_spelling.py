@@ -51,7 +51,8 @@ def current_config(config: Mapping[str, Any]) -> dict[str, Any]:
             tower[renamed[old]] = tower.pop(old)
     for name in _GONE:
         if towers[0].pop(name, False):
-            raise UnsupportedError(f"{ENCODER_CONFIG_NAME} asks for {name!r}, which only open_clip 2 computes")
+            got = f"{ENCODER_CONFIG_NAME} asks for {name!r}, which only open_clip 2 computes"
+            raise UnsupportedError(f"{got}; use another model")
     if model.pop("multimodal_cfg", None) is not None:
         model.pop("pad_id", None)
         for tower in towers:
