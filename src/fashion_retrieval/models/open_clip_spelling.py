@@ -12,15 +12,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from open_clip.hf_configs import arch_dict
-from open_clip.model import (
-    CLIP,
-    CustomTextCLIP,
-    convert_to_custom_text_state_dict,
-    resize_pos_embed,
-    resize_text_pos_embed,
-)
+from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict
 from torch import Tensor
+from torch.nn import functional
 
 from fashion_retrieval._utils.files import asset, read_object
 from fashion_retrieval.config import ENCODER_CONFIG_NAME
@@ -79,22 +75,28 @@ def current_weights(clip: CLIP | CustomTextCLIP, state: Mapping[str, Tensor], *,
             state[name] = state[name].reshape(own[name].shape)
     if "logit_bias" in own and "logit_scale" in state:
         state.setdefault("logit_bias", own["logit_bias"].new_zeros(own["logit_bias"].shape))
-    for name, resize in _RESIZED.items():
+    for name in ("visual.positional_embedding", "positional_embedding", "text.positional_embedding"):
         given = state.get(name)
-        if given is None or name not in own or given.shape == own[name].shape or given.ndim != 2:
-            continue
-        square = resize is resize_text_pos_embed or math.isqrt(max(len(given) - 1, 0)) ** 2 == len(given) - 1
-        if square and given.shape[1] == own[name].shape[1]:
-            state[name] = given.float()
-            resize(state, clip)
+        if name in own and given is not None and given.is_floating_point() and given.shape[1:] == own[name].shape[1:]:
+            grid = clip.visual.grid_size if name.startswith("visual.") else None
+            state[name] = _resized(given, len(own[name]), grid)
     return state
 
 
-_RESIZED = {
-    "visual.positional_embedding": resize_pos_embed,
-    "positional_embedding": resize_text_pos_embed,
-    "text.positional_embedding": resize_text_pos_embed,
-}
+def _resized(positions: Tensor, length: int, grid: tuple[int, int] | None) -> Tensor:
+    """Embeddings of positions, (n, d) -> (length, d), as open_clip interpolates: a text's, or a token's and a grid's.
+
+    What can't be resized comes back as it is.
+    """
+    side = math.isqrt(max(len(positions) - 1, 0))
+    if len(positions) == length or (grid and side * side + 1 != len(positions)):
+        return positions
+    positions = positions.float()
+    if grid is None:
+        return functional.interpolate(positions.T[None], size=length, mode="linear")[0].T
+    cells = positions[1:].T.reshape(1, -1, side, side)
+    cells = functional.interpolate(cells, size=tuple(grid), mode="bicubic", antialias=True)
+    return torch.cat([positions[:1], cells.flatten(2)[0].T])
 
 
 @contextmanager
