@@ -71,6 +71,7 @@ OPTIONS = {
     "--queue --timeout --writable --read-only --uploads --page --no-page --demo",
     "doctor": "--device --dtype --json",
     "models list": "--json",
+    "models convert": "",
     "models download": "--revision",
     "models info": "--revision --json",
 }

@@ -18,6 +18,8 @@ from tests.support.tiny import contents, tree
 
 TRANSFORMERS = {"config.json": b"{}", "model.safetensors": WEIGHTS[::-1]}
 MIXED = TRANSFORMERS | {"open_clip_config.json": b"{}", "open_clip_pytorch_model.bin": b"x"}
+SECOND_NAME = {"open_clip_config.json": b"{}", "open_clip_pytorch_model.safetensors": WEIGHTS}
+SHARDS = {"open_clip_config.json": b"{}"} | {f"open_clip_model-0000{n}-of-00002.safetensors": WEIGHTS for n in (1, 2)}
 UNTRUSTED = exported("openvino", default=False)
 server, surroundings = hub_fixtures.server, hub_fixtures.surroundings
 
@@ -95,6 +97,31 @@ def test_first_download_brings_every_file_once(server):
     assert server.served == {name: len(data) for name, data in OPEN_CLIP.items()}
 
 
+@pytest.mark.parametrize("files", [SECOND_NAME, SHARDS])
+def test_open_clips_other_names_of_weights_are_downloaded(server, files):
+    server.repositories[REPO].commit(files | TRANSFORMERS | {"open_clip_pytorch_model.bin": b"x"})
+    assert contents(hub.resolve(REPO)) == files | {"config.json": b"{}"}
+    if files is SECOND_NAME:
+        server.repositories[REPO].commit(files | OPEN_CLIP)
+        assert contents(hub.resolve(REPO)) == OPEN_CLIP | {"config.json": b"{}"}
+
+
+PARTS = {f"{part}/{name}": data for part in ("text_encoder", "image_encoder") for name, data in TRANSFORMERS.items()}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [{f"0_CLIPModel/{name}": data for name, data in TRANSFORMERS.items()}, PARTS | {"feature_extractor/a.json": b"{}"}],
+)
+def test_models_in_parts_are_downloaded(server, files):
+    more = {"modules.json": b"[]", "unet/model.safetensors": b"x", "image_encoder/old.bin": b"x", "README.md": b"#"}
+    server.repositories[REPO].commit(files | more)
+    folder = hub.resolve(REPO)
+    assert tree(folder) == files | {name: more[name] for name in ("modules.json", "README.md")}
+    server.stop()
+    assert hub.resolve(REPO, local_files_only=True) == folder
+
+
 def test_second_call_downloads_nothing(server):
     server.repositories[REPO].commit(OPEN_CLIP)
     folder = hub.resolve(REPO)
@@ -105,7 +132,7 @@ def test_second_call_downloads_nothing(server):
     assert all(request.path.startswith("/api/models/house/model/revision/") for request in server.requests)
 
 
-@pytest.mark.parametrize("files", [OPEN_CLIP, TRANSFORMERS, OPEN_CLIP | TRANSFORMERS, MIXED])
+@pytest.mark.parametrize("files", [OPEN_CLIP, TRANSFORMERS, OPEN_CLIP | TRANSFORMERS, MIXED, SECOND_NAME, SHARDS])
 @pytest.mark.parametrize("revision", [None, "main"])
 def test_cached_model_needs_no_network(server, files, revision):
     server.repositories[REPO].commit(files)
@@ -233,9 +260,18 @@ def test_only_pickled_weights_are_refused_with_the_command_that_converts(server)
     with pytest.raises(WeightsError) as caught:
         hub.resolve(REPO)
     assert "only pickled weights (old.pt, pytorch_model.bin)" in str(caught.value)
-    convert = "hf download house/model --local-dir DIR && python -m training.export convert DIR"
-    assert convert in str(caught.value)
+    convert = "hf download house/model --local-dir DIR && fashion-retrieval models convert DIR"
+    assert str(caught.value).endswith(convert)
+    assert f"{server.url}/house/model/discussions has one of SFconvertbot: revision='refs/pr/NUMBER'" in str(
+        caught.value
+    )
     assert server.served.keys() == {"config.json"}
+
+
+def test_the_hubs_conversion_is_a_revision(server):
+    server.repositories[REPO].commit({"config.json": b"{}", "pytorch_model.bin": b"x"})
+    server.repositories[REPO].commit(TRANSFORMERS, branch="refs/pr/3")
+    assert contents(hub.resolve(REPO, revision="refs/pr/3")) == TRANSFORMERS
 
 
 @pytest.mark.parametrize("files", [{"data.csv": b"1"}, {"config.json": b"{}"}])

@@ -1,4 +1,4 @@
-"""Make a model folder, write its card, publish it; convert pickled weights to safetensors.
+"""Make a model folder, write its card, publish it.
 
 python -m training.export model training/configs/export_compact.toml
 python -m training.export composer training/configs/export_compact.toml runs/agcn_compact/model
@@ -6,7 +6,6 @@ python -m training.export segmenter training/configs/export_compact.toml runs/se
 python -m training.export bfloat16 training/configs/export_compact.toml
 python -m training.export card training/configs/export_compact.toml
 python -m training.export push src/fashion_retrieval/assets/compact your-name/compact --dry-run
-python -m training.export convert FOLDER
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from fashion_retrieval.checkpoint.folder import load
 from training.engine.errors import one_line_errors
 from training.engine.settings import read_settings
 from training.export.folder import publish
-from training.export.pickles import convert_folder
 from training.export.recipe import Settings, described, in_bfloat16, joined, with_composer, with_segmenter
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -88,14 +86,6 @@ def push(
         typer.echo(
             loaded.push_to_hub(repo_id, private=private, revision=revision, commit_message=message, dry_run=dry_run)
         )
-
-
-@app.command()
-def convert(source: Annotated[Path, typer.Argument(help="A folder with pickled weights.")]) -> None:
-    """Rewrite pickled weights as safetensors, beside them; the pickle is read with weights_only=True."""
-    with one_line_errors():
-        for path, count in convert_folder(source).items():
-            typer.echo(f"{path}: {count} tensors")
 
 
 if __name__ == "__main__":

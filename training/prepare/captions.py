@@ -49,7 +49,7 @@ class Captioner:
             )
             processor = processing.from_pretrained(id_or_path, revision=revision)
         except (OSError, ValueError) as error:
-            remedy = f"use {MODEL}, or make safetensors of a pickle with `python -m training.export convert FOLDER`"
+            remedy = f"use {MODEL}, or make safetensors of a pickle with `fashion-retrieval models convert FOLDER`"
             raise ModelNotFoundError(f"{id_or_path} can't be loaded as BLIP ({error}); {remedy}") from error
         missing = sorted(loading["missing_keys"])
         if missing:

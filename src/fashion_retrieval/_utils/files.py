@@ -32,6 +32,14 @@ def read_object(path: Path, *, remedy: str) -> dict[str, Any]:
     return data
 
 
+def check_downloaded(path: Path) -> None:
+    """Raise a WeightsError for a pointer of Git LFS, which a clone without it has in the place of a large file."""
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(40) == b"version https://git-lfs.github.com/spec/"[:40]:
+                raise WeightsError(f"{path} is only a pointer of Git LFS; run: git lfs install && git lfs pull")
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file's content, read piece by piece."""
     with path.open("rb") as file:
@@ -49,6 +57,7 @@ def verify_digests(
         path = folder / name
         if not path.is_file():
             raise WeightsError(f"expected the file {name} in {folder}, found none; {remedy}")
+        check_downloaded(path)
         actual = (known or {}).get(name) or sha256(path)
         if actual != expected:
             got = f"expected sha256 {expected[:12]}…, got {actual[:12]}…"

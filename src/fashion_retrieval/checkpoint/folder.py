@@ -9,13 +9,14 @@
     dimensions.safetensors         the order in which coordinates are kept, where training.fit_dimensions made one
     tokenizer.json, ...            where the encoder's tokenizer is not CLIP's own
 
-A folder that has only the transformers CLIP layout (config.json, model.safetensors) is converted on loading.
+A folder that has only transformers' layout of CLIP or SigLIP (config.json, model.safetensors) is converted on loading.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shlex
 import shutil
 from collections.abc import Callable, Mapping
@@ -34,6 +35,14 @@ from torch import Tensor, nn
 
 from fashion_retrieval._utils.files import read_object, sha256, verify_digests, write_atomically
 from fashion_retrieval.checkpoint.export_manifest import RUNTIMES, Export
+from fashion_retrieval.checkpoint.layout import (
+    NESTED,
+    OPEN_CLIP_WEIGHTS,
+    file_names,
+    layout_of,
+    nested_names,
+    nested_parts,
+)
 from fashion_retrieval.checkpoint.transformers_clip import open_clip_config, open_clip_weights
 from fashion_retrieval.config import (
     COMPOSER_WEIGHTS_NAME,
@@ -46,9 +55,10 @@ from fashion_retrieval.config import (
     ModelConfig,
 )
 from fashion_retrieval.errors import ConfigError, InputError, ModelNotFoundError, WeightsError
-from fashion_retrieval.models.encoder import Encoder, build_encoder, upgrade_weights
+from fashion_retrieval.models.encoder import Encoder, build_encoder
+from fashion_retrieval.models.open_clip_spelling import current_weights
 from fashion_retrieval.models.probe import Probe
-from fashion_retrieval.models.weights import NoRandomWeights, fill, read_weights, weights_digest
+from fashion_retrieval.models.weights import NoRandomWeights, fill, read_weights, weight_files, weights_digest
 
 if TYPE_CHECKING:
     from fashion_retrieval.models.composer import Composer
@@ -57,6 +67,7 @@ if TYPE_CHECKING:
 Part = TypeVar("Part", bound=nn.Module)
 _TOKENIZER_FILES = (
     "added_tokens.json",
+    "config.json",  # transformers takes the sizes of a text tower from it, and sometimes the kind of tokenizer
     "merges.txt",
     "sentencepiece.bpe.model",
     "special_tokens_map.json",
@@ -81,15 +92,18 @@ class Bundle:
     probes: Mapping[str, Probe] = field(default_factory=dict)  # by attribute group
     basis: NDArray[np.float32] | None = None  # (D, D), of `FashionModel.shorten`
     config: ModelConfig | None = None  # None when the folder is not in this package's format
-    tokenizer_files: Mapping[str, bytes] = field(default_factory=dict)  # where the tokenizer is not CLIP's own
+    tokenizer_files: Mapping[str, bytes] = field(default_factory=dict)  # of a tokenizer or text tower that isn't CLIP's
 
 
 def load(folder: Path) -> Bundle:
-    """Load a model folder: this package's, open_clip's, or one in the transformers CLIP layout.
+    """Load a model folder: this package's, open_clip's, or transformers' of CLIP and SigLIP.
 
     Weights in float32 stay in their file, mapped into memory: replace it, as `save` does, but don't write into it.
     """
     config = _read_config(folder)
+    parts = nested_parts(nested_names(folder)) if layout_of(file_names(folder)) is None else None
+    if parts and len(parts) == 1:
+        folder /= parts[0]
     digests = dict(config.sha256) if config else {}
     if config and config.composer:
         digests.pop(ENCODER_WEIGHTS_NAME, None)  # the composer's fingerprint of the encoder covers them
@@ -212,21 +226,41 @@ def _read_config(folder: Path) -> ModelConfig | None:
 
 
 def _load_encoder(folder: Path) -> Encoder:
-    weights = folder / ENCODER_WEIGHTS_NAME
+    weights = next((folder / name for name in OPEN_CLIP_WEIGHTS if weight_files(folder / name)), None)
     architecture = folder / ENCODER_CONFIG_NAME
     transformers_weights = folder / "model.safetensors"
-    if architecture.is_file() and weights.is_file():
+    if architecture.is_file() and weights:
+        source = read_object(architecture, remedy=_REMEDY)
         with NoRandomWeights():
-            encoder = build_encoder(read_object(architecture, remedy=_REMEDY), folder)
-        fill(encoder.clip, upgrade_weights(encoder.clip, read_weights(weights)), weights)
-    elif (folder / "config.json").is_file() and transformers_weights.is_file():
+            encoder = build_encoder(source, folder)
+        captions = "multimodal_cfg" in source["model_cfg"]
+        fill(encoder.clip, current_weights(encoder.clip, read_weights(weights), captions=captions), weights)
+    elif (folder / "config.json").is_file() and weight_files(transformers_weights):
         source = read_object(folder / "config.json", remedy=_REMEDY)
         with NoRandomWeights():
             encoder = build_encoder(open_clip_config(source, _read_preprocessor(folder), str(folder)), folder)
-        fill(encoder.clip, open_clip_weights(read_weights(transformers_weights)), transformers_weights)
+        state = open_clip_weights(read_weights(transformers_weights), source["model_type"])
+        fill(encoder.clip, current_weights(encoder.clip, state, captions=False), transformers_weights)
+    elif nested_parts(nested_names(folder)):
+        encoder = _load_pair(folder)
     else:
         raise _nothing_to_load(folder)
     return encoder.eval()
+
+
+def _load_pair(folder: Path) -> Encoder:
+    """CLIPTextModelWithProjection and CLIPVisionModelWithProjection; no file says their scale: it is CLIP's first."""
+    text, vision, photos = (folder / part for part in NESTED[1])
+    towers = {
+        f"{name}_config": read_object(part / "config.json", remedy=_REMEDY)
+        for name, part in (("text", text), ("vision", vision))
+    }
+    source = {"model_type": "clip", "projection_dim": towers["text_config"].get("projection_dim", 512)} | towers
+    with NoRandomWeights():
+        encoder = build_encoder(open_clip_config(source, _read_preprocessor(photos), str(folder)), folder)
+    state = {name: value for part in (text, vision) for name, value in read_weights(part / "model.safetensors").items()}
+    fill(encoder.clip, open_clip_weights(state) | {"logit_scale": torch.tensor(math.log(1 / 0.07))}, folder)
+    return encoder
 
 
 def _load_segmenter(folder: Path, config: ModelConfig) -> GarmentSegmenter | None:
@@ -299,7 +333,7 @@ def _filled(build: Callable[[], Part], path: Path) -> Part:
 def _nothing_to_load(folder: Path) -> Exception:
     pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
     if pickles:
-        command = f"python -m training.export convert {shlex.quote(str(folder))}"
+        command = f"fashion-retrieval models convert {shlex.quote(str(folder))}"
         return WeightsError(
             f"expected weights as safetensors in {folder}, found only pickled ones ({', '.join(pickles[:3])}), which "
             f"can run any code when opened; if you trust them, convert them with: {command}"
@@ -320,6 +354,7 @@ def _read_preprocessor(folder: Path) -> dict[str, Any] | None:
 
 
 def _tokenizer_files(encoder: Encoder, folder: Path) -> dict[str, bytes]:
-    if not encoder.config["model_cfg"]["text_cfg"].get("hf_tokenizer_name"):
+    text = encoder.config["model_cfg"]["text_cfg"]
+    if not (text.get("hf_tokenizer_name") or text.get("hf_model_name")):
         return {}
     return {name: (folder / name).read_bytes() for name in _TOKENIZER_FILES if (folder / name).is_file()}

@@ -20,12 +20,18 @@ from fashion_retrieval.config import (
 )
 from fashion_retrieval.errors import InputError
 
+OPEN_CLIP_WEIGHTS = (ENCODER_WEIGHTS_NAME, "open_clip_pytorch_model.safetensors")
+"""Names of an open_clip model's weights, the better one first; each may be in shards."""
+OPEN_CLIP_PATTERNS = tuple(name.replace(".", dot) for name in OPEN_CLIP_WEIGHTS for dot in (".", "-*-of-*."))
 TRANSFORMERS_WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
 LAYOUTS = (
     (ENCODER_WEIGHTS_NAME, SEGMENTER_WEIGHTS_NAME, COMPOSER_WEIGHTS_NAME, PROBES_WEIGHTS_NAME, DIMENSIONS_NAME),
+    *((pattern,) for pattern in OPEN_CLIP_PATTERNS[1:]),
     *((name,) for name in TRANSFORMERS_WEIGHTS),
 )
 """File patterns of the weights, preferred layout first; the first pattern of each must match."""
+NESTED = (("0_CLIPModel",), ("text_encoder", "image_encoder", "feature_extractor"))
+"""Folders of models that are in parts: sentence-transformers' CLIP, and two encoders as diffusers keeps them."""
 TEXTS = ("*.json", "*.txt", "README.md", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 """File patterns of configuration, tokenizer and card."""
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
@@ -54,6 +60,20 @@ def file_names(folder: Path) -> set[str]:
 def layout_of(names: Collection[str]) -> tuple[str, ...] | None:
     """The patterns of the weights to take among files of these names; None where there are no weights."""
     return next((layout for layout in LAYOUTS if any(fnmatch(name, layout[0]) for name in names)), None)
+
+
+def nested_parts(names: Collection[str]) -> tuple[str, ...] | None:
+    """The folders of a model in parts among files of these paths; None where there is none with its weights."""
+
+    def weighty(part: str) -> bool:
+        return layout_of([name.partition("/")[2] for name in names if name.startswith(f"{part}/")]) is not None
+
+    return next((parts for parts in NESTED if all(map(weighty, parts[:2]))), None)
+
+
+def nested_names(folder: Path) -> set[str]:
+    """Paths of the weights one level down in a folder."""
+    return {path.relative_to(folder).as_posix() for path in folder.glob("*/*.safetensors")}
 
 
 def matching(names: Iterable[str], patterns: Iterable[str]) -> list[str]:

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -27,7 +28,7 @@ from fashion_retrieval.cli.refine import refine
 from fashion_retrieval.cli.serve import serve
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-models = typer.Typer(help="List, download and describe models.", no_args_is_help=True)
+models = typer.Typer(help="List, download, convert and describe models.", no_args_is_help=True)
 for command in (recognize, fit, encode, export, index, migrate, search, duplicates, refine, serve, mcp):
     app.command()(command)
 app.add_typer(models, name="models")
@@ -73,6 +74,15 @@ def download(model_id: ModelId, revision: Revision = None) -> None:
     from fashion_retrieval import download_model
 
     typer.echo(download_model(model_id, revision=revision))
+
+
+@models.command()
+def convert(folder: Annotated[Path, typer.Argument(help="A model folder whose weights are pickles.")]) -> None:
+    """Rewrite pickled weights as safetensors, beside them; only tensors are read, in a process of their own."""
+    from fashion_retrieval.export.pickles import convert_folder
+
+    for path, count in convert_folder(folder).items():
+        typer.echo(f"{path}: {count} tensors")
 
 
 @models.command()

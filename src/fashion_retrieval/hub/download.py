@@ -13,19 +13,22 @@ from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, constants, snapshot_download
 
 from fashion_retrieval._utils.deprecation import renamed_attribute
 from fashion_retrieval._utils.hub_errors import explain_download, not_cached, translate_errors
 from fashion_retrieval.checkpoint.export_manifest import NAME as EXPORT_NAME
 from fashion_retrieval.checkpoint.export_manifest import RUNTIMES, Export, choose
 from fashion_retrieval.checkpoint.layout import (
+    OPEN_CLIP_PATTERNS,
     PICKLES,
     TEXTS,
     TRANSFORMERS_WEIGHTS,
     file_names,
     layout_of,
     matching,
+    nested_names,
+    nested_parts,
 )
 from fashion_retrieval.config import ENCODER_CONFIG_NAME, ENCODER_WEIGHTS_NAME
 from fashion_retrieval.errors import InputError, ModelNotFoundError, WeightsError
@@ -151,11 +154,15 @@ def _from_hub(
     with translate_errors(partial(explain_download, repo_id=repo_id, revision=revision)):
         folder = Path(fetch(revision=revision, allow_patterns=list(TEXTS)))
         names = file_names(folder)
-        encoded = ENCODER_WEIGHTS_NAME in names or ENCODER_CONFIG_NAME not in names
+        encoded = ENCODER_CONFIG_NAME not in names or bool(matching(names, OPEN_CLIP_PATTERNS))
         complete = layout_of(names) is not None and encoded  # the layout that the full listing would give
         if not (local_files_only or complete):
             names = _listed(repo_id, folder.name, token, cached=names)
-        layout = layout_of(names)
+        layout, parts = layout_of(names), nested_parts(names | nested_names(folder))
+        if layout is None and parts:
+            patterns = [f"{part}/{name}" for part in parts for name in (*TEXTS, *TRANSFORMERS_WEIGHTS)]
+            fetch(revision=folder.name, allow_patterns=patterns, ignore_patterns=["*/*/*"])
+            return folder
         if layout is None:
             raise not_cached(repo_id) if local_files_only else _no_weights(repo_id, names)
         fetch(revision=folder.name, allow_patterns=list(layout))
@@ -186,5 +193,6 @@ def _no_weights(repo_id: str, names: Collection[str]) -> WeightsError:
         expected = f"{ENCODER_WEIGHTS_NAME} or {TRANSFORMERS_WEIGHTS[0]}"
         return WeightsError(f"{repo_id} has no weights that can be read; expected {expected}")
     found = f"{repo_id} has only pickled weights ({', '.join(pickles)}), which can run code and are never downloaded"
-    remedy = f"hf download {repo_id} --local-dir DIR && python -m training.export convert DIR"
-    return WeightsError(f"{found}; convert them in a clone of fashion-retrieval: {remedy}")
+    local = f"hf download {repo_id} --local-dir DIR && fashion-retrieval models convert DIR"
+    bot = f"see whether {constants.ENDPOINT}/{repo_id}/discussions has one of SFconvertbot: revision='refs/pr/NUMBER'"
+    return WeightsError(f"{found}; {bot}, or convert them: {local}")

@@ -6,15 +6,17 @@ import copy
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import open_clip
 import torch
-from open_clip.model import CLIP, CustomTextCLIP, convert_to_custom_text_state_dict
+from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.timm_model import TimmModel
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
@@ -22,16 +24,21 @@ from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fashion_retrieval._utils.files import check_downloaded
 from fashion_retrieval.config import ENCODER_CONFIG_NAME
 from fashion_retrieval.errors import ConfigError, FashionRetrievalError, MissingExtraError, UnsupportedError
 from fashion_retrieval.images.inputs import ImageInput, called, read_content
 from fashion_retrieval.images.load import decode
 from fashion_retrieval.images.preprocess import RGB, Preprocessing
 from fashion_retrieval.models.inference_copy import for_inference, is_convolutional
+from fashion_retrieval.models.open_clip_spelling import current_config, text_tower_folder
 from fashion_retrieval.models.weights import weights_digest
 
 _CONVOLVED = 8
 """Photos that go through a convolutional tower at a time: what its layers pass on stays in the processor's cache."""
+
+_FEW = 200
+"""A tokenizer of fewer words is looked at: it may have none but marks such as the end of a text."""
 
 _TOKENIZING = Lock()
 """Tokenizers of transformers raise where two threads use one at once."""
@@ -221,23 +228,25 @@ def build_encoder(config: Mapping[str, Any], folder: Path) -> Encoder:
 
     A tokenizer that needs files of its own is read from the folder.
     """
-    model: Any = config.get("model_cfg")
-    towers = [model.get("vision_cfg"), model.get("text_cfg")] if isinstance(model, dict) else [None]
-    if not all(isinstance(tower, dict) for tower in towers):
-        expected = "'model_cfg' with 'vision_cfg' and 'text_cfg'"
-        raise ConfigError(f"{ENCODER_CONFIG_NAME} must hold {expected}; download the model again")
-    if "multimodal_cfg" in model:
-        raise UnsupportedError("expected a dual encoder, got a captioning model (CoCa); use a CLIP or SigLIP model")
-    if model["text_cfg"].get("hf_model_name"):
-        name = model["text_cfg"]["hf_model_name"]
-        raise UnsupportedError(f"expected open_clip's own text tower, got {name!r} of transformers; use another model")
+    config = current_config(config)
+    architecture = copy.deepcopy(config["model_cfg"])
+    text = architecture["text_cfg"]
+    custom = architecture.pop("custom_text", False) or "hf_model_name" in text
     try:
-        architecture = copy.deepcopy(model)
         architecture["vision_cfg"]["timm_model_pretrained"] = False
-        clip = (CustomTextCLIP if architecture.pop("custom_text", False) else CLIP)(**architecture)
+        with text_tower_folder(name, folder) if (name := text.get("hf_model_name")) else nullcontext() as tower:
+            if name:
+                text |= {"hf_model_name": tower, "hf_model_pretrained": False}
+            clip = (CustomTextCLIP if custom else CLIP)(
+                **architecture
+            ).float()  # transformers' towers in their files' type
+        if isinstance(clip.visual, TimmModel) and (which := architecture["vision_cfg"].get("act_kwargs")):
+            for layer in clip.visual.modules():  # open_clip leaves timm's towers their exact GELU
+                if isinstance(layer, nn.GELU):
+                    layer.approximate = which["approximate"]
         settings = merge_preprocess_dict(PreprocessCfg(), config.get("preprocess_cfg", {}))
         preprocess = PreprocessCfg(**settings | {"size": clip.visual.image_size})
-        tokenizer = _build_tokenizer(model["text_cfg"], folder)
+        tokenizer = _build_tokenizer(config["model_cfg"]["text_cfg"], folder)
         encoder = Encoder(clip=clip, tokenizer=tokenizer, preprocess=preprocess, config=config)
         encoder.preprocess(torch.zeros(2, 2, 3, dtype=torch.uint8))
     except FashionRetrievalError:
@@ -249,16 +258,6 @@ def build_encoder(config: Mapping[str, Any], folder: Path) -> Encoder:
     return encoder
 
 
-def upgrade_weights(clip: CLIP | CustomTextCLIP, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Spell a state dict as this release of open_clip does: older ones named the text tower otherwise."""
-    state = dict(convert_to_custom_text_state_dict(state) if isinstance(clip, CustomTextCLIP) else state)
-    for name in ("logit_scale", "logit_bias"):
-        own = getattr(clip, name, None)
-        if own is not None and name in state and state[name].numel() == 1:
-            state[name] = state[name].reshape(own.shape)
-    return state
-
-
 def _build_tokenizer(text: Mapping[str, Any], folder: Path) -> Callable[[list[str]], Tensor]:
     options = {"context_length": text.get("context_length", 77)} | text.get("tokenizer_kwargs", {})
     tokenizer: Callable[[list[str]], Tensor]
@@ -267,11 +266,25 @@ def _build_tokenizer(text: Mapping[str, Any], folder: Path) -> Callable[[list[st
         tokenizer = partial(open_clip.tokenize, **options) if ready else SimpleTokenizer(**options)
         return tokenizer
     options |= {"trust_remote_code": False, "local_files_only": True}
+    for path in folder.iterdir():
+        if path.suffix in (".json", ".model"):
+            check_downloaded(path)
     try:
-        tokenizer = HFTokenizer(str(folder), tokenizer_mode=text.get("tokenizer_mode"), **options)
-    except ImportError as error:
-        remedy = "pip install 'fashion-retrieval[hf]'"
-        raise MissingExtraError(f"the tokenizer of {folder} needs transformers ({error}); run: {remedy}") from error
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"the tokenizer in {folder} can't be read ({error}); download the model again") from error
+        made: Any = HFTokenizer(str(folder), tokenizer_mode=text.get("tokenizer_mode"), **options)
+    except Exception as error:  # transformers and tokenizers raise any kind
+        raise _unreadable(folder, " ".join(str(error).split())[:160]) from error
+    tokenizer, words = made, made.tokenizer
+    if len(words) < _FEW and set(words.get_vocab()) <= {*words.all_special_tokens, "▁"}:
+        remedy = "download the model again"  # transformers 5 makes one without a word where it finds no vocabulary
+        raise ConfigError(f"the tokenizer in {folder} has no words, its vocabulary is missing; {remedy}")
     return tokenizer
+
+
+def _unreadable(folder: Path, reason: str) -> FashionRetrievalError:
+    if find_spec("transformers") is None:
+        remedy = "pip install 'fashion-retrieval[hf]'"
+        return MissingExtraError(f"the tokenizer of {folder} needs transformers ({reason}); run: {remedy}")
+    if find_spec("sentencepiece") is None and any(folder.glob("*.model")):
+        remedy = "pip install sentencepiece protobuf"
+        return MissingExtraError(f"the tokenizer of {folder} needs sentencepiece ({reason}); run: {remedy}")
+    return ConfigError(f"the tokenizer in {folder} can't be read ({reason}); download the model again")

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from fashion_retrieval._utils.files import check_downloaded
 from fashion_retrieval.errors import WeightsError
 
 _RANDOM = {Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_}
@@ -35,12 +36,28 @@ class NoRandomWeights(TorchFunctionMode):
         return func(*args, **given)
 
 
+def weight_files(path: Path) -> list[Path]:
+    """A safetensors file, or the shards in its place (`name-00001-of-00002.safetensors`); none where neither is."""
+    return [path] if path.is_file() else sorted(path.parent.glob(f"{path.stem}-*-of-*{path.suffix}"))
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, mapped into memory; a WeightsError for a missing or damaged one."""
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is truncated, corrupt or missing ({error}); download it again") from error
+    """The tensors of a safetensors file or of its shards, mapped into memory.
+
+    A WeightsError tells of a file that is missing, damaged, or a pointer that Git LFS did not replace.
+    """
+    files = weight_files(path) or [path]
+    parts = files[0].stem.rpartition("-of-")[2]
+    if files != [path] and (not parts.isdecimal() or len(files) != int(parts)):
+        raise WeightsError(f"{path} is in {parts} parts, {len(files)} of which are here; download them again")
+    state: dict[str, Tensor] = {}
+    for file in files:
+        check_downloaded(file)
+        try:
+            state |= load_file(file)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise WeightsError(f"{file} is truncated, corrupt or missing ({error}); download it again") from error
+    return state
 
 
 def fill(
