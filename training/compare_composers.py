@@ -37,7 +37,7 @@ from training.comparison.runs import (
 from training.composers import COMPOSERS
 from training.engine.distributed import single_process
 from training.engine.errors import one_line_errors
-from training.engine.settings import SCHEMA, from_mapping, one_of, read_settings
+from training.engine.settings import SCHEMA, Count, from_mapping, one_of, read_settings
 from training.evaluation.results_file import provenance, write_results
 from training.recipes import agcn_settings
 from training.recipes.agcn_data import TripletDataset, load_dataset, with_photos
@@ -54,7 +54,7 @@ class Settings:
 
     results: str
     """The JSON file to write; a Markdown table comes beside it."""
-    seeds: list[int]
+    seeds: list[Count]
     recipe: agcn_settings.Settings
     """The recipe of all; its `variant` is not read."""
     composers: list[Annotated[str, one_of(NAMES)]] = field(default_factory=lambda: list(NAMES))

@@ -63,7 +63,7 @@ Data = Annotated[Path, typer.Option(help="The open data pack.")]
 DeepFashion = Annotated[Path | None, typer.Option(help="DeepFashion's folder, instead of the data pack.")]
 Split = Annotated[str, typer.Option(help="A split of the data.")]
 EitherSplit = Annotated[str | None, typer.Option(help="val of the data pack or test of DeepFashion unless given.")]
-Seed = Annotated[int, typer.Option(help="Seed of intervals and tests.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of intervals and tests.")]
 _OUTPUT = "The JSON file; a Markdown file comes beside it."
 Output = Annotated[Path | None, typer.Option(help=_OUTPUT)]
 Comparison = Annotated[Path, typer.Option(help="The results file of training.compare_composers.")]

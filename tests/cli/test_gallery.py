@@ -232,6 +232,7 @@ def test_search_takes_the_model_of_the_gallery(shelf, gallery, tmp_path, tiny, m
         (["--image", "x.png", "--id", "a"], "exclude each other"),
         (["--text", " "], "must not be empty"),
         (["--text", "red", "--text-weight", "0.5"], "goes with --text and a photo"),
+        (["--text", "red", "--image", "x.png", "--text-weight", "1.5"], "less than or equal to 1"),
         (["--image", "x.png", "--text-weight", "0.5"], "goes with --text and a photo"),
         (["--text", "red", "--save", "x.gif"], "must end in .png"),
         (["--text", "red", "--top-k", "0"], "top-k"),

@@ -79,6 +79,13 @@ def test_what_was_asked_is_named_even_where_it_did_not_change():
     )
 
 
+def test_what_is_gone_as_asked_is_named_first():
+    comparison = Comparison(DEFAULT, Match("a", 1.0, None, BLUE), "without the checks, not red")
+    changes = comparison.changes(Match("b", 0.5, None, RED))
+    assert changes[0] == Change("solid", "checked", True)
+    assert not any(change.asked for change in changes[1:])
+
+
 def test_comparison_knows_a_category_asked_for():
     comparison = Comparison(DEFAULT, Match("a", 1.0, None, BLUE), "a turtleneck sweater")
     changes = comparison.changes(Match("b", 0.5, None, BLUE | {"category": "turtleneck", "neckline": "turtleneck"}))

@@ -258,6 +258,19 @@ def test_a_reference_is_checked():
     for tokens in (np.zeros((3, 16), np.float32), np.zeros((0, 16), np.float16), None, [[1.0]]):
         with pytest.raises(InputError, match=r"must be \(1 \+ k, D\) float16, got "):
             Reference(tokens, "f" * 64)
+    for tokens in ([[1.0], [1.0, 2.0]], torch.ones(3, 16), "tokens"):
+        with pytest.raises(InputError, match=r"must be \(1 \+ k, D\) float16, got .*; make it with model.reference"):
+            Reference(tokens, "f" * 64)
+    good = np.ones((3, 16), np.float16)
+    for row, value in ((0, 0), (0, np.nan), (2, np.inf)):
+        tokens = good.copy()
+        tokens[row] = value
+        with pytest.raises(InputError, match="must be finite with a first row that is not 0"):
+            Reference(tokens, "f" * 64)
+    for fingerprint in (None, 5, ""):
+        with pytest.raises(InputError, match=f"must be an encoder's fingerprint, got {fingerprint!r}; make it with"):
+            Reference(good, fingerprint)
+    assert isinstance(Reference(torch.ones(3, 16).half(), "f" * 64).tokens, np.ndarray)
 
 
 def test_without_a_composer(folder, photos):

@@ -339,6 +339,9 @@ def test_settings_of_a_comparison_name_all_their_faults(tmp_path: Path) -> None:
         "got 'clip'",
     ):
         assert fault in str(error.value)
+    (tmp_path / "wrong.toml").write_text(re.sub(r"(?m)^seeds = .*", "seeds = [0, -1]", CONFIG.read_text()))
+    with pytest.raises(ConfigError, match=r"'seeds.1' must be greater than or equal to 0, got -1"):
+        read_settings(tmp_path / "wrong.toml", Settings)
     (tmp_path / "wrong.toml").write_text(CONFIG.read_text().replace("width =", "widht ="))
     with pytest.raises(ConfigError, match=r"unknown keys recipe.composer.widht"):
         read_settings(tmp_path / "wrong.toml", Settings)

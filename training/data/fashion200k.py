@@ -91,7 +91,7 @@ def _read_pairs(path: Path, captions: dict[str, str], faults: list[str]) -> list
 def _lines(path: Path, faults: list[str]) -> list[str]:
     """The lines of a file that are not empty; if there are none, a line in `faults`."""
     try:
-        lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        lines = [line for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines() if line.strip()]
     except OSError as error:
         faults.append(f"{path.name} is missing" if isinstance(error, FileNotFoundError) else f"{path.name}: {error}")
         return []

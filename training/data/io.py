@@ -39,7 +39,7 @@ def readable(photo: Path) -> bool:
     """Whether the file is a whole photo; dead links leave empty files, web pages and halves behind."""
     try:
         state = photo.stat()
-    except OSError:
+    except (OSError, ValueError):  # a name that no file can have
         return False
     return _decodes(photo, state.st_size, state.st_mtime_ns)
 

@@ -102,7 +102,7 @@ def read_sets(
     """
     if fashioniq is not None:
         if pairs is not None:
-            raise InputError(f"pairs {pairs!r} are the data pack's; leave them out with --fashioniq")
+            raise InputError(f"pairs {str(pairs)!r} are the data pack's; leave them out with --fashioniq")
         wanted = list(FashionIQProtocol) if protocol == "all" else [protocol or FashionIQProtocol.ORIGINAL]
         return [read_fashioniq(fashioniq, split, protocol=p, groups=groups, missing=missing) for p in wanted]
     if protocol is not None:

@@ -102,7 +102,8 @@ def search(
     ] = None,
     unique: Annotated[bool, typer.Option("--unique", help="Leave out near-duplicates of better results.")] = False,
     text_weight: Annotated[
-        float | None, typer.Option(help="From 0, the photo alone, to 1, the text alone; 0.5 is both as composed.")
+        float | None,
+        typer.Option(min=0, max=1, help="From 0, the photo alone, to 1, the text alone; 0.5 is both as composed."),
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Tell how much of photo and text the query has.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON Lines: one object per result.")] = False,

@@ -58,8 +58,11 @@ class Comparison:
         self._groups = (CATEGORY, COLOR, *(group.name for group in taxonomy.attributes))
         groups = {group.name: group for group in (taxonomy.category, *taxonomy.attributes)}
         self._phrases = {(name, v.name): v.phrases[0] for name, group in groups.items() for v in group.values}
-        said = read_wish(text, vocabulary_of(taxonomy)).parts if text else ()
+        vocabulary = vocabulary_of(taxonomy)
+        said = read_wish(text, vocabulary).parts if text else ()
         self._asked = {(part.group, part.name) for part in said if part.wanted}
+        refused = [part for part in said if part.sense == "unwanted"]
+        self._refused = {(part.group, value) for part in refused for value in vocabulary.values(part.group, part.value)}
         self._before = self._facts(reference)
         self.title = self.title_of(reference)
 
@@ -70,7 +73,9 @@ class Comparison:
             return None
         found = []
         for group, value in now.items():
-            asked, before = (group, value) in self._asked, self._before.get(group)
+            before = self._before.get(group)
+            gone = (group, before) in self._refused and (group, value) not in self._refused
+            asked = gone or (group, value) in self._asked
             if asked or before not in (None, value):
                 label = self._label(group, value)
                 was = None if before in (None, value) else _shortened(self._label(group, before), label)

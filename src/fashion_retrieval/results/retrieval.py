@@ -59,10 +59,20 @@ class Reference:
     source: str | None = None
 
     def __post_init__(self) -> None:
-        tokens = np.asarray(self.tokens)
+        try:
+            tokens = np.asarray(self.tokens)
+        except (ValueError, TypeError):  # rows of different lengths; a tensor of an accelerator
+            tokens = np.empty(0, dtype=object)
+        remedy = "make it with model.reference"
         if tokens.ndim != 2 or len(tokens) < 1 or tokens.dtype != np.float16:
-            got = f"{tokens.dtype} {tokens.shape}"
-            raise InputError(f"Reference.tokens must be (1 + k, D) float16, got {got}; make it with model.reference")
+            got = type(self.tokens).__name__ if tokens.dtype == object else f"{tokens.dtype} {tokens.shape}"
+            raise InputError(f"Reference.tokens must be (1 + k, D) float16, got {got}; {remedy}")
+        if not np.isfinite(tokens).all() or not tokens[0].any():
+            raise InputError(f"Reference.tokens must be finite with a first row that is not 0, got others; {remedy}")
+        if not isinstance(self.fingerprint, str) or not self.fingerprint:
+            raise InputError(
+                f"Reference.fingerprint must be an encoder's fingerprint, got {self.fingerprint!r}; {remedy}"
+            )
         assign(self, "tokens", tokens)
 
     @property

@@ -80,6 +80,18 @@ def test_faults_of_fashion200k_come_at_once(tmp_path: Path) -> None:
         read_captions(tmp_path / "nowhere", "train")
 
 
+def test_files_of_other_editors_are_read_or_named(tmp_path: Path) -> None:
+    names = write_fashion200k(tmp_path)
+    expected = read_fashion200k(tmp_path)
+    labels = tmp_path / "labels/dress_test_detect_all.txt"
+    plain = labels.read_text()
+    labels.write_bytes(plain.replace("\n", "\r\n").encode("utf-8-sig"))
+    assert read_fashion200k(tmp_path) == expected
+    labels.write_text(plain.replace(names[0], "women/\0.jpeg"))
+    with pytest.raises(ConfigError, match="1 photos are missing or can't be read: women/"):
+        read_fashion200k(tmp_path)
+
+
 def test_splits_without_queries_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="those of its split 'test', got 'val'; take that one"):
         read_fashion200k(tmp_path, "val")

@@ -327,7 +327,7 @@ def test_composed_command_says_what_is_wrong_in_one_line(
         (["--fashioniq", str(tmp_path)], "cap.dress.val.json is missing"),
         (["--data", str(tmp_path)], "pairs.jsonl is missing"),
         (["--protocol", "original"], "give its folder with --fashioniq"),
-        (["--fashioniq", str(tmp_path), "--pairs", "changes"], "leave them out with --fashioniq"),
+        (["--fashioniq", str(tmp_path), "--pairs", "changes"], "error: pairs 'changes' are the data pack's; leave"),
     ):
         with pytest.raises(SystemExit) as left:
             evaluate.run(["composed", "--model", str(model), *options])
