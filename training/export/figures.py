@@ -19,7 +19,15 @@ Results = Mapping[str, Any]
 Row = tuple[str, Results, str, str, str]
 """Name of a figure, the metrics and their key where it stands, name of the metric, and the data."""
 _OLD_KEYS = {"colour": "color", "labelled": "labeled", "labelled_garments": "labeled_garments"}
-_GALLERIES = {"full": "all products", "split": "the split's products"}
+_GALLERIES = {
+    "full": "all products",
+    "split": "the split's products",
+    "changes_full": "all products, from captions of changes alone",
+    "changes_split": "the split's products, from captions of changes alone",
+    "changes_full_noref": "all products but the reference, from captions of changes alone",
+    "changes_split_noref": "the split's products but the reference, from captions of changes alone",
+}
+"""What figures are called, by protocol."""
 
 
 def read_figures(paths: Sequence[Path], sha256: Mapping[str, str]) -> dict[str, Figure]:
