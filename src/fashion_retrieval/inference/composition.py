@@ -182,9 +182,9 @@ class Composition:
         words = self.encoder.tokenize(texts).to(self.device)
         with inference_context(self.device, self.dtype):
             text, lengths = self.encoder.text_tokens(words)
-            found: Sequence[Tensor] = (
-                self.composer.parts(image, text, lengths) if parts else [self.composer(image, text, lengths)]
-            )
+        with torch.inference_mode():  # in float32: casts cost so small a network more than they save
+            tokens = (image, text.float(), lengths)
+            found: Sequence[Tensor] = self.composer.parts(*tokens) if parts else [self.composer(*tokens)]
         return [np.asarray(one.float().cpu().numpy(), dtype=np.float32) for one in found]
 
 
