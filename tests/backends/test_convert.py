@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fashion_retrieval import FashionModel, checkpoint
+from fashion_retrieval._utils import child as children
 from fashion_retrieval.backends import convert, trace
 from fashion_retrieval.errors import MissingExtraError, UnsupportedError
 from tests.support.tiny import altered, drawn_photo, tiny_folder
@@ -50,7 +51,7 @@ def child(monkeypatch):
 
     def replace(code, run=subprocess.run):
         monkeypatch.setattr(
-            convert.subprocess, "run", lambda command, **options: run([sys.executable, "-c", code], **options)
+            children.subprocess, "run", lambda command, **options: run([sys.executable, "-c", code], **options)
         )
 
     return replace

@@ -10,14 +10,13 @@ error.
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from fashion_retrieval import errors
+from fashion_retrieval._utils.child import run_module
 from fashion_retrieval.backends.runtimes import check_packages, runtime_of
 from fashion_retrieval.errors import FashionRetrievalError, UnsupportedError
 
@@ -38,15 +37,7 @@ def quantize(backend: str, graph: Path, samples: Path, *, convolutional: bool) -
 
 
 def _run_child(task: str, backend: str, *arguments: Path | str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", __name__, task, backend, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    done = run_module(__name__, task, backend, *map(str, arguments))
     if done.returncode == 0:
         return
     lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]

@@ -7,13 +7,12 @@ that was made to crash or to fill the memory takes no other process with it:
 
 from __future__ import annotations
 
-import os
 import pickle
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from fashion_retrieval._utils.child import run_module
 from fashion_retrieval._utils.files import check_downloaded, write_atomically
 from fashion_retrieval.config import ENCODER_CONFIG_NAME, ENCODER_WEIGHTS_NAME
 from fashion_retrieval.errors import WeightsError
@@ -42,15 +41,7 @@ def convert_folder(folder: Path) -> dict[Path, int]:
 
 def _in_a_child(old: Path, new: Path) -> int:
     check_downloaded(old)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", __name__, str(old), str(new)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    done = run_module(__name__, str(old), str(new))
     if done.returncode == 0:
         return int(done.stdout.split()[-1])
     reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
