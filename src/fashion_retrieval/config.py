@@ -27,6 +27,7 @@ SEGMENTER_WEIGHTS_NAME = "segmenter.safetensors"
 COMPOSER_WEIGHTS_NAME = "composer.safetensors"
 PROBES_WEIGHTS_NAME = "probes.safetensors"
 DIMENSIONS_NAME = "dimensions.safetensors"
+PROMPTS_NAME = "prompts.safetensors"
 WEIGHTS_DTYPES = ("float32", "float16")
 VARIANTS = ("sum", "only_text", "only_image", "add", "agcn")
 RESIDUALS = ("none", "text", "both")
@@ -121,6 +122,7 @@ class ModelConfig:
     license: Text = "unknown"  # SPDX identifier, of the weights
     training_data: Annotated[tuple[Text, ...], Field(description="a list of texts")] = ()
     figures: dict[Text, Figure] = field(default_factory=dict)  # a file may hold plain numbers
+    encoder: Digest | None = None  # the encoder's fingerprint, so that it need not be computed on loading
     sha256: dict[FileName, Digest] = field(default_factory=dict)  # of each other file, checked on loading
 
     licence = renamed_attribute("licence", "license")
@@ -163,8 +165,9 @@ class ModelConfig:
     def to_dict(self) -> dict[str, Any]:
         """The dict that `from_dict` reads back to an equal configuration; keys sorted but for the taxonomy's own."""
         data = dataclasses.asdict(self)
-        if not self.probes:  # earlier releases don't know the key
-            del data["probes"]
+        for name in ("probes", "encoder"):  # earlier releases don't know these keys
+            if not data[name]:
+                del data[name]
         return {key: data[key] if key == "taxonomy" else _plain(data[key]) for key in sorted(data)}
 
     def to_json(self) -> str:

@@ -10,14 +10,14 @@ from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from numpy.typing import ArrayLike
 
 from fashion_retrieval import hub
 from fashion_retrieval._utils.checks import check_reading
-from fashion_retrieval._utils.device import describe as describe_device
-from fashion_retrieval._utils.device import resolve_device, resolve_dtype
+from fashion_retrieval._utils.cpu import threads
 from fashion_retrieval._utils.progress import length_of, tracked
+from fashion_retrieval.backends.attach import embedded_segmenter, is_cpu, open_model
+from fashion_retrieval.backends.ready import Ready, by_torch
 from fashion_retrieval.config import ModelConfig
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.images.inputs import ImageInput, called, is_photo, read_content
@@ -28,15 +28,15 @@ from fashion_retrieval.inference.embedding import EmbeddingModel, OnError
 from fashion_retrieval.inference.fitting import fit_group, read_labels, with_probe
 from fashion_retrieval.inference.pipeline import recognize_photos
 from fashion_retrieval.inference.recognition import Recognizer, RecognizerCache, find_photo
-from fashion_retrieval.models.weights import weights_digest
 from fashion_retrieval.models.zero_shot import PromptCache
 from fashion_retrieval.results import AttributeFit, Failure, Recognition, Segmenter
 from fashion_retrieval.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
+    import torch
+
     from fashion_retrieval.checkpoint.folder import Bundle
     from fashion_retrieval.models.encoder import Encoder
-    from fashion_retrieval.models.segmenter import GarmentSegmenter
 
 Boxes = ArrayLike | None
 TaxonomyInput = Taxonomy | dict[str, Any] | str | Path | None
@@ -51,35 +51,32 @@ class FashionModel(EmbeddingModel):
     Attributes:
         model_id: What it was loaded as.
         revision: The commit of its Hub repository; None where it comes from elsewhere.
-        encoder: The open_clip model with its tokenizer and preprocessing.
         config: What the model's own files say of it.
-        device: Where it runs.
-        dtype: The type its weights are held and computed in; results are float32.
+        towers: What computes embeddings, in whatever runtime: photos and texts in, numpy arrays out.
     """
 
     def __init__(
         self,
-        bundle: Bundle,
+        bundle: Bundle | Ready,
         *,
         model_id: str,
         device: str | torch.device = "auto",
         dtype: str = "auto",
         revision: str | None = None,
     ) -> None:
+        ready = bundle if isinstance(bundle, Ready) else by_torch(bundle, device, dtype)
         self.model_id = model_id
         self.revision = revision
-        self.config = bundle.config or ModelConfig(name=model_id)
-        self.device = resolve_device(device)
-        self.dtype = resolve_dtype(dtype, self.device)
-        self.encoder: Encoder = bundle.encoder.for_inference(self.device, self.dtype)
-        self._bundle = bundle
-        self._basis = bundle.basis
-        composer = bundle.composer.to(self.device) if bundle.composer else None
-        self._composition = Composition(self.encoder, composer, self.device, self.dtype)
-        self._segmenter = self._ready(bundle.segmenter)
-        self._prompts = PromptCache(self.encoder, self.device)
-        self._texts = PromptCache(self.encoder, self.device)  # of users: they don't push out the prompts
-        self._recognizers = RecognizerCache(self.encoder, self._prompts, self.device, model_id)
+        self.config = ready.config or ModelConfig(name=model_id)
+        self.towers = ready.towers
+        self._ready = ready
+        self._extras = ready.extras
+        self._basis = ready.extras.basis
+        self._composition = Composition(self.towers, ready.composer)
+        self._segmenter = ready.segmenter
+        self._prompts = PromptCache(self.towers, ready.extras.prompts)
+        self._texts = PromptCache(self.towers)  # of users: they don't push out the prompts
+        self._recognizers = RecognizerCache(self.towers, self._prompts, model_id)
         self._lock = Lock()
 
     @classmethod
@@ -115,46 +112,68 @@ class FashionModel(EmbeddingModel):
             WeightsError: Weights that are pickled, truncated, altered or of another architecture.
             ConfigError: A configuration with a fault.
         """
-        exported = backend if resolve_device(device).type == "cpu" else "torch"
+        exported = backend if backend != "torch" and is_cpu(device) else "torch"
         where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
         folder = hub.resolve(id_or_path, token=token, backend=exported, **where)
-        from fashion_retrieval.backends.attach import attach  # brings open_clip and timm, heavy to import
-        from fashion_retrieval.checkpoint.folder import load
-
-        bundle, dtype = attach(load(folder), folder, backend=backend, device=device, dtype=dtype)
+        ready = open_model(folder, backend=backend, device=device, dtype=dtype)
         from_hub = folder.parent.name == "snapshots" and not Path(id_or_path).expanduser().is_dir()
         commit = folder.name if from_hub else None
-        return cls(bundle, model_id=str(id_or_path), device=device, dtype=dtype, revision=commit)
+        return cls(ready, model_id=str(id_or_path), revision=commit)
 
     def __repr__(self) -> str:
-        height, width = self.encoder.image_size
-        where = describe_device(self.device, self.dtype) + ("" if self.backend == "torch" else f", {self.backend}")
+        height, width = self.towers.preprocessing.size
+        where = f"cpu ({threads()} threads), {self._ready.dtype}"
+        if self._ready.device != "cpu":
+            from fashion_retrieval._utils.device import describe
+
+            where = describe(self.device, self.dtype)
+        where += "" if self.backend == "torch" else f", {self.backend}"
         return f"FashionModel({self.model_id!r}, {self.embedding_dim}-d, {width}x{height} px, {where})"
 
     @property
     def backend(self) -> str:
         """What computes it: "torch", or another runtime with the precision of its graphs, "openvino int8"."""
-        return self.encoder.backend
+        return self.towers.backend
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        import torch
+
+        return torch.device(self._ready.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that it computes in; results are float32."""
+        from fashion_retrieval._utils.device import DTYPES
+
+        return DTYPES[self._ready.dtype]
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder's modules in float32 on the CPU, with tokenizer and preprocessing, for what `towers` can't do."""
+        return self._bundle.encoder
+
+    @cached_property
+    def _bundle(self) -> Bundle:
+        return self._ready.bundle()
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the encoder's weights, architecture and preprocessing; a gallery remembers it."""
-        return self.encoder.fingerprint
+        return self.towers.fingerprint
 
     @cached_property
     def composer_digest(self) -> str | None:
         """SHA-256 of the composer's weights; None without one. A gallery remembers it."""
-        composer = self._composition.composer
-        return weights_digest(composer) if composer else None
+        return self._ready.composer_digest()
 
     @property
     def segmenter(self) -> Segmenter | None:
         """What finds the garments: the model's own segmenter or, where it has none, the embedded model's."""
         with self._lock:
             if self._segmenter is None:
-                from fashion_retrieval.checkpoint.folder import load_segmenter
-
-                self._segmenter = self._ready(load_segmenter(hub.resolve(hub.EMBEDDED)))
+                self._segmenter = embedded_segmenter(hub.resolve(hub.EMBEDDED), self._ready.device)
             return self._segmenter
 
     def recognizer(self, taxonomy: TaxonomyInput = None, top_k: int = 3) -> Recognizer:
@@ -170,7 +189,7 @@ class FashionModel(EmbeddingModel):
             InputError: The taxonomy can't be used, or `top_k` is below 1.
         """
         source = self.config.taxonomy if taxonomy is None else taxonomy
-        return self._recognizers.get(self.config, self._bundle.probes, source, top_k)
+        return self._recognizers.get(self.config, self._extras.probes, source, top_k)
 
     def recognize(
         self,
@@ -298,7 +317,7 @@ class FashionModel(EmbeddingModel):
         probe, fitted = found[0], replace(found[1], new_values=new)
         with self._lock:
             config = with_probe(self.config, vocabulary, fitted, self.fingerprint)
-            self._bundle = replace(self._bundle, probes={**self._bundle.probes, name: probe}, config=config)
+            self._extras = replace(self._extras, probes={**self._extras.probes, name: probe})
             self.config = config
         return fitted
 
@@ -311,7 +330,8 @@ class FashionModel(EmbeddingModel):
         from fashion_retrieval.hub.model_card import write_card
 
         folder = Path(folder)
-        write_card(save(self._bundle, folder), folder, model_id=card_id or self.model_id)
+        bundle = replace(self._bundle, extras=self._extras, config=self.config)
+        write_card(save(bundle, folder), folder, model_id=card_id or self.model_id)
         return folder
 
     def push_to_hub(
@@ -340,10 +360,3 @@ class FashionModel(EmbeddingModel):
         if segmenter is None or isinstance(segmenter, Segmenter):
             return segmenter
         raise InputError(f"segmenter must be 'auto', None or have a segment() method, got {segmenter!r}")
-
-    def _ready(self, segmenter: GarmentSegmenter | None) -> Segmenter | None:
-        if segmenter is None:
-            return None
-        from fashion_retrieval.models.inference_copy import for_inference
-
-        return for_inference(segmenter, self.device, torch.float32)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
+from fashion_retrieval._utils.cpu import multiplies_bfloat16
 from fashion_retrieval.errors import InputError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_CPUINFO = Path("/proc/cpuinfo")
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -55,7 +54,7 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
     if device.type == "cuda":
         major, _ = torch.cuda.get_device_capability(device)
         return torch.bfloat16 if major >= 8 else torch.float16
-    return torch.bfloat16 if device.type == "cpu" and _cpu_multiplies_bfloat16() else torch.float32
+    return torch.bfloat16 if device.type == "cpu" and multiplies_bfloat16() else torch.float32
 
 
 @contextmanager
@@ -76,11 +75,3 @@ def describe(device: torch.device, dtype: torch.dtype) -> str:
     else:
         hardware = "Apple GPU" if device.type == "mps" else f"{torch.get_num_threads()} threads"
     return f"{device} ({hardware}), {str(dtype).removeprefix('torch.')}"
-
-
-def _cpu_multiplies_bfloat16() -> bool:
-    """True with AVX512-BF16 or AMX, read from Linux' list of CPU flags; False where there is no such list."""
-    if not _CPUINFO.is_file():
-        return False
-    flags = _CPUINFO.read_text(encoding="utf-8", errors="replace").split()
-    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -1,19 +1,20 @@
-"""An encoder and a composer that another runtime computes, with the interface of those that torch computes."""
+"""`Towers`, `Composes` and a garment finder that another runtime computes."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
 
+from fashion_retrieval.checkpoint.export_manifest import About
+from fashion_retrieval.config import SegmenterConfig
 from fashion_retrieval.errors import UnsupportedError
-from fashion_retrieval.models.composer import Composer
-from fashion_retrieval.models.encoder import Encoder
+from fashion_retrieval.models.garments import GarmentFinder
+from fashion_retrieval.models.towers import Composes, Floats, Levels
+from fashion_retrieval.models.zero_shot import normalized
 
 
 class Program(Protocol):
@@ -29,69 +30,107 @@ class Program(Protocol):
         ...
 
 
-class CompiledEncoder(Encoder):
-    """An encoder whose towers are programs.
-
-    Tokenizer, weights, fingerprint and preprocessing are those of its source; `exact` sets the preprocessing's option.
-    """
-
-    def __init__(self, source: Encoder, *, backend: str, image: Program, text: Program, exact: bool) -> None:
-        _share_state(source, self)
-        self.preprocessing = replace(source.preprocessing, exact=exact)
-        self.backend = backend
-        self._image = image
-        self._text = text
-
-    def for_inference(self, device: torch.device, dtype: torch.dtype) -> Encoder:
-        """Return itself: the runtime has placed and typed the weights already."""
-        return self
-
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """(b, 3, h, w) float -> (b, d) float32, L2-normalized."""
-        return functional.normalize(_run(self._image, "pooled", pixels=pixels), dim=-1)
-
-    def encode_text(self, tokens: Tensor) -> Tensor:
-        """(b, s) int64 -> (b, d) float32, L2-normalized."""
-        if "states" not in self._text.outputs:
-            return functional.normalize(_run(self._text, "pooled", tokens=tokens), dim=-1)
-        states, lengths = self.text_tokens(tokens)
-        return functional.normalize(states[torch.arange(len(states)), lengths - 1], dim=-1)
-
-    def image_tokens(self, pixels: Tensor) -> Tensor:
-        """(b, 3, h, w) float -> (b, 1 + k, d) float32, the pooled embedding first."""
-        return _run(self._image, "states", pixels=pixels)
-
-    def text_tokens(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """(b, s) int64 -> (b, s, d) float32 and (b,) int64, the length of each text."""
-        return _run(self._text, "states", tokens=tokens), tokens.argmax(dim=-1) + 1
+Graphs = Callable[[str], Program]
+"""Gives the program of "image", "text", "composer" or "segmenter", each time the same, opened at the first."""
 
 
-class CompiledComposer(Composer):
-    """A composer that is a program; its weights are those of its source."""
+class ProgramTowers:
+    """Towers that are programs; `tokenize` gives (b, `context_length`) token ids."""
 
-    def __init__(self, source: Composer, program: Program) -> None:
-        _share_state(source, self)
-        self._program = program
+    ahead = 0
 
-    def forward(self, image: Tensor, text: Tensor, lengths: Tensor) -> Tensor:
-        """(b, k, d) and (b, s, d) float32 tokens, (b,) int64 lengths -> (b, d) float32, L2-normalized."""
-        given = {"image": image, "text": text, "lengths": lengths}
-        if "weight" in self._program.inputs:  # exports of 0.1 weigh the branches; one half is as trained
-            given["weight"] = torch.tensor(0.5)
-        return _run(self._program, "query", **given)
+    def __init__(
+        self,
+        about: About,
+        *,
+        fingerprint: str,
+        backend: str,
+        tokenize: Callable[[list[str]], NDArray[np.int64]],
+        graph: Graphs,
+    ) -> None:
+        self.backend, self.fingerprint = backend, fingerprint
+        self.preprocessing = about.preprocessing()
+        self.embedding_dim, self.context_length = about.embedding_dim, about.context_length
+        self.logit_scale = about.logit_scale
+        self._causal = about.causal
+        self._tokenize, self._graph = tokenize, graph
+        self._lock = Lock()
+
+    def encode_images(self, levels: Sequence[Levels]) -> Floats:
+        """See `Towers`."""
+        return normalized(run(self._graph("image"), "pooled", pixels=self._pixels(levels)))
+
+    def image_tokens(self, levels: Sequence[Levels]) -> Floats:
+        """See `Towers`."""
+        return run(self._graph("image"), "states", pixels=self._pixels(levels))
+
+    def encode_texts(self, texts: Sequence[str]) -> Floats:
+        """See `Towers`."""
+        if "states" not in self._graph("text").outputs:
+            return normalized(run(self._graph("text"), "pooled", tokens=self._tokens(texts)))
+        states, lengths = self.text_tokens(texts)
+        return normalized(states[np.arange(len(states)), lengths - 1])
+
+    def text_tokens(self, texts: Sequence[str]) -> tuple[Floats, NDArray[np.int64]]:
+        """See `Towers`."""
+        tokens = self._tokens(texts)
+        return run(self._graph("text"), "states", tokens=tokens), tokens.argmax(axis=1) + 1
+
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        """See `Towers`."""
+        return int(np.count_nonzero(self._tokens(texts)))
+
+    def _tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        with self._lock:
+            tokens = self._tokenize(list(texts))
+        return np.ascontiguousarray(tokens[:, : int(tokens.argmax(axis=1).max()) + 1]) if self._causal else tokens
+
+    def _pixels(self, levels: Sequence[Levels]) -> Floats:
+        return np.ascontiguousarray(self.preprocessing.normalize(np.stack(levels)))
 
 
-def _share_state(source: nn.Module, module: nn.Module) -> None:
-    """Give a module all attributes of its source, weights included, without copying or initializing them."""
-    nn.Module.__init__(module)
-    vars(module).update(vars(source))
+class ProgramComposer:
+    """A composer that is a program; exports of 0.1 have no parts, and take them from `source`."""
+
+    def __init__(self, graph: Graphs, source: Composes | None = None) -> None:
+        self._graph, self._source = graph, source
+
+    def __call__(self, image: Floats, text: Floats, lengths: NDArray[np.int64]) -> Floats:
+        """See `Composes`."""
+        given: dict[str, NDArray[Any]] = {"image": image, "text": text, "lengths": lengths}
+        program = self._graph("composer")
+        if "weight" in program.inputs:  # exports of 0.1 weigh the branches; one half is as trained
+            given["weight"] = np.asarray(0.5, np.float32)
+        return run(program, "query", **given)
+
+    def parts(self, image: Floats, text: Floats, lengths: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
+        """See `Composes`."""
+        program = self._graph("composer")
+        if "gates" not in program.outputs:
+            if self._source is None:
+                raise UnsupportedError("this export has no composer that explains itself; export the model again")
+            return self._source.parts(image, text, lengths)
+        given: dict[str, NDArray[Any]] = {"image": image, "text": text, "lengths": lengths}
+        kept, changed, gates = (run(program, name, **given) for name in ("kept", "changed", "gates"))
+        return kept, changed, gates
 
 
-def _run(program: Program, output: str, **inputs: Tensor) -> Tensor:
+class ProgramSegmenter(GarmentFinder):
+    """A garment finder whose network is a program."""
+
+    def __init__(self, config: SegmenterConfig, graph: Graphs) -> None:
+        self.config, self._graph = config, graph
+
+    def look(self, pixels: Floats) -> Floats:
+        """See `GarmentFinder`."""
+        shares: Floats = run(self._graph("segmenter"), "shares", pixels=np.ascontiguousarray(pixels))[0]
+        return shares
+
+
+def run(program: Program, output: str, **inputs: NDArray[Any]) -> Floats:
+    """One of a program's outputs; an UnsupportedError where it has none of that name."""
     if output not in program.outputs:
         raise UnsupportedError(
             "token features need a vision transformer or a CNN, and a CLIP text tower; use another model"
         )
-    typed = {name: value.float() if value.is_floating_point() else value for name, value in inputs.items()}
-    arrays = {name: value.contiguous().numpy() for name, value in typed.items()}
-    return torch.from_numpy(program(output, **arrays))
+    return program(output, **inputs)

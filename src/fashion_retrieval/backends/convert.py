@@ -53,7 +53,7 @@ def _convert(backend: str, source: str, out: str) -> None:
     from fashion_retrieval.checkpoint.folder import load
 
     runtime, bundle = runtime_of(backend), load(Path(source))
-    for graph in trace(bundle.encoder, bundle.composer):
+    for graph in trace(bundle.encoder, bundle.composer, bundle.segmenter):
         try:
             runtime.convert(graph, Path(out, f"{graph.name}{runtime.SUFFIX}"))
         except Exception as error:  # converters raise types of their own

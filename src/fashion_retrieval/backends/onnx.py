@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fashion_retrieval._utils.optional import imported
@@ -48,6 +47,8 @@ class Program:
 
 def convert(graph: Graph, path: Path) -> None:
     """Write a graph as float32."""
+    import torch
+
     inputs, outputs = list(graph.inputs), list(graph.outputs)
     program = torch.onnx.export(graph.program, (), dynamo=True, input_names=inputs, output_names=outputs, verbose=False)
     assert program is not None  # with dynamo it never is

@@ -5,9 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-import torch
-
-from fashion_retrieval._utils.device import resolve_dtype
+from fashion_retrieval._utils.cpu import multiplies_bfloat16
 from fashion_retrieval._utils.optional import check_installed
 from fashion_retrieval.errors import InputError
 
@@ -30,7 +28,9 @@ def resolve_backend_dtype(backend: str, precision: str, dtype: str) -> str:
     """The dtype that a runtime computes graphs of a precision in; "auto" is that precision, and int8 stays int8."""
     if dtype == "auto" and (precision == "fp32" or backend == "onnx"):
         return "float32"
-    name = str(resolve_dtype(dtype, torch.device("cpu"))).removeprefix("torch.")
+    name = str(dtype).removeprefix("torch.")
+    if name == "auto":
+        name = "bfloat16" if multiplies_bfloat16() else "float32"
     known = runtime_of(backend).DTYPES
     if name not in known:
         expected = " or ".join(map(repr, known))

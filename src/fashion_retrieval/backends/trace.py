@@ -12,6 +12,7 @@ from torch.export import Dim, ExportedProgram
 from fashion_retrieval.errors import UnsupportedError
 from fashion_retrieval.models.composer import Composer
 from fashion_retrieval.models.encoder import Encoder
+from fashion_retrieval.models.segmenter import GarmentSegmenter
 
 DYNAMIC = -1
 Shapes = dict[str, tuple[int, ...]]
@@ -19,7 +20,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 class Graph(NamedTuple):
-    """One traced part, float32 on the CPU: "image", "text" or "composer", and the names of its results in order."""
+    """One traced part, float32 on the CPU: "image", "text", "composer" or "segmenter", and the names of its results in order."""
 
     name: str
     program: ExportedProgram
@@ -27,8 +28,8 @@ class Graph(NamedTuple):
     outputs: tuple[str, ...]
 
 
-def trace(encoder: Encoder, composer: Composer | None) -> list[Graph]:
-    """Trace the image tower, the text tower and, if there is one, the composer; all on the CPU, in eval mode.
+def trace(encoder: Encoder, composer: Composer | None, segmenter: GarmentSegmenter | None) -> list[Graph]:
+    """Trace image tower, text tower and, where there are some, composer and segmenter; on the CPU, in eval mode.
 
     The image tower returns the pooled embedding and its token features, if it has any. A causal text tower takes any
     length and returns token features; another one takes a full context and returns the pooled embedding.
@@ -40,6 +41,11 @@ def trace(encoder: Encoder, composer: Composer | None) -> list[Graph]:
 
     def text_tokens(tokens: Tensor) -> Tensor:
         return encoder.text_tokens(tokens)[0]
+
+    def composed(image: Tensor, text: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
+        assert composer is not None  # it is traced only then
+        parts = composer.parts(image, text, lengths)
+        return (parts.query, *parts)
 
     pixels: Shapes = {"pixels": (DYNAMIC, 3, *encoder.image_size)}
     context = encoder.tokenize(["a"])
@@ -56,7 +62,10 @@ def trace(encoder: Encoder, composer: Composer | None) -> list[Graph]:
     if composer is not None:
         image, text = (DYNAMIC, count, encoder.embedding_dim), (DYNAMIC, DYNAMIC, encoder.embedding_dim)
         inputs: Shapes = {"image": image, "text": text, "lengths": (DYNAMIC,)}
-        graphs.append(trace_part("composer", composer, composer.forward, inputs, ("query",)))
+        graphs.append(trace_part("composer", composer, composed, inputs, ("query", "kept", "changed", "gates")))
+    if segmenter is not None:
+        seen: Shapes = {"pixels": (1, 3, DYNAMIC, DYNAMIC)}
+        graphs.append(trace_part("segmenter", segmenter, segmenter.shares, seen, ("shares",)))
     return graphs
 
 

@@ -7,14 +7,15 @@ import json
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, with_config
 
 from fashion_retrieval._utils.files import read_object, verify_digests, write_atomically
 from fashion_retrieval._utils.validation import STRICT, one_of, validate
-from fashion_retrieval.config import Digest, FileName
+from fashion_retrieval.config import Count, Digest, FileName, Positive
 from fashion_retrieval.errors import ConfigError
+from fashion_retrieval.images.preprocess import Preprocessing
 
 NAME = "export.json"
 RUNTIMES = ("openvino", "onnx")
@@ -24,12 +25,39 @@ _SCHEMA_VERSION = 1
 _REMEDY = "export the model again"
 
 
+Channels = Annotated[tuple[float, float, float], Field(description="3 numbers")]
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What inference has to know of an encoder beside its graphs."""
+
+    embedding_dim: Count
+    context_length: Count
+    logit_scale: Positive
+    causal: bool  # what follows the end of a text changes nothing
+    size: Annotated[tuple[Count, Count], Field(description="[height, width] in pixels, whole numbers above 0")]
+    mean: Channels
+    std: Channels
+    interpolation: str
+    resize_mode: str
+    fill: int
+
+    OF_PHOTOS: ClassVar = ("size", "mean", "std", "interpolation", "resize_mode", "fill")
+
+    def preprocessing(self) -> Preprocessing:
+        """By Pillow, so that it needs no torch and is the same everywhere."""
+        return Preprocessing(**{name: getattr(self, name) for name in self.OF_PHOTOS}, exact=True)
+
+
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
-    """An exported model: what it was made from (the encoder's fingerprint, the composer's digest) and how near it is.
+    """An exported model: what it was made from (the encoder's fingerprint, digests of the rest) and how near it is.
 
-    `default` says whether `backend="auto"` may take it: it passed the accuracy check, whose metrics are `parity`.
+    `default` says whether `backend="auto"` may take it: it passed the accuracy check, whose metrics are `parity`. Where
+    the files beside it are still its `sources`, it is opened by what it says `about` them, without torch.
     """
 
     schema_version: int = _SCHEMA_VERSION
@@ -38,6 +66,9 @@ class Export:
     default: bool = False
     encoder: Digest
     composer: Annotated[Digest | None, Field(description="64 lower-case hex digits or null")]
+    segmenter: Annotated[Digest | None, Field(description="64 lower-case hex digits or null")] = None
+    about: About | None = None  # of a model that needs torch for its texts, none
+    sources: dict[FileName, Digest] = field(default_factory=dict)
     sha256: Annotated[dict[FileName, Digest], Field(min_length=1, description="a sha256 for each file name")]
     versions: dict[str, str] = field(default_factory=dict)
     parity: dict[str, float] = field(default_factory=dict)

@@ -7,6 +7,7 @@
     composer.safetensors           the composer's weights, where the model has one; tied to the encoder by its hash
     probes.safetensors             what `fit_attribute` learned, where it was called; tied to the encoder too
     dimensions.safetensors         the order in which coordinates are kept, where training.fit_dimensions made one
+    prompts.safetensors            embeddings of the taxonomy's prompts, where training.embed_prompts made them
     tokenizer.json, ...            where the encoder's tokenizer is not CLIP's own
 
 A folder that has only transformers' layout of CLIP or SigLIP (config.json, model.safetensors) is converted on loading.
@@ -26,16 +27,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fashion_retrieval._utils.files import read_object, sha256, verify_digests, write_atomically
 from fashion_retrieval.checkpoint.export_manifest import RUNTIMES, Export
+from fashion_retrieval.checkpoint.extras import REMEDY as _REMEDY
+from fashion_retrieval.checkpoint.extras import Extras, write_arrays
 from fashion_retrieval.checkpoint.layout import (
+    EXTRAS,
     NESTED,
     OPEN_CLIP_WEIGHTS,
     file_names,
@@ -43,21 +44,17 @@ from fashion_retrieval.checkpoint.layout import (
     nested_names,
     nested_parts,
 )
-from fashion_retrieval.checkpoint.transformers_clip import open_clip_config, open_clip_weights
 from fashion_retrieval.config import (
     COMPOSER_WEIGHTS_NAME,
     CONFIG_NAME,
-    DIMENSIONS_NAME,
     ENCODER_CONFIG_NAME,
     ENCODER_WEIGHTS_NAME,
-    PROBES_WEIGHTS_NAME,
     SEGMENTER_WEIGHTS_NAME,
     ModelConfig,
 )
 from fashion_retrieval.errors import ConfigError, InputError, ModelNotFoundError, WeightsError
-from fashion_retrieval.models.encoder import Encoder, build_encoder
-from fashion_retrieval.models.open_clip_spelling import current_weights
-from fashion_retrieval.models.probe import Probe
+from fashion_retrieval.models.encoder import Encoder, light_encoder
+from fashion_retrieval.models.light import is_light
 from fashion_retrieval.models.weights import NoRandomWeights, fill, read_weights, weight_files, weights_digest
 
 if TYPE_CHECKING:
@@ -78,7 +75,6 @@ _TOKENIZER_FILES = (
     "vocab.json",
     "vocab.txt",
 )
-_REMEDY = "download the model again"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -89,15 +85,15 @@ class Bundle:
     encoder: Encoder
     segmenter: GarmentSegmenter | None = None
     composer: Composer | None = None
-    probes: Mapping[str, Probe] = field(default_factory=dict)  # by attribute group
-    basis: NDArray[np.float32] | None = None  # (D, D), of `FashionModel.shorten`
+    extras: Extras = field(default_factory=Extras)
     config: ModelConfig | None = None  # None when the folder is not in this package's format
     tokenizer_files: Mapping[str, bytes] = field(default_factory=dict)  # of a tokenizer or text tower that isn't CLIP's
 
 
-def load(folder: Path) -> Bundle:
+def load(folder: Path, *, light: bool = False) -> Bundle:
     """Load a model folder: this package's, open_clip's, or transformers' of CLIP and SigLIP.
 
+    `light` takes the towers of `models.light` where they are the model's: without open_clip, for inference alone.
     Weights in float32 stay in their file, mapped into memory: replace it, as `save` does, but don't write into it.
     """
     config = _read_config(folder)
@@ -105,16 +101,21 @@ def load(folder: Path) -> Bundle:
     if parts and len(parts) == 1:
         folder /= parts[0]
     digests = dict(config.sha256) if config else {}
-    if config and config.composer:
+    known = config.encoder if config and {ENCODER_WEIGHTS_NAME, ENCODER_CONFIG_NAME} <= digests.keys() else None
+    if config and config.composer and not known:
         digests.pop(ENCODER_WEIGHTS_NAME, None)  # the composer's fingerprint of the encoder covers them
     verify_digests(folder, digests, remedy=_REMEDY)
-    encoder = _load_encoder(folder)
+    encoder = _load_encoder(folder, light=light)
+    if known:  # the bytes that it was computed from are the same
+        vars(encoder)["fingerprint"] = known
+    if config:
+        for name, about in config.probes.items():
+            _check_trained_on(f"the probe of {name!r}", about.encoder, encoder, folder, config)
     return Bundle(
         encoder=encoder,
         segmenter=_load_segmenter(folder, config) if config else None,
         composer=_load_composer(folder, config, encoder) if config else None,
-        probes=_load_probes(folder, config, encoder) if config else {},
-        basis=_load_basis(folder / DIMENSIONS_NAME, encoder),
+        extras=_read_extras(folder, config, encoder),
         config=config,
         tokenizer_files=_tokenizer_files(encoder, folder),
     )
@@ -145,9 +146,11 @@ def save(bundle: Bundle, folder: Path) -> ModelConfig:
     for name in ("segmenter", "composer"):
         if (getattr(config, name) is None) != (getattr(bundle, name) is None):
             raise ConfigError(f"the config must describe a {name} if and only if the model has one; set config.{name}")
-    if config.probes.keys() != bundle.probes.keys():
+    if config.probes.keys() != bundle.extras.probes.keys():
         raise ConfigError("the config must describe each probe of the model and no other; set config.probes")
     weights = _stored_weights(bundle, config.weights_dtype)
+    fingerprint = bundle.encoder.stored_fingerprint(getattr(torch, config.weights_dtype))
+    extras = bundle.extras.files(fingerprint)
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:  # what is entered last is moved first
 
@@ -156,23 +159,23 @@ def save(bundle: Bundle, folder: Path) -> ModelConfig:
 
         config_path = staged(CONFIG_NAME)
         config_path.touch()
-        paths = {name: staged(name) for name in [*weights, ENCODER_CONFIG_NAME, *bundle.tokenizer_files]}
+        paths = {name: staged(name) for name in [*weights, *extras, ENCODER_CONFIG_NAME, *bundle.tokenizer_files]}
         for name, state in weights.items():
-            told = {"format": "pt"}
-            if name == DIMENSIONS_NAME:  # one word alone: safetensors writes several in another order each time
-                told = {"encoder": bundle.encoder.stored_fingerprint(getattr(torch, config.weights_dtype))}
-            save_file(state, paths[name], metadata=told)
+            save_file(state, paths[name], metadata={"format": "pt"})
+        for name, (arrays, told) in extras.items():
+            write_arrays(paths[name], arrays, told)
+        for name in (*weights, *extras):
             paths[name].chmod(config_path.stat().st_mode)  # safetensors writes files that only their owner may read
         architecture = json.dumps(bundle.encoder.config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         paths[ENCODER_CONFIG_NAME].write_bytes(architecture.encode())
         for name, content in bundle.tokenizer_files.items():
             paths[name].write_bytes(content)
-        config = dataclasses.replace(config, sha256={name: sha256(paths[name]) for name in sorted(paths)})
+        digests = {name: sha256(paths[name]) for name in sorted(paths)}
+        config = dataclasses.replace(config, encoder=fingerprint, sha256=digests)
         config_path.write_bytes(config.to_json().encode())
         for name in stale_exports(folder, bundle, config.weights_dtype):
             shutil.rmtree(folder / name)
-    parts = {SEGMENTER_WEIGHTS_NAME, COMPOSER_WEIGHTS_NAME, PROBES_WEIGHTS_NAME, DIMENSIONS_NAME}
-    for name in parts - weights.keys():
+    for name in {SEGMENTER_WEIGHTS_NAME, COMPOSER_WEIGHTS_NAME, *EXTRAS} - weights.keys() - extras.keys():
         (folder / name).unlink(missing_ok=True)
     return config
 
@@ -188,8 +191,10 @@ def stale_exports(folder: Path, bundle: Bundle, weights_dtype: str) -> list[str]
             continue
         if exported is None:
             continue
-        composer = weights_digest(bundle.composer, stored_as=dtype) if bundle.composer else None
-        if (exported.encoder, exported.composer) != (bundle.encoder.stored_fingerprint(dtype), composer):
+        parts = [bundle.composer, bundle.segmenter if exported.segmenter else None]
+        own = [weights_digest(part, stored_as=dtype) if part else None for part in parts]
+        made_from = exported.encoder, exported.composer, exported.segmenter
+        if made_from != (bundle.encoder.stored_fingerprint(dtype), *own):
             stale.append(name)
     return stale
 
@@ -212,10 +217,6 @@ def _stored_weights(bundle: Bundle, weights_dtype: str) -> dict[str, dict[str, T
             if not bool(torch.isfinite(stored).all()):
                 raise WeightsError(f"{name} must be finite in {weights_dtype}; train again or save as float32")
             files[file][name] = stored.contiguous()
-    if bundle.probes:
-        files[PROBES_WEIGHTS_NAME] = _in_order(bundle.probes).state_dict()  # small, and in float32 always
-    if bundle.basis is not None:
-        files[DIMENSIONS_NAME] = {"basis": torch.from_numpy(bundle.basis).half()}  # as it was read
     return files
 
 
@@ -225,17 +226,35 @@ def _read_config(folder: Path) -> ModelConfig | None:
     return ModelConfig.read(folder)
 
 
-def _load_encoder(folder: Path) -> Encoder:
+def _read_extras(folder: Path, config: ModelConfig | None, encoder: Encoder) -> Extras:
+    if not (config and config.probes) and not any((folder / name).is_file() for name in EXTRAS):
+        return Extras()  # without the encoder's fingerprint, which takes a while
+    return Extras.read(folder, config, encoder.fingerprint, encoder.embedding_dim)
+
+
+def _load_encoder(folder: Path, *, light: bool) -> Encoder:
     weights = next((folder / name for name in OPEN_CLIP_WEIGHTS if weight_files(folder / name)), None)
     architecture = folder / ENCODER_CONFIG_NAME
     transformers_weights = folder / "model.safetensors"
     if architecture.is_file() and weights:
         source = read_object(architecture, remedy=_REMEDY)
+        if light and isinstance(model := source.get("model_cfg"), dict) and is_light(model):
+            with NoRandomWeights():
+                encoder = light_encoder(source)
+            fill(encoder.clip, read_weights(weights), weights)
+            return encoder.eval()
+        from fashion_retrieval.models.open_clip_encoder import build_encoder
+        from fashion_retrieval.models.open_clip_spelling import current_weights
+
         with NoRandomWeights():
             encoder = build_encoder(source, folder)
         captions = "multimodal_cfg" in source["model_cfg"]
         fill(encoder.clip, current_weights(encoder.clip, read_weights(weights), captions=captions), weights)
     elif (folder / "config.json").is_file() and weight_files(transformers_weights):
+        from fashion_retrieval.checkpoint.transformers_clip import open_clip_config, open_clip_weights
+        from fashion_retrieval.models.open_clip_encoder import build_encoder
+        from fashion_retrieval.models.open_clip_spelling import current_weights
+
         source = read_object(folder / "config.json", remedy=_REMEDY)
         with NoRandomWeights():
             encoder = build_encoder(open_clip_config(source, _read_preprocessor(folder), str(folder)), folder)
@@ -250,6 +269,9 @@ def _load_encoder(folder: Path) -> Encoder:
 
 def _load_pair(folder: Path) -> Encoder:
     """CLIPTextModelWithProjection and CLIPVisionModelWithProjection; no file says their scale: it is CLIP's first."""
+    from fashion_retrieval.checkpoint.transformers_clip import open_clip_config, open_clip_weights
+    from fashion_retrieval.models.open_clip_encoder import build_encoder
+
     text, vision, photos = (folder / part for part in NESTED[1])
     towers = {
         f"{name}_config": read_object(part / "config.json", remedy=_REMEDY)
@@ -278,40 +300,6 @@ def _load_composer(folder: Path, config: ModelConfig, encoder: Encoder) -> Compo
 
     _check_trained_on("the composer", config.composer.encoder, encoder, folder, config)
     return _filled(partial(Composer, config.composer), folder / COMPOSER_WEIGHTS_NAME)
-
-
-def _load_probes(folder: Path, config: ModelConfig, encoder: Encoder) -> Mapping[str, Probe]:
-    for name, about in config.probes.items():
-        _check_trained_on(f"the probe of {name!r}", about.encoder, encoder, folder, config)
-    if not config.probes:
-        return {}
-    probes = {name: Probe(about.values, encoder.embedding_dim) for name, about in config.probes.items()}
-    _filled(partial(_in_order, probes), folder / PROBES_WEIGHTS_NAME)
-    return probes
-
-
-def _load_basis(path: Path, encoder: Encoder) -> NDArray[np.float32] | None:
-    """The (D, D) basis of a model's shorter embeddings, of the encoder beside it; None where there is no file."""
-    if not path.is_file():
-        return None
-    width, basis, owner = encoder.embedding_dim, np.empty(0), None
-    try:
-        with safe_open(path, "np") as file:
-            owner = (file.metadata() or {}).get("encoder")
-            basis = file.get_tensor("basis") if list(file.keys()) == ["basis"] else basis
-    except (SafetensorError, OSError, TypeError) as error:
-        raise WeightsError(f"{path} is truncated or corrupt ({error}); {_REMEDY}, or remove the file") from error
-    if basis.dtype != np.float16 or basis.shape != (width, width) or not np.isfinite(basis).all():
-        expected = f"one finite float16 tensor 'basis' of {width} x {width}"
-        raise WeightsError(f"{path} must hold {expected}, got {basis.dtype} {basis.shape}; {_REMEDY}")
-    if owner != encoder.fingerprint:
-        remedy = "remove the file, or fit it again with python -m training.fit_dimensions"
-        raise WeightsError(f"{path} was fitted to another encoder ({owner!s:.12}…) than the one beside it; {remedy}")
-    return basis.astype(np.float32)
-
-
-def _in_order(probes: Mapping[str, Probe]) -> nn.ModuleList:
-    return nn.ModuleList([probes[name] for name in sorted(probes)])
 
 
 def _check_trained_on(part: str, digest: str, encoder: Encoder, folder: Path, config: ModelConfig) -> None:

@@ -15,17 +15,20 @@ from fashion_retrieval.config import (
     DIMENSIONS_NAME,
     ENCODER_WEIGHTS_NAME,
     PROBES_WEIGHTS_NAME,
+    PROMPTS_NAME,
     SEGMENTER_WEIGHTS_NAME,
     ModelConfig,
 )
 from fashion_retrieval.errors import InputError
 
+EXTRAS = (PROBES_WEIGHTS_NAME, DIMENSIONS_NAME, PROMPTS_NAME)
+"""Small files of arrays, each tied to the encoder."""
 OPEN_CLIP_WEIGHTS = (ENCODER_WEIGHTS_NAME, "open_clip_pytorch_model.safetensors")
 """Names of an open_clip model's weights, the better one first; each may be in shards."""
 OPEN_CLIP_PATTERNS = tuple(name.replace(".", dot) for name in OPEN_CLIP_WEIGHTS for dot in (".", "-*-of-*."))
 TRANSFORMERS_WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
 LAYOUTS = (
-    (ENCODER_WEIGHTS_NAME, SEGMENTER_WEIGHTS_NAME, COMPOSER_WEIGHTS_NAME, PROBES_WEIGHTS_NAME, DIMENSIONS_NAME),
+    (ENCODER_WEIGHTS_NAME, SEGMENTER_WEIGHTS_NAME, COMPOSER_WEIGHTS_NAME, *EXTRAS),
     *((pattern,) for pattern in OPEN_CLIP_PATTERNS[1:]),
     *((name,) for name in TRANSFORMERS_WEIGHTS),
 )

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from fashion_retrieval.backends.attach import describe, digests, open_graphs
+from fashion_retrieval.backends.attach import describe, digests, open_graphs, sources
 from fashion_retrieval.backends.convert import convert, quantize
 from fashion_retrieval.backends.runtimes import check_packages, resolve_backend_dtype, runtime_of
 from fashion_retrieval.checkpoint.export_manifest import PRECISIONS, RUNTIMES, Export
@@ -63,15 +63,14 @@ def export_model(
             _quantize(bundle.encoder, backend, graphs, kept or calibrate)
         model = FashionModel(bundle, model_id=model_id, device="cpu", dtype="float32")
         dtype = resolve_backend_dtype(backend, precision, "auto")
-        opened = open_graphs(bundle, graphs, backend, dtype)
-        compiled = FashionModel(opened, model_id=model_id, device="cpu", dtype=dtype)
+        compiled = FashionModel(open_graphs(bundle, graphs, backend, dtype), model_id=model_id)
         exported = describe(bundle, graphs, backend=backend, precision=precision)
         metrics = measure(model, compiled, held_out, labeled)
         passes = failed_criterion(precision, metrics) is None
-        exported = dataclasses.replace(exported, parity=metrics, default=passes)
-        exported.write(graphs)
         if not out.is_dir() or not any(out.iterdir()):
             model.save_pretrained(out)
+        exported = dataclasses.replace(exported, parity=metrics, default=passes, sources=sources(out))
+        exported.write(graphs)
         if (out / backend).exists():
             (out / backend).rename(Path(staging, "older"))
         graphs.rename(out / backend)

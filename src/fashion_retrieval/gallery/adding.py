@@ -34,7 +34,7 @@ from fashion_retrieval.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from torch import Tensor
+    from fashion_retrieval.models.towers import Levels
 
     from fashion_retrieval.model import FashionModel
 
@@ -51,7 +51,7 @@ _PATIENCE = 10.0
 class _Content(NamedTuple):
     """A decoded photo: as the image tower takes it, (h, w, 3) uint8, its hash, and upright, to be recognized."""
 
-    levels: Tensor
+    levels: Levels
     hash: int | None
     pixels: Pixels | None
 
@@ -121,7 +121,7 @@ class Indexer:
             self._look_up(items),
             self._finish,
             batch_size=min(self._group, _DECODED),
-            device=self.model.device,
+            ahead=self.model.towers.ahead,
             skip=self.skip,
             label=self._label,
             wanted=self._is_wanted,
@@ -159,8 +159,8 @@ class Indexer:
 
     def _finish(self, photo: Pixels) -> _Content:
         pixels = photo.upright() if self.taxonomy else None
-        levels = self.model.encoder.preprocessing.resize(pixels or photo)
-        return _Content(levels, perceptual_hash(levels.numpy()), pixels)
+        levels = self.model.towers.preprocessing.resize(pixels or photo)
+        return _Content(levels, perceptual_hash(levels), pixels)
 
     def _take(self, photo: ReadPhoto[_Content], advance: Advance) -> None:
         entry, place = self._known.pop(photo.index)
@@ -196,7 +196,7 @@ class Indexer:
         waiting, self._waiting = self._waiting, []
         contents = [entry.contents for entry in waiting]
         levels = [content.levels for several in contents for content in several]
-        encoded = iter(encode_levels(self.model.encoder, self.model.device, levels))
+        encoded = iter(encode_levels(self.model.towers, levels))
         means = [_mean([next(encoded) for _ in several]) for several in contents if several]
         whole = np.array(means, np.float32).reshape(-1, self.model.embedding_dim)
         vectors = iter(self.model.shorten(whole, self.store.settings.embedding_dim))

@@ -9,18 +9,15 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import torch
 from PIL import Image
 
+from fashion_retrieval._utils.cpu import threads as cpu_threads
 from fashion_retrieval.errors import FashionRetrievalError
 from fashion_retrieval.images.inputs import DeferredFile, ImageInput, called, describe, read_content
 from fashion_retrieval.images.load import decode, digest_of
 from fashion_retrieval.images.pixels import Pixels
 
 Result = TypeVar("Result")
-
-_AHEAD = 2
-"""Batches that are decoded while a GPU is busy; a CPU that computes is better left alone."""
 
 MOST_BYTES = 256 << 20
 """Of what a batch holds, by its results' `nbytes`; a batch that has as much is handed over as it is."""
@@ -56,7 +53,7 @@ def read_photos(
     finish: Callable[[Pixels], Result],
     *,
     batch_size: int,
-    device: torch.device,
+    ahead: int,
     skip: bool,
     label: Callable[[int], str] | None = None,
     max_pixels: int | None = None,
@@ -70,9 +67,8 @@ def read_photos(
     read come with their error; otherwise the first one's is raised, after those before it, and begins with its `label`,
     "images[3]". What `images`, `finish` or `wanted` raise is raised, too.
 
-    A batch holds `batch_size` photos, or fewer where they are large. Besides the one that is handed over, as many are
-    held as are read ahead: two on a GPU, on a CPU none but large photos under way, one a thread. Once the caller stops,
-    no thread is left.
+    A batch holds `batch_size` photos, or fewer where they are large. Besides the one that is handed over, `ahead` of
+    them are read, and large photos under way, one a thread. Once the caller stops, no thread is left.
     """
 
     def read(index: int, image: ImageInput | DeferredFile) -> ReadPhoto[Result]:
@@ -89,7 +85,6 @@ def read_photos(
         except FashionRetrievalError as error:
             return ReadPhoto(index, image, digest, None, error)
 
-    ahead = 0 if device.type == "cpu" else _AHEAD
     with closing(batches(read, enumerate(images), batch_size=batch_size, ahead=ahead)) as stream:
         for batch in stream:
             failed = None if skip else next((photo for photo in batch if photo.error), None)
@@ -128,7 +123,7 @@ def fetch_ahead(files: Iterable[DeferredFile], *, threads: int, ahead: int) -> I
 def batches(
     function: Callable[..., Result], items: Iterable[tuple[object, ...]], *, batch_size: int, ahead: int = 0
 ) -> Generator[list[Result]]:
-    """What `function(*item)` returns for each item, in order, computed by as many threads as torch uses.
+    """What `function(*item)` returns for each item, in order, computed by as many threads as the model uses.
 
     Items are taken by the calling thread, as they are needed; `ahead` batches are begun while it is busy with one. At
     most `1 + ahead` batches are under way or held, and no more than `MOST_BYTES` of results as large as the largest of
@@ -139,7 +134,7 @@ def batches(
     waiting: deque[Future[Result]] = deque()
     batch: list[Result] = []
     failure: Exception | None = None
-    threads = torch.get_num_threads()
+    threads = cpu_threads()
     most, fit, largest, ended = batch_size * (1 + ahead), threads, 1, False
     pool = ThreadPoolExecutor(threads, thread_name_prefix="photos")
     try:

@@ -7,19 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from fashion_retrieval._utils.device import inference_context
 from fashion_retrieval.errors import InputError, UnsupportedError
 from fashion_retrieval.images.inputs import ImageInput, describe
 from fashion_retrieval.images.prefetch import read_photos
 from fashion_retrieval.results import Explanation, Match, Reference
 
 if TYPE_CHECKING:
-    from fashion_retrieval.models.composer import Composer
-    from fashion_retrieval.models.encoder import Encoder
+    from fashion_retrieval.models.towers import Composes, Levels, Towers
 
 ReferenceInput = ImageInput | Reference | Match
 Pair = tuple[ReferenceInput | None, str | None]
@@ -59,12 +55,10 @@ def check_text_weight(weight: float | None) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Composition:
-    """What makes references and queries: an encoder on `device` and, for queries of a photo and a text, a composer."""
+    """What makes references and queries: towers and, for queries of a photo and a text, a composer."""
 
-    encoder: Encoder
-    composer: Composer | None
-    device: torch.device
-    dtype: torch.dtype
+    towers: Towers
+    composer: Composes | None
 
     def references(self, images: Sequence[ReferenceInput], batch_size: int, max_pixels: int | None) -> list[Reference]:
         """One `Reference` an image; a photo that comes more than once is read once."""
@@ -73,7 +67,7 @@ class Composition:
         keys = [_key(image) for image in images]
         for index, (key, image) in enumerate(zip(keys, images, strict=True)):
             if isinstance(image, Reference):
-                _check(image, self.encoder, f"reference_image[{index}]")
+                _check(image, self.towers, f"reference_image[{index}]")
                 found[key] = image
             elif not isinstance(image, Match):
                 waiting.setdefault(key, (image, index))
@@ -84,15 +78,15 @@ class Composition:
         places = list(waiting.values())
         for batch in read_photos(
             (image for image, _ in places),
-            self.encoder.preprocessing.resize,
+            self.towers.preprocessing.resize,
             batch_size=batch_size,
-            device=self.device,
+            ahead=self.towers.ahead,
             skip=False,
             label=lambda place: f"reference_image[{places[place][1]}]",
             max_pixels=max_pixels,
         ):
             levels = [(photo.content, describe(photo.image)) for photo in batch if photo.content is not None]
-            for photo, made in zip(batch, references_of(self.encoder, self.device, levels), strict=True):
+            for photo, made in zip(batch, references_of(self.towers, levels), strict=True):
                 found[keys[places[photo.index][1]]] = made
         return [found[key] for key in keys]
 
@@ -110,7 +104,7 @@ class Composition:
         A `text_weight` of 0, 0.5 and 1 is the photo's embedding, the query as composed and the text's embedding;
         between two of them it goes the shortest way over the sphere.
         """
-        rows = np.empty((len(pairs), self.encoder.embedding_dim), dtype=np.float32)
+        rows = np.empty((len(pairs), self.towers.embedding_dim), dtype=np.float32)
         shown = {i: photo for i, (photo, _) in enumerate(pairs) if photo is not None}
         encoded = self.references(list(shown.values()), batch_size, max_pixels)
         references = dict(zip(shown, encoded, strict=True))
@@ -149,7 +143,7 @@ class Composition:
         """See `FashionModel.explain`."""
         reference = None if photo is None else self.references([photo], 1, max_pixels)[0]
         words = (text or "").split()
-        read = range(min(len(words), self.encoder.config["model_cfg"]["text_cfg"].get("context_length", 77)))
+        read = range(min(len(words), self.towers.context_length))
         others = [" ".join((*words[:place], *words[place + 1 :])) or None for place in read]
         pairs: list[Pair] = [(reference, text), *((reference, other) for other in others if reference or other)]
         how: dict[str, Any] = {"text_weight": text_weight, "batch_size": len(pairs), "max_pixels": max_pixels}
@@ -171,31 +165,22 @@ class Composition:
 
     def _compose(
         self, references: Sequence[Reference], texts: Sequence[str], *, parts: bool = False
-    ) -> list[NDArray[np.float32]]:
-        """The queries, (N, D) float32, or the `Parts` that they are the sums of."""
+    ) -> Sequence[NDArray[np.float32]]:
+        """The queries, (N, D) float32, or the parts that they are the sums of."""
         if self.composer is None:
             raise UnsupportedError(
                 "this model has no composer, so it can't join a photo and a text into one query; "
                 "use 'compact', or encode(images=…) and encode(texts=…) for the two separately"
             )
-        image = torch.from_numpy(np.stack([reference.tokens for reference in references])).float().to(self.device)
-        words = self.encoder.tokenize(texts).to(self.device)
-        with inference_context(self.device, self.dtype):
-            text, lengths = self.encoder.text_tokens(words)
-        with torch.inference_mode():  # in float32: casts cost so small a network more than they save
-            tokens = (image, text.float(), lengths)
-            found: Sequence[Tensor] = self.composer.parts(*tokens) if parts else [self.composer(*tokens)]
-        return [np.asarray(one.float().cpu().numpy(), dtype=np.float32) for one in found]
+        image = np.stack([reference.tokens for reference in references]).astype(np.float32)
+        tokens = (image, *self.towers.text_tokens(texts))
+        return self.composer.parts(*tokens) if parts else [self.composer(*tokens)]
 
 
-def references_of(
-    encoder: Encoder, device: torch.device, photos: Sequence[tuple[Tensor, str | None]]
-) -> list[Reference]:
+def references_of(towers: Towers, photos: Sequence[tuple[Levels, str | None]]) -> list[Reference]:
     """References of photos as `Preprocessing.resize` leaves them, (h, w, 3) uint8 each, with their names."""
-    with torch.inference_mode():
-        tokens = encoder.image_tokens(encoder.preprocessing.batch([levels for levels, _ in photos], device))
-    rows = tokens.half().cpu().numpy()
-    return [Reference(row, encoder.fingerprint, name) for row, (_, name) in zip(rows, photos, strict=True)]
+    rows = towers.image_tokens([levels for levels, _ in photos]).astype(np.float16)
+    return [Reference(row, towers.fingerprint, name) for row, (_, name) in zip(rows, photos, strict=True)]
 
 
 def _between(start: NDArray[np.float32], end: NDArray[np.float32], share: float) -> NDArray[np.float32]:
@@ -222,10 +207,10 @@ def _key(image: ReferenceInput) -> object:
     return str(image) if isinstance(image, str) or hasattr(image, "__fspath__") else id(image)
 
 
-def _check(reference: Reference, encoder: Encoder, name: str) -> None:
-    if reference.fingerprint != encoder.fingerprint:
-        expected, got = encoder.fingerprint[:12], reference.fingerprint[:12]
+def _check(reference: Reference, towers: Towers, name: str) -> None:
+    if reference.fingerprint != towers.fingerprint:
+        expected, got = towers.fingerprint[:12], reference.fingerprint[:12]
         raise InputError(f"{name} must be encoded by this model ({expected}…), it is by {got}…; encode it again")
-    if (width := reference.tokens.shape[1]) != encoder.embedding_dim:
-        expected = f"tokens of width {encoder.embedding_dim}"
+    if (width := reference.tokens.shape[1]) != towers.embedding_dim:
+        expected = f"tokens of width {towers.embedding_dim}"
         raise InputError(f"{name} must have {expected}, got {width}; make it with model.reference")

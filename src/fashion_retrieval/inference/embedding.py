@@ -21,9 +21,7 @@ from fashion_retrieval.inference.vectors import Precision, check_vectors, quanti
 from fashion_retrieval.results import Encoded, Explanation, Reference
 
 if TYPE_CHECKING:
-    import torch
-
-    from fashion_retrieval.models.encoder import Encoder
+    from fashion_retrieval.models.towers import Towers
     from fashion_retrieval.models.zero_shot import PromptCache
 
 OnError = Literal["raise", "skip"]
@@ -43,8 +41,7 @@ class _Encoding(TypedDict, total=False):
 class EmbeddingModel:
     """The part of `FashionModel` that needs neither a segmenter nor a vocabulary."""
 
-    encoder: Encoder
-    device: torch.device
+    towers: Towers
     _composition: Composition
     _texts: PromptCache
     _basis: NDArray[np.float32] | None
@@ -52,7 +49,7 @@ class EmbeddingModel:
     @property
     def embedding_dim(self) -> int:
         """Width of the embeddings."""
-        return self.encoder.embedding_dim
+        return self.towers.embedding_dim
 
     @overload
     def encode(
@@ -106,7 +103,7 @@ class EmbeddingModel:
             return quantized(shortened(rows, dimensions, self._basis), precision)
         several: Any = images if isinstance(images, Iterable) and not is_photo(images) else [images]
         reading: dict[str, Any] = {"batch_size": batch_size, "skip": False, "max_pixels": max_pixels}
-        found = encode_photos(self.encoder, self.device, several, digests=False, **reading)
+        found = encode_photos(self.towers, several, digests=False, **reading)
         made = [one.embedding for one in tracked(found, "encoding images", length_of(several), shown=progress)]
         rows = np.array(made, dtype=np.float32).reshape(-1, self.embedding_dim)
         return quantized(shortened(rows, dimensions, self._basis), precision)
@@ -165,7 +162,7 @@ class EmbeddingModel:
         check_reading(max_pixels, batch_size, on_error)
         check_vectors(dimensions, precision, self.embedding_dim)
         reading: dict[str, Any] = {"batch_size": batch_size, "skip": on_error == "skip", "max_pixels": max_pixels}
-        found = encode_photos(self.encoder, self.device, images, **reading)
+        found = encode_photos(self.towers, images, **reading)
         whole = precision == "float32" and dimensions is None
         return found if whole else self._smaller(found, dimensions, precision)
 

@@ -9,9 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from fashion_retrieval._utils.progress import tracked
 from fashion_retrieval._utils.scores import accuracy, accuracy_interval, expected_calibration_error, macro_f1
@@ -22,7 +20,7 @@ from fashion_retrieval.images.pixels import Pixels, as_pixels
 from fashion_retrieval.images.prefetch import read_photos
 from fashion_retrieval.images.regions import check_boxes
 from fashion_retrieval.inference.recognition import Photo, Recognizer, find_photo
-from fashion_retrieval.models.probe import Probe, fit
+from fashion_retrieval.models.probe import Probe
 from fashion_retrieval.results import AttributeFit, Failure, FitScores, Segmenter
 from fashion_retrieval.taxonomy import SHIPPED, Group, Taxonomy
 
@@ -91,14 +89,14 @@ def fit_group(
     """
     group = next(group for group in recognizer.taxonomy.attributes if group.name == name)
     chosen = [place for place, value in enumerate(values) if value is not None]
-    parts: list[tuple[Tensor, Tensor]] = []
+    parts: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
     truth: list[str] = []
     failures: list[Failure] = []
     reader = read_photos(
         [images[place] for place in chosen],
         Pixels.upright,
         batch_size=batch_size,
-        device=recognizer.device,
+        ahead=recognizer.towers.ahead,
         skip=skip,
         label=lambda index: f"images[{chosen[index]}]",
         max_pixels=max_pixels,
@@ -119,11 +117,13 @@ def fit_group(
     counts = Counter(truth)
     fitted = [value.name for value in group.values if value.name in counts]
     columns = [place for place, value in enumerate(group.values) if value.name in counts]
-    views, categories = (torch.cat(rows) for rows in zip(*parts, strict=True))
-    by_prompts = recognizer.by_prompts(views, categories, group)[:, columns].cpu()
-    by_prompts = by_prompts / by_prompts.sum(1, keepdim=True)
-    labels = torch.tensor([fitted.index(value) for value in truth])
-    probe, unseen = fit(views.cpu(), by_prompts, labels, fitted)
+    views, categories = (np.concatenate(rows) for rows in zip(*parts, strict=True))
+    by_prompts = recognizer.by_prompts(views, categories, group)[:, columns]
+    by_prompts = by_prompts / by_prompts.sum(1, keepdims=True)
+    labels = np.array([fitted.index(value) for value in truth])
+    from fashion_retrieval.models.probe_fit import fit
+
+    probe, unseen = fit(views, by_prompts, labels, fitted)
     return probe, AttributeFit(
         group=name,
         examples={value: counts[value] for value in fitted},
@@ -154,10 +154,9 @@ def with_probe(config: ModelConfig, taxonomy: Taxonomy, fitted: AttributeFit, fi
     )
 
 
-def scores(probabilities: Tensor, labels: Tensor) -> FitScores:
-    """Scores of (n, values) probabilities, each row summing to 1, for (n,) int64 labels."""
-    confidence, predicted = (part.cpu().numpy() for part in probabilities.double().max(dim=1))
-    truth = labels.numpy()
+def scores(probabilities: NDArray[np.floating[Any]], truth: NDArray[np.int64]) -> FitScores:
+    """Scores of (n, values) probabilities, each row summing to 1, for (n,) labels."""
+    confidence, predicted = probabilities.max(1).astype(np.float64), probabilities.argmax(1)
     right = accuracy(truth, predicted)
     error = expected_calibration_error(confidence, predicted == truth)
     return FitScores(right, accuracy_interval(right, len(truth)), macro_f1(truth, predicted), error)

@@ -6,9 +6,7 @@ from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fashion_retrieval._utils.progress import tracked
 from fashion_retrieval.errors import InputError
@@ -19,13 +17,12 @@ from fashion_retrieval.inference.recognition import Recognizer, find_photo
 from fashion_retrieval.results import Encoded, Failure, Recognition, Segmenter
 
 if TYPE_CHECKING:
-    from fashion_retrieval.models.encoder import Encoder
+    from fashion_retrieval.models.towers import Levels, Towers
     from fashion_retrieval.models.zero_shot import PromptCache
 
 
 def encode_photos(
-    encoder: Encoder,
-    device: torch.device,
+    towers: Towers,
     images: Iterable[ImageInput | DeferredFile],
     *,
     batch_size: int,
@@ -39,27 +36,23 @@ def encode_photos(
     """
     for batch in read_photos(
         images,
-        encoder.preprocessing.resize,
+        towers.preprocessing.resize,
         batch_size=batch_size,
-        device=device,
+        ahead=towers.ahead,
         skip=skip,
         label=lambda index: f"images[{index}]",
         max_pixels=max_pixels,
         digests=digests,
     ):
-        rows = iter(encode_levels(encoder, device, [photo.content for photo in batch if photo.content is not None]))
+        rows = iter(encode_levels(towers, [photo.content for photo in batch if photo.content is not None]))
         for photo in batch:
             embedding = next(rows) if photo.error is None else Failure(photo.index, photo.name, photo.error)
             yield Encoded(photo.index, embedding, photo.digest)
 
 
-def encode_levels(encoder: Encoder, device: torch.device, levels: Sequence[Tensor]) -> NDArray[np.float32]:
+def encode_levels(towers: Towers, levels: Sequence[Levels]) -> NDArray[np.float32]:
     """Encode photos as `Preprocessing.resize` leaves them, (h, w, 3) uint8 each, in one batch: (N, D) float32."""
-    if not levels:
-        return np.empty((0, encoder.embedding_dim), np.float32)
-    with torch.inference_mode():
-        rows: NDArray[np.float32] = encoder.encode_image(encoder.preprocessing.batch(levels, device)).cpu().numpy()
-    return rows
+    return towers.encode_images(levels) if levels else np.empty((0, towers.embedding_dim), np.float32)
 
 
 def encode_texts(
@@ -74,7 +67,7 @@ def encode_texts(
     starts = range(0, len(order), batch_size)
     for start in tracked(starts, "encoding texts", len(starts), shown=progress, unit="batches"):
         chosen = order[start : start + batch_size]
-        rows[chosen] = cache.rows([texts[i] for i in chosen], batch_size=batch_size).cpu().numpy()
+        rows[chosen] = cache.rows([texts[i] for i in chosen], batch_size=batch_size)
     return rows
 
 
@@ -89,9 +82,9 @@ def recognize_photos(
     keep_image: bool = False,
 ) -> Generator[Recognition | Failure]:
     """Recognize photos as they are read, in order; see `FashionModel.recognize_many`."""
-    device = recognizer.device
+    ahead = recognizer.towers.ahead
     for batch in read_photos(
-        images, Pixels.upright, batch_size=batch_size, device=device, skip=skip, max_pixels=max_pixels
+        images, Pixels.upright, batch_size=batch_size, ahead=ahead, skip=skip, max_pixels=max_pixels
     ):
         photos = [
             find_photo(photo.content, None, segmenter, photo.image) for photo in batch if photo.content is not None

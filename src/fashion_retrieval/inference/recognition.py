@@ -11,9 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fashion_retrieval.config import ModelConfig
 from fashion_retrieval.errors import InputError
@@ -22,13 +20,13 @@ from fashion_retrieval.images.pixels import Pixels, as_pixels
 from fashion_retrieval.images.preprocess import RGB
 from fashion_retrieval.images.regions import box_mask, pixel_box
 from fashion_retrieval.inference.colors import PALETTE, PixelColors, illuminant
-from fashion_retrieval.models.zero_shot import PromptCache, ZeroShotClassifier, attribute_view
+from fashion_retrieval.models.zero_shot import Floats, PromptCache, ZeroShotClassifier, attribute_view
 from fashion_retrieval.results import Attribute, Color, Garment, Recognition, Region, Score, Segmenter
 from fashion_retrieval.taxonomy import Group, Taxonomy, Value, attribute_prompts, category_prompts
 
 if TYPE_CHECKING:
-    from fashion_retrieval.models.encoder import Encoder
     from fashion_retrieval.models.probe import Probe
+    from fashion_retrieval.models.towers import Towers
 
 _UPPER, _LOWER = {"upper", "outerwear", "dress"}, {"trousers", "shorts", "skirt", "legwear", "dress"}
 _SAME_FAMILY, _OTHER_FAMILY = 0.3, 0.02
@@ -58,13 +56,13 @@ class _Seen:
     """A region, the probabilities of its categories, (values,), its crop and masked crop, (d,) each, and its colors."""
 
     region: Region
-    categories: Tensor
-    crop: Tensor
-    masked: Tensor
+    categories: Floats
+    crop: Floats
+    masked: Floats
     colors: PixelColors
 
     @property
-    def view(self) -> Tensor:
+    def view(self) -> Floats:
         return attribute_view(self.crop, self.masked)
 
 
@@ -92,25 +90,24 @@ def find_photo(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Recognizer:
-    """What is in regions of photos, by an encoder and a taxonomy; made by `FashionModel.recognizer`.
+    """What is in regions of photos, by towers and a taxonomy; made by `FashionModel.recognizer`.
 
     Several threads may use it at once, and several taxonomies share `prompts`. By group, `calibration` is the factor on
     the logits that makes probabilities frequencies, `thresholds` the probability below which a value is reported as not
     visible, and `probes` what `FashionModel.fit_attribute` learned. `top_k` alternatives are reported.
     """
 
-    encoder: Encoder
+    towers: Towers
     prompts: PromptCache
     taxonomy: Taxonomy
     calibration: Mapping[str, float]
     thresholds: Mapping[str, float]
-    device: torch.device
     model_id: str
     probes: Mapping[str, Probe] = field(default_factory=dict)
     top_k: int = 3
     # Each beside its group, so that no other group gets the same id.
     _classifiers: dict[tuple[int, Value | str], tuple[Group, ZeroShotClassifier]] = field(default_factory=dict)
-    _agreements: dict[str | None, Tensor] = field(default_factory=dict)
+    _agreements: dict[str | None, Floats] = field(default_factory=dict)
 
     def reporting(self, top_k: int) -> Recognizer:
         """This recognizer with another `top_k`; both share what they have prepared."""
@@ -135,16 +132,16 @@ class Recognizer:
             recognitions.append(found._of(photo.pixels, photo.given))
         return recognitions
 
-    def views(self, photos: Sequence[Photo], *, batch_size: int = 32) -> tuple[Tensor, Tensor]:
+    def views(self, photos: Sequence[Photo], *, batch_size: int = 32) -> tuple[Floats, Floats]:
         """What attributes of each region are read from: its `attribute_view`, (N, d), and (N, categories) beside it."""
         seen = self._see(photos, batch_size)
-        return torch.stack([one.view for one in seen]), torch.stack([one.categories for one in seen])
+        return np.stack([one.view for one in seen]), np.stack([one.categories for one in seen])
 
-    def by_prompts(self, views: Tensor, categories: Tensor, group: Group) -> Tensor:
+    def by_prompts(self, views: Floats, categories: Floats, group: Group) -> Floats:
         """Probability of each value of a group for what `views` gives, by the prompts alone: (N, values) float32."""
         contexts = [self.category_context(row) for row in categories]
         self._prepare((group, noun) for context in contexts for noun, _ in context)
-        return torch.stack([self._by_prompts(*row) for row in zip(views, repeat(group), contexts)])
+        return np.stack([self._by_prompts(*row) for row in zip(views, repeat(group), contexts)])
 
     def _see(self, photos: Sequence[Photo], batch_size: int) -> list[_Seen]:
         """The regions of all photos, embedded together, with their categories and colors."""
@@ -163,7 +160,7 @@ class Recognizer:
             )
         ]
 
-    def _embed_crops(self, regions: Sequence[tuple[Pixels, Region]], batch_size: int) -> tuple[Tensor, Tensor]:
+    def _embed_crops(self, regions: Sequence[tuple[Pixels, Region]], batch_size: int) -> tuple[Floats, Floats]:
         """Embeddings of crops and of masked crops, (N, d) each; where the two are the same, it is embedded once."""
         differ = [
             i
@@ -173,20 +170,19 @@ class Recognizer:
         crops = (photo.crop(region.box) for photo, region in regions)
         masked = (regions[i][0].crop(regions[i][1].box, regions[i][1].mask) for i in differ)
         rows = self.embed(chain(crops, masked), batch_size)
-        both = rows[: len(regions)].clone()
+        both = rows[: len(regions)].copy()
         both[differ] = rows[len(regions) :]
         return rows[: len(regions)], both
 
-    def embed(self, images: Iterable[RGB], batch_size: int) -> Tensor:
-        """RGB photos or parts of them -> (N, d) float32, L2-normalized, on the model's device."""
-        rows = [torch.empty(0, self.encoder.embedding_dim, device=self.device)]
-        shrunk = map(self.encoder.preprocessing.resize, images)
+    def embed(self, images: Iterable[RGB], batch_size: int) -> Floats:
+        """RGB photos or parts of them -> (N, d) float32, L2-normalized."""
+        rows = [np.empty((0, self.towers.embedding_dim), np.float32)]
+        shrunk = map(self.towers.preprocessing.resize, images)
         while levels := list(islice(shrunk, batch_size)):
-            with torch.inference_mode():
-                rows.append(self.encoder.encode_image(self.encoder.preprocessing.batch(levels, self.device)))
-        return torch.cat(rows)
+            rows.append(self.towers.encode_images(levels))
+        return np.concatenate(rows)
 
-    def category_probabilities(self, embedding: Tensor, color: str, kind: str | None = None) -> Tensor:
+    def category_probabilities(self, embedding: Floats, color: str, kind: str | None = None) -> Floats:
         """Classify one crop, by its embedding, (d,) float32, among the categories: (values,) float32, summing to 1.
 
         The prompts name the color; `kind` is what the segmenter takes the garment for.
@@ -195,17 +191,18 @@ class Recognizer:
         probabilities = self._classifier(group, color).probabilities(embedding)
         if kind not in self._agreements:
             weights = [_agreement(value.kind, kind) for value in group.values]
-            self._agreements[kind] = torch.tensor(weights, device=probabilities.device)
+            self._agreements[kind] = np.array(weights, np.float32)
         agreeing = probabilities * self._agreements[kind]
-        return agreeing / agreeing.sum()
+        found: Floats = agreeing / agreeing.sum()
+        return found
 
-    def category_context(self, probabilities: Tensor) -> CategoryContext:
+    def category_context(self, probabilities: Floats) -> CategoryContext:
         """The likeliest categories by their (values,) probabilities: what attribute prompts name."""
-        top = probabilities.topk(min(_CONTEXT_SIZE, len(probabilities)))
-        values = [self.taxonomy.category.values[index] for index in top.indices.tolist()]
-        return list(zip(values, (top.values / top.values.sum()).tolist(), strict=True))
+        top = _highest(probabilities, _CONTEXT_SIZE)
+        values = [self.taxonomy.category.values[index] for index in top]
+        return list(zip(values, (probabilities[top] / probabilities[top].sum()).tolist(), strict=True))
 
-    def attribute_probabilities(self, embedding: Tensor, group: Group, context: CategoryContext) -> Tensor:
+    def attribute_probabilities(self, embedding: Floats, group: Group, context: CategoryContext) -> Floats:
         """Classify one region's `attribute_view`, (d,) float32, among the values of a group, of any taxonomy.
 
         The result, (values,) float32, summing to 1, is the mean over the categories of `context`, by their weights. For
@@ -216,16 +213,16 @@ class Recognizer:
         names = [value.name for value in group.values]
         return by_prompts if probe is None else probe.correct(by_prompts, embedding, names)
 
-    def _by_prompts(self, embedding: Tensor, group: Group, context: CategoryContext) -> Tensor:
+    def _by_prompts(self, embedding: Floats, group: Group, context: CategoryContext) -> Floats:
         parts = [weight * self._classifier(group, noun).probabilities(embedding) for noun, weight in context]
-        return torch.stack(parts).sum(0)
+        return np.asarray(sum(parts), np.float32)
 
     def _classifier(self, group: Group, about: Value | str) -> ZeroShotClassifier:
         """Of categories for a color, of colors for a category, or of an attribute group's values for a category."""
         key = id(group), about
         if key not in self._classifiers:
             of_colors = group is self.taxonomy.category and isinstance(about, Value)
-            scale = self.encoder.logit_scale * self.calibration.get("color" if of_colors else group.name, 1.0)
+            scale = self.towers.logit_scale * self.calibration.get("color" if of_colors else group.name, 1.0)
             made = ZeroShotClassifier.build(self.prompts, self._prompts(group, about), len(group.templates), scale)
             self._classifiers[key] = group, made
         return self._classifiers[key][1]
@@ -245,7 +242,7 @@ class Recognizer:
             text for (_, about), group in new.items() for one in self._prompts(group, about) for text in one
         )
 
-    def _prepare_garments(self, probabilities: Sequence[Tensor]) -> None:
+    def _prepare_garments(self, probabilities: Sequence[Floats]) -> None:
         """Embed all prompts that garments of these category probabilities need, at once."""
         classifiers: list[tuple[Group, Value | str]] = []
         for found in probabilities:
@@ -256,7 +253,7 @@ class Recognizer:
             classifiers.append((self.taxonomy.category, category))
         self._prepare(classifiers)
 
-    def colors(self, pixels: PixelColors, masked: Tensor, category: Value) -> tuple[Color, ...]:
+    def colors(self, pixels: PixelColors, masked: Floats, category: Value) -> tuple[Color, ...]:
         """What the pixels say, weighed with the color words nearest to the garment's masked crop, (d,) float32."""
         probabilities = self._classifier(self.taxonomy.category, category).probabilities(masked).tolist()
         prior = {name: value**_ENCODER_TRUST for name, value in zip(PALETTE, probabilities, strict=True)}
@@ -282,7 +279,7 @@ class Recognizer:
         )
         return garment._compressed() if region._packed else garment
 
-    def _attribute(self, group: Group, category: Value, context: CategoryContext, view: Tensor) -> Attribute:
+    def _attribute(self, group: Group, category: Value, context: CategoryContext, view: Floats) -> Attribute:
         if not group.applies(category):
             return Attribute(group.name, None, 1.0, "not_applicable")
         scores = _ranked(group.values, self.attribute_probabilities(view, group, context), self.top_k)
@@ -297,8 +294,8 @@ class Recognizer:
 class RecognizerCache:
     """A model's recognizers, the latest `_RECOGNIZERS` of them, so that no call prepares a taxonomy anew."""
 
-    def __init__(self, encoder: Encoder, prompts: PromptCache, device: torch.device, model_id: str) -> None:
-        self._parts: dict[str, Any] = {"encoder": encoder, "prompts": prompts, "device": device, "model_id": model_id}
+    def __init__(self, towers: Towers, prompts: PromptCache, model_id: str) -> None:
+        self._parts: dict[str, Any] = {"towers": towers, "prompts": prompts, "model_id": model_id}
         self._kept: deque[tuple[Taxonomy | str, ModelConfig, Recognizer]] = deque(maxlen=_RECOGNIZERS)
         self._lock = Lock()
 
@@ -319,17 +316,22 @@ class RecognizerCache:
                 if of is config and (known is key or (isinstance(key, str) and known == key)):
                     return recognizer.reporting(top_k)
             fitted: dict[str, Any] = {"calibration": config.calibration, "thresholds": config.thresholds}
-            device = self._parts["device"]
-            fitted["probes"] = {name: probe.to(device) for name, probe in probes.items()}
+            fitted["probes"] = dict(probes)
             made = Recognizer(taxonomy=Taxonomy.load(source), **fitted, **self._parts)
             self._kept.append((key, config, made))
         return made.reporting(top_k)
 
 
-def _ranked(values: Sequence[Value], probabilities: Tensor, top_k: int) -> tuple[Score, ...]:
-    top = probabilities.topk(min(top_k, len(values)))
-    pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
-    return tuple(Score(values[index].name, min(1.0, probability)) for index, probability in pairs)
+def _ranked(values: Sequence[Value], probabilities: Floats, top_k: int) -> tuple[Score, ...]:
+    return tuple(
+        Score(values[index].name, min(1.0, float(probabilities[index]))) for index in _highest(probabilities, top_k)
+    )
+
+
+def _highest(probabilities: Floats, count: int) -> list[int]:
+    """Places of the highest, the highest first, of equals the first."""
+    found: list[int] = np.argsort(-probabilities, kind="stable")[:count].tolist()
+    return found
 
 
 def _agreement(category: str | None, region: str | None) -> float:

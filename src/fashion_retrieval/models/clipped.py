@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from timm.layers.conv2d_same import Conv2dSame
-from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -33,7 +33,7 @@ class ClippedConv(nn.Module):
         self.kernel_size, self.stride = list(convolution.kernel_size), list(convolution.stride)
         self.padding = [int(side) for side in convolution.padding]
         self.dilation, self.groups = list(convolution.dilation), convolution.groups
-        self.same = isinstance(convolution, Conv2dSame)
+        self.same = type(convolution).__name__ == "Conv2dSame"  # timm's, which need not be imported, or ours
         odd = all(side in (3, 5, 7) for side in self.kernel_size)
         grows = self.same and odd and self.stride == [2, 2] and self.dilation == [1, 1]
         self.grown = functional.pad(self.weight.detach(), (1, 0, 1, 0)) if grows else None
@@ -50,3 +50,13 @@ class ClippedConv(nn.Module):
             maps, weight, self.bias, *geometry, "hardtanh", [0.0, 6.0], ""
         )
         return found
+
+
+def pad_same(maps: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Tensor:
+    """TensorFlow's padding of (b, c, h, w): what is odd goes to the right and below."""
+    missing = [
+        max((-(-size // step) - 1) * step + (side - 1) * gap + 1 - size, 0)
+        for size, side, step, gap in zip(maps.shape[-2:], kernel, stride, dilation, strict=True)
+    ]
+    (top, bottom), (left, right) = ((gap // 2, gap - gap // 2) for gap in missing)
+    return functional.pad(maps, (left, right, top, bottom))

@@ -6,42 +6,71 @@ import copy
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
-from functools import cached_property, partial
-from importlib.util import find_spec
-from pathlib import Path
+from dataclasses import dataclass, replace
+from functools import cached_property
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import open_clip
 import torch
-from open_clip.model import CLIP, CustomTextCLIP
-from open_clip.timm_model import TimmModel
-from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
-from open_clip.transform import PreprocessCfg, merge_preprocess_dict
-from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fashion_retrieval._utils.files import check_downloaded
-from fashion_retrieval.config import ENCODER_CONFIG_NAME
-from fashion_retrieval.errors import ConfigError, FashionRetrievalError, MissingExtraError, UnsupportedError
+from fashion_retrieval.errors import UnsupportedError
 from fashion_retrieval.images.inputs import ImageInput, called, read_content
 from fashion_retrieval.images.load import decode
 from fashion_retrieval.images.preprocess import RGB, Preprocessing
 from fashion_retrieval.models.inference_copy import for_inference, is_convolutional
-from fashion_retrieval.models.open_clip_spelling import current_config, text_tower_folder
+from fashion_retrieval.models.light import ImageTower, LightCLIP, TextTower
+from fashion_retrieval.models.tokenizer import ClipTokenizer
 from fashion_retrieval.models.weights import weights_digest
+
+if TYPE_CHECKING:
+    from open_clip.model import CLIP, CustomTextCLIP
+    from open_clip.transformer import TextTransformer
 
 _CONVOLVED = 8
 """Photos that go through a convolutional tower at a time: what its layers pass on stays in the processor's cache."""
 
-_FEW = 200
-"""A tokenizer of fewer words is looked at: it may have none but marks such as the end of a text."""
-
 _TOKENIZING = Lock()
 """Tokenizers of transformers raise where two threads use one at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoSettings:
+    """open_clip's `preprocess_cfg`, with its defaults."""
+
+    size: int | Sequence[int] = 224
+    mode: str = "RGB"
+    mean: float | Sequence[float] = (0.48145466, 0.4578275, 0.40821073)
+    std: float | Sequence[float] = (0.26862954, 0.26130258, 0.27577711)
+    interpolation: str = "bicubic"
+    resize_mode: str = "shortest"
+    fill_color: int = 0
+
+    @classmethod
+    def read(cls, settings: Mapping[str, Any], size: int | Sequence[int]) -> PhotoSettings:
+        """From a parsed configuration; what it does not say, or names without being known, is open_clip's default."""
+        known = {name: settings[name] for name in cls.__slots__ if settings.get(name) is not None}
+        return cls(**known | {"size": size})
+
+    def preprocessing(self) -> Preprocessing:
+        """What they describe; a ConfigError for what can't be done."""
+        height, width = [self.size] * 2 if isinstance(self.size, int) else self.size
+        how: Any = "bicubic" if self.interpolation == "random" else self.interpolation
+        mode: Any = self.resize_mode
+        return Preprocessing(
+            size=(int(height), int(width)),
+            mean=_per_channel(self.mean),
+            std=_per_channel(self.std),
+            interpolation=how,
+            resize_mode=mode,
+            fill=self.fill_color,
+        )
+
+
+def _per_channel(levels: float | Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = [levels] * 3 if isinstance(levels, int | float) else levels
+    return red, green, blue
 
 
 class Encoder(nn.Module):
@@ -55,9 +84,9 @@ class Encoder(nn.Module):
     def __init__(
         self,
         *,
-        clip: CLIP | CustomTextCLIP,
-        tokenizer: Callable[[list[str]], Tensor],
-        preprocess: PreprocessCfg,
+        clip: CLIP | CustomTextCLIP | LightCLIP,
+        tokenizer: Callable[[list[str]], Any],
+        preprocess: PhotoSettings,
         config: Mapping[str, Any],
     ) -> None:
         super().__init__()
@@ -65,7 +94,7 @@ class Encoder(nn.Module):
         self.tokenizer = tokenizer
         self.config = config
         self.preprocess_config = preprocess
-        self.preprocessing = _preprocessing(preprocess)
+        self.preprocessing = preprocess.preprocessing()
         self._source: Encoder | None = None
         self._dtype = torch.float32
         self._convolutional = is_convolutional(clip.visual)
@@ -88,8 +117,7 @@ class Encoder(nn.Module):
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width of the image tower's input, in pixels."""
-        _, height, width = self.preprocess_config.input_size
-        return int(height), int(width)
+        return self.preprocessing.size
 
     @property
     def logit_scale(self) -> float:
@@ -110,19 +138,35 @@ class Encoder(nn.Module):
 
     def preprocess(self, image: RGB) -> Tensor:
         """RGB photo or part of one -> (3, h, w) float32, normalized as the image tower expects."""
-        return self.preprocessing(image)
+        return torch.from_numpy(self.preprocessing(image))
 
     def pixels(self, image: ImageInput, *, max_pixels: int | None = None) -> Tensor:
         """`preprocess` of anything that is a photo, from the bytes of its file: (3, h, w) float32."""
         return self.preprocess(decode(read_content(image), called(image), max_pixels=max_pixels))
 
     @property
-    def _causal_tower(self) -> CLIP | TextTransformer | None:
+    def _causal_tower(self) -> CLIP | TextTransformer | TextTower | None:
         """The text tower, where padding after the end-of-text token can't change an embedding; else None."""
         tower = getattr(self.clip, "text", self.clip)
         pool = getattr(tower, "pool_type", getattr(tower, "text_pool_type", None))
         plain = getattr(tower, "cls_emb", None) is None and getattr(tower, "attn_mask", None) is not None
         return tower if plain and pool == "argmax" else None
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether what follows the end of a text changes nothing."""
+        return self._causal_tower is not None
+
+    @property
+    def has_clip_tokenizer(self) -> bool:
+        """Whether its tokens are those of CLIP's own tokenizer, in lower case and cut off at the end."""
+        text = self.config["model_cfg"]["text_cfg"]
+        return not (text.get("hf_tokenizer_name") or text.get("tokenizer_kwargs"))
+
+    @property
+    def context_length(self) -> int:
+        """How many tokens of a text are read at most."""
+        return int(self.config["model_cfg"]["text_cfg"].get("context_length", 77))
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Texts -> (b, s) int64, cut after the longest text where that changes nothing.
@@ -131,7 +175,7 @@ class Encoder(nn.Module):
         fraction of the full context.
         """
         with _TOKENIZING:
-            tokens = self.tokenizer(list(texts))
+            tokens = torch.as_tensor(self.tokenizer(list(texts)))
         return tokens if self._causal_tower is None else tokens[:, : int(tokens.argmax(dim=1).max()) + 1]
 
     def encode_image(self, pixels: Tensor) -> Tensor:
@@ -175,25 +219,14 @@ class Encoder(nn.Module):
         return torch.split(pixels, _CONVOLVED) if pixels.device.type == "cpu" else [pixels]
 
 
-def _preprocessing(config: PreprocessCfg) -> Preprocessing:
-    height, width = (int(side) for side in config.input_size[1:])
-    return Preprocessing(
-        size=(height, width),
-        mean=_per_channel(config.mean),
-        std=_per_channel(config.std),
-        interpolation="bicubic" if config.interpolation == "random" else config.interpolation,
-        resize_mode=config.resize_mode or "shortest",
-        fill=config.fill_color,
-    )
-
-
-def _per_channel(levels: float | Sequence[float]) -> tuple[float, float, float]:
-    red, green, blue = [levels] * 3 if isinstance(levels, int | float) else levels
-    return red, green, blue
-
-
 def _image_states(visual: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """(b, 3, h, w) -> (b, k, d) cells and (b, d) pooled, both projected."""
+    if isinstance(visual, ImageTower):
+        maps = visual.trunk.forward_features(pixels)
+        return visual.head(maps.flatten(2).mT), visual.head(visual.trunk.forward_head(maps))
+    from open_clip.timm_model import TimmModel
+    from open_clip.transformer import VisionTransformer
+
     if isinstance(visual, VisionTransformer) and visual.attn_pool is None:
         states = visual.transformer(visual._embeds(pixels))
         pooled, cells = visual._pool(states)
@@ -208,12 +241,13 @@ def _image_states(visual: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def _text_states(tower: CLIP | TextTransformer, tokens: Tensor, *, pooled: bool) -> Tensor:
+def _text_states(tower: CLIP | TextTransformer | TextTower, tokens: Tensor, *, pooled: bool) -> Tensor:
     """open_clip's text forward pass for tokens cut to s: (b, s) int64 -> (b, d) pooled or (b, s, d), projected."""
-    length = tokens.shape[1]
+    length, mask = tokens.shape[1], tower.attn_mask
+    assert isinstance(mask, Tensor)  # of a causal tower it is one
     dtype = tower.transformer.get_cast_dtype()
     embedded = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
-    states: Tensor = tower.ln_final(tower.transformer(embedded, attn_mask=tower.attn_mask[:length, :length]))
+    states: Tensor = tower.ln_final(tower.transformer(embedded, attn_mask=mask[:length, :length]))
     if pooled:
         states = states[torch.arange(len(tokens), device=tokens.device), tokens.argmax(dim=-1)]
     projection = tower.text_projection
@@ -223,68 +257,9 @@ def _text_states(tower: CLIP | TextTransformer, tokens: Tensor, *, pooled: bool)
     return projected
 
 
-def build_encoder(config: Mapping[str, Any], folder: Path) -> Encoder:
-    """Build the architecture of a parsed `open_clip_config.json`, with random weights; nothing is downloaded or loaded.
-
-    A tokenizer that needs files of its own is read from the folder.
-    """
-    config = current_config(config)
-    architecture = copy.deepcopy(config["model_cfg"])
-    text = architecture["text_cfg"]
-    custom = architecture.pop("custom_text", False) or "hf_model_name" in text
-    try:
-        architecture["vision_cfg"]["timm_model_pretrained"] = False
-        with text_tower_folder(name, folder) if (name := text.get("hf_model_name")) else nullcontext() as tower:
-            if name:
-                text |= {"hf_model_name": tower, "hf_model_pretrained": False}
-            clip = (CustomTextCLIP if custom else CLIP)(
-                **architecture
-            ).float()  # transformers' towers in their files' type
-        if isinstance(clip.visual, TimmModel) and (which := architecture["vision_cfg"].get("act_kwargs")):
-            for layer in clip.visual.modules():  # open_clip leaves timm's towers their exact GELU
-                if isinstance(layer, nn.GELU):
-                    layer.approximate = which["approximate"]
-        settings = merge_preprocess_dict(PreprocessCfg(), config.get("preprocess_cfg", {}))
-        preprocess = PreprocessCfg(**settings | {"size": clip.visual.image_size})
-        tokenizer = _build_tokenizer(config["model_cfg"]["text_cfg"], folder)
-        encoder = Encoder(clip=clip, tokenizer=tokenizer, preprocess=preprocess, config=config)
-        encoder.preprocess(torch.zeros(2, 2, 3, dtype=torch.uint8))
-    except FashionRetrievalError:
-        raise
-    except Exception as error:  # open_clip and timm raise any kind, AssertionError too
-        expected = f"a model that open_clip {open_clip.__version__} can build"
-        got = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"{ENCODER_CONFIG_NAME} must describe {expected}, got {got}") from error
-    return encoder
-
-
-def _build_tokenizer(text: Mapping[str, Any], folder: Path) -> Callable[[list[str]], Tensor]:
-    options = {"context_length": text.get("context_length", 77)} | text.get("tokenizer_kwargs", {})
-    tokenizer: Callable[[list[str]], Tensor]
-    if not text.get("hf_tokenizer_name"):
-        ready = options.keys() == {"context_length"}  # another one would unpack CLIP's vocabulary again
-        tokenizer = partial(open_clip.tokenize, **options) if ready else SimpleTokenizer(**options)
-        return tokenizer
-    options |= {"trust_remote_code": False, "local_files_only": True}
-    for path in folder.iterdir():
-        if path.suffix in (".json", ".model"):
-            check_downloaded(path)
-    try:
-        made: Any = HFTokenizer(str(folder), tokenizer_mode=text.get("tokenizer_mode"), **options)
-    except Exception as error:  # transformers and tokenizers raise any kind
-        raise _unreadable(folder, " ".join(str(error).split())[:160]) from error
-    tokenizer, words = made, made.tokenizer
-    if len(words) < _FEW and set(words.get_vocab()) <= {*words.all_special_tokens, "▁"}:
-        remedy = "download the model again"  # transformers 5 makes one without a word where it finds no vocabulary
-        raise ConfigError(f"the tokenizer in {folder} has no words, its vocabulary is missing; {remedy}")
-    return tokenizer
-
-
-def _unreadable(folder: Path, reason: str) -> FashionRetrievalError:
-    if find_spec("transformers") is None:
-        remedy = "pip install 'fashion-retrieval[hf]'"
-        return MissingExtraError(f"the tokenizer of {folder} needs transformers ({reason}); run: {remedy}")
-    if find_spec("sentencepiece") is None and any(folder.glob("*.model")):
-        remedy = "pip install sentencepiece protobuf"
-        return MissingExtraError(f"the tokenizer of {folder} needs sentencepiece ({reason}); run: {remedy}")
-    return ConfigError(f"the tokenizer in {folder} can't be read ({reason}); download the model again")
+def light_encoder(config: Mapping[str, Any]) -> Encoder:
+    """The encoder of a parsed `open_clip_config.json` for which `light.is_light` holds, with random weights."""
+    clip = LightCLIP(config["model_cfg"])
+    settings = PhotoSettings.read(config.get("preprocess_cfg", {}), clip.visual.image_size)
+    tokenizer = ClipTokenizer.of_open_clip(config["model_cfg"]["text_cfg"]["context_length"])
+    return Encoder(clip=clip, tokenizer=tokenizer, preprocess=settings, config=config)

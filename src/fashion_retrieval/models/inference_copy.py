@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from timm.models._efficientnet_blocks import ConvBnAct, DepthwiseSeparableConv, InvertedResidual
-from timm.models.efficientnet import EfficientNet, EfficientNetFeatures
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fashion_retrieval.models.clipped import ClippedConv, can_clip
+from fashion_retrieval.models.light import (
+    DepthwiseSeparable,
+    EfficientNetLite,
+    InvertedResidual,
+    PyramidEfficientNetLite,
+)
 
 Module = TypeVar("Module", bound=nn.Module)
 
-_IN_ORDER = (nn.Sequential, ConvBnAct, DepthwiseSeparableConv, InvertedResidual, EfficientNet, EfficientNetFeatures)
+_IN_ORDER = (nn.Sequential, DepthwiseSeparable, InvertedResidual, EfficientNetLite, PyramidEfficientNetLite)
+_IN_ORDER_TIMM = (
+    *(
+        ("timm.models._efficientnet_blocks", name)
+        for name in ("ConvBnAct", "DepthwiseSeparableConv", "InvertedResidual")
+    ),
+    *(("timm.models.efficientnet", name) for name in ("EfficientNet", "EfficientNetFeatures")),
+)
 """Modules that run a convolution and the batch norm listed after it one after the other, with nothing in between."""
 
 
@@ -38,12 +50,13 @@ def for_inference(module: Module, device: torch.device, dtype: torch.dtype) -> M
     placed = _copy(ready, partial(_placed, device=device, dtype=dtype))
     if device.type == "cpu" and dtype != torch.float32:
         for part, source in zip(list(placed.modules()), ready.modules(), strict=True):
-            if isinstance(part, EfficientNet) and isinstance(source, EfficientNet):
+            if is_efficientnet(source):
                 exact = partial(_placed, device=device, dtype=torch.float32)
-                part.conv_stem, stage = (_copy(layer, exact) for layer in stem_layers(source))
-                part.blocks[0] = nn.Sequential(stage, _Cast(dtype))
+                tower: Any = part
+                tower.conv_stem, stage = (_copy(layer, exact) for layer in stem_layers(source))
+                tower.blocks[0] = nn.Sequential(stage, _Cast(dtype))
     if can_clip(device, dtype):
-        for parent in [part for part in placed.modules() if type(part) in _IN_ORDER]:
+        for parent in filter(_in_order, list(placed.modules())):
             kept = [(name, part) for name, part in parent.named_children() if not isinstance(part, nn.Identity)]
             for (name, first), (next_name, second) in pairwise(kept):
                 if isinstance(first, nn.Conv2d) and isinstance(second, nn.ReLU6):
@@ -52,7 +65,13 @@ def for_inference(module: Module, device: torch.device, dtype: torch.dtype) -> M
     return placed
 
 
-def stem_layers(tower: EfficientNet) -> tuple[nn.Module, nn.Module]:
+def is_efficientnet(module: nn.Module) -> bool:
+    """Whether it is the whole tower: timm's, which need not be imported, or the light one."""
+    timm: Any = sys.modules.get("timm.models.efficientnet")
+    return type(module) is EfficientNetLite or (timm is not None and isinstance(module, timm.EfficientNet))
+
+
+def stem_layers(tower: Any) -> tuple[nn.Module, nn.Module]:  # noqa: ANN401  # `is_efficientnet`
     """What stays float32 on a CPU: the stem's convolution and the first stage."""
     return tower.conv_stem, tower.blocks[0]
 
@@ -90,11 +109,16 @@ def _copy(module: Module, change: Callable[[Tensor], Tensor]) -> Module:
 
 def normalized(parent: nn.Module) -> Iterator[tuple[str, nn.Conv2d, str, nn.BatchNorm2d]]:
     """Convolutions of a module with the batch norm that comes right after each, with their names."""
-    if type(parent) not in _IN_ORDER:
+    if not _in_order(parent):
         return
     for (name, first), (norm_name, second) in pairwise(list(parent.named_children())):
         if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
             yield name, first, norm_name, second
+
+
+def _in_order(module: nn.Module) -> bool:
+    kind = type(module)
+    return kind in _IN_ORDER or (kind.__module__, kind.__name__) in _IN_ORDER_TIMM
 
 
 def _placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:

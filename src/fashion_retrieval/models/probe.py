@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+import numpy as np
+from numpy.typing import NDArray
 
-from fashion_retrieval.models.weights import weights_digest
-
-_STRENGTHS = (0.1, 0.03, 0.01, 0.003, 0.001)
-"""Of the pull towards the prompts; of stronger ones few examples would choose too many."""
-_TEMPERATURES = (0.25, 0.35, 0.5, 0.7, 1.0)
-"""Factors on the logits, chosen with the strength; none above 1: few examples, well told apart, prove little."""
-_FOLDS, _ROUNDS = 5, 100
-_TINY = 1e-12
+Floats = NDArray[np.float32]
+TINY = 1e-12
+"""The least probability of which a logarithm is taken."""
 
 
-class Probe(nn.Module):
+@dataclass(frozen=True, slots=True, eq=False)
+class Probe:
     """Corrects the probabilities that prompts give to some values of a group.
 
     The logit of such a value is `scale` * log(its probability by the prompts) + weight @ embedding + bias; that of any
@@ -26,23 +23,32 @@ class Probe(nn.Module):
     else 0: the prompts themselves.
     """
 
-    weight: Tensor  # (values, d) float32
-    bias: Tensor  # (values,) float32
-    scale: Tensor  # () float32
+    values: tuple[str, ...]
+    weight: Floats  # (values, d)
+    bias: Floats  # (values,)
+    scale: Floats  # ()
 
-    def __init__(self, values: Sequence[str], embedding_dim: int) -> None:
-        super().__init__()
-        self.values = tuple(values)
-        self.register_buffer("weight", torch.zeros(len(self.values), embedding_dim))
-        self.register_buffer("bias", torch.zeros(len(self.values)))
-        self.register_buffer("scale", torch.ones(()))
+    @classmethod
+    def start(cls, values: Sequence[str], embedding_dim: int) -> Probe:
+        """A probe that changes nothing."""
+        count = len(values)
+        zeros = np.zeros((count, embedding_dim), np.float32), np.zeros(count, np.float32)
+        return cls(tuple(values), *zeros, np.ones((), np.float32))
+
+    @property
+    def state(self) -> Mapping[str, Floats]:
+        """Its arrays by name."""
+        return {"bias": self.bias, "scale": self.scale, "weight": self.weight}
 
     @property
     def digest(self) -> str:
         """SHA-256 of values and weights."""
-        return weights_digest(self, repr(self.values).encode())
+        digest = hashlib.sha256(repr(self.values).encode())
+        for name, array in self.state.items():
+            digest.update(name.encode() + array.tobytes())
+        return digest.hexdigest()
 
-    def correct(self, by_prompts: Tensor, embedding: Tensor, names: Sequence[str]) -> Tensor:
+    def correct(self, by_prompts: Floats, embedding: Floats, names: Sequence[str]) -> Floats:
         """(n,) float32 probabilities of named values, and an embedding (d,), L2-normalized -> (n,) float32, corrected.
 
         Where the probe knows none of the names, they stay as they are.
@@ -51,85 +57,13 @@ class Probe(nn.Module):
         if not known:
             return by_prompts
         places, rows = map(list, zip(*known, strict=True))
-        logits = self.scale * by_prompts.clamp_min(_TINY).log()
-        logits[places] += self.weight[rows] @ embedding + self.bias[rows]
-        return logits.softmax(-1)
+        logits = self.scale * np.log(np.maximum(by_prompts, np.float32(TINY)))
+        logits[places] += np.einsum("nd,d->n", self.weight[rows], embedding) + self.bias[rows]
+        return softmax(logits)
 
 
-def fit(images: Tensor, by_prompts: Tensor, labels: Tensor, values: Sequence[str]) -> tuple[Probe, Tensor]:
-    """Multinomial logistic regression, pulled towards the prompts, and what it says of photos that it has not seen.
-
-    The mean cross-entropy plus strength / 2 * (|weight|² + |bias|² + (scale - 1)²) is least, for embeddings that are
-    centered and of a mean square norm of 1: the stronger, the nearer to the words. Strength and temperature are those
-    of the least cross-entropy in five-fold cross-validation; the same choice is made anew in each of the outer folds
-    that the second result comes from, so that no photo has a part in what judges it. Nothing in it is random.
-
-    Args:
-        images: (n, d), L2-normalized; at least two of each value.
-        by_prompts: (n, values) probabilities of the values, each row summing to 1.
-        labels: (n,) int64 positions of values.
-        values: Names of the values, at least two.
-
-    Returns:
-        The probe, on the CPU, and (n, values) float64 probabilities.
-    """
-    embeddings, prior = images.double(), by_prompts.double().clamp_min(_TINY).log()
-    unseen = torch.empty_like(prior)
-    for inside, outside in _folds(labels):
-        weight, bias, scale = _tuned(embeddings[inside], prior[inside], labels[inside])
-        unseen[outside] = scale * prior[outside] + embeddings[outside] @ weight.T + bias
-    probe = Probe(values, images.shape[1])
-    found = dict(zip(("weight", "bias", "scale"), _tuned(embeddings, prior, labels), strict=True))
-    probe.load_state_dict({name: part.float() for name, part in found.items()})
-    return probe.eval(), unseen.softmax(-1)
-
-
-def _tuned(embeddings: Tensor, prior: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Weight, bias and scale of the best strength and temperature, for embeddings as they are."""
-    center = embeddings.mean(0)
-    spread = (embeddings - center).square().sum(1).mean().sqrt().clamp_min(_TINY)
-    basis, lengths, axes = torch.linalg.svd((embeddings - center) / spread, full_matrices=False)
-    features = basis * lengths  # the solution lies in the span of the examples: with few of them a small problem
-    folds = _folds(labels)
-    tried = []
-    for strength in _STRENGTHS:
-        logits = torch.empty_like(prior)
-        for inside, outside in folds:
-            weight, bias, scale = _solve(features[inside], prior[inside], labels[inside], strength)
-            logits[outside] = scale * prior[outside] + features[outside] @ weight.T + bias
-        tried += [(float(functional.cross_entropy(logits * t, labels)), strength, t) for t in _TEMPERATURES]
-    _, strength, temperature = min(tried)
-    weight, bias, scale = (temperature * part for part in _solve(features, prior, labels, strength))
-    weight = weight @ axes / spread
-    return weight, bias - weight @ center, scale
-
-
-def _solve(features: Tensor, prior: Tensor, labels: Tensor, strength: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The least of `fit`'s objective, which is convex: weight (values, r), bias (values,) and scale ()."""
-    weight = features.new_zeros(prior.shape[1], features.shape[1], requires_grad=True)
-    bias = features.new_zeros(prior.shape[1], requires_grad=True)
-    scale = features.new_ones((), requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias, scale], max_iter=_ROUNDS, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        pull = weight.square().sum() + bias.square().sum() + (scale - 1).square()
-        value = functional.cross_entropy(scale * prior + features @ weight.T + bias, labels) + strength / 2 * pull
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    with torch.enable_grad():
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
-    if scale < 0:  # words that mislead get no say, rather than the opposite one
-        weight, bias, _ = _solve(features, torch.zeros_like(prior), labels, strength)
-        return weight, bias, torch.zeros_like(scale)
-    return weight.detach(), bias.detach(), scale.detach()
-
-
-def _folds(labels: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Positions inside and outside, in up to five folds over which each value's examples are spread evenly."""
-    fold = torch.empty_like(labels)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    order = order[labels[order].argsort(stable=True)]
-    fold[order] = torch.arange(len(labels)) % min(_FOLDS, len(labels))
-    return [((fold != k).nonzero()[:, 0], (fold == k).nonzero()[:, 0]) for k in range(int(fold.max()) + 1)]
+def softmax(logits: Floats) -> Floats:
+    """(..., n) -> (..., n), each row summing to 1."""
+    odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    found: Floats = odds / odds.sum(axis=-1, keepdims=True)
+    return found

@@ -1,65 +1,37 @@
-"""GarmentSegmenter: finds every garment of a photo without a prompt."""
+"""GarmentSegmenter: the network that names the garment of each pixel, in torch."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-import timm
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fashion_retrieval.config import SegmenterConfig
 from fashion_retrieval.errors import ConfigError
-from fashion_retrieval.images.pixels import Pixels
-from fashion_retrieval.images.preprocess import resized
-from fashion_retrieval.images.regions import box_mask, mask_box, pixel_box
-from fashion_retrieval.results import Region
-from fashion_retrieval.taxonomy import FAMILIES
+from fashion_retrieval.models.garments import BACKGROUND, PERSON, GarmentFinder
+from fashion_retrieval.models.light import EFFICIENTNET, PyramidEfficientNetLite
 
-BACKGROUND, PERSON = "background", "person"
-_STRIDE = 32
+__all__ = ["BACKGROUND", "PERSON", "GarmentSegmenter"]
+
 _WIDTH = 96
-_MIN_AREA = 0.002  # of the photo
-_MIN_PART = 0.04  # of the largest part of the same garment
-_MIN_FRACTION = 0.45  # of the clothing probability, for a kind to be in the photo
-_NOBODY = 0.012  # of the photo, at most, is person where nobody is in it
-_BESIDE = (
-    0.35  # of the likeliest kind's pixels that a kind of another family must have there, to be a garment beside it
-)
-_MIN_SCORE = 0.75  # of a region, unless it is the surest one
-_CLOTHING = 0.5
-_LARGE = 16_000_000  # pixels of a photo
-_WORKING_SIDE = 1024
-_NEAR = 1 / 3  # of the photo is not background: seen from near
-_FAR = 3 / 4  # of the input's size, for a look from further away
-_RIVAL = 0.4  # of a kind's own probability where it is likeliest, for another of its family to be as good a name
-_REACH = {"footwear": 2.0, "legwear": 2.0}
-"""Gap between parts of one garment, in widths of the wider part; 0.75 where nothing is said. Shoes stand apart."""
 
 
-class GarmentSegmenter(nn.Module):
-    """A feature pyramid over EfficientNet-Lite that names the garment of each pixel.
-
-    Pixels of one kind make one region, however many parts the photo shows of it (a pair of shoes, trousers behind a
-    bag), unless the parts lie far apart: then they belong to different people.
+class GarmentSegmenter(nn.Module, GarmentFinder):
+    """A feature pyramid over EfficientNet-Lite.
 
     Shape legend: b photos, c classes, h and w the input size.
     """
 
-    takes_pixels = True  # beside PIL images, of which a large photo would need a second one in memory
+    exact = False
 
     def __init__(self, config: SegmenterConfig) -> None:
         super().__init__()
         self.config = config
-        try:
-            self.backbone = timm.create_model(config.architecture, features_only=True, out_indices=(1, 2, 3, 4))
-        except RuntimeError as error:
-            name = config.architecture
-            raise ConfigError(f"segmenter architecture {name!r} is not known to timm: {error}") from error
-        widths: list[int] = self.backbone.feature_info.channels()  # type: ignore[operator, union-attr]  # timm's own
+        self.backbone, widths = _backbone(config.architecture)
         self.lateral = nn.ModuleList(nn.Conv2d(width, _WIDTH, 1) for width in widths)
         self.smooth = nn.ModuleList(_separable(_WIDTH) for _ in widths)
         self.head = nn.Sequential(nn.Dropout2d(0.1), nn.Conv2d(_WIDTH, len(config.classes), 1))
@@ -81,137 +53,38 @@ class GarmentSegmenter(nn.Module):
         logits: Tensor = self.head(top)
         return logits
 
-    def segment(self, image: Image.Image | Pixels, boxes: NDArray[np.float32] | None = None) -> list[Region]:
-        """Find the garments of an RGB photo of any size, largest first; with boxes the main garment inside each.
-
-        Boxes are (N, 4) float32 xyxy in pixels, masks (H, W) bool, scores in [0, 1].
-        """
-        probabilities = self.probabilities(image)
-        size = image.height, image.width
-        if boxes is not None:
-            return [self._region_in_box(probabilities, box, size) for box in boxes]
-        regions = [_at_size(region, size) for region in self._regions(probabilities)]
-        return sorted(regions, key=lambda region: -region.area)
+    def shares(self, pixels: Tensor) -> Tensor:
+        """(b, 3, h, w) as `forward` takes them -> (b, c, h, w) float32, summing to 1 over the classes."""
+        logits = self(pixels).contiguous()  # a class at a time, not a pixel: softmax is faster so
+        return functional.interpolate(logits, pixels.shape[-2:], mode="bilinear", align_corners=False).softmax(1)
 
     @torch.inference_mode()
-    def probabilities(self, image: Image.Image | Pixels) -> NDArray[np.float32]:
-        """RGB photo -> (c, h, w) float32, summing to 1 over the classes; large photos at `_WORKING_SIDE` pixels.
+    def look(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(1, 3, h, w) float32, normalized -> (c, h, w) float32, summing to 1 over the classes."""
+        shares: NDArray[np.float32] = self.shares(torch.from_numpy(pixels).to(self.device))[0].cpu().numpy()
+        return shares
 
-        Where people and garments fill much of the photo, it is looked at once more from further away, where they have
-        the size that they mostly have, and the mean is given.
-        """
-        longest = max(self.config.image_size)
-        inside = self._probabilities_at(image, longest)
-        if 1 - inside[:, self.config.classes.index(BACKGROUND)].mean() > _NEAR:
-            far = self._probabilities_at(image, round(_FAR * longest))
-            inside = (inside + functional.interpolate(far, inside.shape[-2:], mode="bilinear", align_corners=False)) / 2
-        working = min(1.0, _WORKING_SIDE / max(image.width, image.height))
-        size = max(1, round(image.height * working)), max(1, round(image.width * working))
-        if inside.shape[-2:] != size:
-            inside = functional.interpolate(inside, size, mode="bilinear", align_corners=False)
-        return inside[0].cpu().numpy()
+    def enlarged(self, maps: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
+        """(c, h, w) float32 -> (c, H, W), bilinear."""
+        if maps.shape[1:] == size:
+            return maps
+        given = torch.from_numpy(np.ascontiguousarray(maps))[None].to(self.device)
+        larger = functional.interpolate(given, size, mode="bilinear", align_corners=False)
+        found: NDArray[np.float32] = larger[0].cpu().numpy()
+        return found
 
-    def _probabilities_at(self, image: Image.Image | Pixels, longest: int) -> Tensor:
-        """RGB photo -> (1, c, h, w) float32, summing to 1 over the classes, seen with `longest` pixels on its side."""
-        ratio = longest / max(image.width, image.height)
-        inner = max(1, round(image.height * ratio)), max(1, round(image.width * ratio))
-        padded = self._padded(resized(image, inner, "bilinear"))
-        logits = self(padded).contiguous()  # a class at a time, not a pixel: softmax is faster so
-        full = functional.interpolate(logits, padded.shape[-2:], mode="bilinear", align_corners=False)
-        return full[..., : inner[0], : inner[1]].softmax(1)
 
-    def _regions(self, probabilities: NDArray[np.float32]) -> list[Region]:
-        """Garments at the size of the probabilities.
+def _backbone(architecture: str) -> tuple[nn.Module, list[int]]:
+    """The maps from 1/4 to 1/32 of the photo's sides, and their widths."""
+    if architecture == EFFICIENTNET:
+        return PyramidEfficientNetLite(), list(PyramidEfficientNetLite.widths)
+    import timm
 
-        Whether a pixel is clothing is decided first: a coat that might be a dress is clothing for sure. Its kind comes
-        second, among the kinds of which the photo shows a garment: what is too small or too unsure for one of its own,
-        or as well part of a larger one, goes to the runner-up; so does what belongs to the one garment of a photo in
-        which nobody is. Regions that are hardly surer clothing than not are left
-        out, but for the surest.
-        """
-        others = [i for i, kind in enumerate(self.config.classes) if kind in (BACKGROUND, PERSON)]
-        garments = [i for i in range(len(self.config.classes)) if i not in others]
-        total = 1 - probabilities[others].sum(0)
-        clothing = np.flatnonzero(total > _CLOTHING)
-        least = _MIN_AREA * total.size
-        candidates = np.take(probabilities.reshape(len(probabilities), -1), clothing, axis=1)[garments]
-        winner = _largest(candidates)
-        kinds = np.full(total.shape, -1, np.int8)
-        kinds.flat[clothing] = winner
-        person = [i for i in others if self.config.classes[i] == PERSON]
-        nobody = clothing.size and probabilities[person].sum(0).mean() <= _NOBODY
-        main = int(np.bincount(winner).argmax()) if nobody else -1
-        found: dict[int, list[NDArray[np.bool_]]] = {}
-        for row in np.flatnonzero(np.bincount(winner, minlength=len(garments)) >= least).tolist():
-            own, parts = probabilities[garments[row]], _instances(kinds == row, self._reach(garments[row]))
-            large = [part for part in parts if np.count_nonzero(part) >= least]
-            if row != main and main >= 0 and self._belongs(garments[row], garments[main], kinds == row, kinds == main):
-                continue
-            if row == main or any((own[part] / total[part]).mean() >= _MIN_FRACTION for part in large):
-                found[row] = parts
-        for row in _ambiguous({row: self.config.classes[garments[row]] for row in found}, winner, candidates):
-            del found[row]
-        kept = list(found)
-        stray = ~np.isin(winner, kept)
-        if kept and stray.any():
-            second = np.array(kept, np.int8)[_largest(candidates[kept][:, stray])]
-            kinds.flat[clothing[stray]] = second
-            for row in np.unique(second).tolist():
-                found[row] = _instances(kinds == row, self._reach(garments[row]))
-        regions = []
-        for row, masks in found.items():
-            for mask in masks:
-                if np.count_nonzero(mask) >= least:
-                    score = float(total[mask].mean())
-                    regions.append(Region(mask_box(mask), mask, score, self.config.classes[garments[row]]))
-        surest = max((region.score for region in regions), default=0.0)
-        return [region for region in regions if region.score >= min(_MIN_SCORE, surest)]
-
-    def _belongs(self, kind: int, main: int, mask: NDArray[np.bool_], garment: NDArray[np.bool_]) -> bool:
-        """Whether a kind is part of the largest one, where nobody is in the photo: a print, a pocket, a fold.
-
-        So it is if the two touch, unless it is of another family and large: a skirt laid below a shirt.
-        """
-        names = {self.config.classes[kind], self.config.classes[main]}
-        large = np.count_nonzero(mask) >= _BESIDE * np.count_nonzero(garment)
-        return _touch(mask, garment) and (not large or any(names <= {*family} for family in FAMILIES))
-
-    def _padded(self, levels: Tensor) -> Tensor:
-        """(h, w, 3) uint8 -> (1, 3, h', w') float32, normalized, ones to the right and below up to whole strides."""
-        height, width, channels = levels.shape
-        mean, std = (torch.tensor(value) for value in (self.config.mean, self.config.std))
-        rows = levels.reshape(height, -1).float().sub_((255 * mean).repeat(width)).div_((255 * std).repeat(width))
-        padded = torch.ones(1, height + -height % _STRIDE, width + -width % _STRIDE, channels)
-        padded[0, :height, :width] = rows.view(levels.shape)
-        return padded.permute(0, 3, 1, 2).to(self.device)
-
-    def _reach(self, index: int) -> float:
-        return _REACH.get(self.config.classes[index], 0.75)
-
-    def _region_in_box(
-        self, probabilities: NDArray[np.float32], box: NDArray[np.float32], size: tuple[int, int]
-    ) -> Region:
-        """The main garment inside a box, by the family of kinds that fills most of it."""
-        scale = probabilities.shape[1] / size[0], probabilities.shape[2] / size[1]
-        covered = pixel_box(box * [scale[1], scale[0], scale[1], scale[0]], *probabilities.shape[1:])
-        inside = probabilities[:, *covered]
-        kinds = {kind: i for i, kind in enumerate(self.config.classes) if kind not in (BACKGROUND, PERSON)}
-        families = [[kinds[kind] for kind in family if kind in kinds] for family in FAMILIES]
-        families += [[i] for kind, i in kinds.items() if not any(kind in family for family in FAMILIES)]
-        main = max(filter(None, families), key=lambda members: float(inside[members].sum()))
-        best = max(main, key=lambda i: float(inside[i].sum()))
-        others = [i for i in range(len(inside)) if i not in main]
-        together, rival = inside[main].sum(0), inside[others].max(0)  # kinds of one family add up
-        mask = np.zeros(probabilities.shape[1:], bool)
-        mask[covered] = together > 0.5 * np.maximum(together, rival)
-        if not mask.any():
-            mask[covered] = True
-        score = float(probabilities[main].sum(0)[mask].mean())
-        region = _at_size(Region(mask_box(mask), mask, score, self.config.classes[best]), size)
-        whole = box_mask(box, *size)
-        own = region.mask & whole
-        x0, y0, x1, y1 = (float(value) for value in box)
-        return Region((x0, y0, x1, y1), own if own.any() else whole, score, region.kind)
+    try:
+        backbone: Any = timm.create_model(architecture, features_only=True, out_indices=(1, 2, 3, 4))
+    except RuntimeError as error:
+        raise ConfigError(f"segmenter architecture {architecture!r} is not known to timm: {error}") from error
+    return backbone, backbone.feature_info.channels()
 
 
 def _separable(width: int) -> nn.Sequential:
@@ -221,85 +94,3 @@ def _separable(width: int) -> nn.Sequential:
         nn.BatchNorm2d(width),
         nn.ReLU6(inplace=True),
     )
-
-
-def _ambiguous(names: dict[int, str], winner: NDArray[np.int8], probabilities: NDArray[np.float32]) -> list[int]:
-    """Of the kinds in some rows, those that where they win might nearly as well be a larger one of their family.
-
-    A jacket and a shirt below it are each sure of their kind; a jacket that is half a shirt is one garment.
-    """
-    by_size = sorted(names, key=lambda row: np.count_nonzero(winner == row))
-    ambiguous = []
-    for place, row in enumerate(by_size):
-        family = next((family for family in FAMILIES if names[row] in family), ())
-        own = winner == row
-        rivals = [probabilities[rival][own].sum() for rival in by_size[place + 1 :] if names[rival] in family]
-        if rivals and max(rivals) > _RIVAL * probabilities[row][own].sum():
-            ambiguous.append(row)
-    return ambiguous
-
-
-def _at_size(region: Region, size: tuple[int, int]) -> Region:
-    """The region of a photo of another size: its mask resized with smooth edges, its box around it.
-
-    A large photo's masks are kept compressed: beside the photo they would be the most of all memory.
-    """
-    if region.mask.shape == size:
-        return region
-    levels = Image.fromarray(np.where(region.mask, np.uint8(255), np.uint8(0)))
-    mask = np.asarray(levels.resize((size[1], size[0]), Image.Resampling.BILINEAR)) > 127
-    sized = Region(mask_box(mask), mask, region.score, region.kind)
-    return sized._compressed() if mask.size > _LARGE else sized
-
-
-def _largest(rows: NDArray[np.float32]) -> NDArray[np.int8]:
-    """(k, n) -> (n,) in which row each column is largest, the first one of equals, in a tenth of argmax's time."""
-    order = np.arange(len(rows), 0, -1, dtype=np.int8)
-    first = ((rows == rows.max(0)).view(np.int8) * order[:, None]).max(0)
-    winner: NDArray[np.int8] = len(rows) - first
-    return winner
-
-
-def _touch(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
-    """Whether pixels of two masks lie side by side."""
-    below, right = one[1:] & other[:-1] | one[:-1] & other[1:], one[:, 1:] & other[:, :-1] | one[:, :-1] & other[:, 1:]
-    return bool(below.any() or right.any())
-
-
-def _instances(mask: NDArray[np.bool_], reach: float) -> list[NDArray[np.bool_]]:
-    """Split the pixels of one kind into garments: parts with a gap below `reach` widths belong together."""
-    if not mask.any():
-        return []
-    left, top, right, bottom = (int(side) for side in mask_box(mask))
-    labels, count = ndimage.label(mask[top:bottom, left:right])
-    if count == 1:
-        return [mask]
-    areas = np.bincount(labels.ravel())[1:]
-    parts = [i + 1 for i in np.argsort(-areas).tolist() if areas[i] >= max(_MIN_PART * areas.max(), 4)]
-    groups = [parts] if len(parts) == 1 else _grouped(parts, ndimage.find_objects(labels), reach)
-    garments = [np.zeros_like(mask) for _ in groups]
-    for garment, group in zip(garments, groups, strict=True):
-        belongs = np.zeros(count + 1, bool)
-        belongs[group] = True
-        garment[top:bottom, left:right] = belongs[labels]
-    return garments
-
-
-def _grouped(parts: list[int], places: list[tuple[slice, slice]], reach: float) -> list[list[int]]:
-    """Parts, largest first, each with the first group that has one near it."""
-    groups: list[list[int]] = []
-    for part in parts:
-        place = places[part - 1]
-        near = (group for group in groups if any(_near(place, places[other - 1], reach) for other in group))
-        if home := next(near, None):
-            home.append(part)
-        else:
-            groups.append([part])
-    return groups
-
-
-def _near(a: tuple[slice, slice], b: tuple[slice, slice], widths: float) -> bool:
-    """Whether two boxes, rows and columns each, have a gap below so many widths of the wider one."""
-    gap_y, gap_x = (max(one.start, other.start) - min(one.stop, other.stop) for one, other in zip(a, b, strict=True))
-    height, width = (max(one.stop - one.start, other.stop - other.start) for one, other in zip(a, b, strict=True))
-    return bool(gap_x < widths * width and gap_y < max(widths * width, height))

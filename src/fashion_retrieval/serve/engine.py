@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fashion_retrieval._utils.cpu import threads
 from fashion_retrieval.errors import FashionRetrievalError, InputError
 from fashion_retrieval.images.load import decode
 from fashion_retrieval.images.pixels import Pixels
@@ -58,7 +59,7 @@ class _Job:
 class Engine:
     """A model with one thread that computes; what is asked of it comes back as futures.
 
-    Photos are decoded by as many threads as torch uses, while the model computes. At most `queue` photos, texts and
+    Photos are decoded by as many threads as the model uses, while the model computes. At most `queue` photos, texts and
     calls are under way; who comes then gets a `BusyError`. A future that is cancelled leaves the queue. Whatever one
     photo raises, others of its batch get their results.
 
@@ -78,8 +79,6 @@ class Engine:
         max_pixels: int | None = None,
         on_batch: Callable[[str, int], None] | None = None,
     ) -> None:
-        import torch
-
         self.model = model
         self.queue = queue
         self.max_pixels = max_pixels
@@ -89,7 +88,7 @@ class Engine:
         self._jobs: deque[_Job] = deque()  # ready to be computed
         self._under_way = self._reading = self._held = 0
         self._closed = False
-        self._readers = ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="photos")
+        self._readers = ThreadPoolExecutor(threads(), thread_name_prefix="photos")
         self._worker = Thread(target=self._work, name="model", daemon=True)
         self._worker.start()
 
@@ -123,12 +122,12 @@ class Engine:
 
     def encode_image(self, content: bytes, name: str) -> Future[NDArray[np.float32]]:
         """The embedding of a photo's file, (D,) float32, L2-normalized."""
-        encoder, device = self.model.encoder, self.model.device
+        towers = self.model.towers
 
         def read() -> Any:  # noqa: ANN401  # levels as `resize` leaves them
-            return encoder.preprocessing.resize(decode(content, name, max_pixels=self.max_pixels))
+            return towers.preprocessing.resize(decode(content, name, max_pixels=self.max_pixels))
 
-        return self._submit(("image",), read, lambda levels: list(encode_levels(encoder, device, levels)))
+        return self._submit(("image",), read, lambda levels: list(encode_levels(towers, levels)))
 
     def encode_text(self, text: str) -> Future[NDArray[np.float32]]:
         """The embedding of a text, (D,) float32, L2-normalized."""
@@ -176,13 +175,13 @@ class Engine:
         compute: Callable[[list[Reference], list[str]], Sequence[Any]],
     ) -> Future[Any]:
         """What is computed of a photo's file as a reference and of a text; errors call the photo `name`."""
-        encoder, device = self.model.encoder, self.model.device
+        towers = self.model.towers
 
         def read() -> Any:  # noqa: ANN401  # levels and text
-            return encoder.preprocessing.resize(decode(content, name, max_pixels=self.max_pixels)), text
+            return towers.preprocessing.resize(decode(content, name, max_pixels=self.max_pixels)), text
 
         def encode(items: list[Any]) -> Sequence[Any]:
-            references = references_of(encoder, device, [(levels, name) for levels, _ in items])
+            references = references_of(towers, [(levels, name) for levels, _ in items])
             return compute(references, [text for _, text in items])
 
         return self._submit(key, read, encode)

@@ -135,7 +135,7 @@ def routes(service: Service) -> APIRouter:
         if errors := [one for one in found if isinstance(one, BaseException)]:
             raise errors[0]
         texts = [item.text for item in asked.input if isinstance(item, TextInput)]
-        tokens = await asyncio.to_thread(lambda: int((model.encoder.tokenize(texts) != 0).sum())) if texts else 0
+        tokens = await asyncio.to_thread(model.towers.count_tokens, texts) if texts else 0
         rows = [
             EmbeddingRow(index=index, embedding=_written(model.shorten(row, width), asked.encoding_format))
             for index, row in enumerate(found)

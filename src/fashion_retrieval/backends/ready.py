@@ -1,0 +1,53 @@
+"""A model that is ready to compute: what `FashionModel` is made of, whatever runtime computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fashion_retrieval.checkpoint.extras import Extras
+from fashion_retrieval.config import ModelConfig
+from fashion_retrieval.models.towers import Composes, Towers
+from fashion_retrieval.results import Segmenter
+
+if TYPE_CHECKING:
+    import torch
+
+    from fashion_retrieval.checkpoint.folder import Bundle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """Towers, and what the model has beside them; `bundle` loads its modules, where somebody asks for them."""
+
+    towers: Towers
+    composer: Composes | None
+    segmenter: Segmenter | None
+    composer_digest: Callable[[], str | None]
+    bundle: Callable[[], Bundle]
+    config: ModelConfig | None
+    extras: Extras = field(default_factory=Extras)
+    device: str = "cpu"
+    dtype: str = "float32"
+
+
+def by_torch(bundle: Bundle, device: str | torch.device, dtype: str | torch.dtype) -> Ready:
+    """The modules of a model, computed by torch on a device and in a dtype, by their names or "auto"."""
+    from fashion_retrieval._utils.device import resolve_device, resolve_dtype
+    from fashion_retrieval.models.torch_towers import TorchComposer, TorchTowers, ready_segmenter
+    from fashion_retrieval.models.weights import weights_digest
+
+    where = resolve_device(device)
+    kind = resolve_dtype(dtype, where)
+    return Ready(
+        towers=TorchTowers(bundle.encoder, where, kind),
+        composer=TorchComposer(bundle.composer, where) if bundle.composer else None,
+        segmenter=ready_segmenter(bundle.segmenter, where) if bundle.segmenter else None,
+        composer_digest=lambda: weights_digest(bundle.composer) if bundle.composer else None,
+        bundle=lambda: bundle,
+        config=bundle.config,
+        extras=bundle.extras,
+        device=str(where),
+        dtype=str(kind).removeprefix("torch."),
+    )
