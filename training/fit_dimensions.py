@@ -133,7 +133,8 @@ def main(
     for dimensions, ways in results.items():
         for way, figures in ways.items():
             typer.echo(f"{dimensions:>5} {way:6}" + "".join(f"  {name} {value:.4f}" for name, value in figures.items()))
-    bundle = replace(load(resolve(model)), basis=basis)
+    bundle = load(resolve(model))
+    bundle = replace(bundle, extras=replace(bundle.extras, basis=basis))
     FashionModel(bundle, model_id=model, dtype="float32").save_pretrained(out)
     counts = {"train_photos": len(train.photos), "train_texts": len(train.names), "photos": len(val.photos)}
     write_results(provenance(fashion, model, {"root": str(data)}) | {"split": "val", **counts} | results, output)

@@ -96,7 +96,9 @@ def convert(graph: Graph, path: Path) -> None:
     ports, names = [*model.inputs, *model.outputs], [*graph.inputs, *graph.outputs]
     for port, name in zip(ports, names, strict=True):
         port.get_tensor().set_names({name})
-    model.reshape({name: openvino.PartialShape(list(shape)) for name, shape in graph.inputs.items()})
+    model.reshape(
+        {name: openvino.PartialShape([max(size, -1) for size in shape]) for name, shape in graph.inputs.items()}
+    )
     openvino.save_model(model, path, compress_to_fp16=False)
     if graph.name == "image":
         _keep_float32(path, model, graph.inputs["pixels"][-1])

@@ -14,9 +14,10 @@ from fashion_retrieval.models.composer import Composer
 from fashion_retrieval.models.encoder import Encoder
 from fashion_retrieval.models.segmenter import GarmentSegmenter
 
-DYNAMIC = -1
+DYNAMIC, STRIDES = -1, -32
 Shapes = dict[str, tuple[int, ...]]
-"""Input name -> shape, in the order of the arguments; a size that may vary is `DYNAMIC`."""
+"""Input name -> shape, in the order of the arguments; a size that may vary is `DYNAMIC`, of whole strides `STRIDES`."""
+_MOST_STRIDES = 512
 
 
 class Graph(NamedTuple):
@@ -64,7 +65,7 @@ def trace(encoder: Encoder, composer: Composer | None, segmenter: GarmentSegment
         inputs: Shapes = {"image": image, "text": text, "lengths": (DYNAMIC,)}
         graphs.append(trace_part("composer", composer, composed, inputs, ("query", "kept", "changed", "gates")))
     if segmenter is not None:
-        seen: Shapes = {"pixels": (1, 3, DYNAMIC, DYNAMIC)}
+        seen: Shapes = {"pixels": (1, 3, STRIDES, STRIDES)}
         graphs.append(trace_part("segmenter", segmenter, segmenter.shares, seen, ("shares",)))
     return graphs
 
@@ -73,7 +74,7 @@ def trace_part(
     name: str, module: nn.Module, compute: Callable[..., Any], inputs: Shapes, outputs: tuple[str, ...]
 ) -> Graph:
     """Trace a function of tensors that uses a module's weights; UnsupportedError if torch.export can't."""
-    dynamic = [{axis: Dim.DYNAMIC for axis, size in enumerate(shape) if size == DYNAMIC} for shape in inputs.values()]
+    dynamic = [{axis: _dim(axis, size) for axis, size in enumerate(shape) if size < 0} for shape in inputs.values()]
     try:
         with torch.no_grad():
             examples = tuple(_example(*item) for item in inputs.items())
@@ -107,9 +108,15 @@ def _token_count(compute: Callable[[Tensor], Tensor], example: Tensor) -> int:
         return 0
 
 
+def _dim(axis: int, size: int) -> Any:  # noqa: ANN401  # torch.export's dimension
+    return Dim.DYNAMIC if size == DYNAMIC else -STRIDES * Dim(f"strides_{axis}", min=1, max=_MOST_STRIDES)
+
+
 def _example(name: str, shape: tuple[int, ...]) -> Tensor:
     """Zeros for an input; torch.export takes a size of 1 for fixed, so a dynamic batch is 2 and a dynamic length 5."""
-    sizes = [(2, 5)[axis] if size == DYNAMIC else size for axis, size in enumerate(shape)]
+    sizes = [
+        (2, 5)[axis] if size == DYNAMIC else abs(size) * (axis if size < 0 else 1) for axis, size in enumerate(shape)
+    ]
     if name == "lengths":
         return torch.full(sizes, 5)
     return torch.zeros(sizes, dtype=torch.int64 if name == "tokens" else torch.float32)

@@ -109,6 +109,13 @@ class Recognizer:
     _classifiers: dict[tuple[int, Value | str], tuple[Group, ZeroShotClassifier]] = field(default_factory=dict)
     _agreements: dict[str | None, Floats] = field(default_factory=dict)
 
+    def every_prompt(self) -> list[str]:
+        """All texts that it may have to embed, each once, in order."""
+        category = self.taxonomy.category
+        pairs: list[tuple[Group, Value | str]] = [(category, color) for color in (*PALETTE, _NO_COLOR)]
+        pairs += [(group, noun) for group in (category, *self.taxonomy.attributes) for noun in category.values]
+        return sorted({text for group, about in pairs for one in self._prompts(group, about) for text in one})
+
     def reporting(self, top_k: int) -> Recognizer:
         """This recognizer with another `top_k`; both share what they have prepared."""
         return self if top_k == self.top_k else replace(self, top_k=top_k)
