@@ -146,7 +146,8 @@ def describe(bundle: Bundle, folder: Path, *, backend: str, precision: str) -> E
     from fashion_retrieval.models.weights import weights_digest
 
     runtime = runtime_of(backend)
-    alone = bundle.encoder.has_clip_tokenizer
+    sees = (folder / f"segmenter{runtime.SUFFIX}").is_file()
+    alone = bundle.encoder.has_clip_tokenizer and (sees or bundle.segmenter is None)
     if alone:
         shutil.copyfile(ClipTokenizer.of_open_clip(1).vocabulary, folder / VOCABULARY)
     encoder, composer = digests(bundle)
@@ -156,7 +157,7 @@ def describe(bundle: Bundle, folder: Path, *, backend: str, precision: str) -> E
         precision=precision,
         encoder=encoder,
         composer=composer,
-        segmenter=weights_digest(bundle.segmenter) if bundle.segmenter else None,
+        segmenter=weights_digest(bundle.segmenter) if bundle.segmenter and sees else None,
         about=about(bundle) if alone else None,
         sha256={path.name: sha256(path) for path in sorted(folder.iterdir())},
         versions={package: version(package) for package in packages},

@@ -12,6 +12,7 @@ from torch.export import Dim, ExportedProgram
 from fashion_retrieval.errors import UnsupportedError
 from fashion_retrieval.models.composer import Composer
 from fashion_retrieval.models.encoder import Encoder
+from fashion_retrieval.models.light import PyramidEfficientNetLite
 from fashion_retrieval.models.segmenter import GarmentSegmenter
 
 DYNAMIC, STRIDES = -1, -32
@@ -31,6 +32,8 @@ class Graph(NamedTuple):
 
 def trace(encoder: Encoder, composer: Composer | None, segmenter: GarmentSegmenter | None) -> list[Graph]:
     """Trace image tower, text tower and, where there are some, composer and segmenter; on the CPU, in eval mode.
+
+    A segmenter on another backbone than the light one is left to torch: its padding can't be traced for any size.
 
     The image tower returns the pooled embedding and its token features, if it has any. A causal text tower takes any
     length and returns token features; another one takes a full context and returns the pooled embedding.
@@ -64,7 +67,7 @@ def trace(encoder: Encoder, composer: Composer | None, segmenter: GarmentSegment
         image, text = (DYNAMIC, count, encoder.embedding_dim), (DYNAMIC, DYNAMIC, encoder.embedding_dim)
         inputs: Shapes = {"image": image, "text": text, "lengths": (DYNAMIC,)}
         graphs.append(trace_part("composer", composer, composed, inputs, ("query", "kept", "changed", "gates")))
-    if segmenter is not None:
+    if segmenter is not None and isinstance(segmenter.backbone, PyramidEfficientNetLite):
         seen: Shapes = {"pixels": (1, 3, STRIDES, STRIDES)}
         graphs.append(trace_part("segmenter", segmenter, segmenter.shares, seen, ("shares",)))
     return graphs

@@ -184,7 +184,11 @@ class Conv2dSame(nn.Conv2d):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(b, c, h, w) -> (b, c', h', w')."""
-        padded = pad_same(maps, self.kernel_size, self.stride, self.dilation)
+        if isinstance(maps.shape[-1], torch.SymInt):  # traced for sizes of whole strides: they are even here
+            low, high = (self.kernel_size[0] - 2) // 2, (self.kernel_size[0] - 1) // 2
+            padded = functional.pad(maps, (low, high, low, high))
+        else:
+            padded = pad_same(maps, self.kernel_size, self.stride, self.dilation)
         return functional.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
