@@ -1,4 +1,4 @@
-"""`backend=` of `FashionModel.from_pretrained`: a model in torch, or in another runtime, exported before or converted now.
+"""`backend=` of `FashionModel.from_pretrained`: a model in torch or another runtime, exported before or converted now.
 
 MODEL/openvino/export.json    what was exported: precision, weights it was made from, measured accuracy (`Export`)
 MODEL/openvino/image.xml      and text.xml, composer.xml, segmenter.xml, each with its .bin: `backends.trace`

@@ -22,7 +22,7 @@ _MOST_STRIDES = 512
 
 
 class Graph(NamedTuple):
-    """One traced part, float32 on the CPU: "image", "text", "composer" or "segmenter", and the names of its results in order."""
+    """One traced part, float32 on the CPU: "image", "text", "composer" or "segmenter", and its results' names."""
 
     name: str
     program: ExportedProgram

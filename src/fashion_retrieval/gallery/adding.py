@@ -34,9 +34,9 @@ from fashion_retrieval.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from fashion_retrieval.models.towers import Levels
 
     from fashion_retrieval.model import FashionModel
+    from fashion_retrieval.models.towers import Levels
 
 _GROUP = 64
 """Photos looked up at a time."""
