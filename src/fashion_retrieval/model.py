@@ -122,7 +122,7 @@ class FashionModel(EmbeddingModel):
 
     def __repr__(self) -> str:
         height, width = self.towers.preprocessing.size
-        where = f"cpu ({threads()} threads), {self._ready.dtype}"
+        where = f"cpu ({threads()} threads), {self.towers.dtype}"
         if self._ready.device != "cpu":
             from fashion_retrieval._utils.device import describe
 
@@ -147,7 +147,7 @@ class FashionModel(EmbeddingModel):
         """The type that it computes in; results are float32."""
         from fashion_retrieval._utils.device import DTYPES
 
-        return DTYPES[self._ready.dtype]
+        return DTYPES[self.towers.dtype]
 
     @property
     def encoder(self) -> Encoder:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fashion_retrieval.config import SegmenterConfig
-from fashion_retrieval.models.segmenter import GarmentSegmenter, _largest
+from fashion_retrieval.models.garments import _largest
+from fashion_retrieval.models.segmenter import GarmentSegmenter
 from tests.support.tiny import drawn_photo
 
 CLASSES = ("background", "person", "upper", "outerwear", "dress", "footwear")

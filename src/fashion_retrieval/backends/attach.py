@@ -125,6 +125,7 @@ def open_graphs(
             about(bundle),
             fingerprint=bundle.encoder.fingerprint,
             backend=f"{backend} {precision}",
+            dtype=dtype,
             tokenize=lambda texts: np.asarray(bundle.encoder.tokenizer(texts)),
             graph=graph,
         ),
@@ -134,7 +135,6 @@ def open_graphs(
         bundle=lambda: bundle,
         config=bundle.config,
         extras=bundle.extras,
-        dtype=dtype,
     )
 
 
@@ -209,6 +209,7 @@ def _open_export(folder: Path, exported: Export, encoder: About, dtype: str) -> 
             encoder,
             fingerprint=exported.encoder,
             backend=f"{exported.backend} {exported.precision}",
+            dtype=dtype,
             tokenize=tokenizer,
             graph=graph,
         ),
@@ -218,7 +219,6 @@ def _open_export(folder: Path, exported: Export, encoder: About, dtype: str) -> 
         bundle=bundle,
         config=config,
         extras=Extras.read(folder, config, exported.encoder, encoder.embedding_dim),
-        dtype=dtype,
     )
 
 

@@ -45,10 +45,11 @@ class ProgramTowers:
         *,
         fingerprint: str,
         backend: str,
+        dtype: str,
         tokenize: Callable[[list[str]], NDArray[np.int64]],
         graph: Graphs,
     ) -> None:
-        self.backend, self.fingerprint = backend, fingerprint
+        self.backend, self.dtype, self.fingerprint = backend, dtype, fingerprint
         self.preprocessing = about.preprocessing()
         self.embedding_dim, self.context_length = about.embedding_dim, about.context_length
         self.logit_scale = about.logit_scale

@@ -29,7 +29,6 @@ class Ready:
     config: ModelConfig | None
     extras: Extras = field(default_factory=Extras)
     device: str = "cpu"
-    dtype: str = "float32"
 
 
 def by_torch(bundle: Bundle, device: str | torch.device, dtype: str | torch.dtype) -> Ready:
@@ -49,5 +48,4 @@ def by_torch(bundle: Bundle, device: str | torch.device, dtype: str | torch.dtyp
         config=bundle.config,
         extras=bundle.extras,
         device=str(where),
-        dtype=str(kind).removeprefix("torch."),
     )

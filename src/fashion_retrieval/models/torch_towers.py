@@ -29,6 +29,7 @@ class TorchTowers:
         self.source, self.device = encoder, device
         self.encoder = encoder.for_inference(device, dtype)
         self.preprocessing = replace(encoder.preprocessing, exact=dtype == torch.float32)
+        self.dtype = str(dtype).removeprefix("torch.")
         self.embedding_dim = encoder.embedding_dim
         self.context_length = encoder.context_length
         self.logit_scale = encoder.logit_scale

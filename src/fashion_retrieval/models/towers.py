@@ -18,6 +18,7 @@ class Towers(Protocol):
     """A dual encoder. Shape legend: b batch, s tokens of a text, k tokens of a photo, d embedding width."""
 
     backend: str  # "torch", or another runtime with the precision of its graphs, "openvino int8"
+    dtype: str  # that it computes in: "float32", "bfloat16" or "float16"
     preprocessing: Preprocessing
     embedding_dim: int
     context_length: int

@@ -127,7 +127,7 @@ def precision(model: FashionModel) -> str:
     Embeddings of one fingerprint but of two precisions differ, int8 down to a cosine of 0.99; so shards and galleries
     hold one precision only.
     """
-    dtype = str(model.dtype).removeprefix("torch.")
+    dtype = model.towers.dtype
     return dtype if model.backend == "torch" else f"{dtype} by {model.backend}"
 
 
