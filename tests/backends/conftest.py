@@ -1,5 +1,7 @@
 """A tiny model with a composer, its graphs in both runtimes, and images for it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -28,5 +30,10 @@ def converted(folder, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def pixels(bundle):
-    return torch.stack([bundle.encoder.preprocess(drawn_photo(seed=seed)) for seed in range(3)])
+def levels(bundle):
+    return [replace(bundle.encoder.preprocessing, exact=True).resize(drawn_photo(seed=seed)) for seed in range(3)]
+
+
+@pytest.fixture(scope="session")
+def pixels(bundle, levels):
+    return torch.stack([torch.from_numpy(bundle.encoder.preprocessing.normalize(each)) for each in levels])

@@ -12,7 +12,7 @@ from fashion_retrieval import FashionModel
 from fashion_retrieval._utils import optional
 from fashion_retrieval.backends import runtimes
 from fashion_retrieval.backends.attach import describe, digests, open_graphs
-from fashion_retrieval.backends.compiled import CompiledEncoder
+from fashion_retrieval.backends.compiled import ProgramTowers
 from fashion_retrieval.backends.runtimes import resolve_backend_dtype
 from fashion_retrieval.checkpoint import export_manifest
 from fashion_retrieval.errors import ConfigError, InputError, MissingExtraError, WeightsError
@@ -40,7 +40,7 @@ def exported(bundle, folder, converted, tmp_path):
 def test_from_pretrained_with_an_export_equals_torch(exported, folder, backend, tmp_path):
     plain = FashionModel.from_pretrained(folder, dtype="float32")
     model = FashionModel.from_pretrained(exported(backend), device="cpu")
-    assert isinstance(model.encoder, CompiledEncoder)
+    assert isinstance(model.towers, ProgramTowers)
     assert model.dtype == torch.float32
     assert model.fingerprint == plain.fingerprint
     photos = [drawn_photo(seed=seed) for seed in range(3)]
@@ -58,13 +58,13 @@ def test_from_pretrained_with_an_export_equals_torch(exported, folder, backend, 
 
 def test_auto_takes_the_export_that_passed_and_is_installed(exported, monkeypatch):
     folder = exported("onnx", default=False)
-    assert not isinstance(FashionModel.from_pretrained(folder, device="cpu").encoder, CompiledEncoder)
-    assert isinstance(FashionModel.from_pretrained(folder, device="cpu", backend="onnx").encoder, CompiledEncoder)
+    assert not isinstance(FashionModel.from_pretrained(folder, device="cpu").towers, ProgramTowers)
+    assert isinstance(FashionModel.from_pretrained(folder, device="cpu", backend="onnx").towers, ProgramTowers)
     exported("openvino")
-    assert isinstance(FashionModel.from_pretrained(folder, device="cpu").encoder, CompiledEncoder)
-    assert not isinstance(FashionModel.from_pretrained(folder, backend="torch").encoder, CompiledEncoder)
+    assert isinstance(FashionModel.from_pretrained(folder, device="cpu").towers, ProgramTowers)
+    assert not isinstance(FashionModel.from_pretrained(folder, backend="torch").towers, ProgramTowers)
     monkeypatch.setattr(export_manifest, "find_spec", lambda package: None)
-    assert not isinstance(FashionModel.from_pretrained(folder, device="cpu").encoder, CompiledEncoder)
+    assert not isinstance(FashionModel.from_pretrained(folder, device="cpu").towers, ProgramTowers)
 
 
 @pytest.mark.parametrize(
@@ -81,21 +81,17 @@ def test_resolve_backend_dtype(precision, backend, dtype, expected):
 
 
 @pytest.mark.parametrize(
-    ("backend", "dtype", "precision", "exact"),
-    [
-        ("openvino", "float32", "fp32", True),
-        ("openvino", "bfloat16", "fp32", False),
-        ("openvino", "float32", "bf16", True),
-        ("onnx", "float32", "int8", False),
-    ],
+    ("backend", "dtype", "precision"),
+    [("openvino", "float32", "fp32"), ("openvino", "bfloat16", "fp32"), ("onnx", "float32", "int8")],
 )
-def test_open_graphs_in_float32_has_exact_preprocessing(converted, bundle, backend, dtype, precision, exact):
-    opened = open_graphs(bundle, converted[backend], backend, dtype, precision)
-    assert opened.encoder.preprocessing == replace(bundle.encoder.preprocessing, exact=exact)
+def test_other_runtimes_shrink_photos_the_same_way_everywhere(converted, bundle, backend, dtype, precision):
+    towers = open_graphs(bundle, converted[backend], backend, dtype, precision).towers
+    assert towers.preprocessing == replace(bundle.encoder.preprocessing, exact=True)
+    assert (towers.backend, towers.dtype) == (f"{backend} {precision}", dtype)
 
 
 def test_resolve_backend_dtype_auto_is_the_measured_precision(monkeypatch):
-    monkeypatch.setattr(runtimes, "resolve_dtype", lambda dtype, device: torch.bfloat16)
+    monkeypatch.setattr(runtimes, "multiplies_bfloat16", lambda: True)
     assert resolve_backend_dtype("openvino", "bf16", "auto") == "bfloat16"
     assert resolve_backend_dtype("openvino", "int8", "auto") == "bfloat16"
 
@@ -114,8 +110,7 @@ def test_from_pretrained_refuses_what_a_backend_does_not_have(folder, options, m
 
 
 def test_from_pretrained_on_a_gpu_refuses_cpu_backends(folder, monkeypatch):
-    for module in ("model", "backends.attach"):
-        monkeypatch.setattr(f"fashion_retrieval.{module}.resolve_device", lambda device: torch.device("cuda"))
+    monkeypatch.setattr("fashion_retrieval._utils.device.resolve_device", lambda device: torch.device("cuda"))
     with pytest.raises(InputError, match="backend 'onnx' computes on the CPU, got device 'cuda'; use device='cpu'"):
         FashionModel.from_pretrained(folder, backend="onnx", device="cuda")
 

@@ -3,12 +3,13 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
-import torch
 
 from fashion_retrieval import FashionModel, checkpoint
 from fashion_retrieval._utils import child as children
 from fashion_retrieval.backends import convert, trace
+from fashion_retrieval.backends.ready import by_torch
 from fashion_retrieval.errors import MissingExtraError, UnsupportedError
 from tests.support.tiny import altered, drawn_photo, tiny_folder
 
@@ -22,15 +23,17 @@ def test_model_without_token_features_is_converted_on_loading(tmp_path):
         custom_text=True,
     )
     plain = checkpoint.load(tiny_folder(tmp_path, config))
-    compiled = FashionModel.from_pretrained(tmp_path, backend="openvino").encoder
-    photo, tokens = plain.encoder.preprocess(drawn_photo())[None], plain.encoder.tokenize(TEXTS)
-    with torch.inference_mode():
-        torch.testing.assert_close(compiled.encode_image(photo), plain.encoder.encode_image(photo), atol=5e-6, rtol=0)
-        torch.testing.assert_close(compiled.encode_text(tokens), plain.encoder.encode_text(tokens), atol=5e-6, rtol=0)
-        with pytest.raises(UnsupportedError, match="token features"):
-            compiled.image_tokens(photo)
-        with pytest.raises(UnsupportedError, match="token features"):
-            compiled.text_tokens(tokens)
+    compiled, of_torch = (
+        FashionModel.from_pretrained(tmp_path, backend="openvino").towers,
+        by_torch(plain, "cpu", "float32"),
+    )
+    levels = [compiled.preprocessing.resize(drawn_photo())]
+    np.testing.assert_allclose(compiled.encode_images(levels), of_torch.towers.encode_images(levels), atol=5e-6, rtol=0)
+    np.testing.assert_allclose(compiled.encode_texts(TEXTS), of_torch.towers.encode_texts(TEXTS), atol=5e-6, rtol=0)
+    with pytest.raises(UnsupportedError, match="token features"):
+        compiled.image_tokens(levels)
+    with pytest.raises(UnsupportedError, match="token features"):
+        compiled.text_tokens(TEXTS)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -12,8 +12,10 @@ from torch import nn
 from fashion_retrieval import FashionModel
 from fashion_retrieval.backends import trace
 from fashion_retrieval.backends.attach import open_graphs
-from fashion_retrieval.backends.compiled import CompiledComposer
+from fashion_retrieval.backends.compiled import ProgramComposer
+from fashion_retrieval.backends.ready import by_torch
 from fashion_retrieval.backends.runtimes import runtime_of
+from fashion_retrieval.errors import UnsupportedError
 from tests.support.cpu import needs_vnni
 from tests.support.exported_models import BACKENDS
 from tests.support.tiny import drawn_photo
@@ -26,27 +28,25 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_program_in_float32_equals_torch(converted, bundle, pixels, backend, count):
-    compiled = open_graphs(bundle, converted[backend], backend, "float32")
-    encoder, tokens = bundle.encoder, bundle.encoder.tokenize(TEXTS[:count])
+def test_program_in_float32_equals_torch(converted, bundle, levels, backend, count):
+    ready, plain = open_graphs(bundle, converted[backend], backend, "float32"), by_torch(bundle, "cpu", "float32")
     near = {"atol": 5e-6, "rtol": 2e-5}
-    with torch.inference_mode():
-        for method, given in (("encode_image", pixels), ("image_tokens", pixels), ("encode_text", tokens)):
-            given = given[:count]
-            torch.testing.assert_close(
-                getattr(compiled.encoder, method)(given), getattr(encoder, method)(given), **near
-            )
-        text, images = encoder.text_tokens(tokens), encoder.image_tokens(pixels[:count])
-        torch.testing.assert_close(compiled.encoder.text_tokens(tokens), text, **near)
-        torch.testing.assert_close(compiled.composer(images, *text), bundle.composer(images, *text), **near)
+    for method, given in (("encode_images", levels), ("image_tokens", levels), ("encode_texts", TEXTS)):
+        ours, theirs = (getattr(one.towers, method)(given[:count]) for one in (ready, plain))
+        np.testing.assert_allclose(ours, theirs, **near)
+    text, images = plain.towers.text_tokens(TEXTS[:count]), plain.towers.image_tokens(levels[:count])
+    for ours, theirs in zip(ready.towers.text_tokens(TEXTS[:count]), text, strict=True):
+        np.testing.assert_allclose(ours, theirs, **near)
+    np.testing.assert_allclose(ready.composer(images, *text), plain.composer(images, *text), **near)
+    for ours, theirs in zip(ready.composer.parts(images, *text), plain.composer.parts(images, *text), strict=True):
+        np.testing.assert_allclose(ours, theirs, **near)
+    assert ready.towers.count_tokens(TEXTS) == plain.towers.count_tokens(TEXTS) == 17
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_explain_by_a_program_is_of_what_the_program_composes(converted, bundle, backend):
     given = drawn_photo(), "in red"
-    compiled = FashionModel(
-        open_graphs(bundle, converted[backend], backend, "float32"), model_id="tiny", device="cpu", dtype="float32"
-    )
+    compiled = FashionModel(open_graphs(bundle, converted[backend], backend, "float32"), model_id="tiny")
     plain = FashionModel(bundle, model_id="tiny", device="cpu", dtype="float32").explain(*given)
     told = compiled.explain(*given)
     np.testing.assert_allclose(told.query, compiled.compose(*given), atol=1e-6)
@@ -56,7 +56,7 @@ def test_explain_by_a_program_is_of_what_the_program_composes(converted, bundle,
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_composer_exported_with_a_weight_still_composes(bundle, pixels, tmp_path, backend):
+def test_a_composer_exported_with_a_weight_still_composes(bundle, levels, tmp_path, backend):
     def weighed(image, text, lengths, weight):
         kept, changed, _ = bundle.composer.parts(image, text, lengths)
         return nn.functional.normalize(2 * (1 - weight) * kept + 2 * weight * changed, dim=-1)
@@ -65,25 +65,27 @@ def test_a_composer_exported_with_a_weight_still_composes(bundle, pixels, tmp_pa
     graph, runtime = trace.trace_part("composer", bundle.composer, weighed, inputs, ("query",)), runtime_of(backend)
     runtime.convert(graph, tmp_path / f"composer{runtime.SUFFIX}")
     program = runtime.Program(tmp_path / f"composer{runtime.SUFFIX}", dtype="float32", threads=1)
-    with torch.inference_mode():
-        text = bundle.encoder.text_tokens(bundle.encoder.tokenize(TEXTS))
-        images = bundle.encoder.image_tokens(pixels)
-        got = CompiledComposer(bundle.composer, program)(images, *text)
-        torch.testing.assert_close(got, bundle.composer(images, *text), atol=5e-6, rtol=2e-5)
+    plain = by_torch(bundle, "cpu", "float32")
+    tokens = plain.towers.image_tokens(levels), *plain.towers.text_tokens(TEXTS)
+    composer = ProgramComposer(lambda name: program, plain.composer)
+    np.testing.assert_allclose(composer(*tokens), plain.composer(*tokens), atol=5e-6, rtol=2e-5)
+    for ours, theirs in zip(composer.parts(*tokens), plain.composer.parts(*tokens), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(UnsupportedError, match="no composer that explains itself; export the model again"):
+        ProgramComposer(lambda name: program).parts(*tokens)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_program_shared_by_threads_gives_equal_rows(converted, bundle, pixels, backend):
-    encoder = open_graphs(bundle, converted[backend], backend, "float32").encoder
+def test_program_shared_by_threads_gives_equal_rows(converted, bundle, levels, backend):
+    towers = open_graphs(bundle, converted[backend], backend, "float32").towers
     with ThreadPoolExecutor(4) as pool:
-        rows = list(pool.map(encoder.encode_image, [pixels] * 24))
-    assert all(torch.equal(row, rows[0]) for row in rows)
+        rows = list(pool.map(towers.encode_images, [levels] * 24))
+    assert all(np.array_equal(row, rows[0]) for row in rows)
 
 
-def test_openvino_program_in_bfloat16_keeps_cosines(converted, bundle, pixels):
-    with torch.inference_mode():
-        expected = bundle.encoder.encode_image(pixels)
-        got = open_graphs(bundle, converted["openvino"], "openvino", "bfloat16").encoder.encode_image(pixels)
+def test_openvino_program_in_bfloat16_keeps_cosines(converted, bundle, levels):
+    expected = by_torch(bundle, "cpu", "float32").towers.encode_images(levels)
+    got = open_graphs(bundle, converted["openvino"], "openvino", "bfloat16").towers.encode_images(levels)
     assert (expected * got).sum(1).min() > 0.9999
 
 
@@ -164,7 +166,7 @@ def test_quantize_of_a_transformer_stays_close_to_float32(converted, bundle, pix
 
 
 @pytest.mark.parametrize("threads", [2, 3])
-def test_openvino_program_with_a_large_batch_keeps_its_order(converted, cnn, bundle, pixels, tmp_path, threads):
+def test_openvino_program_with_a_large_batch_keeps_its_order(converted, cnn, bundle, levels, tmp_path, threads):
     runtime, (network, graph, photos) = runtime_of("openvino"), cnn
     runtime.convert(graph, tmp_path / "image.xml")
     program = runtime.Program(tmp_path / "image.xml", dtype="float32", threads=threads)
@@ -172,18 +174,14 @@ def test_openvino_program_with_a_large_batch_keeps_its_order(converted, cnn, bun
         got = program("pooled", pixels=photos[:count].numpy())
         np.testing.assert_allclose(got, network(photos[:count]).detach().numpy(), atol=1e-5)
     assert set(program._together) == set(program._streams) == {"pooled"}
+    plain = by_torch(bundle, "cpu", "float32")
     composer = open_graphs(bundle, converted["openvino"], "openvino", "float32").composer
-    with torch.inference_mode():
-        images = bundle.encoder.image_tokens(pixels).repeat(5, 1, 1)
-        text = [given.repeat(5, *[1] * (given.ndim - 1)) for given in bundle.encoder.text_tokens(
-            bundle.encoder.tokenize(TEXTS)
-        )]  # fmt: skip
-        torch.testing.assert_close(composer(images, *text), bundle.composer(images, *text), atol=5e-6, rtol=2e-5)
+    tokens = [
+        np.concatenate([part] * 5) for part in (plain.towers.image_tokens(levels), *plain.towers.text_tokens(TEXTS))
+    ]
+    np.testing.assert_allclose(composer(*tokens), plain.composer(*tokens), atol=5e-6, rtol=2e-5)
 
 
-def test_compiled_model_shares_the_weights_of_its_source(converted, bundle):
-    compiled = open_graphs(bundle, converted["onnx"], "onnx", "float32")
-    assert isinstance(compiled.composer, CompiledComposer)
-    for ours, theirs in ((compiled.encoder, bundle.encoder), (compiled.composer, bundle.composer)):
-        assert all(a is b for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+def test_a_model_in_a_runtime_keeps_the_modules_that_it_was_made_from(converted, bundle):
+    assert open_graphs(bundle, converted["onnx"], "onnx", "float32").bundle() is bundle
     assert not list(Path(converted["onnx"]).glob("*.data"))

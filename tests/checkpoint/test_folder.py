@@ -26,7 +26,7 @@ from fashion_retrieval.checkpoint.layout import published_files
 from fashion_retrieval.config import ComposerConfig, ModelConfig, SegmenterConfig
 from fashion_retrieval.errors import ConfigError, InputError, MissingExtraError, WeightsError
 from fashion_retrieval.models.composer import Composer
-from fashion_retrieval.models.encoder import build_encoder
+from fashion_retrieval.models.open_clip_encoder import build_encoder
 from fashion_retrieval.taxonomy import Taxonomy
 from tests.support.tiny import TINY_CONFIG, altered, contents, drawn_photo, saved_folder, tiny_clip, tiny_folder
 

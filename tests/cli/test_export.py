@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from fashion_retrieval import FashionModel
 from fashion_retrieval._utils import optional
-from fashion_retrieval.backends.compiled import CompiledEncoder
+from fashion_retrieval.backends.compiled import ProgramTowers
 from fashion_retrieval.checkpoint.export_manifest import Export
 from fashion_retrieval.cli import app
 from fashion_retrieval.export import export as exporting
@@ -60,7 +60,7 @@ def test_export_float32_with_labeled_photos_is_the_default(export, model, photos
     assert {p.name for p in model.iterdir()} | {"openvino", "README.md"} == {
         p.name for p in (tmp_path / "out").iterdir()
     }
-    assert isinstance(FashionModel.from_pretrained(tmp_path / "out", device="cpu").encoder, CompiledEncoder)
+    assert isinstance(FashionModel.from_pretrained(tmp_path / "out", device="cpu").towers, ProgramTowers)
 
 
 def test_export_int8_without_labeled_photos_is_not_the_default(export, photos, tmp_path):
@@ -72,8 +72,8 @@ def test_export_int8_without_labeled_photos_is_not_the_default(export, photos, t
     assert 0.99 < figures["image_cosine_min"] < 0.999999
     assert figures["text_cosine_min"] > 0.999999
     assert "precision" not in figures
-    assert not isinstance(FashionModel.from_pretrained(out, device="cpu").encoder, CompiledEncoder)
-    assert isinstance(FashionModel.from_pretrained(out, backend="onnx").encoder, CompiledEncoder)
+    assert not isinstance(FashionModel.from_pretrained(out, device="cpu").towers, ProgramTowers)
+    assert isinstance(FashionModel.from_pretrained(out, backend="onnx").towers, ProgramTowers)
 
 
 def test_a_second_export_joins_the_first(export, tmp_path):

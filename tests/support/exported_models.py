@@ -46,7 +46,7 @@ def write_graphs(source: Path, backend: str, out: Path) -> None:
 def _graphs() -> list[Graph]:
     with TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
         bundle = checkpoint.load(model_folder(Path(folder)))
-        return trace(bundle.encoder, bundle.composer)
+        return trace(bundle.encoder, bundle.composer, bundle.segmenter)
 
 
 @cache

@@ -235,8 +235,9 @@ def _opener(folder: Path, backend: str, dtype: str, *, at_once: bool = False) ->
                 opened[name] = runtime.Program(folder / f"{name}{runtime.SUFFIX}", dtype=kind, threads=threads())
             return opened[name]
 
-    for path in folder.glob(f"*{runtime.SUFFIX}") if at_once else ():
-        program(path.stem)
+    names = [path.stem for path in folder.glob(f"*{runtime.SUFFIX}")] if at_once else ["image"]
+    for name in names:  # one at least, so that what is missing is told now
+        program(name)
     return program
 
 
