@@ -15,6 +15,8 @@ from PIL import Image
 from torch.nn import functional
 
 from fashion_retrieval import FashionModel
+from fashion_retrieval.models.encoder import Encoder
+from fashion_retrieval.models.torch_towers import TorchTowers
 
 Encode = Callable[[Sequence[Path]], NDArray[np.float32]]
 BATCH = 32
@@ -104,6 +106,12 @@ def ours(folder: Path | str, device: str, *, backend: str = "torch", dtype: str 
     """This package."""
     model = FashionModel.from_pretrained(folder, device=device, backend=backend, dtype=dtype)
     return lambda files: model.encode(images=list(files), batch_size=BATCH)
+
+
+def modules(model: FashionModel) -> Encoder:
+    """What computes the embeddings of a model whose backend is torch, on its device and in its type."""
+    assert isinstance(model.towers, TorchTowers)
+    return model.towers.encoder
 
 
 def from_tensors(encode_image: Callable[[torch.Tensor], torch.Tensor], pixels: torch.Tensor, dtype: torch.dtype) -> Any:  # noqa: ANN401

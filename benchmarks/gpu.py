@@ -16,9 +16,10 @@ def measure(cache: Path, *, count: int, rounds: int, batch: int = 512) -> dict[s
     """`encode`'s rows on "cuda", and the image tower alone on a batch of ready tensors in bf16."""
     report = encode.measure("vit_b_32", cache, "cuda", count=count, rounds=rounds)
     model = FashionModel.from_pretrained(material.vit_b_32(cache)[material.OPEN_CLIP], device="cuda", dtype="bfloat16")
-    pixels = torch.randn(batch, 3, *model.encoder.image_size, device="cuda")
+    encoder = contenders.modules(model)
+    pixels = torch.randn(batch, 3, *encoder.image_size, device="cuda")
     work = peak.gflop_of_an_image(model) * 1e9 * batch
-    run = partial(contenders.from_tensors, model.encoder.encode_image, pixels, torch.bfloat16)
+    run = partial(contenders.from_tensors, encoder.encode_image, pixels, torch.bfloat16)
     seconds, limit = peak.seconds_of(run, rounds), report["matmul_gflops"]["bf16"] * 1e9
     return report | {
         "gpu": torch.cuda.get_device_name(),

@@ -25,7 +25,7 @@ def matmul_gflops(device: str) -> dict[str, float]:
 
 def gflop_of_an_image(model: FashionModel) -> float:
     """Floating-point operations of the image tower for one photo, in units of 1e9."""
-    pixels = torch.zeros(1, 3, *model.encoder.image_size, device=model.device)
+    pixels = torch.zeros(1, 3, *model.encoder.image_size)
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # as any fused attention, one operation that is not counted
     try:

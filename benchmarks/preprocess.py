@@ -49,7 +49,7 @@ def _measure(folder: Path | str, name: str, payloads: list[bytes], rounds: int) 
         return made
 
     def ours(payload: bytes, *, exact: bool) -> torch.Tensor:
-        return replace(encoder.preprocessing, exact=exact)(load_pixels(payload))
+        return torch.from_numpy(replace(encoder.preprocessing, exact=exact)(load_pixels(payload)))
 
     def run(make: Callable[[bytes], torch.Tensor]) -> None:
         for payload in payloads:

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
-from benchmarks import material
+from benchmarks import contenders, material
 from benchmarks.rounds import interleave, paired
 from fashion_retrieval import FashionModel
+from fashion_retrieval.models.torch_towers import TorchComposer
 
 COLORS = "black white grey red orange yellow green blue purple pink brown beige navy cyan teal maroon gold silver olive"
 LABELS = [f"a photo of {color} {noun}" for noun in ("dress", "shirt", "skirt", "jacket") for color in COLORS.split()]
@@ -55,7 +56,7 @@ def measure(cache: Path, *, count: int, rounds: int) -> dict[str, Any]:
     `recognize` is of street photos, from the file; `compose` of a cached reference and a new text each time; `labels`
     is encoding a photo and telling it from 76 labels that were seen before, beside encoding it alone.
     """
-    model = FashionModel.from_pretrained("compact", device="cpu")
+    model = FashionModel.from_pretrained("compact", device="cpu", backend="torch")
     folder = material.PACK / "street"
     files = sorted(folder.rglob("*.jpg"))[:count] if folder.is_dir() else material.photos(count, cache)[0]
     report: dict[str, Any] = {
@@ -84,7 +85,7 @@ def _beside(
 
 
 def _recognize(model: FashionModel, files: list[Path]) -> tuple[Callable[[], object], Callable[[], object]]:
-    with recorded((model.segmenter, "forward"), (model.encoder, "encode_image")) as passes:
+    with recorded((model.segmenter, "forward"), (contenders.modules(model), "encode_image")) as passes:
         for file in files:
             model.recognize(file)
     return lambda: [model.recognize(file) for file in files], lambda: [run() for run in passes]
@@ -98,7 +99,9 @@ def _compose(model: FashionModel, files: list[Path]) -> tuple[Callable[[], objec
     def call() -> object:
         return [model.compose(reference, text) for reference, text in pairs]
 
-    with recorded((model.encoder, "text_tokens"), (model._composition.composer, "forward")) as passes:
+    composer = model._composition.composer
+    assert isinstance(composer, TorchComposer)
+    with recorded((contenders.modules(model), "text_tokens"), (composer.composer, "forward")) as passes:
         call()
     return call, lambda: [run() for run in passes]
 

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fashion_retrieval.config import ENCODER_CONFIG_NAME, ENCODER_WEIGHTS_NAME
-from fashion_retrieval.models.encoder import Encoder, build_encoder
+from fashion_retrieval.models.encoder import Encoder
+from fashion_retrieval.models.open_clip_encoder import build_encoder
 from training.data.corpus import fashion_texts, vocabulary_words
 from training.engine import loop
 from training.engine.errors import one_line_errors

@@ -86,7 +86,7 @@ def label(model: FashionModel, samples: Sequence[tuple[Sample, str | None]]) -> 
     for start in tracked(starts, "labeling", len(starts), shown=True, unit="batches"):
         batch, kinds = zip(*samples[start : start + _BATCH], strict=True)
         crops = recognizer.embed([read_crop(sample, masked=False) for sample in batch], _BATCH)
-        inside = crops.clone()
+        inside = crops.copy()
         rows = [row for row, sample in enumerate(batch) if sample.mask is not None]
         inside[rows] = recognizer.embed([read_crop(batch[row], masked=True) for row in rows], _BATCH)
         for sample, kind, crop, view in zip(batch, kinds, crops, attribute_view(crops, inside), strict=True):

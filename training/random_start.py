@@ -15,7 +15,8 @@ import typer
 from open_clip.transform import PreprocessCfg
 
 from fashion_retrieval.errors import ConfigError
-from fashion_retrieval.models.encoder import Encoder, build_encoder
+from fashion_retrieval.models.encoder import Encoder
+from fashion_retrieval.models.open_clip_encoder import build_encoder
 from training.engine.errors import one_line_errors
 from training.engine.weights import save_encoder
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 import typer
@@ -106,7 +107,8 @@ def prepare_trainable(encoder: Encoder, settings: Settings) -> None:
         locked = settings.lock_text and not name.startswith(shared)
         parameter.requires_grad_(not locked and not name.startswith(tuple(settings.freeze)))
     if settings.gradient_checkpointing:
-        encoder.clip.set_grad_checkpointing(True)
+        open_clips: Any = encoder.clip  # of the light towers none is trained
+        open_clips.set_grad_checkpointing(True)
     encoder.train()
     for module in encoder.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):

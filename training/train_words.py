@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from fashion_retrieval import checkpoint
 from fashion_retrieval.models.encoder import Encoder
+from fashion_retrieval.models.torch_towers import TorchTowers
 from fashion_retrieval.models.zero_shot import PromptCache
 from fashion_retrieval.taxonomy import category_prompts
 from training.data.corpus import fashion_texts, vocabulary_words
@@ -152,10 +153,10 @@ def _cut(tokens: Tensor) -> Tensor:
     return tokens[:, : int(tokens.argmax(1).max()) + 1]
 
 
-@torch.no_grad()
 def _embed(encoder: Encoder, texts: list[str]) -> Tensor:
     """(n, d) float32, L2-normalized."""
-    return PromptCache(encoder, torch.device("cpu")).rows(texts)
+    towers = TorchTowers(encoder, torch.device("cpu"), torch.float32)
+    return torch.from_numpy(PromptCache(towers).rows(texts))
 
 
 def _kept_loss(encoder: Encoder, teacher: Encoder, tokens: Tensor, vocabulary: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from fashion_retrieval._utils.files import write_atomically
 from fashion_retrieval.config import ENCODER_CONFIG_NAME, ENCODER_WEIGHTS_NAME
 from fashion_retrieval.errors import ConfigError, WeightsError
-from fashion_retrieval.models.encoder import Encoder, build_encoder
+from fashion_retrieval.models.encoder import Encoder
+from fashion_retrieval.models.open_clip_encoder import build_encoder
 from training.engine.files import write_text
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fashion_retrieval._utils.scores import accuracy, expected_calibration_error, macro_f1
 from fashion_retrieval.inference.recognition import CategoryContext, Recognizer
+from fashion_retrieval.models.towers import Floats
 from fashion_retrieval.taxonomy import Group
 from training.evaluation.significance import ItemScores
 
@@ -49,18 +49,18 @@ class Predictions:
 def predict_group(
     recognizer: Recognizer,
     group: Group,
-    embeddings: Tensor,
+    embeddings: Floats,
     contexts: Sequence[CategoryContext],
     labels: Mapping[int, str],
 ) -> Predictions:
     """Classify the garments that have a label, given by row.
 
-    Embeddings are (N, d), L2-normalized; the prompts name the categories of a garment's context.
+    Embeddings are (N, d) float32, L2-normalized; the prompts name the categories of a garment's context.
     """
     names = np.array([value.name for value in group.values])
-    found = [recognizer.attribute_probabilities(embeddings[i], group, contexts[i]).max(dim=0) for i in labels]
-    best = np.array([int(row.indices) for row in found], dtype=np.int64)
-    probability = np.array([float(row.values) for row in found])
+    found = [recognizer.attribute_probabilities(embeddings[i], group, contexts[i]) for i in labels]
+    best = np.array([row.argmax() for row in found], dtype=np.int64)
+    probability = np.array([row.max() for row in found], dtype=np.float64)
     return Predictions(np.array([*labels], dtype=np.int64), np.array([*labels.values()]), names[best], probability)
 
 

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from fashion_retrieval import FashionModel
 from fashion_retrieval._utils.progress import tracked
 from fashion_retrieval.errors import ConfigError
+from fashion_retrieval.models.towers import Floats
 from fashion_retrieval.models.zero_shot import attribute_view
 from training.data.crops import read_crop
 from training.data.deepfashion import COLORS, MASKS, read_samples
@@ -78,18 +77,18 @@ def evaluate_deepfashion(
     return {view: _metrics(model, samples, embedded, view, seed) for view in views}
 
 
-def _embed(model: FashionModel, samples: Sequence[Sample], views: Sequence[View]) -> dict[View, Tensor]:
-    """Embeddings (N, d) of each way to cut that a view needs."""
+def _embed(model: FashionModel, samples: Sequence[Sample], views: Sequence[View]) -> dict[View, Floats]:
+    """Embeddings (N, d) float32 of each way to cut that a view needs."""
     recognizer = model.recognizer(TAXONOMY, 1)
     needed = {View.WHOLE_PHOTO} & {*views}
     needed |= {View.CROP} if {*views} - needed else set()
     needed |= {View.MASKED_CROP} if NEED_MASKS & {*views} else set()
-    rows: dict[View, list[Tensor]] = {view: [] for view in sorted(needed)}
+    rows: dict[View, list[Floats]] = {view: [] for view in sorted(needed)}
     starts = range(0, len(samples), _BATCH)
     for start in tracked(starts, "encoding garments", len(starts), shown=True, unit="batches"):
         for view, found in rows.items():
             found.append(recognizer.embed([_cut(s, view) for s in samples[start : start + _BATCH]], _BATCH))
-    return {view: torch.cat(found) for view, found in rows.items()}
+    return {view: np.concatenate(found) for view, found in rows.items()}
 
 
 def _cut(sample: Sample, view: View) -> Image.Image:
@@ -98,7 +97,7 @@ def _cut(sample: Sample, view: View) -> Image.Image:
 
 
 def _metrics(
-    model: FashionModel, samples: Sequence[Sample], embedded: dict[View, Tensor], view: View, seed: int
+    model: FashionModel, samples: Sequence[Sample], embedded: dict[View, Floats], view: View, seed: int
 ) -> dict[str, Any]:
     recognizer = model.recognizer(TAXONOMY, 1)
     crop = embedded[View.WHOLE_PHOTO if view == View.WHOLE_PHOTO else View.CROP]

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fashion_retrieval import FashionModel, Taxonomy
 from fashion_retrieval._utils.progress import tracked
@@ -20,7 +18,8 @@ from fashion_retrieval._utils.scores import accuracy, expected_calibration_error
 from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.images.load import load_pixels
 from fashion_retrieval.inference.fitting import one_garment
-from fashion_retrieval.models.probe import fit
+from fashion_retrieval.models.probe_fit import fit
+from fashion_retrieval.models.towers import Floats
 from fashion_retrieval.taxonomy import Group
 from training.data.manifest import read_lines
 from training.evaluation.metrics import stratified_interval
@@ -31,7 +30,7 @@ JUDGED = "season"
 _WEARABLE = frozenset({"Apparel", "Accessories", "Footwear"})
 _BATCH = 16
 
-Views = dict[Path, tuple[Tensor, Tensor]]
+Views = dict[Path, tuple[Floats, Floats]]
 """By photo what its attributes are read from, and the probabilities of its category."""
 
 
@@ -130,22 +129,22 @@ def _measure(
 ) -> dict[str, Any]:
     recognizer, names = model.recognizer("default", 1), [value.name for value in one.group.values]
 
-    def inputs(pairs: Sequence[tuple[Path, int]]) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
-        rows, categories = (torch.stack(part) for part in zip(*(views[photo] for photo, _ in pairs), strict=True))
+    def inputs(pairs: Sequence[tuple[Path, int]]) -> tuple[Floats, Floats, NDArray[np.int64]]:
+        rows, categories = (np.stack(part) for part in zip(*(views[photo] for photo, _ in pairs), strict=True))
         by_prompts = recognizer.by_prompts(rows, categories, one.group)
-        return rows.cpu(), by_prompts.cpu(), np.array([place for _, place in pairs])
+        return rows, by_prompts, np.array([place for _, place in pairs])
 
     rows, by_prompts, truth = inputs(one.test)
     guesses, scores, unseen = [], defaultdict(list), []
     for drawn in draws:
         embeddings, prior, labels = inputs(drawn)
-        probe, judged = fit(embeddings, prior, torch.from_numpy(labels), names)
-        found = torch.stack([probe.correct(*pair, names) for pair in zip(by_prompts, rows, strict=True)])
-        guesses.append(found.argmax(1).numpy())
+        probe, judged = fit(embeddings, prior, labels, names)
+        found = np.stack([probe.correct(*pair, names) for pair in zip(by_prompts, rows, strict=True)])
+        guesses.append(found.argmax(1))
         for key, value in _scores(found, truth).items():
             scores[key].append(value)
         unseen.append(_scores(judged, labels)["accuracy"])
-    prompts, answers, base = _scores(by_prompts, truth), np.array(guesses), by_prompts.argmax(1).numpy()
+    prompts, answers, base = _scores(by_prompts, truth), np.array(guesses), by_prompts.argmax(1)
 
     def gain(drawn: list[NDArray[np.int64]]) -> float:
         photos, seeds = drawn
@@ -163,8 +162,8 @@ def _measure(
     }
 
 
-def _scores(probabilities: Tensor, truth: NDArray[np.int64]) -> dict[str, float]:
-    confidence, predicted = (part.numpy() for part in probabilities.double().max(dim=1))
+def _scores(probabilities: NDArray[np.floating], truth: NDArray[np.int64]) -> dict[str, float]:
+    confidence, predicted = probabilities.max(1).astype(np.float64), probabilities.argmax(1)
     return {
         "accuracy": accuracy(truth, predicted),
         "macro_f1": macro_f1(truth, predicted),

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fashion_retrieval import FashionModel
 from fashion_retrieval._utils.progress import tracked
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.models.composer import Composer as Agcn
+from fashion_retrieval.models.zero_shot import normalized
 from fashion_retrieval.results import Reference
 from training.data.features import TextTokens
 from training.evaluation.significance import ItemScores
@@ -70,14 +70,12 @@ class Remembering:
 
     def branches(self, photos: Sequence[Path], texts: Sequence[str]) -> dict[str, Rows]:
         """By branch (N, D) float32, L2-normalized."""
-        composer = self._model._composition.composer
-        if composer is None:
+        computes, composer = self._model._composition.composer, self._model._bundle.composer
+        if computes is None or composer is None:
             return {}
-        encoder, device = self._model.encoder, self._model.device
-        tokens = torch.from_numpy(np.stack([reference.tokens for reference in self._encoded(photos)]))
-        with torch.inference_mode():
-            words, lengths = encoder.text_tokens(encoder.tokenize(list(texts)).to(device))
-            return _branches(composer, tokens.float().to(device), words, lengths)
+        tokens = np.stack([reference.tokens for reference in self._encoded(photos)]).astype(np.float32)
+        kept, changed, _ = computes.parts(tokens, *self._model.towers.text_tokens(texts))
+        return _branches(composer, kept, changed)
 
     def _encoded(self, photos: Sequence[Path]) -> list[Reference]:
         new = [photo for photo in dict.fromkeys(photos) if photo not in self._references]
@@ -118,21 +116,20 @@ class OnFeatures:
     @torch.no_grad()
     def branches(self, photos: Sequence[Path], texts: Sequence[str]) -> dict[str, Rows]:
         """By branch (N, D) float32, L2-normalized; none of a composer that is no AGCN."""
-        return _branches(self._composer, *self._inputs(photos, texts)) if isinstance(self._composer, Agcn) else {}
+        if not isinstance(self._composer, Agcn):
+            return {}
+        kept, changed, _ = self._composer.parts(*self._inputs(photos, texts))
+        return _branches(self._composer, kept.cpu().numpy(), changed.cpu().numpy())
 
     def _inputs(self, photos: Sequence[Path], texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
         words, lengths = self._texts(texts)
         return self._tokens(photos).to(self._device), words.to(self._device), lengths.to(self._device)
 
 
-def _branches(composer: Agcn, image: Tensor, text: Tensor, lengths: Tensor) -> dict[str, Rows]:
-    parts = composer.parts(image, text, lengths)
-    found = {"text_branch": (composer.text_branch, parts.changed), "photo_branch": (composer.image_branch, parts.kept)}
-    return {
-        way: np.asarray(functional.normalize(part, dim=-1).cpu().numpy())
-        for way, (branch, part) in found.items()
-        if branch is not None
-    }
+def _branches(composer: Agcn, kept: Rows, changed: Rows) -> dict[str, Rows]:
+    """Of the parts of queries, (b, d) each, those that the composer has a branch for, L2-normalized."""
+    found = {"text_branch": (composer.text_branch, changed), "photo_branch": (composer.image_branch, kept)}
+    return {way: normalized(part) for way, (branch, part) in found.items() if branch is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fashion_retrieval import FashionModel
 from fashion_retrieval._utils.progress import tracked
@@ -18,6 +16,7 @@ from fashion_retrieval._utils.scores import accuracy, macro_f1
 from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.inference.colors import PixelColors, dominant_colors
 from fashion_retrieval.inference.recognition import CategoryContext
+from fashion_retrieval.models.towers import Floats
 from fashion_retrieval.models.zero_shot import attribute_view
 from fashion_retrieval.taxonomy import Taxonomy
 from training.data.crops import read_crop
@@ -58,24 +57,24 @@ class Garments:
 
     Attributes:
         samples: Photo, region and labels of each, N of them.
-        whole: Embeddings of the whole photos, (N, d), L2-normalized.
+        whole: Embeddings of the whole photos, (N, d) float32, L2-normalized.
         crop: Embeddings of the crops, likewise.
         masked: Embeddings of the crops without background, likewise.
-        category: Probability of each category of the default taxonomy, (N, values).
+        category: Probability of each category of the default taxonomy, (N, values) float32.
         contexts: The likeliest categories, which attribute prompts name.
         colors: The dominant color that recognition reports.
     """
 
     samples: list[Sample]
-    whole: Tensor
-    crop: Tensor
-    masked: Tensor
-    category: Tensor
+    whole: Floats
+    crop: Floats
+    masked: Floats
+    category: Floats
     contexts: list[CategoryContext]
     colors: list[str]
 
     @property
-    def view(self) -> Tensor:
+    def view(self) -> Floats:
         """Embeddings that attributes are read from, (N, d)."""
         return attribute_view(self.crop, self.masked)
 
@@ -110,10 +109,10 @@ def embed_split(model: FashionModel, root: Path, split: str) -> Garments:
     ]
     return Garments(
         samples=samples,
-        whole=torch.cat([batch.whole for batch in batches]),
-        crop=torch.cat([batch.crop for batch in batches]),
-        masked=torch.cat([batch.masked for batch in batches]),
-        category=torch.cat([batch.category for batch in batches]),
+        whole=np.concatenate([batch.whole for batch in batches]),
+        crop=np.concatenate([batch.crop for batch in batches]),
+        masked=np.concatenate([batch.masked for batch in batches]),
+        category=np.concatenate([batch.category for batch in batches]),
         contexts=[context for batch in batches for context in batch.contexts],
         colors=[color for batch in batches for color in batch.colors],
     )
@@ -125,7 +124,7 @@ def _embed(model: FashionModel, samples: list[Sample]) -> Garments:
     crops = [photo.crop(sample.box) if sample.box else photo for photo, sample in zip(photos, samples, strict=True)]
     located = [i for i, sample in enumerate(samples) if sample.mask is not None]
     crop = recognizer.embed(crops, _BATCH)
-    whole, masked = crop.clone(), crop.clone()
+    whole, masked = crop.copy(), crop.copy()
     masked[located] = recognizer.embed([read_crop(samples[i], masked=True) for i in located], _BATCH)
     whole[located] = recognizer.embed([photos[i] for i in located], _BATCH)
     categories, contexts, colors = [], [], []
@@ -137,7 +136,7 @@ def _embed(model: FashionModel, samples: list[Sample]) -> Garments:
         categories.append(recognizer.category_probabilities(crop[i], dominant_colors(pixels, mask)[0].name))
         contexts.append(recognizer.category_context(categories[i]))
         colors.append(recognizer.colors(PixelColors.compute(pixels, mask), masked[i], contexts[i][0][0])[0].name)
-    return Garments(samples, whole, crop, masked, torch.stack(categories), contexts, colors)
+    return Garments(samples, whole, crop, masked, np.stack(categories), contexts, colors)
 
 
 def evaluate_recognition(model: FashionModel, garments: Garments, *, seed: int = 0) -> dict[str, Any]:
@@ -165,7 +164,7 @@ def evaluate_recognition(model: FashionModel, garments: Garments, *, seed: int =
     }
 
 
-def _predict_deepfashion(model: FashionModel, garments: Garments, embeddings: Tensor) -> dict[str, Predictions]:
+def _predict_deepfashion(model: FashionModel, garments: Garments, embeddings: Floats) -> dict[str, Predictions]:
     """Predictions by column of the pack, in the vocabulary of DeepFashion."""
     recognizer = model.recognizer("deepfashion", 1)
     groups = {group.name: group for group in recognizer.taxonomy.attributes}
@@ -195,9 +194,8 @@ def _views_on_street(model: FashionModel, garments: Garments) -> dict[str, float
 def _category_metrics(garments: Garments, seed: int) -> dict[str, Any]:
     """Top-1 among the categories that the pack labels, and among all of the default taxonomy."""
     names = np.array([value.name for value in Taxonomy.load("default").category.values])
-    probabilities = garments.category.cpu().numpy()
-    among_all = names[probabilities.argmax(axis=1)]
-    among_pack = names[(probabilities * ~np.isin(names, [*NOT_IN_PACK])).argmax(axis=1)]
+    among_all = names[garments.category.argmax(axis=1)]
+    among_pack = names[(garments.category * ~np.isin(names, [*NOT_IN_PACK])).argmax(axis=1)]
     truth = [sample.category or "" for sample in garments.samples]
     more = {"top1_of_all": accuracy(truth, among_all), "macro_f1": macro_f1(truth, among_pack)}
     return _top1(truth, among_pack, garments.sources, seed) | more

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fashion_retrieval import FashionModel
 from fashion_retrieval.inference.colors import PALETTE
 from fashion_retrieval.inference.recognition import CategoryContext
+from fashion_retrieval.models.towers import Floats
 from fashion_retrieval.taxonomy import Group, Value
 from training.data.manifest import GROUPS, read_held_out, read_lines
 from training.evaluation.recognition import Garments
@@ -21,7 +20,7 @@ from training.evaluation.recognition import Garments
 _NOUNS = ("garment", "t-shirt", "dress", "shirt", "trousers", "sweater", "jacket", "top")
 _WEARABLE = frozenset({"Apparel", "Accessories", "Footwear"})
 
-Labeled = tuple[Tensor, CategoryContext, str]
+Labeled = tuple[Floats, CategoryContext, str]
 """Embedding (d,) of a garment, its likeliest categories, and its label."""
 
 
@@ -52,7 +51,7 @@ def evaluate_unseen_words(
             group = _with_word(groups[meaning["field"]], word, meaning["values"])
             scores = [float(recognizer.attribute_probabilities(row, group, context)[-1]) for row, context, _ in rows]
             prompt = model.encode(texts=[f"a photo of {word} {noun}" for noun in _NOUNS]).mean(0)
-            cosines = torch.stack([row for row, *_ in rows]).cpu().numpy() @ prompt
+            cosines = np.stack([row for row, *_ in rows]) @ prompt
             words[word] = {
                 "precision": _top_precision(np.array(scores), true),
                 "by_word_alone": _top_precision(cosines, true),
@@ -74,7 +73,7 @@ def _products(model: FashionModel, root: Path, split: str) -> list[Labeled]:
     """Each product of something to wear, with its shop color."""
     rows = [row for row in read_lines(root / "products.jsonl", split) if row["master_category"] in _WEARABLE]
     photos = [root / "products" / split / f"{row['id']}.jpg" for row in rows]
-    embeddings = torch.from_numpy(model.encode(images=photos)).to(model.device)
+    embeddings = model.encode(images=photos)
     recognizer = model.recognizer("default", 1)
     contexts = [recognizer.category_context(recognizer.category_probabilities(row, "plain")) for row in embeddings]
     return list(zip(embeddings, contexts, (row["base_colour"] for row in rows), strict=True))

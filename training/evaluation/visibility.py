@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fashion_retrieval import FashionModel
 from fashion_retrieval._utils.progress import tracked
@@ -20,6 +19,7 @@ from fashion_retrieval.images.preprocess import RGB
 from fashion_retrieval.images.regions import masked_crop
 from fashion_retrieval.inference.colors import dominant_colors
 from fashion_retrieval.inference.recognition import CategoryContext, Recognizer
+from fashion_retrieval.models.towers import Floats
 from fashion_retrieval.models.zero_shot import attribute_view
 from fashion_retrieval.taxonomy import Group, Value
 from training.data.cuts import CUTS, SHAPE, Box, as_box, extent, fold_of, holds, is_solid, with_masks
@@ -38,9 +38,9 @@ class View:
 
     sample: Sample
     cut: str
-    category: Tensor  # (values,) probabilities
+    category: Floats  # (values,) probabilities
     context: CategoryContext
-    view: Tensor  # (d,), what attributes are read from
+    view: Floats  # (d,), what attributes are read from
 
 
 def evaluate_visibility(model: FashionModel, root: Path, split: str, fold: int | None = None) -> dict[str, Any]:
@@ -136,9 +136,9 @@ def _label(view: View, group: Group, categories: Mapping[str, Value]) -> str | N
 
 def _answer(recognizer: Recognizer, group: Group, view: View) -> str:
     """What recognition reports: the name of a value, or `HIDDEN`."""
-    best = recognizer.attribute_probabilities(view.view, group, view.context).max(dim=0)
-    value = group.values[int(best.indices)]
-    unsure = float(best.values) < recognizer.thresholds.get(group.name, 0.0)
+    found = recognizer.attribute_probabilities(view.view, group, view.context)
+    value = group.values[int(found.argmax())]
+    unsure = float(found.max()) < recognizer.thresholds.get(group.name, 0.0)
     return HIDDEN if value.absent or unsure else value.name
 
 

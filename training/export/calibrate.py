@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from fashion_retrieval import FashionModel
+from fashion_retrieval.models.probe import softmax
+from fashion_retrieval.models.towers import Floats
 from training.evaluation.recognition import embed_split
 
 FACTORS = tuple(round(0.3 + 0.05 * step, 2) for step in range(35))
@@ -36,19 +37,18 @@ def fit_calibration(model: FashionModel, root: Path, split: str) -> dict[str, fl
     return factors | {alias: factors[name] for name, alias in ALIASES.items()}
 
 
-def _best_factor(mixtures: list[list[tuple[float, Tensor]]], truths: list[int]) -> float:
+def _best_factor(mixtures: list[list[tuple[float, Floats]]], truths: list[int]) -> float:
     """The factor for garments whose probabilities are mixtures of softmaxes with one scale.
 
     `truths` are indices of the correct values, -1 for unknown.
     """
-    labels = torch.tensor(truths)
-    known = (labels >= 0).nonzero()[:, 0]
-    weights = torch.tensor([[weight for weight, _ in parts] for parts in mixtures])[known]
-    logits = torch.stack([torch.stack([part for _, part in parts]) for parts in mixtures])[known]
-    logits = logits.cpu().clamp(min=1e-30).log()
-    right = labels[known][:, None, None].expand(-1, logits.shape[1], 1)
-    losses = [
-        -float(((f * logits).softmax(-1).gather(-1, right)[..., 0] * weights).sum(1).clamp(min=1e-12).log().mean())
-        for f in FACTORS
-    ]
+    labels = np.array(truths)
+    known = labels >= 0
+    weights = np.array([[weight for weight, _ in parts] for parts in mixtures])[known]
+    probabilities = np.array([[part for _, part in parts] for parts in mixtures])[known]
+    logits, right = np.log(np.maximum(probabilities, 1e-30)), labels[known, None, None]
+    losses = []
+    for factor in FACTORS:
+        of_right = np.take_along_axis(softmax(factor * logits), right, axis=2)[..., 0]
+        losses.append(-float(np.log(np.maximum((of_right * weights).sum(1), 1e-12)).mean()))
     return FACTORS[losses.index(min(losses))]

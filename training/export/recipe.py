@@ -148,7 +148,7 @@ def in_bfloat16(settings: Settings) -> Bundle:
     """The model folder with an image tower whose weights bfloat16 holds exactly, and without figures.
 
     Its composer stays, since the embeddings keep their direction to the fourth digit of the cosine; the targets are
-    measured again afterwards.
+    measured again afterwards. The basis of shorter embeddings and embedded prompts go: make them again.
 
     Raises:
         ConfigError: The folder holds no model of ours, or the recipe names no photos to look at.
@@ -162,7 +162,8 @@ def in_bfloat16(settings: Settings) -> Bundle:
         fingerprint = _as_stored(encoder, settings.weights_dtype).fingerprint
         composer.config = replace(composer.config, encoder=fingerprint)
         config = replace(config, composer=composer.config)
-    return replace(bundle, encoder=encoder, composer=composer, config=replace(config, figures={}))
+    extras = replace(bundle.extras, basis=None, prompts=None)
+    return replace(bundle, encoder=encoder, composer=composer, extras=extras, config=replace(config, figures={}))
 
 
 def described(settings: Settings) -> Bundle:

@@ -41,7 +41,7 @@ def test_evaluate_typed_words_counts_what_the_embeddings_say(model: FashionModel
     values = Taxonomy.load("default").category.values
     phrases = [(value.name, f"a photo of plain {phrase}") for value in values for phrase in value.phrases]
     classes = model.encode(texts=[prompt for _, prompt in phrases])
-    scale = model.recognizer("default", 1).encoder.logit_scale
+    scale = model.recognizer("default", 1).towers.logit_scale
     for half, tests in (("train", False), ("test", True)):
         words = [word for word in WORDS.words if word.group == "category" and in_test_half(word.text) == tests]
         found = results[half]["category"]

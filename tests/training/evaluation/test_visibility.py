@@ -9,13 +9,12 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torch import Tensor
 
 from fashion_retrieval import FashionModel
 from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.images.preprocess import RGB
+from fashion_retrieval.models.towers import Floats
 from fashion_retrieval.taxonomy import Group, Taxonomy
 from tests.support.drawn_pack import NOTHING, label, write_lines, write_pack
 from tests.support.paths import ROOT
@@ -33,19 +32,19 @@ class Judge:
 
     taxonomy, thresholds = DEFAULT, {"neckline": 0.5}
 
-    def embed(self, images: Sequence[RGB], batch_size: int) -> Tensor:
-        return torch.tensor([[float(image.shape[0] * image.shape[1])] for image in images])
+    def embed(self, images: Sequence[RGB], batch_size: int) -> Floats:
+        return np.array([[image.shape[0] * image.shape[1]] for image in images], np.float32)
 
-    def category_probabilities(self, crop: Tensor, color: str) -> Tensor:
+    def category_probabilities(self, crop: Floats, color: str) -> Floats:
         names = [value.name for value in DEFAULT.category.values]
-        return torch.eye(len(names))[names.index("dress")] * (0.8 if crop >= 2000 else 0.4)
+        return np.eye(len(names), dtype=np.float32)[names.index("dress")] * (0.8 if crop[0] >= 2000 else 0.4)
 
-    def category_context(self, probabilities: Tensor) -> None:
+    def category_context(self, probabilities: Floats) -> None:
         return None
 
-    def attribute_probabilities(self, view: Tensor, group: Group, context: None) -> Tensor:
+    def attribute_probabilities(self, view: Floats, group: Group, context: None) -> Floats:
         names = [value.name for value in group.values]
-        return torch.eye(len(names))[names.index(SAID[group.name][int(view < 2000)])]
+        return np.eye(len(names), dtype=np.float32)[names.index(SAID[group.name][int(view[0] < 2000)])]
 
 
 def found(name: str, probability: float, pixels: int) -> SimpleNamespace:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -13,6 +15,7 @@ from open_clip.timm_model import TimmModel
 from torch import Tensor, nn
 
 from fashion_retrieval import FashionModel, checkpoint
+from fashion_retrieval.checkpoint.extras import Extras, Prompts
 from fashion_retrieval.models.encoder import Encoder
 from tests.models.test_inference_copy import BF16, CNN, CPU, trained
 from tests.support.drawn_pack import write_pack
@@ -118,13 +121,21 @@ def test_bfloat16_command_rounds_a_model_folder(tmp_path: Path) -> None:
     config = write_recipe(tmp_path / "e.toml", **settings)
     assert run("model", config).exit_code == 0
     assert "`data`" in refused(run("bfloat16", config))
+    bundle = checkpoint.load(tmp_path / "tiny")
+    width = bundle.encoder.embedding_dim
+    prompts = Prompts.of(["a dress"], np.ones((1, width), np.float32))
+    extras = Extras(basis=np.eye(width, dtype=np.float32), prompts=prompts)
+    checkpoint.save(replace(bundle, extras=extras), tmp_path / "tiny")
     before = FashionModel.from_pretrained(tmp_path / "tiny", device="cpu", dtype="float32")
+    assert before._basis is not None
     done = run("bfloat16", write_recipe(tmp_path / "e.toml", **settings, data=str(pack)))
     assert done.exit_code == 0, done.output
     assert "photos 0.99" in done.stdout
     assert "photos 1.000000" not in done.stdout
     after = FashionModel.from_pretrained(tmp_path / "tiny", device="cpu", dtype="float32")
     assert after.fingerprint != before.fingerprint
+    names = {path.name for path in (tmp_path / "tiny").iterdir()}
+    assert not {"dimensions.safetensors", "prompts.safetensors"} & names
     assert after._bundle.composer is not None
     assert after._bundle.composer.config.encoder == after.fingerprint
     kernel = after.encoder.clip.visual.trunk.conv_head.weight
