@@ -70,6 +70,7 @@ class FashionModel(EmbeddingModel):
         self.config = ready.config or ModelConfig(name=model_id)
         self.towers = ready.towers
         self._ready = ready
+        self._own_config = ready.config  # None where the folder has none: it is saved as one named after its folder
         self._extras = ready.extras
         self._basis = ready.extras.basis
         self._composition = Composition(self.towers, ready.composer)
@@ -318,7 +319,7 @@ class FashionModel(EmbeddingModel):
         with self._lock:
             config = with_probe(self.config, vocabulary, fitted, self.fingerprint)
             self._extras = replace(self._extras, probes={**self._extras.probes, name: probe})
-            self.config = config
+            self.config = self._own_config = config
         return fitted
 
     def save_pretrained(self, folder: str | Path, *, card_id: str | None = None) -> Path:
@@ -330,7 +331,7 @@ class FashionModel(EmbeddingModel):
         from fashion_retrieval.hub.model_card import write_card
 
         folder = Path(folder)
-        bundle = replace(self._bundle, extras=self._extras, config=self.config)
+        bundle = replace(self._bundle, extras=self._extras, config=self._own_config)
         write_card(save(bundle, folder), folder, model_id=card_id or self.model_id)
         return folder
 

@@ -29,7 +29,7 @@ def exported(bundle, folder, converted, tmp_path):
     def write(backend="openvino", precision="fp32", *, default=True, **changes):
         shutil.copytree(folder, tmp_path / "model", dirs_exist_ok=True)
         shutil.copytree(converted[backend], tmp_path / "model" / backend)
-        made = describe(bundle, converted[backend], backend=backend, precision=precision)
+        made = describe(bundle, tmp_path / "model" / backend, backend=backend, precision=precision)
         replace(made, default=default, **changes).write(tmp_path / "model" / backend)
         return tmp_path / "model"
 

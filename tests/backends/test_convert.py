@@ -83,7 +83,7 @@ def test_child_refuses_a_part_that_the_runtime_can_not_convert(folder, monkeypat
         raise RuntimeError("no rule\nfor aten::odd")
 
     graph = trace.Graph(name="image", program=None, inputs={}, outputs=())
-    monkeypatch.setattr(trace, "trace", lambda encoder, composer: [graph])
+    monkeypatch.setattr(trace, "trace", lambda *parts: [graph])
     monkeypatch.setattr(convert.runtime_of("onnx"), "convert", fail)
     monkeypatch.setattr(sys, "argv", ["convert", "convert", "onnx", str(folder), str(tmp_path)])
     with pytest.raises(SystemExit) as left:  # Python prints the text to stderr and exits with status 1

@@ -49,7 +49,7 @@ print(json.dumps({
     "words": dict(model.explain(photo, "in red").words),
     "garments": [[g.box, g.kind, g.category.probability] for g in model.recognize(photo).garments],
     "many": [len(found.garments) for found in model.recognize_many([photo, other])],
-    "nearest": [match.id for match in gallery.search(photo, limit=2)],
+    "nearest": [match.id for match in gallery.search(model.encode(images=photo), top_k=2)],
     "torch": "torch" in sys.modules,
 }))
 """
@@ -67,8 +67,11 @@ def with_segmenter(folder: Path) -> Path:
     return folder
 
 
+pytestmark = pytest.mark.filterwarnings("ignore")
+"""Converters warn; the package runs them in a child process."""
+
+
 @pytest.fixture(scope="module")
-@pytest.mark.filterwarnings("ignore")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = with_segmenter(tmp_path_factory.mktemp("model"))
     bundle, out = checkpoint.load(folder), folder / "openvino"

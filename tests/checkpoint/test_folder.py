@@ -208,7 +208,8 @@ def test_a_plain_model_is_saved_with_a_default_config(tmp_path: Path, plain: Pat
     checkpoint.save(checkpoint.load(plain), tmp_path / "new" / "my-model")
     config = checkpoint.load(tmp_path / "new" / "my-model").config
     assert config is not None
-    assert replace(config, sha256={}) == ModelConfig(name="my-model")
+    assert config.encoder == checkpoint.load(plain).encoder.fingerprint
+    assert replace(config, encoder=None, sha256={}) == ModelConfig(name="my-model")
     assert set(config.sha256) == {WEIGHTS, "open_clip_config.json"}
 
 
@@ -373,7 +374,7 @@ def test_load_hashes_each_file_once(tmp_path: Path, plain: Path, monkeypatch: py
     hashed: list[str] = []
     monkeypatch.setattr(files, "sha256", lambda path: hashed.append(path.name) or sha256(path))
     checkpoint.load(tmp_path / "one")
-    assert sorted(hashed) == ["composer.safetensors", "open_clip_config.json"]
+    assert sorted(hashed) == ["composer.safetensors", "open_clip_config.json", "open_clip_model.safetensors"]
     altered_weights = load_file(tmp_path / "one" / WEIGHTS)
     altered_weights["visual.proj"][0, 0] += 1
     save_file(altered_weights, tmp_path / "one" / WEIGHTS)

@@ -48,6 +48,7 @@ def test_fit_writes_a_model_and_warns_of_a_photo_that_cannot_be_read(desk: Path)
     found = CliRunner().invoke(
         app, ["recognize", "photos/red3.png", "--model", "mine", "--no-segmenter", "--json", "--device", "cpu"]
     )
+    assert found.exit_code == 0, found.output
     assert json.loads(found.stdout)["garments"][0]["attributes"]["closure"]["value"] == "zip"
 
 
