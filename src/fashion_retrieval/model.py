@@ -17,9 +17,10 @@ from fashion_retrieval import hub
 from fashion_retrieval._utils.checks import check_reading
 from fashion_retrieval._utils.device import describe as describe_device
 from fashion_retrieval._utils.device import resolve_device, resolve_dtype
+from fashion_retrieval._utils.forks import check_fork, remember_process
 from fashion_retrieval._utils.progress import length_of, tracked
 from fashion_retrieval.config import ModelConfig
-from fashion_retrieval.errors import InputError
+from fashion_retrieval.errors import InputError, UnsupportedError
 from fashion_retrieval.images.inputs import ImageInput, called, is_photo, read_content
 from fashion_retrieval.images.load import decode
 from fashion_retrieval.images.regions import check_boxes
@@ -66,6 +67,7 @@ class FashionModel(EmbeddingModel):
         dtype: str = "auto",
         revision: str | None = None,
     ) -> None:
+        remember_process()
         self.model_id = model_id
         self.revision = revision
         self.config = bundle.config or ModelConfig(name=model_id)
@@ -115,6 +117,7 @@ class FashionModel(EmbeddingModel):
             WeightsError: Weights that are pickled, truncated, altered or of another architecture.
             ConfigError: A configuration with a fault.
         """
+        remember_process()
         exported = backend if resolve_device(device).type == "cpu" else "torch"
         where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
         folder = hub.resolve(id_or_path, token=token, backend=exported, **where)
@@ -130,6 +133,9 @@ class FashionModel(EmbeddingModel):
         height, width = self.encoder.image_size
         where = describe_device(self.device, self.dtype) + ("" if self.backend == "torch" else f", {self.backend}")
         return f"FashionModel({self.model_id!r}, {self.embedding_dim}-d, {width}x{height} px, {where})"
+
+    def __reduce__(self) -> str:
+        raise UnsupportedError("a FashionModel can't be pickled; call FashionModel.from_pretrained where it is used")
 
     @property
     def backend(self) -> str:
@@ -169,6 +175,7 @@ class FashionModel(EmbeddingModel):
         Raises:
             InputError: The taxonomy can't be used, or `top_k` is below 1.
         """
+        check_fork()
         source = self.config.taxonomy if taxonomy is None else taxonomy
         return self._recognizers.get(self.config, self._bundle.probes, source, top_k)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from fashion_retrieval._utils.cpu import threads
 from fashion_retrieval._utils.device import resolve_device
 from fashion_retrieval._utils.files import sha256
 from fashion_retrieval.backends.compiled import CompiledComposer, CompiledEncoder
@@ -64,7 +65,7 @@ def open_graphs(bundle: Bundle, folder: Path, backend: str, dtype: str, precisio
 
     def program(name: str) -> Any:  # noqa: ANN401  # either runtime's Program
         path = folder / f"{name}{runtime.SUFFIX}"
-        return runtime.Program(path, dtype=dtype, threads=torch.get_num_threads())
+        return runtime.Program(path, dtype=dtype, threads=threads())
 
     exact = dtype == "float32" and precision != "int8"
     towers = {"image": program("image"), "text": program("text")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from importlib import import_module
 from itertools import pairwise
@@ -14,6 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
+from fashion_retrieval._utils.forks import check_fork
 from fashion_retrieval._utils.optional import imported
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ class Program:
 
     def __init__(self, path: Path, *, dtype: str, threads: int) -> None:
         """Read an .xml file with its .bin beside it; `dtype` is of the parts in float, parts in int8 stay int8."""
-        self._openvino = imported("openvino", EXTRA)
+        self._openvino, self._opened_in = imported("openvino", EXTRA), os.getpid()
         self._core = self._openvino.Core()
         self._model = self._core.read_model(path)
         self.inputs = {given.get_any_name() for given in self._model.inputs}
@@ -57,6 +59,7 @@ class Program:
 
     def __call__(self, output: str, **inputs: NDArray[Any]) -> NDArray[np.float32]:
         """Inputs by name, scalars or arrays with the batch along their first axis -> one output."""
+        check_fork(self._opened_in)
         items = max(len(value) for value in inputs.values() if value.ndim)
         with self._lock:
             if items < max(2, self._threads):

@@ -12,6 +12,8 @@ from typing import Generic, TypeVar
 import torch
 from PIL import Image
 
+from fashion_retrieval._utils.cpu import threads as cpu_threads
+from fashion_retrieval._utils.forks import check_fork
 from fashion_retrieval.errors import FashionRetrievalError
 from fashion_retrieval.images.inputs import DeferredFile, ImageInput, called, describe, read_content
 from fashion_retrieval.images.load import decode, digest_of
@@ -139,7 +141,7 @@ def batches(
     waiting: deque[Future[Result]] = deque()
     batch: list[Result] = []
     failure: Exception | None = None
-    threads = torch.get_num_threads()
+    threads = cpu_threads()
     most, fit, largest, ended = batch_size * (1 + ahead), threads, 1, False
     pool = ThreadPoolExecutor(threads, thread_name_prefix="photos")
     try:
@@ -153,6 +155,7 @@ def batches(
                     failure, ended = error, True
             if not waiting:
                 break
+            check_fork()  # the pool's threads are the parent's
             batch.append(waiting.popleft().result())
             largest = max(largest, getattr(batch[-1], "nbytes", 0))
             fit = max(1, MOST_BYTES // largest)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fashion_retrieval._utils.cpu import threads
 from fashion_retrieval.errors import FashionRetrievalError, InputError
 from fashion_retrieval.images.load import decode
 from fashion_retrieval.images.pixels import Pixels
@@ -78,8 +79,6 @@ class Engine:
         max_pixels: int | None = None,
         on_batch: Callable[[str, int], None] | None = None,
     ) -> None:
-        import torch
-
         self.model = model
         self.queue = queue
         self.max_pixels = max_pixels
@@ -89,7 +88,7 @@ class Engine:
         self._jobs: deque[_Job] = deque()  # ready to be computed
         self._under_way = self._reading = self._held = 0
         self._closed = False
-        self._readers = ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="photos")
+        self._readers = ThreadPoolExecutor(threads(), thread_name_prefix="photos")
         self._worker = Thread(target=self._work, name="model", daemon=True)
         self._worker.start()
 

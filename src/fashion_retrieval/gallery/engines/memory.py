@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fashion_retrieval._utils.cpu import threads as cpu_threads
 from fashion_retrieval.gallery.filters import Filter, Operator, Values, like_pieces
 from fashion_retrieval.inference.vectors import restored
 
@@ -233,13 +234,12 @@ class ExactScan:
 
 def _products(code: NDArray[np.int8], codes: NDArray[np.int8]) -> NDArray[np.float32]:
     """(N,) float32, the products of a (1, D) int8 code with (N, D) int8 codes."""
-    import torch
     from numkong import cdist
 
     def of_part(start: int) -> NDArray[np.float32]:
         return np.asarray(cdist(code, codes[start : start + step], "dot", out_dtype="float32")).reshape(-1)
 
-    threads = torch.get_num_threads() if codes.size > _THREADS_FROM else 1
+    threads = cpu_threads() if codes.size > _THREADS_FROM else 1
     step = -(-len(codes) // threads)
     if threads == 1:
         return of_part(0)
