@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 
@@ -25,6 +26,7 @@ def wanted_threads() -> int:
     return wanted or cores()
 
 
+@cache
 def cores() -> int:
     """Cores that this process may run on (`taskset`, cpusets); hyperthreads of one count once, as PyTorch has it."""
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
@@ -32,6 +34,7 @@ def cores() -> int:
     return len({_text(Path(siblings.format(number))) or str(number) for number in usable})
 
 
+@cache
 def quota(root: Path = Path("/")) -> float | None:
     """How many CPUs' time the control groups of this process allow, those of Linux' version 2 and 1; None is no limit.
 
