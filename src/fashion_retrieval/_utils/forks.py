@@ -22,16 +22,16 @@ def remember_process() -> None:
             os.register_at_fork(before=_remember_threads)
 
 
-def check_fork(opened_in: int | None = None) -> None:
+def check_fork(*, pools: bool = False) -> None:
     """Refuse to compute in a process that was forked from one that had opened a model, with an `UnsupportedError`.
 
-    PyTorch goes on where it needs no other thread: it computes on one, and no other one ran at the fork. `opened_in` is
-    the process in which a runtime with threads of its own was opened.
+    PyTorch goes on where it needs no other thread: it computes on one, and no other one ran at the fork. `pools` are
+    runtimes with pools of threads of their own, which never go on.
     """
-    if (opened_in or _home) in (None, os.getpid()):
+    if _home in (None, os.getpid()):
         return
     torch = sys.modules.get("torch")
-    if opened_in or not _alone or (torch and torch.get_num_threads() > 1):
+    if pools or not _alone or (torch and torch.get_num_threads() > 1):
         raise UnsupportedError(
             "computing here would hang, because this process was forked from one that had opened a model: open models "
             "after the fork, start processes with the method 'spawn', or fork while no other thread runs and let "

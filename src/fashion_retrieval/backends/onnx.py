@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -32,7 +31,8 @@ class Program:
 
     def __init__(self, path: Path, *, dtype: str, threads: int) -> None:
         """Read an .onnx file; `dtype` is "float32", the only float type of ONNX Runtime on CPUs."""
-        runtime, self._opened_in = imported("onnxruntime", EXTRA), os.getpid()
+        check_fork(pools=True)
+        runtime = imported("onnxruntime", EXTRA)
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = _ERRORS_ONLY
@@ -44,7 +44,7 @@ class Program:
 
     def __call__(self, output: str, **inputs: NDArray[Any]) -> NDArray[np.float32]:
         """Inputs by name -> one of the outputs, float32."""
-        check_fork(self._opened_in)
+        check_fork(pools=True)
         result: NDArray[np.float32] = self._session.run([output], inputs, self._run_options)[0]
         return result
 

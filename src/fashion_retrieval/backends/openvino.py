@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from importlib import import_module
 from itertools import pairwise
@@ -41,7 +40,8 @@ class Program:
 
     def __init__(self, path: Path, *, dtype: str, threads: int) -> None:
         """Read an .xml file with its .bin beside it; `dtype` is of the parts in float, parts in int8 stay int8."""
-        self._openvino, self._opened_in = imported("openvino", EXTRA), os.getpid()
+        check_fork(pools=True)
+        self._openvino = imported("openvino", EXTRA)
         self._core = self._openvino.Core()
         self._model = self._core.read_model(path)
         self.inputs = {given.get_any_name() for given in self._model.inputs}
@@ -59,7 +59,7 @@ class Program:
 
     def __call__(self, output: str, **inputs: NDArray[Any]) -> NDArray[np.float32]:
         """Inputs by name, scalars or arrays with the batch along their first axis -> one output."""
-        check_fork(self._opened_in)
+        check_fork(pools=True)
         items = max(len(value) for value in inputs.values() if value.ndim)
         with self._lock:
             if items < max(2, self._threads):
