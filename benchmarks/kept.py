@@ -34,7 +34,7 @@ def resident():
 def found(count):
     return list(model.recognize_many([files[n % len(files)] for n in range(count)], keep_image=keep == "keep"))
 
-found(8)  # what the first photos make once
+found(4)  # what the first photos make once
 before, results = resident(), found(int(count))
 after = resident()
 garments = sum(len(result.garments) for result in results)
@@ -78,7 +78,7 @@ def main(
 ) -> None:
     """Measure and write JSON."""
     cache.mkdir(parents=True, exist_ok=True)
-    found = measure(cache, (400, 300), 2, 2) if quick else measure(cache, (4032, 3024), 6, 200)
+    found = measure(cache, (400, 300), 2, 2) if quick else measure(cache, (4032, 3024), 4, 48)
     with write_atomically(out) as partial:
         partial.write_text(json.dumps({"machine": machine(), **found}, indent=2) + "\n", encoding="utf-8")
     typer.echo(f"written to {out}")

@@ -66,34 +66,22 @@ def jobs(model):
     ]
 
 
-def test_many_threads_with_mixed_calls_equal_a_serial_run(load):
+def test_many_threads_and_asyncio_with_mixed_calls_equal_a_serial_run(load):
     expected = [np.array(job()) for job in jobs(load())]
     todo, start = jobs(load()), Barrier(THREADS)
 
     def work(number):
-        start.wait(60)  # all find the caches empty
-        order = [(number + step) % len(todo) for step in range(3)]
-        return [(place, np.array(todo[place]())) for place in order]
+        start.wait(120)  # all find the caches empty
+        return [(place, np.array(todo[place]())) for place in (number % len(todo), (number + 3) % len(todo))]
+
+    async def gathered():
+        return await asyncio.gather(*(asyncio.to_thread(job) for job in todo))
 
     with ThreadPoolExecutor(THREADS) as pool:
         found = [result for results in pool.map(work, range(THREADS)) for result in results]
-    assert len(found) == 3 * THREADS
-    for place, result in found:
-        np.testing.assert_allclose(result, expected[place], atol=2e-6)
-
-
-def test_calls_of_asyncio_by_to_thread_equal_a_serial_run(load):
-    model = load()
-    todo = jobs(model)
-
-    async def gathered():
-        return await asyncio.gather(*(asyncio.to_thread(job) for job in 2 * todo))
-
-    found = asyncio.run(gathered())
-    for place, job in enumerate(todo):
-        expected = np.array(job())
-        np.testing.assert_allclose(np.array(found[place]), expected, atol=2e-6)
-        np.testing.assert_allclose(np.array(found[place + len(todo)]), expected, atol=2e-6)
+    assert len(found) == 2 * THREADS
+    for place, result in [*found, *enumerate(asyncio.run(gathered()))]:
+        np.testing.assert_allclose(np.array(result), expected[place], atol=2e-6)
 
 
 @pytest.mark.parametrize("move", [pickle.dumps, copy.deepcopy], ids=["pickle", "deepcopy"])
@@ -129,7 +117,7 @@ def fork(job, threads):
     sys.stdout.flush()
     child = os.fork()
     if not child:
-        signal.alarm(30)  # ends a child that hangs, wherever it does
+        signal.alarm(60)  # ends a child that hangs, wherever it does
         os._exit(["equal", "raises"].index(told(job, threads)))
     status = os.waitpid(child, 0)[1]
     return "hangs" if os.WIFSIGNALED(status) else ["equal", "raises", "fails"][min(2, os.WEXITSTATUS(status))]
@@ -140,7 +128,7 @@ def load(backend):
 
 
 def in_a_pool():
-    signal.alarm(30)
+    signal.alarm(60)
     return told(lambda: model.encode(images=photos), 2)
 
 
@@ -149,7 +137,7 @@ class Photos(torch.utils.data.Dataset):
         return 1
 
     def __getitem__(self, place):
-        signal.alarm(30)
+        signal.alarm(60)
         return told(lambda: model.encode(images=photos), torch.get_num_threads())
 
 
@@ -172,10 +160,10 @@ for backend in ("torch", "openvino", "onnx"):
         print(backend, name, fork(call, 2))
     print(backend, "one thread", fork(encode, 1))
     print(backend, "loaded on one thread", fork(lambda: load(backend).encode(images=photos), 1))
-    [[worker]] = DataLoader(Photos(), num_workers=1, multiprocessing_context="fork", timeout=60)
+    [[worker]] = DataLoader(Photos(), num_workers=1, multiprocessing_context="fork", timeout=120)
     print(backend, "DataLoader", worker)
     with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
-        print(backend, "pool", pool.submit(in_a_pool).result(60))
+        print(backend, "pool", pool.submit(in_a_pool).result(120))
     stop = threading.Event()
     other = threading.Thread(target=stop.wait)
     other.start()
@@ -194,7 +182,7 @@ print("parent", told(encode, 2))
 def test_a_forked_process_finishes_or_raises_and_never_hangs(everywhere):
     command = [sys.executable, "-c", PROGRAM, str(everywhere)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     refused = [
         "pool",
