@@ -3,8 +3,8 @@
 #
 # The guess: importing a package starts nothing. A program that has only imported OpenVINO has one thread, and may fork
 # (multiprocessing, gunicorn --preload, a DataLoader's workers) as any program without threads.
-# What happens: the import reports itself through openvino-telemetry, by a pool of one thread that stays, also where
-# telemetry is not allowed or the event has long been sent. No call of OpenVINO is needed.
+# What happens: the import reports itself through openvino-telemetry, by a pool whose thread stays when the event is long
+# sent. No call of OpenVINO is needed.
 # Why it matters: a fork copies that thread's locks and not the thread. Python 3.12 warns at each fork from then on
 # (DeprecationWarning, an error in many test suites), and code that forks only while it is alone never does so again.
 set -euo pipefail

@@ -314,6 +314,7 @@ class FashionModel(EmbeddingModel):
 
         The card tells its readers to load `card_id`, by default what this model was loaded as.
         """
+        check_fork()
         from fashion_retrieval.checkpoint.folder import save
         from fashion_retrieval.hub.model_card import write_card
 

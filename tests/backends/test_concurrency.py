@@ -155,6 +155,7 @@ for backend in ("torch", "openvino", "onnx"):
         "compose": lambda: model.compose(photos[0], "in red"),
         "recognizer": lambda: model.recognizer(),
         "load": lambda: load("torch"),
+        "save": lambda: model.save_pretrained(Path(sys.argv[1], "saved")),
     }
     for name, call in calls.items():
         print(backend, name, fork(call, 2))
