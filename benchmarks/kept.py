@@ -47,7 +47,7 @@ def measure(cache: Path, size: tuple[int, int], kept: int, compact: int) -> dict
     """Resident bytes of a recognition in a list: of `kept` that hold photo and masks, and of `compact` that don't.
 
     Each in a process of its own, which gives back to the system what it has freed before it is measured. A list of
-    small results can hide in memory that the process had before, so that the larger of resident and pickled bytes counts.
+    small results can hide in memory that the process had before: the larger of resident and pickled bytes counts.
     """
     files = []
     for seed, (sweater, trousers) in enumerate(
