@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import platform
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -9,6 +11,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from fashion_retrieval._utils.cpu import cores, quota, threads, wanted_threads
 from fashion_retrieval._utils.files import verify_digests
 from fashion_retrieval.config import CONFIG_NAME, ModelConfig
 
@@ -27,9 +30,11 @@ def doctor(*, device: str = "auto", dtype: str = "auto") -> dict[str, Any]:
 
     Returns:
         A JSON-ready dict: `version`, `python`, `platform`, `packages` (name -> version or None), `hardware` (`device`
-        and dtype in words, `gpus`), `hub` (`offline`, `cache`, `cache_bytes`), `embedded_model` (`folder`, `bytes`),
-        `self_test` (`load_seconds`, `recognize_seconds`, `garments`), and `problems`, one line each; none if all is
-        well. A part that failed, or could not be tested after that, is an empty dict.
+        and dtype in words, `gpus`), `cpu` (`cores` that this process may run on, the `quota` of its control group in
+        CPUs or None, `omp_num_threads` of the environment, and how many `threads` compute), `hub` (`offline`, `cache`,
+        `cache_bytes`), `embedded_model` (`folder`, `bytes`), `self_test` (`load_seconds`, `recognize_seconds`,
+        `garments`), and `problems`, one line each; none if all is well. A part that failed, or could not be tested
+        after that, is an empty dict.
     """
     problems: list[str] = []
     hardware = _run(lambda: _hardware(device, dtype), problems)
@@ -40,6 +45,7 @@ def doctor(*, device: str = "auto", dtype: str = "auto") -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "hardware": hardware,
+        "cpu": _run(lambda: _cpu(problems), problems),
         "hub": _run(_hub, problems),
         "embedded_model": model,
         "self_test": _run(lambda: _time_one_photo(device, dtype), problems) if hardware and model else {},
@@ -70,6 +76,15 @@ def _hardware(device: str, dtype: str) -> dict[str, Any]:
     chosen = resolve_device(device)
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {"device": describe(chosen, resolve_dtype(dtype, chosen)), "gpus": gpus}
+
+
+def _cpu(problems: list[str]) -> dict[str, Any]:
+    limit, wanted = quota(), wanted_threads()
+    if limit and wanted > math.ceil(limit):
+        got = f"PyTorch computes on {wanted} threads, but the control group allows the time of {limit:g} CPUs"
+        problems.append(f"{got}, so that all of them wait; set OMP_NUM_THREADS={math.ceil(limit)} before Python starts")
+    asked = os.environ.get("OMP_NUM_THREADS")
+    return {"cores": cores(), "quota": limit, "threads": threads(), "omp_num_threads": asked}
 
 
 def _hub() -> dict[str, Any]:

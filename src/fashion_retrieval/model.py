@@ -15,11 +15,12 @@ from numpy.typing import ArrayLike
 from fashion_retrieval import hub
 from fashion_retrieval._utils.checks import check_reading
 from fashion_retrieval._utils.cpu import threads
+from fashion_retrieval._utils.forks import check_fork, remember_process
 from fashion_retrieval._utils.progress import length_of, tracked
 from fashion_retrieval.backends.attach import embedded_segmenter, is_cpu, open_model
 from fashion_retrieval.backends.ready import Ready, by_torch
 from fashion_retrieval.config import ModelConfig
-from fashion_retrieval.errors import InputError
+from fashion_retrieval.errors import InputError, UnsupportedError
 from fashion_retrieval.images.inputs import ImageInput, called, is_photo, read_content
 from fashion_retrieval.images.load import decode
 from fashion_retrieval.images.regions import check_boxes
@@ -64,6 +65,7 @@ class FashionModel(EmbeddingModel):
         dtype: str = "auto",
         revision: str | None = None,
     ) -> None:
+        remember_process()
         ready = bundle if isinstance(bundle, Ready) else by_torch(bundle, device, dtype)
         self.model_id = model_id
         self.revision = revision
@@ -113,6 +115,7 @@ class FashionModel(EmbeddingModel):
             WeightsError: Weights that are pickled, truncated, altered or of another architecture.
             ConfigError: A configuration with a fault.
         """
+        remember_process()
         exported = backend if backend != "torch" and is_cpu(device) else "torch"
         where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
         folder = hub.resolve(id_or_path, token=token, backend=exported, **where)
@@ -130,6 +133,9 @@ class FashionModel(EmbeddingModel):
             where = describe(self.device, self.dtype)
         where += "" if self.backend == "torch" else f", {self.backend}"
         return f"FashionModel({self.model_id!r}, {self.embedding_dim}-d, {width}x{height} px, {where})"
+
+    def __reduce__(self) -> str:
+        raise UnsupportedError("a FashionModel can't be pickled; call FashionModel.from_pretrained where it is used")
 
     @property
     def backend(self) -> str:
@@ -189,6 +195,7 @@ class FashionModel(EmbeddingModel):
         Raises:
             InputError: The taxonomy can't be used, or `top_k` is below 1.
         """
+        check_fork()
         source = self.config.taxonomy if taxonomy is None else taxonomy
         return self._recognizers.get(self.config, self._extras.probes, source, top_k)
 
@@ -327,6 +334,7 @@ class FashionModel(EmbeddingModel):
 
         The card tells its readers to load `card_id`, by default what this model was loaded as.
         """
+        check_fork()
         from fashion_retrieval.checkpoint.folder import save
         from fashion_retrieval.hub.model_card import write_card
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from numbers import Integral
 
+from fashion_retrieval._utils.forks import check_fork
 from fashion_retrieval.errors import InputError
 
 LONGEST_ID = 4_096
@@ -38,7 +39,8 @@ def check_whole(name: str, number: object, most: int, *, least: int = 1) -> None
 
 
 def check_reading(max_pixels: int | None, batch_size: int = 1, on_error: str = "raise") -> None:
-    """Refuse wrong values of the arguments of all that read photos with an `InputError`."""
+    """Refuse wrong values of the arguments of what reads photos with an `InputError`, and a process that would hang."""
+    check_fork()
     if on_error not in ("raise", "skip"):
         raise InputError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
     if batch_size < 1:

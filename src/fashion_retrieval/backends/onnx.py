@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fashion_retrieval._utils.forks import check_fork
 from fashion_retrieval._utils.optional import imported
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Program:
 
     def __init__(self, path: Path, *, dtype: str, threads: int) -> None:
         """Read an .onnx file; `dtype` is "float32", the only float type of ONNX Runtime on CPUs."""
+        check_fork(pools=True)
         runtime = imported("onnxruntime", EXTRA)
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -41,6 +43,7 @@ class Program:
 
     def __call__(self, output: str, **inputs: NDArray[Any]) -> NDArray[np.float32]:
         """Inputs by name -> one of the outputs, float32."""
+        check_fork(pools=True)
         result: NDArray[np.float32] = self._session.run([output], inputs, self._run_options)[0]
         return result
 

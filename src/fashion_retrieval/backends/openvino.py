@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
+from fashion_retrieval._utils.forks import check_fork
 from fashion_retrieval._utils.optional import imported
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Program:
 
     def __init__(self, path: Path, *, dtype: str, threads: int) -> None:
         """Read an .xml file with its .bin beside it; `dtype` is of the parts in float, parts in int8 stay int8."""
+        check_fork(pools=True)
         self._openvino = imported("openvino", EXTRA)
         self._core = self._openvino.Core()
         self._model = self._core.read_model(path)
@@ -57,6 +59,7 @@ class Program:
 
     def __call__(self, output: str, **inputs: NDArray[Any]) -> NDArray[np.float32]:
         """Inputs by name, scalars or arrays with the batch along their first axis -> one output."""
+        check_fork(pools=True)
         items = max(len(value) for value in inputs.values() if value.ndim)
         with self._lock:
             if items < max(2, self._threads):

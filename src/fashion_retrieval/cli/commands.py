@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fashion_retrieval._utils.cpu import keep_to_quota
 from fashion_retrieval.cli.encode import encode
 from fashion_retrieval.cli.export import export
 from fashion_retrieval.cli.fit import fit
@@ -117,6 +118,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    keep_to_quota()
     gc.set_threshold(50_000, 20, 20)  # importing torch makes much and no garbage: a fifth less time for one photo
     atexit.register(gc.freeze)  # or the end of the process spends most of a second on looking for torch's garbage
     try:

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 from PIL import Image
 
 from fashion_retrieval._utils.cpu import threads as cpu_threads
+from fashion_retrieval._utils.forks import check_fork
 from fashion_retrieval.errors import FashionRetrievalError
 from fashion_retrieval.images.inputs import DeferredFile, ImageInput, called, describe, read_content
 from fashion_retrieval.images.load import decode, digest_of
@@ -148,6 +149,7 @@ def batches(
                     failure, ended = error, True
             if not waiting:
                 break
+            check_fork()  # the pool's threads are the parent's
             batch.append(waiting.popleft().result())
             largest = max(largest, getattr(batch[-1], "nbytes", 0))
             fit = max(1, MOST_BYTES // largest)
