@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fashion_retrieval import FashionModel
 from fashion_retrieval._utils.progress import tracked
+from fashion_retrieval._utils.scores import mean_interval
 from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.models.zero_shot import attribute_view
 from training.data.crops import read_crop
@@ -27,7 +28,6 @@ from training.data.deepfashion_labels import MERGED
 from training.data.io import readable, shown
 from training.data.manifest import Sample
 from training.evaluation.attribute_groups import correct_signs, group_metrics, precision_scores, predict_group
-from training.evaluation.metrics import mean_interval
 
 TAXONOMY = "deepfashion"
 _BATCH = 64

@@ -1,13 +1,14 @@
-"""Metrics: boxes, ranks, intervals; those of labels are the package's own. NumPy in, floats out."""
+"""Metrics: boxes and ranks; those of labels and the intervals are the package's own. NumPy in, floats out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fashion_retrieval._utils.scores import mean_interval
 from fashion_retrieval.errors import InputError
 
 _CHUNK = 256
@@ -146,20 +147,3 @@ def recall_metrics(ranks: NDArray[np.int64], ks: Sequence[int], *, seed: int = 0
         metrics[f"recall_at_{k}"] = recall_at_k(ranks, k)
         metrics[f"recall_at_{k}_interval"] = mean_interval(ranks <= k, seed=seed)
     return metrics | {"median_rank": float(np.median(ranks)), "ranks": ranks.tolist()}
-
-
-def mean_interval(values: NDArray[np.floating] | NDArray[np.bool_], *, seed: int = 0) -> list[float]:
-    """95% percentile bootstrap interval of the mean of (N,) values."""
-    return stratified_interval([len(values)], lambda drawn: float(values[drawn[0]].mean()), seed=seed)
-
-
-def stratified_interval(
-    counts: Sequence[int], metric: Callable[[list[NDArray[np.int64]]], float], *, rounds: int = 1000, seed: int = 0
-) -> list[float]:
-    """95% percentile interval of a metric over items drawn with replacement, from each stratum separately.
-
-    `metric` gets the drawn indices of each stratum.
-    """
-    generator = np.random.default_rng(seed)
-    values = [metric([generator.integers(count, size=count) for count in counts]) for _ in range(rounds)]
-    return [round(float(np.quantile(values, q)), 4) for q in (0.025, 0.975)]
