@@ -30,11 +30,19 @@ def macro_f1(truth: Labels, predicted: Labels) -> float:
     return float((2 * (true & guessed).sum(axis=1) / (true.sum(axis=1) + guessed.sum(axis=1))).mean())
 
 
-def expected_calibration_error(confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = 10) -> float:
-    """Mean distance of confidence and accuracy over equal bins, weighted by their counts (Guo et al., 2017)."""
+def reliability(
+    confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = 10
+) -> list[tuple[float, float, int]]:
+    """Mean confidence, accuracy and count of each of so many equal bins of confidence that has items, the low first."""
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     inside = [place == b for b in np.unique(place)]
-    return float(sum(abs(confidence[rows].mean() - correct[rows].mean()) * rows.mean() for rows in inside))
+    return [(float(confidence[rows].mean()), float(correct[rows].mean()), int(rows.sum())) for rows in inside]
+
+
+def expected_calibration_error(confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = 10) -> float:
+    """Mean distance of confidence and accuracy over equal bins, weighted by their counts (Guo et al., 2017)."""
+    found = reliability(confidence, correct, bins)
+    return float(sum(abs(said - right) * (count / len(confidence)) for said, right, count in found))
 
 
 def mean_interval(values: NDArray[np.floating] | NDArray[np.bool_], *, seed: int = 0) -> list[float]:
