@@ -1,0 +1,106 @@
+"""`fashion-retrieval evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fashion_retrieval._utils.files import check_target, write_text
+from fashion_retrieval.cli import options
+from fashion_retrieval.cli.labels import LabelTable, read_labels
+from fashion_retrieval.cli.output import PICTURES, write_picture
+from fashion_retrieval.errors import InputError
+
+if TYPE_CHECKING:
+    from fashion_retrieval import FashionModel
+    from fashion_retrieval.results import Evaluation
+
+_BOARDS = (".html", *PICTURES)
+
+
+def evaluate(
+    photos: Annotated[Path, typer.Argument(help="The folder that the photos' paths start from.")],
+    labels: Annotated[
+        Path, typer.Option("--labels", help="CSV with the columns photo and a group each; x1, y1, x2, y2 if known.")
+    ],
+    model: Annotated[
+        list[str] | None, typer.Option("--model", help="A folder or Hub repository, by default 'compact'; repeatable.")
+    ] = None,
+    group: Annotated[
+        list[str] | None, typer.Option("--group", help="A column to evaluate; repeatable. By default all groups.")
+    ] = None,
+    taxonomy: Annotated[str | None, typer.Option(help="default, deepfashion, or a YAML or JSON file.")] = None,
+    no_segmenter: Annotated[bool, typer.Option("--no-segmenter", help="Take the whole photo as one region.")] = False,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Save the worst answers as a board: .html or a picture.")
+    ] = None,
+    worst: Annotated[int, typer.Option(min=1, max=200, help="How many of them.")] = 24,
+    output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write all results as .json.")] = None,
+    max_pixels: options.MaxPixels = None,
+    batch_size: options.BatchSize = 16,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    backend: options.Backend = "auto",
+    on_error: options.OnError = "skip",
+    as_json: options.AsJson = False,
+) -> None:
+    """Tell how well models recognize your own labeled photos, and which is ahead of the first."""
+    import sys
+
+    from fashion_retrieval import FashionModel, download_model
+
+    names = model or ["compact"]
+    if len(set(names)) < len(names):
+        raise typer.BadParameter(f"--model must name each model once, got {', '.join(names)}")
+    for target, endings in ((save, _BOARDS), (output, (".json",))):
+        if target:
+            check_target(target, endings)
+    table = read_labels(labels, photos, group or ())
+    if not table.photos:
+        raise InputError(f"{labels} must have a line for each photo, got none; add photos and labels")
+    for name in names:
+        download_model(name)  # so that no name is found to be wrong after the work on another
+    given: dict[str, Any] = {"boxes": table.boxes, "segmenter": None if no_segmenter else "auto", "taxonomy": taxonomy}
+    given |= {"batch_size": batch_size, "on_error": on_error, "max_pixels": max_pixels}
+    found: list[Evaluation] = []
+    for name in names:
+        fashion = FashionModel.from_pretrained(name, device=device, dtype=dtype, backend=backend)
+        columns = table.labels if group else _columns(table, fashion, taxonomy, labels, told=bool(found))
+        found.append(fashion.evaluate(table.photos, columns, progress=sys.stderr.isatty(), **given))
+        for failure in () if found[1:] else found[0].failures:
+            typer.echo(f"warning: skipped {failure.error}", err=True)
+        if not as_json:
+            typer.echo(f"{found[-1]}\n")
+        if save:
+            _write_board(save if len(found) == 1 else save.with_stem(f"{save.stem}-{len(found)}"), found[-1], worst)
+    compared = [one.compare(found[0]) for one in found[1:]]
+    told = {name: [one.to_dict() for one in of] for name, of in (("evaluations", found), ("comparisons", compared))}
+    if output:
+        write_text(output, json.dumps(told, indent=2) + "\n")
+    typer.echo(json.dumps(told, indent=2) if as_json else "\n\n".join(map(str, compared)), nl=as_json or bool(compared))
+
+
+def _columns(
+    table: LabelTable, fashion: FashionModel, taxonomy: str | None, labels: Path, *, told: bool
+) -> dict[str, list[str | None]]:
+    """The columns that a model can be evaluated on; the others are told on stderr."""
+    asked = fashion.recognizer(taxonomy).taxonomy
+    known = ("category", "color", *(group.name for group in asked.attributes))
+    used = {name: column for name, column in table.labels.items() if name in known and any(column)}
+    if not used:
+        got = ", ".join(table.labels) or "none"
+        raise InputError(f"{labels} must have labels in a column of {', '.join(known)}, got {got!r:.120}; rename one")
+    if not told and (others := [name for name in table.labels if name not in used]):
+        typer.echo(f"not evaluated, no group or without labels: {', '.join(others)}", err=True)
+    return used
+
+
+def _write_board(target: Path, evaluation: Evaluation, count: int) -> None:
+    if target.suffix.lower() == ".html":
+        write_text(target, evaluation.to_html(count))
+    else:
+        write_picture(target, evaluation.draw(count))
+    typer.echo(f"worst answers in {target}", err=True)
