@@ -46,8 +46,8 @@ MODULES = {
     "models.encoder": "Encoder build_encoder",
     "models.sam": "SegmentAnythingSegmenter load_sam",
     "models.segmenter": "GarmentSegmenter",
-    "results": "Attribute AttributeFit Box Color Comparison Encoded Evaluation Explanation Failure FitScores Garment Mask Match Recognition "
-    "Reference Region Scalar Score Segmenter Status to_coco to_yolo",
+    "results": "Attribute AttributeFit Box Color Comparison Encoded Evaluation Explanation Failure FitScores Garment "
+    "Mask Match Recognition Reference Region Scalar Score Segmenter Status to_coco to_yolo",
     "shards": "ShardReport encode_shards",
     "taxonomy": "Group SHIPPED Taxonomy Value",
 }

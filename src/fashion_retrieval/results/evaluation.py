@@ -103,7 +103,7 @@ class GroupScores(Plain):
         macro_f1_interval: Percentile bootstrap over photos.
         calibration_error: Mean distance of probability and accuracy over ten bins (ECE), in [0, 1]; None of colors,
             which have a share and no probability.
-        calibration_error_interval: Percentile bootstrap over photos.
+        calibration_error_interval: Percentile bootstrap over photos, less its bias.
         reliability: The bins that have photos, lowest probability first.
         values: By label that occurs.
     """
@@ -123,17 +123,16 @@ class GroupScores(Plain):
         """Scores of at least one answer, all of one group."""
         rows, measures = np.arange(len(answers)), _measures(answers)
         found = {name: measure(rows) for name, measure in measures.items()}
-        intervals = {name: _interval(len(rows), measures[name]) for name in found if name != "accuracy"}
-        calibrated = "calibration_error" in found
-        bins = reliability(_confidence(answers), _right(answers)) if calibrated else []
+        error = measures.get("calibration_error")
+        bins = reliability(_confidence(answers), _right(answers)) if error else []
         return cls(
             photos=len(rows),
             accuracy=found["accuracy"],
             accuracy_interval=accuracy_interval(found["accuracy"], len(rows)),
             macro_f1=found["macro_f1"],
-            macro_f1_interval=intervals["macro_f1"],
+            macro_f1_interval=_interval(len(rows), measures["macro_f1"]),
             calibration_error=found.get("calibration_error"),
-            calibration_error_interval=intervals.get("calibration_error"),
+            calibration_error_interval=_calibration_interval(len(rows), error) if error else None,
             reliability=tuple(Bin(*one) for one in bins),
             values={label: _value_scores(answers, label) for label in sorted({answer.label for answer in answers})},
         )
@@ -275,11 +274,9 @@ class Evaluation(Plain):
         total = sum(group in (None, answer.group) for answer in self.answers)
         tiles = [self._tile(answer) for answer in shown]
         title = f"Where {Path(self.model_id).name or self.model_id} is most surely wrong"
-        told = (
-            f"{len(shown)} of {wrong} wrong answers, of {total} in all; the number is the probability of what was said"
-        )
-        caption = told + (", of a color its share" if any(answer.group == "color" for answer in shown) else "")
-        return Board(tuple(tiles), title=title, caption=caption)
+        share = ", of a color its share" if any(answer.group == "color" for answer in shown) else ""
+        told = f"{len(shown)} of {wrong} wrong answers, of {total} in all. Number: probability of what was said{share}."
+        return Board(tuple(tiles), title=title, caption=told)
 
     def _tile(self, answer: Answer) -> Tile:
         said, label = ((value or "nothing").replace("_", " ") for value in (answer.said, answer.label))
@@ -314,6 +311,20 @@ def _measures(answers: Sequence[Answer]) -> dict[str, _Measure]:
 
 def _interval(count: int, measure: _Measure) -> Interval:
     low, high = stratified_interval([count], lambda drawn: measure(drawn[0]))
+    return low, high
+
+
+def _calibration_interval(count: int, measure: _Measure) -> Interval:
+    """Shifted by as much as the draws are too high in the mean: of few photos each bin's error grows by chance."""
+    drawn: list[float] = []
+
+    def kept(rows: NDArray[np.int64]) -> float:
+        drawn.append(measure(rows))
+        return drawn[-1]
+
+    interval = _interval(count, kept)
+    bias = float(np.mean(drawn)) - measure(np.arange(count))
+    low, high = (round(min(max(end - bias, 0.0), 1.0), 4) for end in interval)
     return low, high
 
 
