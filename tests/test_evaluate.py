@@ -27,7 +27,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> FashionModel:
 
 
 def photos() -> list[NDArray[np.uint8]]:
-    return [np.asarray(drawn_photo((24, 32), seed=seed)) for seed in range(6)]
+    return [np.array(drawn_photo((24, 32), seed=seed)) for seed in range(6)]
 
 
 def evaluate(model: FashionModel, labels: Any = None, **more: Any) -> Evaluation:

@@ -48,7 +48,7 @@ MODULES = {
     "models.segmenter": "GarmentSegmenter",
     "results": "Attribute AttributeFit Box Color Comparison Encoded Evaluation Explanation Failure FitScores Garment "
     "Mask Match Recognition Reference Region Scalar Score Segmenter Status to_coco to_yolo",
-    "shards": "ShardReport encode_shards",
+    "shards": "RetrievalEvaluation ShardReport encode_shards evaluate_retrieval",
     "taxonomy": "Group SHIPPED Taxonomy Value",
 }
 COMMON = "--model --device --dtype --backend --max-pixels"
@@ -67,7 +67,7 @@ OPTIONS = {
     "refine": f"{COMMON} --revision --image --id --where --top-k",
     "fit": f"{COMMON} --output --taxonomy --no-segmenter --batch-size --on-error --json",
     "evaluate": f"{COMMON} --labels --group --taxonomy --no-segmenter --save --worst --output --batch-size --on-error "
-    "--json",
+    "--json --queries --relevant --truth --text-weight",
     "mcp": "--transport --host --port --model --backend --device --photos --api-key-file --max-pixels --queue",
     "serve": "--host --port --model --backend --device --dtype --api-key-file --allow-origin --max-body --max-pixels "
     "--queue --timeout --writable --read-only --uploads --page --no-page --demo",

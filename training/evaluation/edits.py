@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fashion_retrieval._utils.ranking import top_rows
 from fashion_retrieval._utils.scores import mean_interval
 from fashion_retrieval._utils.significance import ItemScores
 from training.data.edits import EditSet, average_precision_at_10, reworded, with_wrong_references
-from training.evaluation.metrics import top_rows
 from training.evaluation.queries import (
     COMPOSED,
     DRAWS,

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fashion_retrieval._utils.ranking import CHUNK, unit_rows
 from fashion_retrieval._utils.scores import mean_interval
 from fashion_retrieval.errors import InputError
 
-_CHUNK = 256
-"""Queries ranked at a time."""
 _SAME = 1e-9
 """Cosines nearer than this are equal."""
 
@@ -63,7 +62,7 @@ def rank_targets(
     Raises:
         InputError: A shape is wrong, a row is out of range, a vector is zero or not finite, a target is excluded.
     """
-    left, right = _unit_rows(queries, "queries"), _unit_rows(gallery, "gallery")
+    left, right = unit_rows(queries, "queries"), unit_rows(gallery, "gallery")
     count, size = len(left), len(right)
     targets = np.asarray(targets)
     excluded = np.full(count, -1) if excluded is None else np.asarray(excluded)
@@ -81,54 +80,13 @@ def rank_targets(
         raise InputError(f"query {int((targets == excluded).argmax())} excludes its own target; keep it in the gallery")
     ranks = np.empty(count, dtype=np.int64)
     places = np.arange(size)
-    for start in range(0, count, _CHUNK):
-        part = slice(start, start + _CHUNK)
+    for start in range(0, count, CHUNK):
+        part = slice(start, start + CHUNK)
         scores, target, out = left[part] @ right.T, targets[part, None], excluded[part, None]
         over = scores - np.take_along_axis(scores, target, axis=1)
         before = (over > _SAME) | ((over >= -_SAME) & (places < target))
         ranks[part] = 1 + (before & (places != out)).sum(axis=1)
     return ranks
-
-
-def top_rows(
-    queries: NDArray[np.floating], gallery: NDArray[np.floating], k: int, excluded: NDArray[np.integer]
-) -> NDArray[np.int64]:
-    """The first k rows of the gallery for each query, by cosine; of equal ones the first row goes first.
-
-    Args:
-        queries: (Q, D) floating, of any norm but zero.
-        gallery: (N, D) floating, of any norm but zero.
-        k: How many; at least 1.
-        excluded: (Q,) integer: a row to leave out of the query's gallery, or -1.
-
-    Returns:
-        (Q, k) int64, -1 behind the end of the gallery.
-    """
-    left, right = _unit_rows(queries, "queries"), _unit_rows(gallery, "gallery")
-    found = np.full((len(left), k), -1, dtype=np.int64)
-    for start in range(0, len(left), _CHUNK):
-        scores, out = left[start : start + _CHUNK] @ right.T, np.asarray(excluded)[start : start + _CHUNK]
-        here = np.flatnonzero(out >= 0)
-        scores[here, out[here]] = -np.inf
-        least = -np.partition(-scores, min(k, len(right)) - 1, axis=1)[:, min(k, len(right)) - 1]
-        for place, (line, bound) in enumerate(zip(scores, least, strict=True), start):
-            near = np.flatnonzero((line >= bound) & (line > -np.inf))  # to sort a large gallery takes ten times as long
-            order = near[np.argsort(-line[near], kind="stable")][:k]
-            found[place, : len(order)] = order
-    return found
-
-
-def _unit_rows(vectors: NDArray[np.floating], name: str) -> NDArray[np.float64]:
-    """(N, D) L2-normalized float64."""
-    array = np.asarray(vectors)
-    if array.ndim != 2 or array.dtype.kind != "f":
-        raise InputError(f"{name} must be (N, D) floating, got {array.dtype} {array.shape}")
-    array = array.astype(np.float64)
-    lengths = np.linalg.norm(array, axis=1, keepdims=True)
-    bad = ~np.isfinite(lengths[:, 0]) | (lengths[:, 0] == 0)
-    if bad.any():
-        raise InputError(f"{name}[{int(bad.argmax())}] is zero or not finite; expected embeddings")
-    return np.asarray(array / lengths)
 
 
 def _range(rows: NDArray[np.integer]) -> str:

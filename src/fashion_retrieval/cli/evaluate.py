@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,15 +19,31 @@ from fashion_retrieval.errors import InputError
 if TYPE_CHECKING:
     from fashion_retrieval import FashionModel
     from fashion_retrieval.results import Evaluation
+    from fashion_retrieval.shards import RetrievalEvaluation
 
 _BOARDS = (".html", *PICTURES)
 
 
 def evaluate(
-    photos: Annotated[Path, typer.Argument(help="The folder that the photos' paths start from.")],
-    labels: Annotated[
-        Path, typer.Option("--labels", help="CSV with the columns photo and a group each; x1, y1, x2, y2 if known.")
+    photos: Annotated[
+        list[Path], typer.Argument(help="The folder that the photos' paths start from; for --queries Parquet files.")
     ],
+    labels: Annotated[
+        Path | None,
+        typer.Option("--labels", help="CSV with the columns photo and a group each; x1, y1, x2, y2 if known."),
+    ] = None,
+    queries: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN|FILE", help="Texts, or photos in a Parquet file, that are to be found."),
+    ] = None,
+    relevant: Annotated[
+        str | None, typer.Option(metavar="COLUMN,...", help="For photos as queries: what they have in common.")
+    ] = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="For texts as queries: JSON that names the right item_ID of each."),
+    ] = None,
+    text_weight: Annotated[float, typer.Option(min=0, max=0.99, help="Share of the column text in the search.")] = 0.0,
     model: Annotated[
         list[str] | None, typer.Option("--model", help="A folder or Hub repository, by default 'compact'; repeatable.")
     ] = None,
@@ -47,40 +65,76 @@ def evaluate(
     on_error: options.OnError = "skip",
     as_json: options.AsJson = False,
 ) -> None:
-    """Tell how well models recognize your own labeled photos, and which is ahead of the first."""
-    import sys
+    """Tell how well models recognize your own labeled photos, and which is ahead of the first.
 
-    from fashion_retrieval import FashionModel, download_model
+    With --queries: how well texts or photos find their photos in Parquet files with a column image.
+    """
+    from fashion_retrieval import download_model
 
     names = model or ["compact"]
+    if bool(labels) == bool(queries) or (labels and len(photos) != 1):
+        raise typer.BadParameter("give either --labels and a folder, or --queries and Parquet files")
+    if labels and (relevant or truth or text_weight):
+        raise typer.BadParameter("--relevant, --truth and --text-weight go with --queries")
+    if queries and (group or taxonomy or no_segmenter or save):
+        raise typer.BadParameter("--group, --taxonomy, --no-segmenter and --save go with --labels")
     if len(set(names)) < len(names):
         raise typer.BadParameter(f"--model must name each model once, got {', '.join(names)}")
     for target, endings in ((save, _BOARDS), (output, (".json",))):
         if target:
             check_target(target, endings)
-    table = read_labels(labels, photos, group or ())
-    if not table.photos:
+    table = read_labels(labels, photos[0], group or ()) if labels else LabelTable([], {}, [])
+    if labels and not table.photos:
         raise InputError(f"{labels} must have a line for each photo, got none; add photos and labels")
     for name in names:
         download_model(name)  # so that no name is found to be wrong after the work on another
-    given: dict[str, Any] = {"boxes": table.boxes, "segmenter": None if no_segmenter else "auto", "taxonomy": taxonomy}
-    given |= {"batch_size": batch_size, "on_error": on_error, "max_pixels": max_pixels}
-    found: list[Evaluation] = []
-    for name in names:
-        fashion = FashionModel.from_pretrained(name, device=device, dtype=dtype, backend=backend)
-        columns = table.labels if group else _columns(table, fashion, taxonomy, labels, told=bool(found))
-        found.append(fashion.evaluate(table.photos, columns, progress=sys.stderr.isatty(), **given))
-        for failure in () if found[1:] else found[0].failures:
+    reading: dict[str, Any] = {"batch_size": batch_size, "max_pixels": max_pixels, "progress": sys.stderr.isatty()}
+    loading = {"device": device, "dtype": dtype, "backend": backend}
+    if labels:
+        how = {"segmenter": None if no_segmenter else "auto", "taxonomy": taxonomy, "on_error": on_error}
+        results = _recognized(names, table, labels, loading, reading | how, chosen=bool(group))
+    else:
+        asked = {"relevant": relevant.split(",") if relevant else (), "truth": truth, "text_weight": text_weight}
+        results = _retrieved(names, photos, queries or "", loading, reading | asked)
+    found: list[Any] = []
+    for one in results:
+        for failure in () if found else one.failures:
             typer.echo(f"warning: skipped {failure.error}", err=True)
         if not as_json:
-            typer.echo(f"{found[-1]}\n")
+            typer.echo(f"{one}\n")
+        found.append(one)
         if save:
-            _write_board(save if len(found) == 1 else save.with_stem(f"{save.stem}-{len(found)}"), found[-1], worst)
+            _write_board(save if len(found) == 1 else save.with_stem(f"{save.stem}-{len(found)}"), one, worst)
     compared = [one.compare(found[0]) for one in found[1:]]
     told = {name: [one.to_dict() for one in of] for name, of in (("evaluations", found), ("comparisons", compared))}
     if output:
         write_text(output, json.dumps(told, indent=2) + "\n")
-    typer.echo(json.dumps(told, indent=2) if as_json else "\n\n".join(map(str, compared)), nl=as_json or bool(compared))
+    if as_json:
+        typer.echo(json.dumps(told, indent=2))
+    elif compared:
+        typer.echo("\n\n".join(map(str, compared)))
+
+
+def _recognized(
+    names: list[str], table: LabelTable, labels: Path, loading: dict[str, str], how: dict[str, Any], *, chosen: bool
+) -> Iterator[Evaluation]:
+    from fashion_retrieval import FashionModel
+
+    for name in names:
+        fashion = FashionModel.from_pretrained(name, **loading)
+        columns = table.labels if chosen else _columns(table, fashion, how["taxonomy"], labels, told=name != names[0])
+        yield fashion.evaluate(table.photos, columns, boxes=table.boxes, **how)
+
+
+def _retrieved(
+    names: list[str], photos: list[Path], queries: str, loading: dict[str, str], how: dict[str, Any]
+) -> Iterator[RetrievalEvaluation]:
+    from fashion_retrieval import FashionModel
+    from fashion_retrieval.shards import evaluate_retrieval
+
+    asked = Path(queries) if queries.endswith(".parquet") else queries
+    for name in names:
+        yield evaluate_retrieval(FashionModel.from_pretrained(name, **loading), photos, asked, **how)
 
 
 def _columns(

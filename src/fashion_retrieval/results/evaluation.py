@@ -144,13 +144,13 @@ class Difference(Plain):
 
     Attributes:
         group: "category", "color" or an attribute group.
-        measure: "accuracy", "macro_f1" or "calibration_error", of which less is better.
+        measure: "accuracy", "macro_f1" or "calibration_error", of which less is better; or one of retrieval.
         first: The measure of the model that was compared.
         other: That of the other model.
         difference: `first` less `other`.
         interval: Its 95% interval, a paired percentile bootstrap over photos.
-        p: Of the accuracy: two-sided, of an approximate randomization that swaps the two answers to a photo at random.
-            It is not corrected for the number of comparisons.
+        p: Of accuracy and retrieval: two-sided, of an approximate randomization that swaps the two answers to a photo
+            at random. It is not corrected for the number of comparisons.
     """
 
     group: str
@@ -182,8 +182,16 @@ class Comparison(Plain):
         for row in self.differences:
             ahead = f"{row.difference:+.3f} [{row.interval[0]:+.3f}, {row.interval[1]:+.3f}]"
             p = "" if row.p is None else "< 0.001" if row.p < 0.001 else f"{row.p:.3f}"
-            rows.append((f"{row.group}, {_WORDS[row.measure]}", f"{row.first:.3f}", f"{row.other:.3f}", ahead, p))
-        return _markdown(heading, rows)
+            rows.append(
+                (
+                    f"{row.group}, {_WORDS.get(row.measure, row.measure)}",
+                    f"{row.first:.3f}",
+                    f"{row.other:.3f}",
+                    ahead,
+                    p,
+                )
+            )
+        return markdown(heading, rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +271,7 @@ class Evaluation(Plain):
                 (one.calibration_error, one.calibration_error_interval),
             )
             rows.append((name, str(one.photos), *(_figure(*pair) for pair in figures)))
-        return _markdown(heading, rows)
+        return markdown(heading, rows)
 
     def _of(self, group: str) -> list[Answer]:
         return [answer for answer in self.answers if answer.group == group]
@@ -357,7 +365,8 @@ def _figure(value: float | None, interval: Interval | None) -> str:
     return "" if value is None or interval is None else f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
-def _markdown(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose columns stand below each other as text, too."""
     widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
     lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in (heading, *rows)]
     lines.insert(1, ["-" * width for width in widths])

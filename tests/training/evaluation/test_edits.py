@@ -11,6 +11,7 @@ import pytest
 
 from fashion_retrieval import checkpoint
 from fashion_retrieval._utils import scores, significance
+from fashion_retrieval._utils.ranking import top_rows
 from fashion_retrieval._utils.scores import stratified_interval
 from fashion_retrieval.errors import InputError
 from tests.inference.test_composition import with_composer
@@ -21,7 +22,6 @@ from tests.training.data.test_fashion200k import write_fashion200k
 from tests.training.evaluation.test_results_file import left_with
 from training.data.edits import Edit, EditSet, edits
 from training.evaluation.edits import evaluate_edits, evaluate_wordings
-from training.evaluation.metrics import top_rows
 
 
 @pytest.fixture(autouse=True)
