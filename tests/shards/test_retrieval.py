@@ -143,7 +143,7 @@ def test_the_command_compares_models(marqo: Path, tmp_path: Path) -> None:
         (
             ["--queries", "query.parquet", "--relevant", "text"],
             1,
-            "expected a Parquet file or a folder with some, found",
+            "expected a Parquet file or a folder with some",
         ),
         (["--queries", "query.parquet"], 1, "photos as queries need relevant= and take no truth="),
         (["--queries", "text", "--labels", "x.csv"], 2, "give either --labels and a folder, or --queries and"),

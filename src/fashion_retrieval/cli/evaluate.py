@@ -34,14 +34,14 @@ def evaluate(
     ] = None,
     queries: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN|FILE", help="Texts, or photos in a Parquet file, that are to be found."),
+        typer.Option(metavar="COLUMN|FILE", help="Texts, or photos in a Parquet file, to be found."),
     ] = None,
     relevant: Annotated[
         str | None, typer.Option(metavar="COLUMN,...", help="For photos as queries: what they have in common.")
     ] = None,
     truth: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="For texts as queries: JSON that names the right item_ID of each."),
+        typer.Option(metavar="FILE", help="For texts as queries: JSON with the right item_ID of each."),
     ] = None,
     text_weight: Annotated[float, typer.Option(min=0, max=0.99, help="Share of the column text in the search.")] = 0.0,
     model: Annotated[
