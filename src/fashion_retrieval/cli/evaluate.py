@@ -88,10 +88,11 @@ def evaluate(
         raise InputError(f"{labels} must have a line for each photo, got none; add photos and labels")
     for name in names:
         download_model(name)  # so that no name is found to be wrong after the work on another
-    reading: dict[str, Any] = {"batch_size": batch_size, "max_pixels": max_pixels, "progress": sys.stderr.isatty()}
+    reading: dict[str, Any] = {"batch_size": batch_size, "max_pixels": max_pixels, "on_error": on_error}
+    reading["progress"] = sys.stderr.isatty()
     loading = {"device": device, "dtype": dtype, "backend": backend}
     if labels:
-        how = {"segmenter": None if no_segmenter else "auto", "taxonomy": taxonomy, "on_error": on_error}
+        how = {"segmenter": None if no_segmenter else "auto", "taxonomy": taxonomy}
         results = _recognized(names, table, labels, loading, reading | how, chosen=bool(group))
     else:
         asked = {"relevant": relevant.split(",") if relevant else (), "truth": truth, "text_weight": text_weight}
@@ -99,7 +100,7 @@ def evaluate(
     found: list[Any] = []
     for one in results:
         for failure in () if found else one.failures:
-            typer.echo(f"warning: skipped {failure.error}", err=True)
+            typer.echo(f"warning: skipped {'' if labels else f'{failure.source}: '}{failure.error}", err=True)
         if not as_json:
             typer.echo(f"{one}\n")
         found.append(one)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from fashion_retrieval.results.values import Plain, jsonable
 if TYPE_CHECKING:
     from fashion_retrieval.model import FashionModel
 
+OnError = Literal["raise", "skip"]
 _DEPTH = 10
 _BATCH = 64
 """Rows read at a time."""
@@ -143,6 +144,7 @@ def evaluate_retrieval(
     text_weight: float = 0.0,
     batch_size: int = 32,
     max_pixels: int | None = None,
+    on_error: OnError = "skip",
     progress: bool = False,
 ) -> RetrievalEvaluation:
     """Search whole photos by cosine, and count what is found among the first ten.
@@ -157,18 +159,19 @@ def evaluate_retrieval(
         text_weight: Share in [0, 1) of the embedding of the column `text` in what is searched.
         batch_size: How many go through the model at a time.
         max_pixels: As in `FashionModel.recognize`.
+        on_error: What a photo that can't be read does: "skip" leaves it out and lists it, "raise" raises its error.
         progress: Show progress bars on stderr.
 
     Raises:
         InputError: Files, columns or arguments can't be used, or there is nothing to ask or to find.
     """
-    check_reading(max_pixels, batch_size)
+    check_reading(max_pixels, batch_size, on_error)
     by_photo = isinstance(queries, Path)
     if by_photo != bool(relevant) or (by_photo and truth):
         raise InputError("photos as queries need relevant= and take no truth=, texts take no relevant=; correct it")
     if not 0 <= text_weight < 1:
         raise InputError(f"text_weight must be in [0, 1), got {text_weight}; 0.1 is what Marqo published with")
-    reading: dict[str, Any] = {"batch_size": batch_size, "max_pixels": max_pixels}
+    reading: dict[str, Any] = {"batch_size": batch_size, "max_pixels": max_pixels, "on_error": on_error}
     table, failures = PhotoTable(gallery), list[Failure]()
     asking = PhotoTable([queries]) if isinstance(queries, Path) else table
     keys = _keys(asking, relevant) if by_photo else []
@@ -176,19 +179,23 @@ def evaluate_retrieval(
     wanted = _read_truth(truth) if truth else {}
     told = table.column("text") if text_weight else []
     searched, rows = _encode(model, table, failures, reading, progress)
-    if text_weight:
-        of_texts = model.encode(texts=[str(told[row] or "") for row in rows], batch_size=batch_size)
-        searched = (1 - text_weight) * searched + text_weight * of_texts
+    written = (
+        [(place, str(told[row])) for place, row in enumerate(rows) if str(told[row] or "").strip()] if told else []
+    )
+    if written:
+        places, texts = map(list, zip(*written, strict=True))
+        searched[places] *= 1 - text_weight
+        searched[places] += text_weight * model.encode(texts=texts, batch_size=batch_size)
     names = [str(items[row]) if truth else row for row in rows]
     if isinstance(queries, Path):
-        asked, places = _encode(model, asking, failures, reading, progress)
+        asked, numbers = _encode(model, asking, failures, reading, progress)
         groups = _groups([items[row] for row in rows], rows)
-        right = [groups.get(keys[place], set()) for place in places]
+        right = [groups.get(keys[number], set()) for number in numbers]
     else:
         groups = wanted if truth else _groups([items[row] for row in rows], rows)
-        texts = [text for text in groups if isinstance(text, str) and text.strip()]
-        right = [groups[text] for text in texts]
-        asked = model.encode(texts=texts, batch_size=batch_size) if texts else np.empty((0, 1), np.float32)
+        wishes = [text for text in groups if isinstance(text, str) and text.strip()]
+        right = [groups[text] for text in wishes]
+        asked = model.encode(texts=wishes, batch_size=batch_size) if wishes else np.empty((0, 1), np.float32)
     if not len(asked) or not len(searched):
         raise InputError(f"expected queries and photos to search, got {len(asked)} and {len(searched)}")
     top = top_rows(asked, searched, _DEPTH, np.full(len(asked), -1))
@@ -228,7 +235,7 @@ def _encode(
 ) -> tuple[NDArray[np.float32], list[int]]:
     """Embeddings of the photos that can be read, (N, D), and their rows; the others join the failures."""
     found, rows = [], []
-    encoded = model.encode_iter(table.photos(), on_error="skip", **reading)
+    encoded = model.encode_iter(table.photos(), **reading)
     for one in tracked(encoded, f"encoding by {model.model_id}", None, shown=progress):
         if isinstance(one.embedding, Failure):
             failures.append(one.embedding)
