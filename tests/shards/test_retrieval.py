@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from fashion_retrieval import FashionModel
 from fashion_retrieval.cli import app
-from fashion_retrieval.errors import InputError, MissingExtraError
+from fashion_retrieval.errors import ImageError, InputError, MissingExtraError
 from fashion_retrieval.shards import evaluate_retrieval
 from fashion_retrieval.shards.retrieval import _score
 from tests.support.tiny import drawn_photo, tiny_folder
@@ -95,6 +95,12 @@ def test_products_are_searched_by_photo_and_text(model: FashionModel, marqo: Pat
                                                                      enumerate(top)]))  # fmt: skip
 
 
+def test_a_photo_without_a_text_is_searched_by_itself(model: FashionModel, tmp_path: Path) -> None:
+    rows = [{"image": photo(seed), "text": text, "category": "x"} for seed, text in enumerate(("a", "", None))]
+    blank = evaluate_retrieval(model, [write(tmp_path / "blank.parquet", rows)], "category", text_weight=0.5)
+    assert (blank.gallery, blank.scores["recall_at_10"]) == (3, 1.0)
+
+
 def test_the_published_truth_says_what_is_asked_and_right(model: FashionModel, marqo: Path, tmp_path: Path) -> None:
     truth = tmp_path / "ground_truth_text-image.json"
     every = {str(item): 1 for item in range(12)}
@@ -163,6 +169,12 @@ def test_a_file_that_is_no_parquet_is_named(model: FashionModel, tmp_path: Path)
     bad.write_bytes(b"version https://git-lfs.github.com/spec/v1")
     with pytest.raises(InputError, match=r"bad.parquet can't be read as Parquet \(.*\); download it again"):
         evaluate_retrieval(model, [bad], "text")
+
+
+def test_a_photo_that_cannot_be_read_stops_where_that_is_asked_for(model: FashionModel, tmp_path: Path) -> None:
+    rows = [{"image": data, "text": "a"} for data in (photo(0), b"broken")]
+    with pytest.raises(ImageError, match=r"^images\[1\]: "):
+        evaluate_retrieval(model, [write(tmp_path / "x.parquet", rows)], "text", on_error="raise")
 
 
 def test_without_pyarrow_the_extra_is_named(model: FashionModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,10 +90,10 @@ def evaluate(
         download_model(name)  # so that no name is found to be wrong after the work on another
     reading: dict[str, Any] = {"batch_size": batch_size, "max_pixels": max_pixels, "on_error": on_error}
     reading["progress"] = sys.stderr.isatty()
-    loading = {"device": device, "dtype": dtype, "backend": backend}
+    loading: dict[str, Any] = {"device": device, "dtype": dtype, "backend": backend}
     if labels:
         how = {"segmenter": None if no_segmenter else "auto", "taxonomy": taxonomy}
-        results = _recognized(names, table, labels, loading, reading | how, chosen=bool(group))
+        results: Iterator[Any] = _recognized(names, table, labels, loading, reading | how, chosen=bool(group))
     else:
         asked = {"relevant": relevant.split(",") if relevant else (), "truth": truth, "text_weight": text_weight}
         results = _retrieved(names, photos, queries or "", loading, reading | asked)
@@ -117,7 +117,7 @@ def evaluate(
 
 
 def _recognized(
-    names: list[str], table: LabelTable, labels: Path, loading: dict[str, str], how: dict[str, Any], *, chosen: bool
+    names: list[str], table: LabelTable, labels: Path, loading: dict[str, Any], how: dict[str, Any], *, chosen: bool
 ) -> Iterator[Evaluation]:
     from fashion_retrieval import FashionModel
 
@@ -128,7 +128,7 @@ def _recognized(
 
 
 def _retrieved(
-    names: list[str], photos: list[Path], queries: str, loading: dict[str, str], how: dict[str, Any]
+    names: list[str], photos: list[Path], queries: str, loading: dict[str, Any], how: dict[str, Any]
 ) -> Iterator[RetrievalEvaluation]:
     from fashion_retrieval import FashionModel
     from fashion_retrieval.shards import evaluate_retrieval

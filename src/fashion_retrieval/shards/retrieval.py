@@ -179,13 +179,10 @@ def evaluate_retrieval(
     wanted = _read_truth(truth) if truth else {}
     told = table.column("text") if text_weight else []
     searched, rows = _encode(model, table, failures, reading, progress)
-    written = (
-        [(place, str(told[row])) for place, row in enumerate(rows) if str(told[row] or "").strip()] if told else []
-    )
-    if written:
-        places, texts = map(list, zip(*written, strict=True))
-        searched[places] *= 1 - text_weight
-        searched[places] += text_weight * model.encode(texts=texts, batch_size=batch_size)
+    words = [str(told[row] or "").strip() for row in rows] if told else []
+    if places := [place for place, text in enumerate(words) if text]:
+        of_texts = model.encode(texts=[words[place] for place in places], batch_size=batch_size)
+        searched[places] = (1 - text_weight) * searched[places] + text_weight * of_texts
     names = [str(items[row]) if truth else row for row in rows]
     if isinstance(queries, Path):
         asked, numbers = _encode(model, asking, failures, reading, progress)
