@@ -112,3 +112,13 @@ def test_wrong_usage_is_refused(desk: Path) -> None:
     assert done.exit_code == 2
     assert "--model must name each model once" in done.stderr
     assert CliRunner().invoke(app, ["evaluate", "photos"]).exit_code == 2
+
+
+def test_results_of_one_model_are_kept_where_the_next_one_fails(desk: Path) -> None:
+    mine = tiny_folder(Path("mine"))
+    taxonomy = {"category": {"values": ["coat", "sari"]}}
+    (mine / "fashion_retrieval.json").write_text(json.dumps({"name": "mine", "taxonomy": taxonomy}), encoding="utf-8")
+    done = evaluate("photo,category\np0.png,tee\n", "--output", "all.json", models=("a", "mine"))
+    assert done.exit_code == 1
+    assert "error: labels of category must be values of the taxonomy (coat, sari) or their phrases" in done.stderr
+    assert len(json.loads(Path("all.json").read_text(encoding="utf-8"))["evaluations"]) == 1

@@ -97,21 +97,22 @@ def evaluate(
     else:
         asked = {"relevant": relevant.split(",") if relevant else (), "truth": truth, "text_weight": text_weight}
         results = _retrieved(names, photos, queries or "", loading, reading | asked)
-    found: list[Any] = []
+    found, compared, told = list[Any](), list[Any](), ""
     for one in results:
         for failure in () if found else one.failures:
             typer.echo(f"warning: skipped {'' if labels else f'{failure.source}: '}{failure.error}", err=True)
         if not as_json:
             typer.echo(f"{one}\n")
+        compared += [one.compare(found[0])] if found else []
         found.append(one)
+        both = {"evaluations": found, "comparisons": compared}
+        told = json.dumps({name: [each.to_dict() for each in of] for name, of in both.items()}, indent=2)
+        if output:
+            write_text(output, f"{told}\n")  # after each model: an error of the next one loses nothing
         if save:
             _write_board(save if len(found) == 1 else save.with_stem(f"{save.stem}-{len(found)}"), one, worst)
-    compared = [one.compare(found[0]) for one in found[1:]]
-    told = {name: [one.to_dict() for one in of] for name, of in (("evaluations", found), ("comparisons", compared))}
-    if output:
-        write_text(output, json.dumps(told, indent=2) + "\n")
     if as_json:
-        typer.echo(json.dumps(told, indent=2))
+        typer.echo(told)
     elif compared:
         typer.echo("\n\n".join(map(str, compared)))
 
