@@ -46,9 +46,9 @@ MODULES = {
     "models.encoder": "Encoder build_encoder",
     "models.sam": "SegmentAnythingSegmenter load_sam",
     "models.segmenter": "GarmentSegmenter",
-    "results": "Attribute AttributeFit Box Color Encoded Explanation Failure FitScores Garment Mask Match Recognition "
-    "Reference Region Scalar Score Segmenter Status to_coco to_yolo",
-    "shards": "ShardReport encode_shards",
+    "results": "Attribute AttributeFit Box Color Comparison Encoded Evaluation Explanation Failure FitScores Garment "
+    "Mask Match Recognition Reference Region Scalar Score Segmenter Status to_coco to_yolo",
+    "shards": "RetrievalEvaluation ShardReport encode_shards evaluate_retrieval",
     "taxonomy": "Group SHIPPED Taxonomy Value",
 }
 COMMON = "--model --device --dtype --backend --max-pixels"
@@ -66,6 +66,8 @@ OPTIONS = {
     "--explain --offset --min-score --group-by --unique",
     "refine": f"{COMMON} --revision --image --id --where --top-k",
     "fit": f"{COMMON} --output --taxonomy --no-segmenter --batch-size --on-error --json",
+    "evaluate": f"{COMMON} --labels --group --taxonomy --no-segmenter --save --worst --output --batch-size --on-error "
+    "--json --queries --relevant --truth --text-weight",
     "mcp": "--transport --host --port --model --backend --device --photos --api-key-file --max-pixels --queue",
     "serve": "--host --port --model --backend --device --dtype --api-key-file --allow-origin --max-body --max-pixels "
     "--queue --timeout --writable --read-only --uploads --page --no-page --demo",

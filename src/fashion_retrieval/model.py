@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -26,11 +26,12 @@ from fashion_retrieval.images.load import decode
 from fashion_retrieval.images.regions import check_boxes
 from fashion_retrieval.inference.composition import Composition
 from fashion_retrieval.inference.embedding import EmbeddingModel, OnError
+from fashion_retrieval.inference.evaluating import evaluate_photos, read_truth
 from fashion_retrieval.inference.fitting import fit_group, read_labels, with_probe
 from fashion_retrieval.inference.pipeline import recognize_photos
 from fashion_retrieval.inference.recognition import Recognizer, RecognizerCache, find_photo
 from fashion_retrieval.models.zero_shot import PromptCache
-from fashion_retrieval.results import AttributeFit, Failure, Recognition, Segmenter
+from fashion_retrieval.results import AttributeFit, Evaluation, Failure, Recognition, Segmenter
 from fashion_retrieval.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -328,6 +329,39 @@ class FashionModel(EmbeddingModel):
             self._extras = replace(self._extras, probes={**self._extras.probes, name: probe})
             self.config = self._own_config = config
         return fitted
+
+    def evaluate(
+        self,
+        images: Iterable[ImageInput],
+        labels: Mapping[str, Sequence[str | None]],
+        *,
+        boxes: Sequence[ArrayLike | None] | None = None,
+        segmenter: SegmenterInput = "auto",
+        taxonomy: TaxonomyInput = None,
+        batch_size: int = 16,
+        on_error: OnError = "skip",
+        progress: bool = False,
+        max_pixels: int | None = None,
+    ) -> Evaluation:
+        """How well this model recognizes your own labeled photos; compare two models by what it returns of each.
+
+        Args:
+            images: Photos of one garment each, or with it the largest.
+            labels: By group, "category", "color" or an attribute of the taxonomy, a label for each photo: a value's
+                name or one of its phrases; None is no label. A model answers with the likeliest of all values.
+            boxes: As in `fit_attribute`; so are all further arguments.
+
+        Raises:
+            InputError: A group or label is not in the taxonomy, labels are not as many as photos, none can be read.
+        """
+        check_reading(max_pixels, batch_size, on_error)
+        photos = list(images)
+        if boxes is not None and len(boxes) != len(photos):
+            raise InputError(f"images and boxes must be as many, got {len(photos)} and {len(boxes)}; None is no box")
+        truth = read_truth(labels, len(photos), self.recognizer(taxonomy).taxonomy)
+        how: dict[str, Any] = {"skip": on_error == "skip", "batch_size": batch_size, "max_pixels": max_pixels}
+        recognizer, finder = self.recognizer(truth.taxonomy, truth.top_k), self._finder(segmenter)
+        return evaluate_photos(recognizer, finder, photos, truth, boxes, progress=progress, **how)
 
     def save_pretrained(self, folder: str | Path, *, card_id: str | None = None) -> Path:
         """Write the model folder: weights, configuration, card. Saving what was loaded gives the same bytes.

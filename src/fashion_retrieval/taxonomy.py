@@ -7,6 +7,7 @@ Any word may be used, also one that no model was trained on: recognition is zero
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -53,6 +54,12 @@ class Group:
     def applies(self, category: Value) -> bool:
         """Whether the group makes sense for a garment of this category."""
         return self.applies_to is None or not self.applies_to.isdisjoint({category.name, category.kind})
+
+    @property
+    def words(self) -> dict[str, str]:
+        """The value's name by each of its names and phrases as `plain_word` writes them."""
+        phrases = {plain_word(word): value.name for value in self.values for word in value.phrases}
+        return phrases | {plain_word(value.name): value.name for value in self.values}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +109,11 @@ class Taxonomy:
         """The dict that `load` reads back to an equal taxonomy."""
         groups = {group.name: _group_to_dict(group) for group in self.attributes}
         return {"name": self.name, "category": _group_to_dict(self.category), "attributes": groups}
+
+
+def plain_word(word: str) -> str:
+    """A label as it is compared: whatever its case, and with "-", "_" and " " alike."""
+    return re.sub(r"[\s_-]+", " ", word.strip()).casefold()
 
 
 def category_prompts(group: Group, value: Value, color: str) -> list[str]:

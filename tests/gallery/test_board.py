@@ -6,10 +6,11 @@ from PIL import Image, ImageColor
 
 from fashion_retrieval.drawing import canvas
 from fashion_retrieval.errors import InputError
-from fashion_retrieval.gallery.board import _ACCENT, _DOT, _columns, draw_board
+from fashion_retrieval.gallery.board import draw_board
 from fashion_retrieval.gallery.comparison import Comparison
 from fashion_retrieval.results import Attribute, Color, Explanation, Garment, Match, Recognition, Score
 from fashion_retrieval.results.board import Change
+from fashion_retrieval.results.picture import _ACCENT, _DOT, _columns
 from fashion_retrieval.taxonomy import Taxonomy
 from tests.support.painted import check_apart, record_painted
 

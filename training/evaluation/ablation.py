@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from fashion_retrieval._utils.significance import ItemScores
 from fashion_retrieval.config import VARIANTS
 from fashion_retrieval.errors import ConfigError
 from training.data.io import read_json
 from training.evaluation.composed import KS
 from training.evaluation.edits import MAP
 from training.evaluation.paper import TITLES
-from training.evaluation.significance import ItemScores
 
 _ROUNDED = 6e-5
 _MEASURES = {"mean": ("interval", "mean of R@10 and R@50"), "recall_at_10": ("recall_at_10_interval", "R@10"),

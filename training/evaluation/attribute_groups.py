@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion_retrieval._utils.scores import accuracy, expected_calibration_error, macro_f1
+from fashion_retrieval._utils.significance import ItemScores
 from fashion_retrieval.inference.recognition import CategoryContext, Recognizer
 from fashion_retrieval.models.towers import Floats
 from fashion_retrieval.taxonomy import Group
-from training.evaluation.significance import ItemScores
 
 
 @dataclass(frozen=True, slots=True)

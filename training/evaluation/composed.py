@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fashion_retrieval._utils.significance import ItemScores
 from fashion_retrieval.errors import InputError
 from training.data.fashioniq import Protocol as FashionIQProtocol
 from training.data.fashioniq import read_fashioniq
@@ -26,7 +27,6 @@ from training.evaluation.queries import (
     check_draws,
     ways_metrics,
 )
-from training.evaluation.significance import ItemScores
 
 KS = (10, 50)
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from fashion_retrieval import FashionModel
 from fashion_retrieval._utils.progress import tracked
+from fashion_retrieval._utils.scores import mean_interval
 from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.models.towers import Floats
 from fashion_retrieval.models.zero_shot import attribute_view
@@ -26,7 +27,6 @@ from training.data.deepfashion_labels import MERGED
 from training.data.io import readable, shown
 from training.data.manifest import Sample
 from training.evaluation.attribute_groups import correct_signs, group_metrics, precision_scores, predict_group
-from training.evaluation.metrics import mean_interval
 
 TAXONOMY = "deepfashion"
 _BATCH = 64

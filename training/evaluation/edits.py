@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fashion_retrieval._utils.ranking import top_rows
+from fashion_retrieval._utils.scores import mean_interval
+from fashion_retrieval._utils.significance import ItemScores
 from training.data.edits import EditSet, average_precision_at_10, reworded, with_wrong_references
-from training.evaluation.metrics import mean_interval, top_rows
 from training.evaluation.queries import (
     COMPOSED,
     DRAWS,
@@ -24,7 +26,6 @@ from training.evaluation.queries import (
     check_draws,
     ways_metrics,
 )
-from training.evaluation.significance import ItemScores
 
 KS = (1, 10, 50)
 MAP = "map_at_10"

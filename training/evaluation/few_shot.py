@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fashion_retrieval import FashionModel, Taxonomy
 from fashion_retrieval._utils.progress import tracked
-from fashion_retrieval._utils.scores import accuracy, expected_calibration_error, macro_f1
+from fashion_retrieval._utils.scores import accuracy, expected_calibration_error, macro_f1, stratified_interval
 from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.images.load import load_pixels
 from fashion_retrieval.inference.fitting import one_garment
@@ -22,7 +22,6 @@ from fashion_retrieval.models.probe_fit import fit
 from fashion_retrieval.models.towers import Floats
 from fashion_retrieval.taxonomy import Group
 from training.data.manifest import read_lines
-from training.evaluation.metrics import stratified_interval
 
 CONFIG = Path(__file__).parents[1] / "configs/few_shot.toml"
 JUDGED = "season"

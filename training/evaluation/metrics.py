@@ -1,17 +1,17 @@
-"""Metrics: boxes, ranks, intervals; those of labels are the package's own. NumPy in, floats out."""
+"""Metrics: boxes and ranks; those of labels and the intervals are the package's own. NumPy in, floats out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fashion_retrieval._utils.ranking import CHUNK, unit_rows
+from fashion_retrieval._utils.scores import mean_interval
 from fashion_retrieval.errors import InputError
 
-_CHUNK = 256
-"""Queries ranked at a time."""
 _SAME = 1e-9
 """Cosines nearer than this are equal."""
 
@@ -62,7 +62,7 @@ def rank_targets(
     Raises:
         InputError: A shape is wrong, a row is out of range, a vector is zero or not finite, a target is excluded.
     """
-    left, right = _unit_rows(queries, "queries"), _unit_rows(gallery, "gallery")
+    left, right = unit_rows(queries, "queries"), unit_rows(gallery, "gallery")
     count, size = len(left), len(right)
     targets = np.asarray(targets)
     excluded = np.full(count, -1) if excluded is None else np.asarray(excluded)
@@ -80,54 +80,13 @@ def rank_targets(
         raise InputError(f"query {int((targets == excluded).argmax())} excludes its own target; keep it in the gallery")
     ranks = np.empty(count, dtype=np.int64)
     places = np.arange(size)
-    for start in range(0, count, _CHUNK):
-        part = slice(start, start + _CHUNK)
+    for start in range(0, count, CHUNK):
+        part = slice(start, start + CHUNK)
         scores, target, out = left[part] @ right.T, targets[part, None], excluded[part, None]
         over = scores - np.take_along_axis(scores, target, axis=1)
         before = (over > _SAME) | ((over >= -_SAME) & (places < target))
         ranks[part] = 1 + (before & (places != out)).sum(axis=1)
     return ranks
-
-
-def top_rows(
-    queries: NDArray[np.floating], gallery: NDArray[np.floating], k: int, excluded: NDArray[np.integer]
-) -> NDArray[np.int64]:
-    """The first k rows of the gallery for each query, by cosine; of equal ones the first row goes first.
-
-    Args:
-        queries: (Q, D) floating, of any norm but zero.
-        gallery: (N, D) floating, of any norm but zero.
-        k: How many; at least 1.
-        excluded: (Q,) integer: a row to leave out of the query's gallery, or -1.
-
-    Returns:
-        (Q, k) int64, -1 behind the end of the gallery.
-    """
-    left, right = _unit_rows(queries, "queries"), _unit_rows(gallery, "gallery")
-    found = np.full((len(left), k), -1, dtype=np.int64)
-    for start in range(0, len(left), _CHUNK):
-        scores, out = left[start : start + _CHUNK] @ right.T, np.asarray(excluded)[start : start + _CHUNK]
-        here = np.flatnonzero(out >= 0)
-        scores[here, out[here]] = -np.inf
-        least = -np.partition(-scores, min(k, len(right)) - 1, axis=1)[:, min(k, len(right)) - 1]
-        for place, (line, bound) in enumerate(zip(scores, least, strict=True), start):
-            near = np.flatnonzero((line >= bound) & (line > -np.inf))  # to sort a large gallery takes ten times as long
-            order = near[np.argsort(-line[near], kind="stable")][:k]
-            found[place, : len(order)] = order
-    return found
-
-
-def _unit_rows(vectors: NDArray[np.floating], name: str) -> NDArray[np.float64]:
-    """(N, D) L2-normalized float64."""
-    array = np.asarray(vectors)
-    if array.ndim != 2 or array.dtype.kind != "f":
-        raise InputError(f"{name} must be (N, D) floating, got {array.dtype} {array.shape}")
-    array = array.astype(np.float64)
-    lengths = np.linalg.norm(array, axis=1, keepdims=True)
-    bad = ~np.isfinite(lengths[:, 0]) | (lengths[:, 0] == 0)
-    if bad.any():
-        raise InputError(f"{name}[{int(bad.argmax())}] is zero or not finite; expected embeddings")
-    return np.asarray(array / lengths)
 
 
 def _range(rows: NDArray[np.integer]) -> str:
@@ -146,20 +105,3 @@ def recall_metrics(ranks: NDArray[np.int64], ks: Sequence[int], *, seed: int = 0
         metrics[f"recall_at_{k}"] = recall_at_k(ranks, k)
         metrics[f"recall_at_{k}_interval"] = mean_interval(ranks <= k, seed=seed)
     return metrics | {"median_rank": float(np.median(ranks)), "ranks": ranks.tolist()}
-
-
-def mean_interval(values: NDArray[np.floating] | NDArray[np.bool_], *, seed: int = 0) -> list[float]:
-    """95% percentile bootstrap interval of the mean of (N,) values."""
-    return stratified_interval([len(values)], lambda drawn: float(values[drawn[0]].mean()), seed=seed)
-
-
-def stratified_interval(
-    counts: Sequence[int], metric: Callable[[list[NDArray[np.int64]]], float], *, rounds: int = 1000, seed: int = 0
-) -> list[float]:
-    """95% percentile interval of a metric over items drawn with replacement, from each stratum separately.
-
-    `metric` gets the drawn indices of each stratum.
-    """
-    generator = np.random.default_rng(seed)
-    values = [metric([generator.integers(count, size=count) for count in counts]) for _ in range(rounds)]
-    return [round(float(np.quantile(values, q)), 4) for q in (0.025, 0.975)]

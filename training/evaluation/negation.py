@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from fashion_retrieval import FashionModel, Gallery, Match, Refinement, Taxonomy
 from fashion_retrieval._utils.progress import tracked
+from fashion_retrieval._utils.significance import ItemScores
 from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.gallery.vocabulary import Part, Vocabulary
 from fashion_retrieval.gallery.wish import read_wish
@@ -26,7 +27,6 @@ from fashion_retrieval.results import Matches
 from training.data.manifest import Sample, labeled_samples
 from training.data.pairs import read_pairs
 from training.data.triplets import CaptionMode, join_captions
-from training.evaluation.significance import ItemScores
 
 CONFIG = Path(__file__).parents[1] / "configs/negation.toml"
 WORDINGS = {

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from fashion_retrieval import FashionModel
 from fashion_retrieval._utils.progress import tracked
+from fashion_retrieval._utils.significance import ItemScores
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.models.composer import Composer as Agcn
 from fashion_retrieval.models.zero_shot import normalized
 from fashion_retrieval.results import Reference
 from training.data.features import TextTokens
-from training.evaluation.significance import ItemScores
 
 COMPOSED, WRONG_PHOTO = "composed", "wrong_photo"
 DRAWS = 3

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fashion_retrieval import FashionModel
 from fashion_retrieval._utils.progress import tracked
-from fashion_retrieval._utils.scores import accuracy, macro_f1
+from fashion_retrieval._utils.scores import accuracy, macro_f1, mean_interval
 from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.inference.colors import PixelColors, dominant_colors
 from fashion_retrieval.inference.recognition import CategoryContext
@@ -29,7 +29,6 @@ from training.evaluation.attribute_groups import (
     precision_scores,
     predict_group,
 )
-from training.evaluation.metrics import mean_interval
 
 # Column of attributes.jsonl -> group of the deepfashion taxonomy, and label -> its value (the pack's README).
 DEEPFASHION_GROUPS = {

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fashion_retrieval._utils.significance import ItemScores
 from fashion_retrieval.errors import ConfigError
 from training.data.io import read_rows, readable, shown
 from training.evaluation.metrics import rank_targets, recall_metrics
 from training.evaluation.results_file import words
-from training.evaluation.significance import ItemScores
 
 KS = (3, 5, 10, 50)
 WAYS = ("text_to_image", "image_to_text")

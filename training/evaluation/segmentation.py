@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fashion_retrieval import FashionModel, Recognition
+from fashion_retrieval._utils.scores import mean_interval
 from training.data.manifest import labeled_samples, read_lines
 from training.data.pixels import STREET_KINDS
-from training.evaluation.metrics import match_boxes, mean_interval
+from training.evaluation.metrics import match_boxes
 from training.evaluation.portraits import evaluate_close_ups, union_of
 
 _NOT_CLOTHING = frozenset({"null", "hair", "skin"})

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from fashion_retrieval import FashionModel
+from fashion_retrieval._utils.significance import ROUNDS, ItemScores
 from fashion_retrieval.errors import InputError
 from training.data.edits import EditSet
 from training.data.triplets import CaptionMode, ComposedSet, join_captions
@@ -26,7 +27,7 @@ from training.evaluation.queries import DRAWS, Remembering
 from training.evaluation.results_file import words
 from training.evaluation.retrieval import KS as RETRIEVAL_KS
 from training.evaluation.retrieval import WAYS, evaluate_retrieval, retrieval_scores
-from training.evaluation.significance import ROUNDS, ItemScores, Metrics, compare_with_first
+from training.evaluation.significance import Metrics, compare_with_first
 from training.reports.pages import render
 from training.reports.tables import comparison_paragraphs, macro_f1_table, paper_table, ways_table
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from fashion_retrieval._utils.significance import ROUNDS
 from training.data.triplets import GROUPS
 from training.evaluation.composed import KS as COMPOSED_KS
 from training.evaluation.paper import read_paper
@@ -13,7 +14,7 @@ from training.evaluation.recognition import DEEPFASHION_GROUPS
 from training.evaluation.results_file import words
 from training.evaluation.retrieval import KS as RETRIEVAL_KS
 from training.evaluation.retrieval import WAYS
-from training.evaluation.significance import ROUNDS, Metrics
+from training.evaluation.significance import Metrics
 from training.reports.pages import interval, table
 
 _RECOGNITION = (*((group, "precision") for group in DEEPFASHION_GROUPS), ("", "mean_precision"))

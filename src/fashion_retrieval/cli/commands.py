@@ -19,6 +19,7 @@ from rich.text import Text
 
 from fashion_retrieval._utils.cpu import keep_to_quota
 from fashion_retrieval.cli.encode import encode
+from fashion_retrieval.cli.evaluate import evaluate
 from fashion_retrieval.cli.export import export
 from fashion_retrieval.cli.fit import fit
 from fashion_retrieval.cli.gallery import duplicates, index, migrate, search
@@ -30,7 +31,7 @@ from fashion_retrieval.cli.serve import serve
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 models = typer.Typer(help="List, download, convert and describe models.", no_args_is_help=True)
-for command in (recognize, fit, encode, export, index, migrate, search, duplicates, refine, serve, mcp):
+for command in (recognize, fit, evaluate, encode, export, index, migrate, search, duplicates, refine, serve, mcp):
     app.command()(command)
 app.add_typer(models, name="models")
 

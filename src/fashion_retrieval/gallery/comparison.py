@@ -13,12 +13,10 @@ from fashion_retrieval.gallery.wish import read_wish
 from fashion_retrieval.images.inputs import ImageInput, describe
 from fashion_retrieval.images.load import load_image
 from fashion_retrieval.results import Attribute, Explanation, Match, Recognition
-from fashion_retrieval.results.board import Board, Change, Tile
+from fashion_retrieval.results.board import DETAIL, Board, Change, Tile
 from fashion_retrieval.taxonomy import Taxonomy
 
 CATEGORY = "category"
-DETAIL = (720.0, 1080.0)
-"""Pixels of a photo on a picture's board, at most."""
 
 BoardReference: TypeAlias = Match | Recognition | ImageInput
 
@@ -43,7 +41,7 @@ def tell_board(
     tiles = tuple(Tile(match, comparison.title_of(match), comparison.changes(match)) for match in matches)
     told = Board(tiles, reference is not None, None, None, comparison.title, text, caption, max_pixels, explanation)
     if isinstance(reference, Match):
-        return replace(told, name=reference.id, photo=told.small(reference, DETAIL))
+        return replace(told, name=reference.id, photo=told.small(reference.photo, DETAIL))
     if isinstance(reference, Recognition):
         return replace(told, name=reference.source, photo=reference.image)
     if reference is None:

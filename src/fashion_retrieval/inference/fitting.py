@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -22,7 +21,7 @@ from fashion_retrieval.images.regions import check_boxes
 from fashion_retrieval.inference.recognition import Photo, Recognizer, find_photo
 from fashion_retrieval.models.probe import Probe
 from fashion_retrieval.results import AttributeFit, Failure, FitScores, Segmenter
-from fashion_retrieval.taxonomy import SHIPPED, Group, Taxonomy
+from fashion_retrieval.taxonomy import SHIPPED, Group, Taxonomy, plain_word
 
 _RESERVED = frozenset({"category", "color", "id", "photo", "score"})
 
@@ -47,12 +46,11 @@ def read_labels(
     if wrong is not None:
         raise InputError(f"labels[{wrong}] must be a value's name or None, got {given[wrong]!r:.80}")
     group = next((group for group in taxonomy.attributes if group.name == name), Group(name, (), ()))
-    known = {_plain(word): value.name for value in group.values for word in value.phrases}
-    known |= {_plain(value.name): value.name for value in group.values}
+    known = group.words
     for label in given:
         if label is not None:
-            known.setdefault(_plain(label), label.strip())
-    values = [None if label is None else known[_plain(label)] for label in given]
+            known.setdefault(plain_word(label), label.strip())
+    values = [None if label is None else known[plain_word(label)] for label in given]
     check_counts(name, values)
     new = tuple(sorted({value for value in values if value} - {value.name for value in group.values}))
     return values, taxonomy.with_values(name, new), new
@@ -181,7 +179,3 @@ def one_garment(
 
 def _is_name(label: object) -> bool:
     return isinstance(label, str) and bool(label.strip())
-
-
-def _plain(word: str) -> str:
-    return re.sub(r"[\s_-]+", " ", word.strip()).casefold()

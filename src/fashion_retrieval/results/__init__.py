@@ -2,6 +2,7 @@
 
 from fashion_retrieval._utils.deprecation import warn_renamed
 from fashion_retrieval.results.datasets import to_coco, to_yolo
+from fashion_retrieval.results.evaluation import Comparison, Evaluation
 from fashion_retrieval.results.fit import AttributeFit, FitScores
 from fashion_retrieval.results.matches import Matches
 from fashion_retrieval.results.recognition import Garment, Recognition, Region, Segmenter
@@ -13,7 +14,9 @@ __all__ = [
     "AttributeFit",
     "Box",
     "Color",
+    "Comparison",
     "Encoded",
+    "Evaluation",
     "Explanation",
     "Failure",
     "FitScores",

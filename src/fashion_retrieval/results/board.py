@@ -10,12 +10,17 @@ from statistics import median
 from PIL import Image
 
 from fashion_retrieval.errors import InputError
+from fashion_retrieval.images.inputs import ImageInput
 from fashion_retrieval.images.load import load_image
 from fashion_retrieval.results.retrieval import Explanation, Match
+from fashion_retrieval.results.values import Box
 
 MOST = 200
 """Most results on a board."""
 NOT_FOUND, NOTHING = "photo not found", "Nothing found"
+
+DETAIL = (720.0, 1080.0)
+"""Pixels of a photo on a picture's board, at most."""
 
 _MOST_CHANGES = 5
 _LOW, _HIGH = 0.75, 1.5
@@ -36,11 +41,16 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One result: its color and category in words, or how it differs from the reference, None where that is unknown."""
+    """One result: its color and category in words, or how it differs from the reference, None where that is unknown.
+
+    `photo` and the `box` in it, xyxy in pixels, are shown in place of the match's own photo.
+    """
 
     match: Match
     title: str
     changes: tuple[Change, ...] | None = None
+    photo: ImageInput | None = None
+    box: Box | None = None
 
     @property
     def shown(self) -> tuple[tuple[Change, ...], str]:
@@ -112,13 +122,18 @@ class Board:
         besides = Change("changed besides" if True in asked else "changed", None, False)
         return [Change("as asked for", None, True)] * (True in asked) + [besides] * (False in asked)
 
-    def small(self, match: Match, size: tuple[float, float]) -> Image.Image | None:
-        """A result's photo, no larger than `size`, so that many can be held; None if it can't be read."""
+    def picture(self, tile: Tile, size: tuple[float, float]) -> Image.Image | None:
+        """What a tile shows, no larger than `size`, so that many can be held; None if it can't be read."""
+        return self.small(tile.match.photo if tile.photo is None else tile.photo, size, tile.box)
+
+    def small(self, given: ImageInput | None, size: tuple[float, float], box: Box | None = None) -> Image.Image | None:
+        """A photo, or the box in it, no larger than `size`; None if it can't be read."""
         try:
-            photo = None if match.photo is None else load_image(match.photo, max_pixels=self.max_pixels)
+            photo = None if given is None else load_image(given, max_pixels=self.max_pixels)
         except InputError:
             return None
         if photo is not None:
+            photo = photo.crop(box) if box else photo
             photo.thumbnail(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
         return photo
 

@@ -36,7 +36,7 @@ def page_of(board: Board) -> str:
 
 def part_of(board: Board) -> str:
     """One element, for a notebook or another page."""
-    photos = [board.small(tile.match, _SMALL) for tile in board.tiles]
+    photos = [board.picture(tile, _SMALL) for tile in board.tiles]
     shape = f"--shape: 1 / {frame_height(photos, 1):.3f}"
     rows = zip(board.tiles, photos, strict=True)
     tiles = "\n".join(_tile(number, tile, photo) for number, (tile, photo) in enumerate(rows, start=1))

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from fashion_retrieval import FashionModel
+from fashion_retrieval._utils import scores, significance
+from fashion_retrieval._utils.scores import mean_interval, stratified_interval
 from fashion_retrieval.errors import InputError
 from tests.support.drawn_pack import write_lines
 from tests.support.fashioniq_tree import Compass, directions, write_tree
@@ -20,9 +22,9 @@ from training import evaluate
 from training.data.fashioniq import Protocol, read_fashioniq
 from training.data.pairs import read_pairs
 from training.data.triplets import CaptionMode, with_wrong_photos
-from training.evaluation import composed, metrics, significance
+from training.evaluation import composed
 from training.evaluation.composed import average_recall, evaluate_composed, read_sets
-from training.evaluation.metrics import mean_interval, rank_targets, recall_at_k, stratified_interval
+from training.evaluation.metrics import rank_targets, recall_at_k
 
 RANKS = {
     "original": {"shirt": [12, 2], "dress": [11, 51, 9, 56], "toptee": [55, 11, 12]},
@@ -44,7 +46,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rough intervals, where they don't matter."""
-    for module in (metrics, significance):
+    for module in (scores, significance):
         monkeypatch.setattr(module, "stratified_interval", partial(stratified_interval, rounds=20))
 
 

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 
 from fashion_retrieval import checkpoint
+from fashion_retrieval._utils import scores, significance
+from fashion_retrieval._utils.ranking import top_rows
+from fashion_retrieval._utils.scores import stratified_interval
 from fashion_retrieval.errors import InputError
 from tests.inference.test_composition import with_composer
 from tests.support.drawn_products import COLORS, write_products
@@ -18,14 +21,12 @@ from tests.support.tiny import tiny_folder
 from tests.training.data.test_fashion200k import write_fashion200k
 from tests.training.evaluation.test_results_file import left_with
 from training.data.edits import Edit, EditSet, edits
-from training.evaluation import metrics, significance
 from training.evaluation.edits import evaluate_edits, evaluate_wordings
-from training.evaluation.metrics import stratified_interval, top_rows
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (metrics, significance):
+    for module in (scores, significance):
         monkeypatch.setattr(module, "stratified_interval", partial(stratified_interval, rounds=20))
 
 

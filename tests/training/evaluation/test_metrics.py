@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fashion_retrieval._utils import scores
 from training.evaluation import metrics
 
 
@@ -20,9 +21,9 @@ def test_match_boxes_is_one_to_one_best_first() -> None:
 
 def test_mean_interval_is_the_textbooks() -> None:
     values = np.random.default_rng(1).normal(3, 2, 400)
-    low, high = metrics.mean_interval(values)
+    low, high = scores.mean_interval(values)
     margin = 1.96 * values.std() / 20
     assert [low, high] == pytest.approx([values.mean() - margin, values.mean() + margin], abs=0.03)
-    assert metrics.stratified_interval([5, 2], lambda drawn: float(len(drawn[0]) + len(drawn[1]))) == [7.0, 7.0]
-    first, again, other = (metrics.mean_interval(np.arange(9.0), seed=seed) for seed in (0, 0, 1))
+    assert scores.stratified_interval([5, 2], lambda drawn: float(len(drawn[0]) + len(drawn[1]))) == [7.0, 7.0]
+    first, again, other = (scores.mean_interval(np.arange(9.0), seed=seed) for seed in (0, 0, 1))
     assert first == again != other

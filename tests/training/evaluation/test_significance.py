@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from fashion_retrieval._utils.significance import ItemScores, randomization_p
 from fashion_retrieval.errors import InputError
 from training.evaluation.attribute_groups import precision_scores
-from training.evaluation.significance import ItemScores, compare_with_first, randomization_p
+from training.evaluation.significance import compare_with_first
 
 CHANCE = 1 / 10_001
 
