@@ -94,6 +94,7 @@ class FashionModel(EmbeddingModel):
         device: str | torch.device = "auto",
         dtype: str = "auto",
         backend: str = "auto",
+        require_commercial: bool = False,
     ) -> FashionModel:
         """Load a model.
 
@@ -108,16 +109,18 @@ class FashionModel(EmbeddingModel):
             dtype: "auto" (bfloat16 where the hardware multiplies it), "float32", "bfloat16", "float16".
             backend: "torch"; "openvino" or "onnx", on the CPU: the folder's exported model or, without one, float32
                 converted now; "auto" is the exported model where it kept its parity, else torch.
+            require_commercial: Refuse a model whose license forbids commercial use or does not clearly allow it.
 
         Raises:
             ModelNotFoundError: No such model, or not in the cache while offline.
             HubError: The Hub refused or did not answer.
             WeightsError: Weights that are pickled, truncated, altered or of another architecture.
             ConfigError: A configuration with a fault.
+            UnsupportedError: The license, with `require_commercial`.
         """
         exported = backend if resolve_device(device).type == "cpu" else "torch"
         where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        folder = hub.resolve(id_or_path, token=token, backend=exported, **where)
+        folder = hub.resolve(id_or_path, token=token, backend=exported, require_commercial=require_commercial, **where)
         from fashion_retrieval.backends.attach import attach  # brings open_clip and timm, heavy to import
         from fashion_retrieval.checkpoint.folder import load
 

@@ -39,7 +39,7 @@ def attach(bundle: Bundle, folder: Path, *, backend: str, device: str | torch.de
         raise InputError(f"backend must be 'auto', 'torch', 'openvino' or 'onnx', got {backend!r}; use 'auto'")
     on_cpu = resolve_device(device).type == "cpu"
     if backend == "auto":
-        found = choose(folder, "auto") if on_cpu else None
+        found = choose(folder, "auto", fetched=True) if on_cpu else None
         exported = Export.read(folder / found) if found else None
         backend = exported.backend if exported and not _mismatch(exported, bundle) else "torch"
     if backend == "torch":
