@@ -33,6 +33,9 @@ class PublishedFigure:
     protocol: Text  # the task, and who measured
     source: Text  # an address
 
+    def __str__(self) -> str:
+        return f"{self.metric} {self.value:g} on {self.data} ({self.protocol}): {self.source}"
+
 
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
