@@ -24,7 +24,9 @@ WEIGHTS_NAME = "open_clip_model.safetensors"
 INDEX = json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}})
 SHARDS = {f"model-0000{number}-of-00002.safetensors": WEIGHTS for number in (1, 2)}
 SHARDED = {"config.json": b"{}", "model.safetensors.index.json": INDEX.encode()} | SHARDS
-UNINDEXED = {"open_clip_config.json": b"{}"} | {f"open_clip_model-0000{n}-of-00002.safetensors": WEIGHTS for n in (1, 2)}
+UNINDEXED = {"open_clip_config.json": b"{}"} | {
+    f"open_clip_model-0000{n}-of-00002.safetensors": WEIGHTS for n in (1, 2)
+}
 ONE = {"config.json": b"{}", "model.safetensors": WEIGHTS}
 PARTS = {f"{part}/{name}": data for part in ("text_encoder", "image_encoder") for name, data in ONE.items()}
 NESTED = {f"0_CLIPModel/{name}": data for name, data in ONE.items()}
