@@ -11,13 +11,14 @@ from open_clip.factory import get_model_config
 from open_clip.model import CLIP, CustomTextCLIP
 from typer.testing import CliRunner
 
-from fashion_retrieval import FashionModel, hub
+from fashion_retrieval import hub
 from fashion_retrieval._utils.files import asset
 from fashion_retrieval.cli import app
 from fashion_retrieval.errors import WeightsError
 from tests.support import hub_fixtures
 from tests.support.hub_server import HubServer
 from tests.support.listed import ARCHITECTURES
+from tests.support.paths import ROOT
 
 server, surroundings = hub_fixtures.server, hub_fixtures.surroundings
 LISTED = hub.list_models()
@@ -47,13 +48,9 @@ def test_what_an_entry_states_has_a_source(model: hub.ModelInfo) -> None:
     assert len(f"{model.id} is refused for commercial use: {model.reason}") < 250
 
 
-def test_the_embedded_models_entry_is_the_embedded_model() -> None:
-    model, entry = FashionModel.from_pretrained(device="cpu", dtype="float32"), LISTED[0]
-    assert entry.parameters == sum(weight.numel() for weight in model.encoder.parameters())
-    assert (entry.embedding_dim, entry.image_size) == (model.embedding_dim, model.encoder.image_size)
-    assert (entry.license, entry.commercial) == (model.config.license, "yes")
+def test_the_embedded_models_size_is_that_of_its_weights() -> None:
     sizes = sum(path.stat().st_size for path in hub.resolve("compact").glob("*.safetensors"))
-    assert entry.megabytes == round(sizes / 1e6)
+    assert LISTED[0].megabytes == round(sizes / 1e6)
 
 
 @pytest.mark.parametrize("name", sorted(set(ARCHITECTURES.values())))
@@ -102,5 +99,24 @@ def test_the_command_lists_the_models_in_80_columns_and_as_json() -> None:
     assert told[0]["id"] == "compact"
     for entry, written in zip(told, json.loads(asset("hub/models.json"))["models"], strict=True):
         assert entry | written == entry
-    told = json.loads(CliRunner().invoke(app, ["models", "info", "compact", "--json"]).stdout)["listed"]
-    assert (told["state"], told["commercial"]) == ("downloaded and tested", "yes")
+
+
+def row(model: hub.ModelInfo) -> str:
+    """A line of the table in docs/guides/models.md."""
+    link = f"`{model.id}`" if model.embedded else f"[`{model.id}`](https://huggingface.co/{model.id})"
+    if "Hub" in model.layout:
+        link = f"[`{model.id}`](https://github.com/{model.id})"
+    pixels = "x".join(map(str, reversed(model.image_size or ()))) or "?"
+    size = f"{model.parameters / 1e6:.0f} M" if model.parameters else "?"
+    sizes = (size, f"{model.megabytes or '?'} MB", model.embedding_dim, pixels)
+    told = "; ".join(f"{figure.metric} {figure.value:g} on {figure.data}" for figure in model.figures)
+    cells = (link, model.state, model.license, model.commercial, ", ".join(map(str, sizes)), told)
+    return f"| {' | '.join(cells)} |"
+
+
+def test_the_guide_shows_the_list_as_it_is() -> None:
+    guide = (ROOT / "docs/guides/models.md").read_text(encoding="utf-8")
+    shown = [line for line in guide.splitlines() if line.startswith(("| `", "| [`"))]
+    assert shown == [row(model) for model in LISTED]
+    assert all(figure.source in guide for model in LISTED for figure in model.figures)
+    assert all(model.remedy in guide for model in LISTED if model.state == "refused")
