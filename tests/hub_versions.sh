@@ -13,7 +13,7 @@ trap 'rm -rf "$folder"' EXIT
 if [ $# -eq 0 ]; then set -- '==1.31.0' '>=1.31'; fi
 for version in "$@"; do
     place="$folder/$version"
-    python3 -m pip install --quiet --disable-pip-version-check --target "$place" "huggingface_hub$version"
+    python3 -m pip install --quiet --disable-pip-version-check --no-deps --target "$place" "huggingface_hub$version"
     export PYTHONPATH="$place:$PWD/src:$PWD"
     python3 -c "import huggingface_hub as hub; print('huggingface_hub', hub.__version__, 'from', hub.__file__)"
     python3 -m pytest -n0 tests/hub
