@@ -40,7 +40,7 @@ MODULES = {
     "errors": "ConfigError FashionRetrievalError GalleryError HubError ImageError InputError MissingExtraError "
     "ModelNotFoundError ShardError TaxonomyError UnsupportedError WeightsError",
     "gallery": "AddReport Gallery GalleryInfo Refinement Turn",
-    "hub": "EMBEDDED ModelInfo Upload check_repo_id list_models push resolve",
+    "hub": "EMBEDDED ModelInfo PublishedFigure Upload check_repo_id list_models push resolve",
     "model": "FashionModel",
     "models.composer": "Composer",
     "models.encoder": "Encoder build_encoder",
@@ -74,7 +74,7 @@ OPTIONS = {
     "doctor": "--device --dtype --json",
     "models list": "--json",
     "models convert": "",
-    "models download": "--revision",
+    "models download": "--revision --require-commercial",
     "models info": "--revision --json",
 }
 HEAVY = "{'torch', 'open_clip', 'segment_anything', 'torchvision', 'transformers', 'huggingface_hub', 'numpy'}"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fashion_retrieval.diagnostics import doctor
     from fashion_retrieval.errors import FashionRetrievalError
     from fashion_retrieval.gallery import Gallery, Refinement
-    from fashion_retrieval.hub.download import list_models
+    from fashion_retrieval.hub.catalog import list_models
     from fashion_retrieval.hub.download import resolve as download_model
     from fashion_retrieval.model import FashionModel
     from fashion_retrieval.models.sam import SegmentAnythingSegmenter

@@ -95,6 +95,7 @@ class FashionModel(EmbeddingModel):
         device: str | torch.device = "auto",
         dtype: str = "auto",
         backend: str = "auto",
+        require_commercial: bool = False,
     ) -> FashionModel:
         """Load a model.
 
@@ -109,17 +110,19 @@ class FashionModel(EmbeddingModel):
             dtype: "auto" (bfloat16 where the hardware multiplies it), "float32", "bfloat16", "float16".
             backend: "torch"; "openvino" or "onnx", on the CPU: the folder's exported model or, without one, float32
                 converted now; "auto" is the exported model where it kept its parity, else torch.
+            require_commercial: Refuse a model whose license forbids commercial use or does not clearly allow it.
 
         Raises:
             ModelNotFoundError: No such model, or not in the cache while offline.
             HubError: The Hub refused or did not answer.
             WeightsError: Weights that are pickled, truncated, altered or of another architecture.
             ConfigError: A configuration with a fault.
+            UnsupportedError: The license, with `require_commercial`.
         """
         remember_process()
         exported = backend if backend != "torch" and is_cpu(device) else "torch"
         where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
-        folder = hub.resolve(id_or_path, token=token, backend=exported, **where)
+        folder = hub.resolve(id_or_path, token=token, backend=exported, require_commercial=require_commercial, **where)
         ready = open_model(folder, backend=backend, device=device, dtype=dtype)
         from_hub = folder.parent.name == "snapshots" and not Path(id_or_path).expanduser().is_dir()
         commit = folder.name if from_hub else None

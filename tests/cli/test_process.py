@@ -83,7 +83,10 @@ def test_embedded_model_keeps_to_box_and_pixel_limit():
 
 def test_embedded_model_info_and_doctor():
     info = json.loads(CliRunner().invoke(app, ["models", "info", "compact", "--json"]).stdout)
-    assert info["id"] == "compact"
+    assert info["id"] == info["listed"]["id"] == "compact"
+    assert info["listed"]["parameters"] == info["encoder_parameters"]
+    assert info["listed"]["embedding_dim"] == info["embedding_dim"]
+    assert info["listed"]["license"] == info["config"]["license"]
     assert info["bytes"]["open_clip_model.safetensors"] > 1_000_000
     assert sum(info["bytes"].values()) <= 60_000_000
     done = command("doctor", "--json")

@@ -42,11 +42,14 @@ def test_convert_turns_pickles_into_safetensors(tmp_path: Path) -> None:
     assert load_file(tmp_path / "model.safetensors").keys() == {"c"}
 
 
-@pytest.mark.parametrize("name", ["open_clip_pytorch_model.bin", "epoch_32.pt"])
-def test_a_converted_folder_loads(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("open_clip_pytorch_model.bin", "state_dict"), ("epoch_32.pt", "state_dict"), ("finetuned_clip.pt", "CLIP")],
+)
+def test_a_converted_folder_loads(tmp_path: Path, name: str, key: str) -> None:
     tiny_folder(tmp_path)
     (tmp_path / WEIGHTS).rename(tmp_path / "kept")
-    torch.save({"epoch": 32, "state_dict": tiny_clip().state_dict()}, tmp_path / name)
+    torch.save({"epoch": 32, key: tiny_clip().state_dict()}, tmp_path / name)
     with pytest.raises(WeightsError, match="fashion-retrieval models convert"):
         checkpoint.load(tmp_path)
     convert_folder(tmp_path)
@@ -55,7 +58,7 @@ def test_a_converted_folder_loads(tmp_path: Path, name: str) -> None:
     assert checkpoint.load(tmp_path).encoder.fingerprint == converted
 
 
-@pytest.mark.parametrize("data", [b"no pickle", b"", {"a": 1}], ids=["none", "empty", "number"])
+@pytest.mark.parametrize("data", [b"no pickle", b"", {"a": 1}, [1]], ids=["none", "empty", "number", "list"])
 def test_convert_refuses_more_than_tensors(tmp_path: Path, data: object) -> None:
     path = tmp_path / "pytorch_model.bin"
     path.write_bytes(data if isinstance(data, bytes) else pickle.dumps(data, 2))

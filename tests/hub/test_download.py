@@ -79,13 +79,6 @@ def test_what_is_no_folder_and_no_id_never_reaches_the_hub(server, name):
     assert server.requests == []
 
 
-def test_the_list_names_the_embedded_model_first():
-    models = hub.list_models()
-    assert [model.id for model in models if model.embedded] == ["compact"] == [models[0].id]
-    assert {model.license for model in models} == {"Apache-2.0", "MIT"}
-    assert len({model.id for model in models}) == len(models) == 5
-
-
 # Downloads
 
 

@@ -89,10 +89,11 @@ def explain_upload(error: BaseException, repo_id: str) -> HubError:
             return HubError(f"can't upload to {repo_id}: {_reason(error)}")
 
 
-def not_cached(repo_id: str) -> ModelNotFoundError:
-    """A model that is not here while downloads are off."""
+def not_cached(repo_id: str, lacking: str = "") -> ModelNotFoundError:
+    """A model that is not here while downloads are off; `lacking` says what of it."""
+    told = f"model {repo_id!r} is not (completely) in the cache and downloads are off"
     remedy = "load it once with a network, without local_files_only and HF_HUB_OFFLINE"
-    return ModelNotFoundError(f"model {repo_id!r} is not (completely) in the cache and downloads are off; {remedy}")
+    return ModelNotFoundError("; ".join(filter(None, (told, lacking, remedy))))
 
 
 def _lacks_token(error: HfHubHTTPError) -> bool:

@@ -59,7 +59,7 @@ def open_model(folder: Path, *, backend: str, device: str | torch.device, dtype:
     if backend not in BACKENDS:
         raise InputError(f"backend must be 'auto', 'torch', 'openvino' or 'onnx', got {backend!r}; use 'auto'")
     on_cpu = backend == "torch" or is_cpu(device)
-    chosen = choose(folder, backend) if on_cpu and backend != "torch" else None
+    chosen = choose(folder, backend, fetched=True) if on_cpu and backend != "torch" else None
     exported = Export.read(folder / chosen) if chosen else None
     if exported and exported.about and _is_of(exported, folder):
         kind = resolve_backend_dtype(exported.backend, exported.precision, dtype)

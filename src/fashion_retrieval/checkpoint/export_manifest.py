@@ -98,13 +98,15 @@ class Export:
         verify_digests(folder, self.sha256, remedy=_REMEDY)
 
 
-def choose(folder: Path, backend: str) -> str | None:
+def choose(folder: Path, backend: str, *, fetched: bool = False) -> str | None:
     """The backend whose exported model is taken in a model's folder, None for none; its graphs need not be there yet.
 
-    "auto" is the first that passed the accuracy check and whose runtime is installed.
+    "auto" is the first that passed the accuracy check and whose runtime is installed; once it is `fetched`, one of
+    whose graphs nothing is there was left on the Hub and does not count.
     """
     for name in RUNTIMES if backend == "auto" else (backend,):
         exported = Export.read(folder / name)
-        if exported and (backend != "auto" or (exported.default and find_spec(_COMPUTE[name]))):
+        left = fetched and exported and not any((folder / name / graph).is_file() for graph in exported.sha256)
+        if exported and (backend != "auto" or (exported.default and find_spec(_COMPUTE[name]) and not left)):
             return name
     return None

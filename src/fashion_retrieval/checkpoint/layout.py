@@ -27,6 +27,8 @@ OPEN_CLIP_WEIGHTS = (ENCODER_WEIGHTS_NAME, "open_clip_pytorch_model.safetensors"
 """Names of an open_clip model's weights, the better one first; each may be in shards."""
 OPEN_CLIP_PATTERNS = tuple(name.replace(".", dot) for name in OPEN_CLIP_WEIGHTS for dot in (".", "-*-of-*."))
 TRANSFORMERS_WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
+TRANSFORMERS_KINDS = ("clip", "metaclip_2", "siglip", "siglip2")
+"""Values of `model_type` in the config.json of models that are converted on loading."""
 LAYOUTS = (
     (ENCODER_WEIGHTS_NAME, SEGMENTER_WEIGHTS_NAME, COMPOSER_WEIGHTS_NAME, *EXTRAS),
     *((pattern,) for pattern in OPEN_CLIP_PATTERNS[1:]),

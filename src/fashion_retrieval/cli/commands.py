@@ -55,27 +55,34 @@ def root(
 
 @models.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """Name models known to work."""
+    """Name models for photos of clothes: license, size, and what of each was tried here."""
     from dataclasses import asdict
 
     from fashion_retrieval import list_models
 
-    known = [asdict(model) for model in list_models()]
     if as_json:
-        typer.echo(json.dumps(known, indent=2))
+        typer.echo(json.dumps([asdict(model) for model in list_models()], indent=2))
         return
-    table = Table("model", "what it is", "can do", "license")
-    for model in known:
-        table.add_row(*(Text(model[key]) for key in ("id", "description", "task", "license")))
+    table = Table("model", "license", "commercial", "numbers", "MB", box=None, padding=(0, 2, 0, 0))
+    for model in list_models():
+        name = Text.assemble(model.id, (f"\n  {model.state}", "dim"))
+        sizes = (str(number or "?") for number in (model.embedding_dim, model.megabytes))
+        table.add_row(name, *map(Text, (model.license, model.commercial, *sizes)))
     Console().print(table)
 
 
 @models.command()
-def download(model_id: ModelId, revision: Revision = None) -> None:
+def download(
+    model_id: ModelId,
+    revision: Revision = None,
+    require_commercial: Annotated[
+        bool, typer.Option("--require-commercial", help="Refuse a license that does not clearly allow commercial use.")
+    ] = False,
+) -> None:
     """Put a model into the cache, and print its folder."""
     from fashion_retrieval import download_model
 
-    typer.echo(download_model(model_id, revision=revision))
+    typer.echo(download_model(model_id, revision=revision, require_commercial=require_commercial))
 
 
 @models.command()
@@ -90,7 +97,9 @@ def convert(folder: Annotated[Path, typer.Argument(help="A model folder whose we
 @models.command()
 def info(model_id: ModelId, revision: Revision = None, as_json: AsJson = False) -> None:
     """Load a model and tell what it is: files, sizes, license, training data, measured figures."""
-    from fashion_retrieval import FashionModel, download_model
+    from dataclasses import asdict
+
+    from fashion_retrieval import FashionModel, download_model, list_models
 
     folder = download_model(model_id, revision=revision)
     model = FashionModel.from_pretrained(model_id, revision=revision, device="cpu", dtype="float32")
@@ -99,8 +108,14 @@ def info(model_id: ModelId, revision: Revision = None, as_json: AsJson = False) 
         config["taxonomy"] = config["taxonomy"].get("name", "custom")
     sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
     parameters = sum(weight.numel() for weight in model.encoder.parameters())
-    description = {"id": model.model_id, "folder": str(folder), "embedding_dim": model.embedding_dim}
-    _show(description | {"encoder_parameters": parameters, "bytes": sizes, "config": config}, as_json)
+    description: dict[str, Any] = {"id": model.model_id, "folder": str(folder), "embedding_dim": model.embedding_dim}
+    description |= {"encoder_parameters": parameters, "bytes": sizes, "config": config}
+    for entry in (known for known in list_models() if known.id == model_id):
+        description["listed"] = asdict(entry) | {
+            "figures": list(map(str, entry.figures)),
+            "sources": list(entry.sources),
+        }
+    _show(description, as_json)
 
 
 @app.command()

@@ -56,8 +56,9 @@ def _convert(old: Path, new: Path) -> int:
         state: Any = torch.load(old, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise SystemExit(str(error).partition("\n")[0]) from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else None
-    if not state or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+    if isinstance(state, dict):  # "CLIP": as OpenFashionCLIP has it
+        state = next((state[key] for key in ("state_dict", "CLIP") if key in state), state)
+    if not (isinstance(state, dict) and state and all(isinstance(item, torch.Tensor) for item in state.values())):
         raise SystemExit("it must hold tensors by name and nothing else")
     tensors = {name.removeprefix("module."): tensor.contiguous().clone() for name, tensor in state.items()}
     with write_atomically(new) as partial:

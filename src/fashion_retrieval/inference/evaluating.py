@@ -113,7 +113,7 @@ def evaluate_photos(
         [images[place] for place in chosen],
         Pixels.upright,
         batch_size=batch_size,
-        device=recognizer.device,
+        ahead=recognizer.towers.ahead,
         skip=skip,
         label=lambda index: f"images[{chosen[index]}]",
         max_pixels=max_pixels,
