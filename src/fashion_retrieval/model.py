@@ -119,12 +119,17 @@ class FashionModel(EmbeddingModel):
         where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
         folder = hub.resolve(id_or_path, token=token, backend=exported, **where)
         from fashion_retrieval.backends.attach import attach  # brings open_clip and timm, heavy to import
+        from fashion_retrieval.backends.confirm import torch_holds
         from fashion_retrieval.checkpoint.folder import load
 
         bundle, dtype = attach(load(folder), folder, backend=backend, device=device, dtype=dtype)
         from_hub = folder.parent.name == "snapshots" and not Path(id_or_path).expanduser().is_dir()
         commit = folder.name if from_hub else None
-        return cls(bundle, model_id=str(id_or_path), device=device, dtype=dtype, revision=commit)
+        about: dict[str, Any] = {"model_id": str(id_or_path), "device": device, "revision": commit}
+        model = cls(bundle, dtype=dtype, **about)
+        if torch_holds(model.encoder, bundle.encoder, folder, model.device, dtype):
+            return model
+        return cls(bundle, dtype="float32", **about)
 
     def __repr__(self) -> str:
         height, width = self.encoder.image_size

@@ -18,11 +18,13 @@ import torch
 from fashion_retrieval._utils.device import resolve_device
 from fashion_retrieval._utils.files import sha256
 from fashion_retrieval.backends.compiled import CompiledComposer, CompiledEncoder
+from fashion_retrieval.backends.confirm import graphs_failed
 from fashion_retrieval.backends.convert import convert
 from fashion_retrieval.backends.runtimes import resolve_backend_dtype, runtime_of
+from fashion_retrieval.backends.self_check import warn
 from fashion_retrieval.checkpoint.export_manifest import RUNTIMES, Export, choose
 from fashion_retrieval.checkpoint.folder import Bundle
-from fashion_retrieval.errors import InputError, WeightsError
+from fashion_retrieval.errors import InputError, UnsupportedError, WeightsError
 from fashion_retrieval.models.weights import weights_digest
 
 BACKENDS = ("auto", "torch", *RUNTIMES)
@@ -34,10 +36,13 @@ def attach(bundle: Bundle, folder: Path, *, backend: str, device: str | torch.de
     "openvino" and "onnx" take the exported model or, without one, float32 converted now. "auto" takes, on a CPU, the
     first exported model that passed its accuracy check and whose runtime is installed, if it was made from these
     weights; otherwise torch. The dtype that comes back is the one computed in; "auto" is the exported precision.
+
+    What a runtime computes must be near enough to torch's float32 on this processor (`backends.confirm`): else "auto"
+    takes torch and warns, and a backend that was asked for by name is an UnsupportedError.
     """
     if backend not in BACKENDS:
         raise InputError(f"backend must be 'auto', 'torch', 'openvino' or 'onnx', got {backend!r}; use 'auto'")
-    on_cpu = resolve_device(device).type == "cpu"
+    on_cpu, asked, asked_dtype = resolve_device(device).type == "cpu", backend, dtype
     if backend == "auto":
         found = choose(folder, "auto") if on_cpu else None
         exported = Export.read(folder / found) if found else None
@@ -52,10 +57,18 @@ def attach(bundle: Bundle, folder: Path, *, backend: str, device: str | torch.de
         if mismatch := _mismatch(exported, bundle):
             raise WeightsError(f"{folder / backend} {mismatch}; export the model again")
         exported.verify(folder / backend)
-        return open_graphs(bundle, folder / backend, backend, dtype, exported.precision), dtype
-    with TemporaryDirectory() as parent:
-        convert(folder, backend, Path(parent))
-        return open_graphs(bundle, Path(parent), backend, dtype), dtype
+        opened = open_graphs(bundle, folder / backend, backend, dtype, exported.precision)
+    else:
+        with TemporaryDirectory() as parent:
+            convert(folder, backend, Path(parent))
+            opened = open_graphs(bundle, Path(parent), backend, dtype)
+    failed = graphs_failed(opened.encoder, bundle.encoder, folder, backend, dtype, exported)
+    if failed and asked == "auto":
+        warn(f"{failed}; torch computes instead: export the model again on such a processor")
+        return bundle, asked_dtype
+    if failed:
+        raise UnsupportedError(f"{failed}; use backend='torch', or export the model again on such a processor")
+    return opened, dtype
 
 
 def open_graphs(bundle: Bundle, folder: Path, backend: str, dtype: str, precision: str = "fp32") -> Bundle:

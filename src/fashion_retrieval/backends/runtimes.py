@@ -31,6 +31,9 @@ def resolve_backend_dtype(backend: str, precision: str, dtype: str) -> str:
     if dtype == "auto" and (precision == "fp32" or backend == "onnx"):
         return "float32"
     name = str(resolve_dtype(dtype, torch.device("cpu"))).removeprefix("torch.")
+    if name == "bfloat16" and resolve_dtype("auto", torch.device("cpu")) != torch.bfloat16:
+        needed = "a processor with AVX512-BF16 or AMX"
+        raise InputError(f"backend {backend!r} needs {needed} for bfloat16, this one has neither; use dtype='float32'")
     known = runtime_of(backend).DTYPES
     if name not in known:
         expected = " or ".join(map(repr, known))

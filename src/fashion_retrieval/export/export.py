@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from fashion_retrieval.backends.attach import describe, digests, open_graphs
+from fashion_retrieval.backends.confirm import EncoderTowers, golden_of
 from fashion_retrieval.backends.convert import convert, quantize
 from fashion_retrieval.backends.runtimes import check_packages, resolve_backend_dtype, runtime_of
 from fashion_retrieval.checkpoint.export_manifest import PRECISIONS, RUNTIMES, Export
@@ -62,11 +63,15 @@ def export_model(
             kept = calibrate if labeled else [image for index, image in enumerate(calibrate) if index % 5]
             _quantize(bundle.encoder, backend, graphs, kept or calibrate)
         model = FashionModel(bundle, model_id=model_id, device="cpu", dtype="float32")
+        golden = golden_of(bundle.encoder)
+        golden.write(graphs, bundle.encoder.fingerprint)
         dtype = resolve_backend_dtype(backend, precision, "auto")
         opened = open_graphs(bundle, graphs, backend, dtype)
         compiled = FashionModel(opened, model_id=model_id, device="cpu", dtype=dtype)
         exported = describe(bundle, graphs, backend=backend, precision=precision)
         metrics = measure(model, compiled, held_out, labeled)
+        near = golden.cosines(EncoderTowers(opened.encoder), len(golden.levels))
+        metrics |= {"golden_image_cosine": near.image, "golden_text_cosine": near.text}
         passes = failed_criterion(precision, metrics) is None
         exported = dataclasses.replace(exported, parity=metrics, default=passes)
         exported.write(graphs)
@@ -88,6 +93,8 @@ def check_request(backend: str, precision: str, *, calibrated: bool) -> None:
         raise InputError("ONNX Runtime has no bfloat16 on CPUs; use fp32 or int8, or export to openvino")
     if precision == "int8" and not calibrated:
         raise InputError("int8 takes its ranges from photos, got none; give some like those to be encoded")
+    if precision == "bf16" and resolve_backend_dtype(backend, precision, "auto") != "bfloat16":
+        raise InputError("bf16 is measured where it is exported, and this processor has none; export it elsewhere")
     check_packages(backend, quantize=precision == "int8")
 
 
