@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
@@ -18,17 +19,19 @@ _PACKAGES = (
 )
 
 
-def doctor(*, device: str = "auto", dtype: str = "auto") -> dict[str, Any]:
+def doctor(*, device: str = "auto", dtype: str = "auto", backends: bool = False) -> dict[str, Any]:
     """Look at the installation, and recognize one drawn photo with the embedded model.
 
     Args:
         device: As for `FashionModel.from_pretrained`.
         dtype: As for `FashionModel.from_pretrained`.
+        backends: Convert the embedded model to each backend that is installed, and compare what they compute; a minute.
 
     Returns:
         A JSON-ready dict: `version`, `python`, `platform`, `packages` (name -> version or None), `hardware` (`device`
         and dtype in words, `gpus`), `hub` (`offline`, `cache`, `cache_bytes`), `embedded_model` (`folder`, `bytes`),
-        `self_test` (`load_seconds`, `recognize_seconds`, `garments`), and `problems`, one line each; none if all is
+        `self_test` (`load_seconds`, `recognize_seconds`, `garments`), `near_float32` (what computes -> least cosine of
+        a `picture` and a `text` to torch's float32, and whether that is `ok`), and `problems`, one line each; none if all is
         well. A part that failed, or could not be tested after that, is an empty dict.
     """
     problems: list[str] = []
@@ -43,6 +46,7 @@ def doctor(*, device: str = "auto", dtype: str = "auto") -> dict[str, Any]:
         "hub": _run(_hub, problems),
         "embedded_model": model,
         "self_test": _run(lambda: _time_one_photo(device, dtype), problems) if hardware and model else {},
+        "near_float32": _near_float32(Path(model["folder"]), backends, problems) if model else {},
         "problems": problems,
     }
 
@@ -104,6 +108,18 @@ def _time_one_photo(device: str, dtype: str) -> dict[str, Any]:
     garments = model.recognize(photo).garments
     seconds = {"load_seconds": loaded - start, "recognize_seconds": perf_counter() - loaded}
     return {name: round(value, 3) for name, value in seconds.items()} | {"garments": len(garments)}
+
+
+def _near_float32(folder: Path, backends: bool, problems: list[str]) -> dict[str, Any]:
+    from fashion_retrieval.backends.attach import RUNTIMES
+    from fashion_retrieval.backends.examine import examine
+
+    found: dict[str, Any] = {}
+    for backend in ("torch", *RUNTIMES) if backends else ("torch",):
+        found |= _run(partial(examine, folder, backend), problems)
+    remedy = "use dtype='float32', or another backend"
+    problems += [f"{name} computes otherwise on this processor; {remedy}" for name in found if not found[name]["ok"]]
+    return found
 
 
 def _size(folder: Path) -> int:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fashion_retrieval._utils.device import describe, inference_context, resolve_dtype
 from fashion_retrieval.backends.runtimes import runtime_of
-from fashion_retrieval.backends.self_check import LEAST, NAME, Cosines, Golden, checked, promised, stamp, warn
+from fashion_retrieval.backends.self_check import NAME, Cosines, Golden, checked, promised, stamp, warn
 from fashion_retrieval.checkpoint.export_manifest import Export
 from fashion_retrieval.models.encoder import Encoder
 
@@ -55,9 +55,6 @@ def graphs_failed(
     torch makes of one picture and one text. A WeightsError tells of golden vectors that can't be read, or of others.
     """
     precision = exported.precision if exported else "fp32"
-    least = promised(precision, exported.parity if exported else {})
-    if precision == "fp32" and dtype != "float32":
-        least = Cosines(LEAST["bf16"], LEAST["bf16"])  # it was exported, and measured, in another type
     key = "".join(sorted(exported.sha256.values())) if exported else stamp(folder)
     golden = Golden.read(folder / backend, exported.encoder) if exported and NAME in exported.sha256 else None
     found = checked(
@@ -65,9 +62,16 @@ def graphs_failed(
         (backend, dtype, key),
         runtime_of(backend).COMPUTES,
     )
-    reason = found.failed(least)
+    reason = found.failed(least_of(exported, dtype))
     what = f"{backend} {precision}" + (f" in {dtype}" if dtype != "float32" else "")
     return f"{what} computes otherwise on this processor: {reason}" if reason else None
+
+
+def least_of(exported: Export | None, dtype: str) -> Cosines:
+    """What may be expected of an export, or of a model without one, in a dtype."""
+    if exported and not (exported.precision == "fp32" and dtype != "float32"):  # else it was measured in another type
+        return promised(exported.precision, exported.parity)
+    return promised("fp32" if dtype == "float32" else "bf16", {})
 
 
 def torch_holds(ready: Encoder, source: Encoder, folder: Path, device: torch.device, dtype: str) -> bool:
@@ -89,7 +93,7 @@ def torch_holds(ready: Encoder, source: Encoder, folder: Path, device: torch.dev
         ("torch",),
         where,
     )
-    if reason := found.failed(Cosines(LEAST["bf16"], LEAST["bf16"])):
+    if reason := found.failed(least_of(None, name)):
         told = "float32 is computed instead" if dtype == "auto" else "use dtype='float32'"
         warn(f"torch in {name} computes otherwise on {where}: {reason}; {told}")
     return not reason or dtype != "auto"
