@@ -31,8 +31,8 @@ def doctor(*, device: str = "auto", dtype: str = "auto", backends: bool = False)
         A JSON-ready dict: `version`, `python`, `platform`, `packages` (name -> version or None), `hardware` (`device`
         and dtype in words, `gpus`), `hub` (`offline`, `cache`, `cache_bytes`), `embedded_model` (`folder`, `bytes`),
         `self_test` (`load_seconds`, `recognize_seconds`, `garments`), `near_float32` (what computes -> least cosine of
-        a `picture` and a `text` to torch's float32, and whether that is `ok`), and `problems`, one line each; none if all is
-        well. A part that failed, or could not be tested after that, is an empty dict.
+        a `picture` and a `text` to torch's float32, and whether that is `ok`), and `problems`, one line each; none if
+        all is well. A part that failed, or could not be tested after that, is an empty dict.
     """
     problems: list[str] = []
     hardware = _run(lambda: _hardware(device, dtype), problems)
@@ -111,8 +111,8 @@ def _time_one_photo(device: str, dtype: str) -> dict[str, Any]:
 
 
 def _near_float32(folder: Path, backends: bool, problems: list[str]) -> dict[str, Any]:
-    from fashion_retrieval.backends.attach import RUNTIMES
     from fashion_retrieval.backends.examine import examine
+    from fashion_retrieval.checkpoint.export_manifest import RUNTIMES
 
     found: dict[str, Any] = {}
     for backend in ("torch", *RUNTIMES) if backends else ("torch",):
