@@ -46,7 +46,7 @@ def doctor(*, device: str = "auto", dtype: str = "auto", backends: bool = False)
         "hub": _run(_hub, problems),
         "embedded_model": model,
         "self_test": _run(lambda: _time_one_photo(device, dtype), problems) if hardware and model else {},
-        "near_float32": _near_float32(Path(model["folder"]), backends, problems) if model else {},
+        "near_float32": _near_float32(Path(model["folder"]), backends, problems) if hardware and model else {},
         "problems": problems,
     }
 
