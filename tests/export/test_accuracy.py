@@ -22,7 +22,7 @@ def bundle(tmp_path):
         ("int8", LABELED | {"precision": 0.791, "image_cosine_mean": 0.98}, None),
         ("int8", LABELED | {"precision": 0.789}, "precision lost must be at most 0.01 (at most 0.02), got 0.0110"),
         ("int8", LABELED | {"precision": 0.8, "precision_lost_high": 0.021}, "got 0.0000 (at most 0.0210)"),
-        ("int8", LABELED | {"precision": 0.8, "photos": 199}, "200 labeled photos of 5 categories with 10 photos each, got 199 of 5"),
+        ("int8", LABELED | {"precision": 0.8, "photos": 199}, "categories with 10 photos each, got 199 of 5"),
         ("int8", LABELED | {"precision": 0.8, "categories": 4}, "got 200 of 4"),
         ("int8", {"photos": 400, "image_cosine_mean": 1.0}, "got 0 of 0"),
         ("bf16", {"image_cosine_mean": 0.99991, "text_cosine_mean": 0.9999}, None),
