@@ -9,6 +9,7 @@ from huggingface_hub import constants
 
 import fashion_retrieval
 from fashion_retrieval import FashionModel, diagnostics
+from fashion_retrieval.backends import examine
 from fashion_retrieval.hub import download
 
 
@@ -37,7 +38,20 @@ def test_doctor_of_a_sound_installation_has_no_problems(tmp_path, monkeypatch):
     assert findings["embedded_model"]["bytes"] > 40_000_000
     assert findings["self_test"]["garments"] >= 1
     assert min(findings["self_test"].values()) > 0
+    assert all(near["ok"] and 0.99 < near["picture"] <= 1 for near in findings["near_float32"].values())
     assert json.loads(json.dumps(findings)) == findings
+
+
+def test_doctor_with_backends_tells_of_one_that_computes_otherwise(folder, monkeypatch):
+    (folder / "fashion_retrieval.json").write_text(json.dumps({"schema_version": 1, "name": "x"}))
+    cosines = {"onnx": {"onnx fp32 in float32": {"picture": 0.5, "text": 1.0, "ok": False}}}
+    monkeypatch.setattr(examine, "examine", lambda path, backend: cosines.get(backend, {}))
+    monkeypatch.setattr(diagnostics, "_time_one_photo", lambda *given: {})
+    findings = fashion_retrieval.doctor(device="cpu", backends=True)
+    assert findings["near_float32"] == cosines["onnx"]
+    (problem,) = findings["problems"]
+    assert problem.startswith("onnx fp32 in float32 computes otherwise on this processor; use dtype='float32', or ")
+    assert fashion_retrieval.doctor(device="cpu")["near_float32"] == {}
 
 
 def test_doctor_finds_an_altered_embedded_model(folder):

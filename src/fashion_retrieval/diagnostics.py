@@ -6,6 +6,7 @@ import math
 import os
 import platform
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
@@ -21,20 +22,22 @@ _PACKAGES = (
 )
 
 
-def doctor(*, device: str = "auto", dtype: str = "auto") -> dict[str, Any]:
+def doctor(*, device: str = "auto", dtype: str = "auto", backends: bool = False) -> dict[str, Any]:
     """Look at the installation, and recognize one drawn photo with the embedded model.
 
     Args:
         device: As for `FashionModel.from_pretrained`.
         dtype: As for `FashionModel.from_pretrained`.
+        backends: Convert the embedded model to each backend that is installed, and compare what they compute; a minute.
 
     Returns:
         A JSON-ready dict: `version`, `python`, `platform`, `packages` (name -> version or None), `hardware` (`device`
         and dtype in words, `gpus`), `cpu` (`cores` that this process may run on, the `quota` of its control group in
         CPUs or None, `omp_num_threads` of the environment, and how many `threads` compute), `hub` (`offline`, `cache`,
         `cache_bytes`), `embedded_model` (`folder`, `bytes`), `self_test` (`load_seconds`, `recognize_seconds`,
-        `garments`), and `problems`, one line each; none if all is well. A part that failed, or could not be tested
-        after that, is an empty dict.
+        `garments`), `near_float32` (what computes -> least cosine of a `picture` and a `text` to torch's float32, and
+        whether that is `ok`), and `problems`, one line each; none if all is well. A part that failed, or could not be
+        tested after that, is an empty dict.
     """
     problems: list[str] = []
     hardware = _run(lambda: _hardware(device, dtype), problems)
@@ -49,6 +52,7 @@ def doctor(*, device: str = "auto", dtype: str = "auto") -> dict[str, Any]:
         "hub": _run(_hub, problems),
         "embedded_model": model,
         "self_test": _run(lambda: _time_one_photo(device, dtype), problems) if hardware and model else {},
+        "near_float32": _near_float32(Path(model["folder"]), backends, problems) if hardware and model else {},
         "problems": problems,
     }
 
@@ -119,6 +123,18 @@ def _time_one_photo(device: str, dtype: str) -> dict[str, Any]:
     garments = model.recognize(photo).garments
     seconds = {"load_seconds": loaded - start, "recognize_seconds": perf_counter() - loaded}
     return {name: round(value, 3) for name, value in seconds.items()} | {"garments": len(garments)}
+
+
+def _near_float32(folder: Path, backends: bool, problems: list[str]) -> dict[str, Any]:
+    from fashion_retrieval.backends.examine import examine
+    from fashion_retrieval.checkpoint.export_manifest import RUNTIMES
+
+    found: dict[str, Any] = {}
+    for backend in ("torch", *RUNTIMES) if backends else ("torch",):
+        found |= _run(partial(examine, folder, backend), problems)
+    remedy = "use dtype='float32', or another backend"
+    problems += [f"{name} computes otherwise on this processor; {remedy}" for name in found if not found[name]["ok"]]
+    return found
 
 
 def _size(folder: Path) -> int:

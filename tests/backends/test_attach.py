@@ -76,7 +76,8 @@ def test_auto_takes_the_export_that_passed_and_is_installed(exported, monkeypatc
         ("bf16", "openvino", "float32", "float32"),
     ],
 )
-def test_resolve_backend_dtype(precision, backend, dtype, expected):
+def test_resolve_backend_dtype(precision, backend, dtype, expected, monkeypatch):
+    monkeypatch.setattr("fashion_retrieval._utils.device.multiplies_bfloat16", lambda: True)
     assert resolve_backend_dtype(backend, precision, dtype) == expected
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -364,6 +365,29 @@ def test_save_keeps_an_export_of_the_same_weights_and_removes_one_of_others(
     assert sorted(path.name for path in (tmp_path / "one").iterdir() if path.is_dir()) == ["notes", "openvino"]
     checkpoint.save(checkpoint.load(tiny_folder(tmp_path / "other", seed=7)), tmp_path / "one")
     assert sorted(path.name for path in (tmp_path / "one").iterdir() if path.is_dir()) == ["notes"]
+
+
+def test_save_removes_an_export_of_other_photo_settings_words_or_composer_and_keeps_one_of_other_additions(
+    tmp_path: Path, plain: Path
+) -> None:
+    bundle, one = checkpoint.load(plain), tmp_path / "one"
+    bundle = replace(bundle, tokenizer_files={"tokenizer.json": b"{}"})
+    digest = bundle.encoder.fingerprint
+    checkpoint.save(bundle, one)
+    basis = np.eye(bundle.encoder.embedding_dim, dtype=np.float32)
+    exported_from(digest, one, "onnx")
+    checkpoint.save(replace(bundle, basis=basis), one)  # the graphs know nothing of the order of coordinates
+    assert (one / "onnx" / "export.json").is_file()
+    shape = ComposerConfig(embedding_dim=16, width=16, depth=1, heads=2, hidden=16, encoder=digest)
+    composed = replace(bundle, composer=Composer(shape), config=ModelConfig(name="tiny", composer=shape))
+    darker = checkpoint.load(plain)
+    darker.encoder.config = {**darker.encoder.config, "preprocess_cfg": {"mean": [0.1, 0.1, 0.1]}}
+    for other in (replace(bundle, tokenizer_files={"tokenizer.json": b"{ }"}), composed, darker):
+        checkpoint.save(bundle, one)
+        if not (one / "onnx").exists():
+            exported_from(digest, one, "onnx")
+        checkpoint.save(other, one)
+        assert not (one / "onnx").exists()
 
 
 def test_load_hashes_each_file_once(tmp_path: Path, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:

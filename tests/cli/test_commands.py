@@ -399,7 +399,7 @@ def test_models_download_prints_the_folder(cli, tmp_path):
 @pytest.mark.parametrize(("problems", "status"), [([], 0), (["WeightsError: altered"], 1)])
 def test_doctor_exits_with_1_if_there_are_problems(cli, monkeypatch, problems, status):
     findings = {"version": "1", "packages": {"torch": None}, "problems": problems}
-    monkeypatch.setitem(vars(fashion_retrieval), "doctor", lambda device, dtype: findings)
+    monkeypatch.setitem(vars(fashion_retrieval), "doctor", lambda device, dtype, backends: findings)
     done = cli("doctor", "--json")
     assert (done.exit_code, json.loads(done.stdout)) == (status, findings)
     lines = dict(map(str.strip, line.split(maxsplit=1)) for line in cli("doctor").stdout.splitlines())

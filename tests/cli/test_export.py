@@ -57,7 +57,8 @@ def test_export_float32_with_labeled_photos_is_the_default(export, model, photos
     assert (exported.precision, exported.default, exported.parity["photos"]) == ("fp32", True, 6)
     assert exported.versions.keys() == {"torch", "openvino"}
     graphs = {f"{name}.{end}" for name in ("image", "text", "composer") for end in ("bin", "xml")}
-    assert set(exported.sha256) == graphs | {"bpe_simple_vocab_16e6.txt.gz"}
+    assert set(exported.sha256) == graphs | {"bpe_simple_vocab_16e6.txt.gz", "golden.safetensors"}
+    assert min(exported.parity[f"golden_{kind}_cosine"] for kind in ("image", "text")) > 0.99999
     assert {p.name for p in model.iterdir()} | {"openvino", "README.md"} == {
         p.name for p in (tmp_path / "out").iterdir()
     }
@@ -77,7 +78,10 @@ def test_export_int8_without_labeled_photos_is_not_the_default(export, photos, t
     assert isinstance(FashionModel.from_pretrained(out, backend="onnx").towers, ProgramTowers)
 
 
-def test_a_second_export_joins_the_first(export, tmp_path):
+def test_a_second_export_joins_the_first(export, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "fashion_retrieval._utils.device.multiplies_bfloat16", lambda: True
+    )  # else bf16 is refused
     out = tmp_path / "out"
     assert export("--to", "onnx", "--out", out).exit_code == 0
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir() if path.is_file()}

@@ -3,10 +3,17 @@
 import numpy as np
 import pytest
 
+from fashion_retrieval import FashionModel, checkpoint
 from fashion_retrieval.export import accuracy
 from fashion_retrieval.export.accuracy import failed_criterion
+from tests.support.tiny import drawn_photo, tiny_folder
 
 LABELED = {"photos": 200, "categories": 5, "precision_torch": 0.8, "precision_lost_high": 0.015}
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return checkpoint.load(tiny_folder(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -15,7 +22,7 @@ LABELED = {"photos": 200, "categories": 5, "precision_torch": 0.8, "precision_lo
         ("int8", LABELED | {"precision": 0.791, "image_cosine_mean": 0.98}, None),
         ("int8", LABELED | {"precision": 0.789}, "precision lost must be at most 0.01 (at most 0.02), got 0.0110"),
         ("int8", LABELED | {"precision": 0.8, "precision_lost_high": 0.021}, "got 0.0000 (at most 0.0210)"),
-        ("int8", LABELED | {"precision": 0.8, "photos": 199}, "200 labeled photos of 5 categories, got 199 of 5"),
+        ("int8", LABELED | {"precision": 0.8, "photos": 199}, "categories with 10 photos each, got 199 of 5"),
         ("int8", LABELED | {"precision": 0.8, "categories": 4}, "got 200 of 4"),
         ("int8", {"photos": 400, "image_cosine_mean": 1.0}, "got 0 of 0"),
         ("bf16", {"image_cosine_mean": 0.99991, "text_cosine_mean": 0.9999}, None),
@@ -26,6 +33,14 @@ LABELED = {"photos": 200, "categories": 5, "precision_torch": 0.8, "precision_lo
 def test_failed_criterion_names_what_is_missing(precision, metrics, reason):
     failed = failed_criterion(precision, metrics)
     assert failed is None if reason is None else reason in failed
+
+
+def test_measure_counts_categories_with_enough_photos(bundle):
+    model = FashionModel(bundle, model_id="tiny", device="cpu", dtype="float32")
+    photos, labels = [drawn_photo(seed=seed) for seed in range(21)], ["dress"] * 10 + ["skirt"] * 10 + ["shoes"]
+    metrics = accuracy.measure(model, model, [], accuracy.Labeled(photos, labels))
+    assert (metrics["photos"], metrics["categories"]) == (21, 2)
+    assert metrics["precision_lost_high"] == 0
 
 
 def test_recall_at_10_is_relative_to_what_ten_can_hold():

@@ -22,9 +22,11 @@ import numpy as np
 from fashion_retrieval._utils.cpu import surely_cpu, threads
 from fashion_retrieval._utils.files import sha256, verify_digests
 from fashion_retrieval.backends.compiled import Graphs, Program, ProgramComposer, ProgramSegmenter, ProgramTowers
+from fashion_retrieval.backends.confirm import graphs_failed, torch_in
 from fashion_retrieval.backends.convert import convert
-from fashion_retrieval.backends.ready import Ready, by_torch
+from fashion_retrieval.backends.ready import Ready
 from fashion_retrieval.backends.runtimes import resolve_backend_dtype, runtime_of
+from fashion_retrieval.backends.self_check import warn
 from fashion_retrieval.checkpoint.export_manifest import RUNTIMES, About, Export, choose
 from fashion_retrieval.checkpoint.extras import Extras
 from fashion_retrieval.checkpoint.layout import EXTRAS
@@ -35,7 +37,7 @@ from fashion_retrieval.config import (
     SEGMENTER_WEIGHTS_NAME,
     ModelConfig,
 )
-from fashion_retrieval.errors import InputError, WeightsError
+from fashion_retrieval.errors import InputError, UnsupportedError, WeightsError
 from fashion_retrieval.models.tokenizer import VOCABULARY, ClipTokenizer
 
 if TYPE_CHECKING:
@@ -55,6 +57,9 @@ def open_model(folder: Path, *, backend: str, device: str | torch.device, dtype:
     "openvino" and "onnx" take the exported model or, without one, float32 converted now. "auto" takes, on a CPU, the
     first exported model that passed its accuracy check and whose runtime is installed, if it was made from these
     weights; otherwise torch. The dtype is the one computed in; "auto" is the exported precision.
+
+    What is computed must be near enough to torch's float32 on this processor (`backends.confirm`): else "auto" takes
+    torch, and float32, and warns; a backend that was asked for by name is an UnsupportedError.
     """
     if backend not in BACKENDS:
         raise InputError(f"backend must be 'auto', 'torch', 'openvino' or 'onnx', got {backend!r}; use 'auto'")
@@ -63,14 +68,17 @@ def open_model(folder: Path, *, backend: str, device: str | torch.device, dtype:
     exported = Export.read(folder / chosen) if chosen else None
     if exported and exported.about and _is_of(exported, folder):
         kind = resolve_backend_dtype(exported.backend, exported.precision, dtype)
-        return _open_export(folder, exported, exported.about, kind)
+        ready = _open_export(folder, exported, exported.about, kind)
+        if _holds(ready, folder, exported, forced=backend != "auto"):
+            return ready
+        backend, exported = "torch", None
     from fashion_retrieval.checkpoint.folder import load
 
-    bundle = load(folder, light=True)
+    bundle, asked = load(folder, light=True), backend
     if backend == "auto":
         backend = exported.backend if exported and not _mismatch(exported, bundle) else "torch"
     if backend == "torch":
-        return by_torch(bundle, device, dtype)
+        return torch_in(dtype, bundle, folder, device)
     if not on_cpu:
         raise InputError(f"backend {backend!r} computes on the CPU, got device {str(device)!r}; use device='cpu'")
     kind = resolve_backend_dtype(backend, exported.precision if exported else "fp32", dtype)
@@ -78,10 +86,14 @@ def open_model(folder: Path, *, backend: str, device: str | torch.device, dtype:
         if mismatch := _mismatch(exported, bundle):
             raise WeightsError(f"{folder / backend} {mismatch}; export the model again")
         exported.verify(folder / backend)
-        return open_graphs(bundle, folder / backend, backend, kind, exported.precision)
-    with TemporaryDirectory() as parent:
-        convert(folder, backend, Path(parent))
-        return open_graphs(bundle, Path(parent), backend, kind, at_once=True)
+        ready = open_graphs(bundle, folder / backend, backend, kind, exported.precision)
+    else:
+        with TemporaryDirectory() as parent:
+            convert(folder, backend, Path(parent))
+            ready = open_graphs(bundle, Path(parent), backend, kind, at_once=True)
+    if _holds(ready, folder, exported, forced=asked != "auto"):
+        return ready
+    return torch_in(dtype, bundle, folder, device)
 
 
 def is_cpu(device: str | torch.device) -> bool:
@@ -239,6 +251,15 @@ def _opener(folder: Path, backend: str, dtype: str, *, at_once: bool = False) ->
     for name in names:  # one at least, so that what is missing is told now
         program(name)
     return program
+
+
+def _holds(ready: Ready, folder: Path, exported: Export | None, *, forced: bool) -> bool:
+    """Whether graphs compute here what torch does; where not, an UnsupportedError if `forced`, else a warning."""
+    if failed := graphs_failed(ready, folder, exported):
+        if forced:
+            raise UnsupportedError(f"{failed}; use backend='torch', or export the model again on such a processor")
+        warn(f"{failed}; torch computes instead: export the model again on such a processor")
+    return not failed
 
 
 def _is_of(exported: Export, folder: Path) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,6 +66,8 @@ def _convert(backend: str, source: str, out: str) -> None:
 def main() -> None:
     """The child: do one task, and exit with status 1 and a marked line after an error of ours."""
     task, backend, path, other = sys.argv[1:5]
+    modules: dict[str, Any] = sys.modules
+    modules["openvino_telemetry"] = None  # can't be imported: OpenVINO and nncf then report to nobody
     try:
         if task == "convert":
             _convert(backend, path, other)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from threading import Lock
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -23,8 +25,11 @@ if TYPE_CHECKING:
 EXTRA = "openvino"
 PACKAGES = ("openvino",)
 DTYPES = {"float32": "f32", "bfloat16": "bf16"}
+COMPUTES = ("openvino",)
 QUANTIZERS = ("nncf",)
 SUFFIX = ".xml"
+_TELEMETRY = "openvino_telemetry"
+_IMPORTING = Lock()
 _ITEMS_PER_STREAM, _ITEMS_PER_STREAM_CNN = 8, 2
 """A stream computes a CNN's items two at a time, so that their wide maps stay in the processor's cache."""
 _HIGH_RESOLUTION = 4
@@ -41,7 +46,7 @@ class Program:
     def __init__(self, path: Path, *, dtype: str, threads: int) -> None:
         """Read an .xml file with its .bin beside it; `dtype` is of the parts in float, parts in int8 stay int8."""
         check_fork(pools=True)
-        self._openvino = imported("openvino", EXTRA)
+        self._openvino = _silent()
         self._core = self._openvino.Core()
         self._model = self._core.read_model(path)
         self.inputs = {given.get_any_name() for given in self._model.inputs}
@@ -94,7 +99,7 @@ class Program:
 
 def convert(graph: Graph, path: Path) -> None:
     """Write a graph as float32, and mark what stays float32 in a `Program` of bfloat16 (`_HIGH_RESOLUTION`)."""
-    openvino = imported("openvino", EXTRA)
+    openvino = _silent()
     model = openvino.convert_model(graph.program)
     ports, names = [*model.inputs, *model.outputs], [*graph.inputs, *graph.outputs]
     for port, name in zip(ports, names, strict=True):
@@ -110,25 +115,46 @@ def convert(graph: Graph, path: Path) -> None:
 def quantize(path: Path, samples: Sequence[dict[str, NDArray[Any]]], *, convolutional: bool) -> None:
     """Replace a graph by its int8 copy; activations get the widest ranges seen on the samples, each a batch of one.
 
-    Weights use all 8 bits. CPUs with VNNI multiply them exactly; on others sums of two products may saturate.
+    Weights use 7 of their 8 bits, or without VNNI sums of two products saturate. A CNN's first convolution, of few
+    maps, stays in float: most of the error arises there.
     """
-    openvino, nncf = imported("openvino", EXTRA), imported("nncf", "quantize")
+    openvino, nncf = _silent(), imported("nncf", "quantize")
     ranges = import_module("nncf.quantization.range_estimator").RangeEstimatorParametersSet.MINMAX
     advanced = nncf.AdvancedQuantizationParameters(
-        overflow_fix=nncf.OverflowFix.DISABLE, activations_range_estimator_params=ranges
+        overflow_fix=nncf.OverflowFix.ENABLE, activations_range_estimator_params=ranges
     )
     target = path.with_name(f"quantized{path.suffix}")
+    source = openvino.Core().read_model(path)
+    kinds = {operation.get_friendly_name(): operation.get_type_name() for operation in source.get_ordered_ops()}
+    first = next((name for name, kind in kinds.items() if convolutional and kind == "Convolution"), None)
     model = nncf.quantize(
-        openvino.Core().read_model(path),
+        source,
         nncf.Dataset(samples),
         model_type=None if convolutional else nncf.ModelType.TRANSFORMER,
         subset_size=len(samples),
+        ignored_scope=nncf.IgnoredScope(names=[first]) if first else None,
         advanced_parameters=advanced,
     )
     openvino.save_model(model, target, compress_to_fp16=False)
-    del model  # it maps the old file, which is replaced now
+    del model, source  # they map the old file, which is replaced now
     for suffix in (".xml", ".bin"):
         target.with_suffix(suffix).replace(path.with_suffix(suffix))
+
+
+def _silent() -> ModuleType:
+    """Import OpenVINO without openvino_telemetry, by which its makers are told of imports and conversions.
+
+    It takes a stand-in of its own then. For this process nothing else changes.
+    """
+    modules: dict[str, Any] = sys.modules
+    with _IMPORTING:
+        kept = {name: module for name, module in modules.items() if name == _TELEMETRY}
+        modules[_TELEMETRY] = None
+        try:
+            return imported("openvino", EXTRA)
+        finally:
+            del modules[_TELEMETRY]
+            modules.update(kept)
 
 
 def _keep_float32(path: Path, model: Any, width: int) -> None:  # noqa: ANN401  # openvino.Model

@@ -31,6 +31,9 @@ def resolve_backend_dtype(backend: str, precision: str, dtype: str) -> str:
     name = str(dtype).removeprefix("torch.")
     if name == "auto":
         name = "bfloat16" if multiplies_bfloat16() else "float32"
+    elif name == "bfloat16" and not multiplies_bfloat16():
+        needed = "a processor with AVX512-BF16 or AMX"
+        raise InputError(f"backend {backend!r} needs {needed} for bfloat16, this one has neither; use dtype='float32'")
     known = runtime_of(backend).DTYPES
     if name not in known:
         expected = " or ".join(map(repr, known))

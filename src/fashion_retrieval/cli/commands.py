@@ -119,11 +119,18 @@ def info(model_id: ModelId, revision: Revision = None, as_json: AsJson = False) 
 
 
 @app.command()
-def doctor(device: Device = "auto", dtype: Dtype = "auto", as_json: AsJson = False) -> None:
+def doctor(
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    backends: Annotated[
+        bool, typer.Option("--backends", help="Compare what the installed backends compute; takes a minute.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Check the installation: versions, device, caches, the embedded model, and a timed self-test."""
     from fashion_retrieval import doctor as examine
 
-    findings = examine(device=device, dtype=dtype)
+    findings = examine(device=device, dtype=dtype, backends=backends)
     _show(findings, as_json)
     if findings["problems"]:
         raise typer.Exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import sqrt
 from pathlib import Path
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from fashion_retrieval.model import FashionModel
 
 TEXTS, MODIFICATION_TEXTS = json.loads(asset("export_texts.json")).values()
-LEAST_LABELED, LEAST_CATEGORIES = 200, 5
-"""Fewer labeled images or categories say too little about precision."""
+LEAST_LABELED, LEAST_CATEGORIES, LEAST_OF_EACH = 200, 5, 10
+"""Fewer labeled images or categories say too little about precision; a category counts if it has so many images."""
 MOST_PRECISION_LOST, MOST_PRECISION_LOST_HIGH = 0.01, 0.02
 """The measured loss, and the upper end of its interval."""
 LEAST_COSINE = 0.9999
@@ -43,7 +44,7 @@ def measure(
 ) -> dict[str, float]:
     """Metrics by name of an exported model, on `photos` if there are no labeled images; "…_torch": of the torch model.
 
-    - photos, and with labels categories: how many.
+    - photos, and with labels categories: how many; categories of at least `LEAST_OF_EACH` photos.
     - image_, text_ and query_cosine_min and _mean: between both models' embeddings of the same image, text (`TEXTS`) or
       image with a modification text (only with a composer).
     - precision: fraction of labeled images whose own label is the nearest of all labels. A label that is a category of
@@ -65,7 +66,7 @@ def measure(
         texts = [MODIFICATION_TEXTS[index % len(MODIFICATION_TEXTS)] for index in range(len(some))]
         metrics |= _cosines("query", *(model.compose(some, texts) for model in models))
     if labeled is not None:
-        metrics["categories"] = float(len(set(labeled.labels)))
+        metrics["categories"] = float(sum(count >= LEAST_OF_EACH for count in Counter(labeled.labels).values()))
         correct = [_correct(model, rows, labeled.labels) for model, (rows, _) in zip(models, pairs, strict=True)]
         for suffix, hits, (rows, _) in zip(("_torch", ""), correct, pairs, strict=True):
             metrics[f"precision{suffix}"] = float(hits.mean())
@@ -90,7 +91,7 @@ def failed_criterion(precision: str, metrics: Mapping[str, float]) -> str | None
         most = f"at most {MOST_PRECISION_LOST} (at most {MOST_PRECISION_LOST_HIGH})"
         return f"precision lost must be {most}, got {lost:.4f} (at most {high:.4f})"
     if precision == "int8":
-        expected = f"{LEAST_LABELED} labeled photos of {LEAST_CATEGORIES} categories"
+        expected = f"{LEAST_LABELED} labeled photos of {LEAST_CATEGORIES} categories with {LEAST_OF_EACH} photos each"
         return f"int8 needs at least {expected}, got {count} of {categories}"
     cosine = min(metrics[name] for name in metrics if name.endswith("_mean"))
     return None if cosine >= LEAST_COSINE else f"mean cosines must be at least {LEAST_COSINE}, got {cosine:.6f}"

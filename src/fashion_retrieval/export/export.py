@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from fashion_retrieval.backends.attach import describe, digests, open_graphs, sources
+from fashion_retrieval.backends.confirm import golden_of
 from fashion_retrieval.backends.convert import convert, quantize
 from fashion_retrieval.backends.runtimes import check_packages, resolve_backend_dtype, runtime_of
 from fashion_retrieval.checkpoint.export_manifest import PRECISIONS, RUNTIMES, Export
@@ -62,10 +63,14 @@ def export_model(
             kept = calibrate if labeled else [image for index, image in enumerate(calibrate) if index % 5]
             _quantize(bundle.encoder, backend, graphs, kept or calibrate)
         model = FashionModel(bundle, model_id=model_id, device="cpu", dtype="float32")
+        golden = golden_of(bundle)
+        golden.write(graphs, bundle.encoder.fingerprint)
         dtype = resolve_backend_dtype(backend, precision, "auto")
         compiled = FashionModel(open_graphs(bundle, graphs, backend, dtype), model_id=model_id)
         exported = describe(bundle, graphs, backend=backend, precision=precision)
         metrics = measure(model, compiled, held_out, labeled)
+        near = golden.cosines(compiled.towers, len(golden.levels))
+        metrics |= {"golden_image_cosine": near.image, "golden_text_cosine": near.text}
         passes = failed_criterion(precision, metrics) is None
         if not out.is_dir() or not any(out.iterdir()):
             model.save_pretrained(out)
@@ -87,6 +92,8 @@ def check_request(backend: str, precision: str, *, calibrated: bool) -> None:
         raise InputError("ONNX Runtime has no bfloat16 on CPUs; use fp32 or int8, or export to openvino")
     if precision == "int8" and not calibrated:
         raise InputError("int8 takes its ranges from photos, got none; give some like those to be encoded")
+    if precision == "bf16" and resolve_backend_dtype(backend, precision, "auto") != "bfloat16":
+        raise InputError("bf16 is measured where it is exported, and this processor has none; export it elsewhere")
     check_packages(backend, quantize=precision == "int8")
 
 
