@@ -52,7 +52,7 @@ def test_the_recipe_learns_and_keeps_its_best(settings: Settings, trained: Path)
     assert saved["score"] == max(scores.values())
     assert scores[saved["step"]] == saved["score"]
     model = FashionModel.from_pretrained(trained, device="cpu", dtype="float32")
-    weights = model._composition.composer.state_dict()  # type: ignore[union-attr]
+    weights = model._bundle.composer.state_dict()  # type: ignore[union-attr]
     for name, value in weights.items():
         torch.testing.assert_close(value, saved["weights"][f"composer.{name}"])
 
