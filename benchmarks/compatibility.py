@@ -70,7 +70,9 @@ def shapes(name: str, folder: Path) -> dict[str, Any]:
         theirs = open_clip_model(folder, config, text_tower)
         ours = build_encoder({"model_cfg": config}, folder)
     state = current_weights(ours.clip, theirs.state_dict(), captions="multimodal_cfg" in config)
-    wanted, found = ({key: tuple(value.shape) for key, value in each.items()} for each in (state, ours.clip.state_dict()))
+    wanted, found = (
+        {key: tuple(value.shape) for key, value in each.items()} for each in (state, ours.clip.state_dict())
+    )
     if wanted != found:
         raise AssertionError(f"other tensors: {sorted(dict(wanted.items() ^ found.items()))[:3]}")
     return {"parameters": sum(value.numel() for value in ours.clip.parameters()), "tensors": len(found)}
