@@ -4,7 +4,7 @@ python -m benchmarks.compatibility shapes     # names and shapes of all tensors,
 python -m benchmarks.compatibility encode     # up to the limit: loads, encodes, recognizes; hours on two cores
 python -m benchmarks.compatibility onnx       # up to the limit: ONNX Runtime gives what torch gives
 python -m benchmarks.compatibility openvino   # the same of OpenVINO
-python -m benchmarks.compatibility report     # benchmarks/results/compatibility.json and docs/models/compatibility.md
+python -m benchmarks.compatibility report     # the results in benchmarks/results/, and docs/models/compatibility.md
 
 Weights are random. Each architecture has a process of its own, smallest first, and a line of a file in `runs/`: started
 again, a step goes on where it stopped. Needs about 4 GB of disk and 8 GB of memory.
@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -32,12 +31,14 @@ from PIL import Image
 from torch.nn import functional
 from transformers import AutoConfig, PreTrainedConfig
 
+from benchmarks.__main__ import machine
+from benchmarks.compatibility_report import render
 from benchmarks.report import DOCS
 from fashion_retrieval import FashionModel
 from fashion_retrieval._utils.files import asset, write_atomically
 from fashion_retrieval.errors import FashionRetrievalError
 from fashion_retrieval.models.encoder import build_encoder
-from fashion_retrieval.models.open_clip_spelling import current_config, current_weights
+from fashion_retrieval.models.open_clip_spelling import current_weights
 from tests.support.open_clip_families import TEXTS, family_folder, open_clip_model
 from tests.support.tiny import drawn_photo
 
@@ -45,7 +46,6 @@ RESULTS = Path(__file__).parent / "results/compatibility.json"
 PAGE = DOCS / "models/compatibility.md"
 LIMIT = 510_000_000
 """Parameters of what is run, both towers together; NLLB's smallest text tower is just within."""
-LEAST_COSINE = 0.99999
 SECONDS = 1200
 _TOWERS = json.loads(asset("transformers/text_towers.json"))
 
@@ -183,12 +183,12 @@ def lines(path: Path) -> dict[str, dict[str, Any]]:
     return {row.pop("name"): row for row in map(json.loads, text.splitlines())}
 
 
-def walk(step: Step, cache: Path) -> Iterator[str]:
+def walk(step: Step, cache: Path, *, largest_first: bool) -> Iterator[str]:
     """Do a step for all architectures that are not done; yields a line for each."""
     log = cache / f"{step}.jsonl"
     done = lines(log)
     sizes = {name: row.get("parameters", 0) for name, row in lines(cache / "shapes.jsonl").items()}
-    names = sorted(open_clip.list_models(), key=lambda name: (sizes.get(name, 0), name))
+    names = sorted(open_clip.list_models(), key=lambda name: (sizes.get(name, 0), name), reverse=largest_first)
     if step != Step.SHAPES:
         names = [name for name in names if sizes[name] <= LIMIT]
     for name in names:
@@ -221,11 +221,24 @@ def _in_a_child(step: Step, name: str, folder: Path) -> dict[str, Any]:
     return found | {"seconds": round(time.perf_counter() - start, 1)}
 
 
+def collected(cache: Path) -> dict[str, Any]:
+    """The committed results with all lines in the cache, which is put above them."""
+    found: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {"rows": {}}
+    rows: dict[str, dict[str, Any]] = found["rows"]
+    for step in DO:
+        for name, row in lines(cache / f"{step}.jsonl").items():
+            rows.setdefault(name, {})[step] = row
+    order = sorted(rows, key=lambda name: (rows[name]["shapes"].get("parameters", 0), name))
+    where = {"machine": machine()} if any(cache.glob("*.jsonl")) else {}
+    return found | where | {"limit": LIMIT, "rows": {name: rows[name] for name in order}}
+
+
 def main(
     step: Annotated[Step, typer.Argument(help="What to do with all architectures.")],
     cache: Annotated[Path, typer.Option(help="Where lines are kept and models written.")] = Path("runs/compatibility"),
     one: Annotated[str | None, typer.Option(help="Only this architecture, with its model in the cache folder.")] = None,
     row: Annotated[Path | None, typer.Option(help="Where its row is written.")] = None,
+    largest_first: Annotated[bool, typer.Option(help="In a cache folder of its own, to meet another walk.")] = False,
 ) -> None:
     """Walk all architectures of open_clip, or write the page of what was found."""
     cache.mkdir(parents=True, exist_ok=True)
@@ -233,7 +246,13 @@ def main(
         text = json.dumps(child(step, one, cache))
         (row or cache / "row.json").write_text(text, encoding="utf-8")
         return
-    for line in walk(step, cache):
+    if step == Step.REPORT:
+        results = collected(cache)
+        for path, text in ((RESULTS, json.dumps(results, indent=1) + "\n"), (PAGE, render(results))):
+            with write_atomically(path) as partial:
+                partial.write_text(text, encoding="utf-8")
+        return
+    for line in walk(step, cache, largest_first=largest_first):
         typer.echo(line)
 
 

@@ -8,7 +8,7 @@
     probes.safetensors             what `fit_attribute` learned, where it was called; tied to the encoder too
     dimensions.safetensors         the order in which coordinates are kept, where training.fit_dimensions made one
     tokenizer.json, ...            where the encoder's tokenizer is not CLIP's own
-    tokenizer_ids.json             what that tokenizer gave some texts (see `fashion_retrieval.checkpoint.tokenizer_ids`)
+    tokenizer_ids.json             what that tokenizer gave some texts (see `checkpoint.tokenizer_ids`)
 
 A folder that has only transformers' layout of CLIP or SigLIP (config.json, model.safetensors) is converted on loading.
 """

@@ -22,7 +22,7 @@ from fashion_retrieval._utils.files import read_object
 from fashion_retrieval.errors import ConfigError
 
 NAME = "tokenizer_ids.json"
-_TEXTS = ("a photo of a red dress", "A Photo, of a RED-Dress!", " two  long coats", "café Ünï 42", "ＡＢＣ don't")
+_TEXTS = ("a photo of a red dress", "A Photo, of a RED-Dress!", " two  long coats", "café Ünï 42", "\uff21\uff22 don't")
 
 
 def written_ids(tokenizer: Callable[[list[str]], Tensor]) -> dict[str, bytes]:
