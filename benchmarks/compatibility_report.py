@@ -30,15 +30,15 @@ def render(results: Mapping[str, Any]) -> str:
     parts = [
         "# Compatibility",
         _HEAD,
-        f"{len(run)} of open_clip's {len(rows)} architectures have up to {limit} million parameters, counted without "
-        f"CoCa's decoder. {len(done)} were run: {agree} load and agree with open_clip, that is, the cosine of each photo "
-        f"and text is at least {LEAST_COSINE}.",
+        f"{len(run)} of open_clip's {len(rows)} architectures have up to {limit} million parameters, CoCa's decoder "
+        f"aside. {len(done)} were run: {agree} load and agree with open_clip, that is, the cosine of each photo and "
+        f"text is at least {LEAST_COSINE}.",
         "\n".join(table),
         "A cosine is the least of two photos, or of three texts, in float32: to open_clip's embedding, and under a "
         "runtime to torch's. An empty cell was not run.",
         "## Larger ones",
-        f"Of the {len(larger)} architectures above {limit} million parameters only names and shapes of all tensors were "
-        f"compared, without weights. They are open_clip's in {len(same)}: {', '.join(same)}.",
+        f"Of the {len(larger)} architectures above {limit} million parameters names and shapes of all tensors alone "
+        f"were compared, without weights. They are open_clip's in {len(same)}: {', '.join(same)}.",
         "## What is refused",
         _refused(rows),
         _REFUSED,
@@ -48,12 +48,12 @@ def render(results: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-_HEAD = """Made by `python -m benchmarks.compatibility report` from `benchmarks/results/compatibility.json`, which the other
-steps of that command measure: a walk over all architectures of `open_clip.list_models()`, each from a repository with
-random weights that open_clip's own writer wrote. Nothing is downloaded: tokenizers with files of their own are drawn
-ones of a few words, text towers of transformers have their true sizes. So the table says that this package computes
-what open_clip computes; it says nothing about anyone's trained weights. "Recognizes" is how many garments came back for
-a drawn photo with the embedded segmenter."""
+_HEAD = """Made by `python -m benchmarks.compatibility report` from `benchmarks/results/compatibility.json`, which the
+other steps of that command measure: a walk over all architectures of `open_clip.list_models()`, each from a repository
+with random weights that open_clip's own writer wrote. Nothing is downloaded: tokenizers with files of their own are
+drawn ones of a few words, text towers of transformers have their true sizes. So the table says that this package
+computes what open_clip computes; it says nothing about anyone's trained weights. "Recognizes" is how many garments
+came back for a drawn photo with the embedded segmenter."""
 _REFUSED = """Whatever the architecture: weights that are only pickled (`fashion-retrieval models convert` makes them
 safetensors), code of a repository's own, settings of open_clip 2 that no later release computes
 (`global_average_pool`, `input_patchnorm`), and text towers whose sizes neither the repository nor this package knows.
@@ -115,12 +115,13 @@ def _loading(data: Mapping[str, Any]) -> list[str]:
         cells = [name]
         for key in ("seconds", "first_seconds"):
             cells += [f"{row[key]['median']:.2f}", f"{row[f'{key}_of_open_clip']['median']:.2f}x"]
-        cells += [f"{row[f'{key}_of_weights']:.2f}x" for key in ("peak", "first_peak")]
+        cells += [f"{row[f'{key}_of_weights']:.2f}x" for key in ("peak", "first_peak", "own")]
         lines.append("| " + " | ".join(cells) + " |")
     text = (
         "A ViT-B/32 of open_clip's writer, from a folder to a model that is ready, and on to the first embedding of a "
         "photo and a text: the same file, in turns, each in a new process after the same imports, medians of "
         f"{data['rounds']} rounds (`python -m benchmarks.loading`). The peak is that of resident memory above the "
-        f"imports, pages of the mapped file included, in sizes of the weights ({data['weights_bytes'] / 2**20:.0f} MiB)."
+        f"imports, in sizes of the weights ({data['weights_bytes'] / 2**20:.0f} MiB), pages of the mapped file included; "
+        "the last column leaves those out, which the system takes back when it needs memory."
     )
     return ["## Time and memory of loading", text, "\n".join(lines)]
