@@ -121,7 +121,7 @@ def _loading(data: Mapping[str, Any]) -> list[str]:
         "A ViT-B/32 of open_clip's writer, from a folder to a model that is ready, and on to the first embedding of a "
         "photo and a text: the same file, in turns, each in a new process after the same imports, medians of "
         f"{data['rounds']} rounds (`python -m benchmarks.loading`). The peak is that of resident memory above the "
-        f"imports, in sizes of the weights ({data['weights_bytes'] / 2**20:.0f} MiB), pages of the mapped file included; "
-        "the last column leaves those out, which the system takes back when it needs memory."
+        f"imports, in sizes of the weights ({data['weights_bytes'] / 2**20:.0f} MiB), pages of the mapped file "
+        "included; the last column leaves those out, which the system takes back when it needs memory."
     )
     return ["## Time and memory of loading", text, "\n".join(lines)]
