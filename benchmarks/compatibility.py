@@ -86,7 +86,9 @@ def text_tower(name: str) -> PreTrainedConfig:
 
 def written(name: str, folder: Path) -> None:
     """A repository of an architecture with random weights, written by open_clip."""
-    family_folder(folder, get_model_config(name), text_tower)
+    config = get_model_config(name)
+    convolved = "_mci" in config["vision_cfg"].get("timm_model_name", "")  # of MobileCLIP; under more it overflows
+    family_folder(folder, config, text_tower, gain=0.8 if convolved else 1.5)
 
 
 def as_published(name: str, folder: Path) -> None:

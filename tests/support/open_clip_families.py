@@ -115,10 +115,11 @@ class _NoFiles:
         pass
 
 
-def rough(build: Callable[[], nn.Module], *, seed: int = 1) -> nn.Module:
+def rough(build: Callable[[], nn.Module], *, seed: int = 1, gain: float = 1.5) -> nn.Module:
     """A module with random weights under which every layer counts, in eval mode.
 
-    Usual first weights leave biases at 0, activations almost linear and scales of layers tiny.
+    Usual first weights leave biases at 0, activations almost linear and scales of layers tiny. A deep tower without
+    norms over channels overflows unless the gain is low.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
@@ -128,7 +129,7 @@ def rough(build: Callable[[], nn.Module], *, seed: int = 1) -> nn.Module:
             if name.endswith("running_var"):
                 value.uniform_(0.5, 1.5)
             elif value.ndim > 1 and isinstance(value, nn.Parameter):
-                value.normal_(std=1.5 * value[0].numel() ** -0.5)
+                value.normal_(std=gain * value[0].numel() ** -0.5)
             elif name.endswith("running_mean") or isinstance(value, nn.Parameter):
                 value.normal_(mean=float(name.endswith("weight")), std=0.3)
     return model.eval()
@@ -156,10 +157,12 @@ def family_folder(
     folder: Path,
     config: dict[str, Any],
     text_tower: Callable[[str], transformers.PreTrainedConfig] = small_text_tower,
+    *,
+    gain: float = 1.5,
 ) -> CLIP | CustomTextCLIP | CoCa:
     """Write a random model of an open_clip config with open_clip's own writer, tokenizer files too, and return it."""
     folder.mkdir(parents=True, exist_ok=True)
-    model = rough(partial(open_clip_model, folder, config, text_tower))
+    model = rough(partial(open_clip_model, folder, config, text_tower), gain=gain)
     model.visual.image_mean, model.visual.image_std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
     tokenizer = HFTokenizer(str(folder)) if config["text_cfg"].get("hf_tokenizer_name") else _NoFiles()
     save_for_hf(model, tokenizer, config, str(folder), safe_serialization=True)
