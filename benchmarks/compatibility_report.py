@@ -100,6 +100,9 @@ def _refused(rows: Mapping[str, Any]) -> str:
     return "\n".join(reasons) or "Of open_clip's architectures that were run: none."
 
 
+_PEAKS = ("peak_of_weights", "first_peak_of_weights", "own_of_weights")
+
+
 def _loading(data: Mapping[str, Any]) -> list[str]:
     heads = [
         "",
@@ -115,7 +118,7 @@ def _loading(data: Mapping[str, Any]) -> list[str]:
         cells = [name]
         for key in ("seconds", "first_seconds"):
             cells += [f"{row[key]['median']:.2f}", f"{row[f'{key}_of_open_clip']['median']:.2f}x"]
-        cells += [f"{row[f'{key}_of_weights']:.2f}x" for key in ("peak", "first_peak", "own")]
+        cells += [f"{row[key]:.2f}x" if key in row else "" for key in _PEAKS]
         lines.append("| " + " | ".join(cells) + " |")
     text = (
         "A ViT-B/32 of open_clip's writer, from a folder to a model that is ready, and on to the first embedding of a "
