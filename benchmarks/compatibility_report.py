@@ -112,6 +112,7 @@ def _loading(data: Mapping[str, Any]) -> list[str]:
         "of open_clip's",
         "peak, ready",
         "peak, first",
+        "own, first",
     ]
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     for name, row in data["rows"].items():
