@@ -367,9 +367,10 @@ class FashionModel(EmbeddingModel):
         return evaluate_photos(recognizer, finder, photos, truth, boxes, progress=progress, **how)
 
     def save_pretrained(self, folder: str | Path, *, card_id: str | None = None) -> Path:
-        """Write the model folder: weights, configuration, card. Saving what was loaded gives the same bytes.
+        """Write the model folder: weights, configuration, card.
 
-        The card tells its readers to load `card_id`, by default what this model was loaded as.
+        Saving what was loaded from such a folder gives the same bytes; another layout is written as this one. The card
+        tells its readers to load `card_id`, by default what this model was loaded as.
         """
         check_fork()
         from fashion_retrieval.checkpoint.folder import save

@@ -10,7 +10,6 @@ import torch
 
 from fashion_retrieval import FashionModel
 from fashion_retrieval._utils import optional
-from fashion_retrieval.backends import runtimes
 from fashion_retrieval.backends.attach import describe, digests, open_graphs
 from fashion_retrieval.backends.compiled import ProgramTowers
 from fashion_retrieval.backends.runtimes import resolve_backend_dtype
@@ -77,7 +76,7 @@ def test_auto_takes_the_export_that_passed_and_is_installed(exported, monkeypatc
     ],
 )
 def test_resolve_backend_dtype(precision, backend, dtype, expected, monkeypatch):
-    monkeypatch.setattr("fashion_retrieval._utils.device.multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr("fashion_retrieval._utils.cpu.multiplies_bfloat16", lambda: True)
     assert resolve_backend_dtype(backend, precision, dtype) == expected
 
 
@@ -92,7 +91,7 @@ def test_other_runtimes_shrink_photos_the_same_way_everywhere(converted, bundle,
 
 
 def test_resolve_backend_dtype_auto_is_the_measured_precision(monkeypatch):
-    monkeypatch.setattr(runtimes, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr("fashion_retrieval._utils.cpu.multiplies_bfloat16", lambda: True)
     assert resolve_backend_dtype("openvino", "bf16", "auto") == "bfloat16"
     assert resolve_backend_dtype("openvino", "int8", "auto") == "bfloat16"
 

@@ -11,16 +11,18 @@ import torch
 from huggingface_hub import constants
 
 from fashion_retrieval import FashionModel
-from fashion_retrieval._utils import device as devices
+from fashion_retrieval._utils import cpu
 from fashion_retrieval.backends import self_check
 from fashion_retrieval.backends.attach import describe
-from fashion_retrieval.backends.compiled import CompiledEncoder
-from fashion_retrieval.backends.confirm import EncoderTowers, golden_of
+from fashion_retrieval.backends.compiled import ProgramTowers
+from fashion_retrieval.backends.confirm import golden_of
 from fashion_retrieval.backends.examine import examine
+from fashion_retrieval.backends.ready import by_torch
 from fashion_retrieval.backends.runtimes import resolve_backend_dtype
 from fashion_retrieval.backends.self_check import Cosines, Golden, promised
 from fashion_retrieval.errors import InputError, UnsupportedError, WeightsError
 from fashion_retrieval.export.export import check_request
+from fashion_retrieval.models.zero_shot import normalized
 from tests.support.exported_models import write_graphs
 from tests.support.tiny import drawn_photo
 
@@ -39,7 +41,7 @@ def exported(bundle, folder, converted, tmp_path):
     graphs = tmp_path / "model" / "onnx"
     shutil.copytree(folder, tmp_path / "model")
     shutil.copytree(converted["onnx"], graphs)
-    golden_of(bundle.encoder).write(graphs, bundle.encoder.fingerprint)
+    golden_of(bundle).write(graphs, bundle.encoder.fingerprint)
     made = describe(bundle, graphs, backend="onnx", precision="fp32")
     replace(made, default=True, parity={"image_cosine_min": 1.0, "golden_text_cosine": 0.99999}).write(graphs)
     return tmp_path / "model"
@@ -48,28 +50,27 @@ def exported(bundle, folder, converted, tmp_path):
 @pytest.fixture
 def far_off(monkeypatch):
     """Graphs compute something else."""
-    right = CompiledEncoder.encode_image
-    turned = lambda self, pixels: torch.nn.functional.normalize(right(self, pixels) + 0.1, dim=-1)  # noqa: E731
-    monkeypatch.setattr(CompiledEncoder, "encode_image", turned)
+    right = ProgramTowers.encode_images
+    monkeypatch.setattr(ProgramTowers, "encode_images", lambda self, levels: normalized(right(self, levels) + 0.1))
 
 
 @pytest.fixture
 def processor(monkeypatch):
     """A function that says whether the processor multiplies bfloat16."""
-    return lambda able: monkeypatch.setattr(devices, "multiplies_bfloat16", lambda: able)
+    return lambda able: monkeypatch.setattr(cpu, "multiplies_bfloat16", lambda: able)
 
 
 def test_golden_vectors_are_drawn_and_written_the_same_each_time(bundle, tmp_path):
     encoder, (first, second) = bundle.encoder, (tmp_path / "a", tmp_path / "b")
     for one in (first, second):
         one.mkdir()
-        golden_of(encoder).write(one, encoder.fingerprint)
+        golden_of(bundle).write(one, encoder.fingerprint)
     assert (first / GOLDEN).read_bytes() == (second / GOLDEN).read_bytes()
     golden = Golden.read(first, encoder.fingerprint)
     assert (golden.levels.shape, golden.levels.dtype) == ((3, 32, 32, 3), np.uint8)
     assert golden.images.shape == golden.sentences.shape == (3, 16)
     assert len({row.tobytes() for row in golden.levels}) == len(set(golden.texts)) == 3
-    near = golden.cosines(EncoderTowers(encoder), 3)
+    near = golden.cosines(by_torch(bundle, "cpu", "float32").towers, 3)
     assert (near.image, near.text) == pytest.approx((1, 1), abs=1e-6)
 
 
@@ -91,8 +92,8 @@ def test_promised_is_the_measured_least_cosine_with_a_margin(precision, parity, 
 
 
 def test_cosines_of_embeddings_that_are_not_numbers_are_minus_one(bundle):
-    golden = golden_of(bundle.encoder, 1)
-    near = replace(golden, images=golden.images * np.nan).cosines(EncoderTowers(bundle.encoder))
+    golden = golden_of(bundle, 1)
+    near = replace(golden, images=golden.images * np.nan).cosines(by_torch(bundle, "cpu", "float32").towers)
     assert near.image == -1
 
 
@@ -145,7 +146,7 @@ def test_golden_file_altered_missing_or_of_other_weights_is_one_line(exported, b
     path.unlink()
     with pytest.raises(WeightsError, match=r"^expected the file golden\.safetensors in .*; export the model again$"):
         FashionModel.from_pretrained(exported, device="cpu", backend=backend)
-    golden_of(bundle.encoder).write(exported / "onnx", "0" * 64)
+    golden_of(bundle).write(exported / "onnx", "0" * 64)
     replace(
         describe(bundle, exported / "onnx", backend="onnx", precision="fp32"),
         sha256={path.name: self_check.hashlib.sha256(path.read_bytes()).hexdigest()},

@@ -150,7 +150,7 @@ def test_siglip_model_loads_with_its_own_tokenizer(tmp_path: Path) -> None:
         assert tokens.tolist() == [[6, 7, 3, 4, *[1] * 8], [5, *[1] * 11]]
         assert encoder.clip.logit_bias is not None
         assert encoder.image_size == (160, 160)
-        assert set(bundle.tokenizer_files) == {"tokenizer.json", "tokenizer_config.json"}
+        assert set(bundle.tokenizer_files) == {"tokenizer.json", "tokenizer_config.json", "tokenizer_ids.json"}
     assert contents(tmp_path / "saved")["tokenizer.json"] == contents(folder)["tokenizer.json"]
 
 

@@ -79,9 +79,7 @@ def test_export_int8_without_labeled_photos_is_not_the_default(export, photos, t
 
 
 def test_a_second_export_joins_the_first(export, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "fashion_retrieval._utils.device.multiplies_bfloat16", lambda: True
-    )  # else bf16 is refused
+    monkeypatch.setattr("fashion_retrieval._utils.cpu.multiplies_bfloat16", lambda: True)  # else bf16 is refused
     out = tmp_path / "out"
     assert export("--to", "onnx", "--out", out).exit_code == 0
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir() if path.is_file()}

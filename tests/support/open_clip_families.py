@@ -21,6 +21,8 @@ from timm.models.vitamin import VitCfg, VitConvCfg
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 
+from fashion_retrieval.models.weights import NoRandomWeights
+
 VIT: dict[str, Any] = {"embed_dim": 32, "depth": 2, "num_heads": 2}
 _CONVOLVED = VitConvCfg(norm_layer="layernorm2d", norm_eps=1e-6)
 SMALL_TRUNKS: dict[str, dict[str, Any]] = {
@@ -113,38 +115,55 @@ class _NoFiles:
         pass
 
 
-def rough(build: Callable[[], nn.Module], *, seed: int = 1) -> nn.Module:
+def rough(build: Callable[[], nn.Module], *, seed: int = 1, gain: float = 1.5) -> nn.Module:
     """A module with random weights under which every layer counts, in eval mode.
 
-    Usual first weights leave biases at 0, activations almost linear and scales of layers tiny.
+    Usual first weights leave biases at 0, activations almost linear and scales of layers tiny. A deep tower without
+    norms over channels overflows unless the gain is low.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        model = build()
+        with NoRandomWeights():
+            model = build()
         for name, value in [*model.named_parameters(), *model.named_buffers()]:
             if name.endswith("running_var"):
                 value.uniform_(0.5, 1.5)
             elif value.ndim > 1 and isinstance(value, nn.Parameter):
-                value.normal_(std=1.5 * value[0].numel() ** -0.5)
+                value.normal_(std=gain * value[0].numel() ** -0.5)
             elif name.endswith("running_mean") or isinstance(value, nn.Parameter):
                 value.normal_(mean=float(name.endswith("weight")), std=0.3)
     return model.eval()
 
 
-def family_folder(folder: Path, config: dict[str, Any]) -> CLIP | CustomTextCLIP | CoCa:
-    """Write a random model of an open_clip config with open_clip's own writer, tokenizer files too, and return it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text, tokenizer = config["text_cfg"], _NoFiles()
+def open_clip_model(
+    folder: Path,
+    config: dict[str, Any],
+    text_tower: Callable[[str], transformers.PreTrainedConfig] = small_text_tower,
+) -> CLIP | CustomTextCLIP | CoCa:
+    """The model of an open_clip config; the settings of a text tower of transformers are written into the folder."""
+    text = config["text_cfg"]
     if text.get("hf_tokenizer_name"):
         small_tokenizer().save_pretrained(folder)
-        tokenizer = HFTokenizer(str(folder))
     if text.get("hf_model_name"):
-        small_text_tower(text["hf_model_name"]).save_pretrained(folder)
+        text_tower(text["hf_model_name"]).save_pretrained(folder)
         text["hf_model_name"] = str(folder)
         text["hf_model_pretrained"] = False
     settings = copy.deepcopy(config)
     kind = CustomTextCLIP if settings.pop("custom_text", False) or text.get("hf_model_name") else CLIP
-    model = rough(partial(CoCa if "multimodal_cfg" in config else kind, **settings))
+    return (CoCa if "multimodal_cfg" in config else kind)(**settings)
+
+
+def family_folder(
+    folder: Path,
+    config: dict[str, Any],
+    text_tower: Callable[[str], transformers.PreTrainedConfig] = small_text_tower,
+    *,
+    gain: float = 1.5,
+) -> CLIP | CustomTextCLIP | CoCa:
+    """Write a random model of an open_clip config with open_clip's own writer, tokenizer files too, and return it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = rough(partial(open_clip_model, folder, config, text_tower), gain=gain)
     model.visual.image_mean, model.visual.image_std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+    tokenizer = HFTokenizer(str(folder)) if config["text_cfg"].get("hf_tokenizer_name") else _NoFiles()
     save_for_hf(model, tokenizer, config, str(folder), safe_serialization=True)
     return model

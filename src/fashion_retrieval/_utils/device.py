@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from fashion_retrieval._utils.cpu import multiplies_bfloat16
+from fashion_retrieval._utils import cpu
 from fashion_retrieval.errors import InputError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -54,7 +54,7 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
     if device.type == "cuda":
         major, _ = torch.cuda.get_device_capability(device)
         return torch.bfloat16 if major >= 8 else torch.float16
-    return torch.bfloat16 if device.type == "cpu" and multiplies_bfloat16() else torch.float32
+    return torch.bfloat16 if device.type == "cpu" and cpu.multiplies_bfloat16() else torch.float32
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from fashion_retrieval._utils.cpu import multiplies_bfloat16
+from fashion_retrieval._utils import cpu
 from fashion_retrieval.backends.attach import open_graphs
 from fashion_retrieval.backends.confirm import golden_of, least_of
 from fashion_retrieval.backends.convert import convert
@@ -35,7 +35,7 @@ def examine(folder: Path, backend: str) -> dict[str, dict[str, Any]]:
 
 
 def _towers(bundle: Bundle, folder: Path, backend: str) -> Iterator[tuple[Towers, Export | None]]:
-    fast = "bfloat16" if multiplies_bfloat16() else "float32"
+    fast = "bfloat16" if cpu.multiplies_bfloat16() else "float32"
     if backend == "torch":
         if fast != "float32":
             yield by_torch(bundle, "cpu", fast).towers, None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from fashion_retrieval._utils.cpu import multiplies_bfloat16
+from fashion_retrieval._utils import cpu
 from fashion_retrieval._utils.optional import check_installed
 from fashion_retrieval.errors import InputError
 
@@ -30,8 +30,8 @@ def resolve_backend_dtype(backend: str, precision: str, dtype: str) -> str:
         return "float32"
     name = str(dtype).removeprefix("torch.")
     if name == "auto":
-        name = "bfloat16" if multiplies_bfloat16() else "float32"
-    elif name == "bfloat16" and not multiplies_bfloat16():
+        name = "bfloat16" if cpu.multiplies_bfloat16() else "float32"
+    elif name == "bfloat16" and not cpu.multiplies_bfloat16():
         needed = "a processor with AVX512-BF16 or AMX"
         raise InputError(f"backend {backend!r} needs {needed} for bfloat16, this one has neither; use dtype='float32'")
     known = runtime_of(backend).DTYPES

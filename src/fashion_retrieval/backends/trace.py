@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from open_clip.hf_model import HFTextEncoder
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
@@ -61,6 +62,8 @@ def trace(encoder: Encoder, composer: Composer | None, segmenter: GarmentSegment
     if _token_count(text_tokens, context):
         graphs.append(trace_part("text", encoder, text_tokens, {"tokens": (DYNAMIC, DYNAMIC)}, ("states",)))
     else:
+        if isinstance(tower := getattr(clip, "text", None), HFTextEncoder):
+            tower.transformer.set_attn_implementation("eager")  # torch's own attention of mT5 has no ONNX form
         tokens: Shapes = {"tokens": (DYNAMIC, context.shape[1])}
         graphs.append(trace_part("text", clip, clip.encode_text, tokens, ("pooled",)))
     if composer is not None:

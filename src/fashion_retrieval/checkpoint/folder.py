@@ -9,6 +9,7 @@
     dimensions.safetensors         the order in which coordinates are kept, where training.fit_dimensions made one
     prompts.safetensors            embeddings of the taxonomy's prompts, where training.embed_prompts made them
     tokenizer.json, ...            where the encoder's tokenizer is not CLIP's own
+    tokenizer_ids.json             what that tokenizer gave some texts (see `checkpoint.tokenizer_ids`)
 
 A folder that has only transformers' layout of CLIP or SigLIP (config.json, model.safetensors) is converted on loading.
 """
@@ -44,6 +45,8 @@ from fashion_retrieval.checkpoint.layout import (
     nested_names,
     nested_parts,
 )
+from fashion_retrieval.checkpoint.tokenizer_ids import NAME as TOKENIZER_IDS_NAME
+from fashion_retrieval.checkpoint.tokenizer_ids import check_ids, written_ids
 from fashion_retrieval.config import (
     COMPOSER_WEIGHTS_NAME,
     CONFIG_NAME,
@@ -72,6 +75,7 @@ _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
+    TOKENIZER_IDS_NAME,
     "vocab.json",
     "vocab.txt",
 )
@@ -106,6 +110,7 @@ def load(folder: Path, *, light: bool = False) -> Bundle:
         digests.pop(ENCODER_WEIGHTS_NAME, None)  # the composer's fingerprint of the encoder covers them
     verify_digests(folder, digests, remedy=_REMEDY)
     encoder = _load_encoder(folder, light=light)
+    check_ids(encoder.tokenizer, folder)
     if known:  # the bytes that it was computed from are the same
         vars(encoder)["fingerprint"] = known
     if config:
@@ -347,4 +352,5 @@ def _tokenizer_files(encoder: Encoder, folder: Path) -> dict[str, bytes]:
     text = encoder.config["model_cfg"]["text_cfg"]
     if not (text.get("hf_tokenizer_name") or text.get("hf_model_name")):
         return {}
-    return {name: (folder / name).read_bytes() for name in _TOKENIZER_FILES if (folder / name).is_file()}
+    files = {name: (folder / name).read_bytes() for name in _TOKENIZER_FILES if (folder / name).is_file()}
+    return written_ids(encoder.tokenizer) | files

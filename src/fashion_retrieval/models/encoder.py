@@ -231,7 +231,7 @@ def _image_states(visual: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
         states = visual.transformer(visual._embeds(pixels))
         pooled, cells = visual._pool(states)
         return (cells, pooled) if visual.proj is None else (cells @ visual.proj, pooled @ visual.proj)
-    if isinstance(visual, TimmModel) and "pool" not in visual.head._modules:
+    if isinstance(visual, TimmModel) and "pool" not in visual.head._modules and not visual.trunk.num_classes:
         states = visual.trunk.forward_features(pixels)
         cells = states.flatten(2).mT if states.ndim == 4 else states
         return visual.head(cells), visual.head(visual.trunk.forward_head(states))
