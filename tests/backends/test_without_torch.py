@@ -17,6 +17,7 @@ import torch
 from fashion_retrieval import FashionModel, checkpoint
 from fashion_retrieval.backends import attach
 from fashion_retrieval.backends.compiled import ProgramSegmenter
+from fashion_retrieval.backends.confirm import golden_of
 from fashion_retrieval.backends.runtimes import runtime_of
 from fashion_retrieval.backends.trace import trace
 from fashion_retrieval.checkpoint.export_manifest import Export
@@ -79,6 +80,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_graphs(folder, "openvino", out)
     (graph,) = [graph for graph in trace(bundle.encoder, None, bundle.segmenter) if graph.name == "segmenter"]
     runtime_of("openvino").convert(graph, out / "segmenter.xml")
+    golden_of(bundle).write(out, bundle.encoder.fingerprint)
     made = attach.describe(bundle, out, backend="openvino", precision="fp32")
     replace(made, default=True, sources=attach.sources(folder)).write(out)
     return folder

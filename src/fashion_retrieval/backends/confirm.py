@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -56,8 +57,10 @@ def torch_in(dtype: str, bundle: Bundle, folder: Path, device: str | torch.devic
     A dtype that was asked for by name stays: it is only warned of, as of one that this processor emulates.
     """
     from fashion_retrieval._utils.device import describe, resolve_device, resolve_dtype
+    from fashion_retrieval.checkpoint.folder import load
 
-    ready = by_torch(bundle, device, dtype)
+    again = partial(load, folder, light=True)
+    ready = by_torch(bundle, device, dtype, again=again)
     name = ready.towers.dtype
     if name == "float32":
         return ready
@@ -72,7 +75,7 @@ def torch_in(dtype: str, bundle: Bundle, folder: Path, device: str | torch.devic
         return ready
     told = "float32 is computed instead" if dtype == "auto" else "use dtype='float32'"
     warn(f"torch in {name} computes otherwise on {where}: {reason}; {told}")
-    return by_torch(bundle, device, "float32") if dtype == "auto" else ready
+    return by_torch(bundle, device, "float32", again=again) if dtype == "auto" else ready
 
 
 def _times_slower(towers: Towers, bundle: Bundle) -> float:

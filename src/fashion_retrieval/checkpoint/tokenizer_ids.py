@@ -13,13 +13,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-from open_clip.tokenizer import HFTokenizer
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from fashion_retrieval._utils.files import read_object
 from fashion_retrieval.errors import ConfigError
+
+if TYPE_CHECKING:
+    from open_clip.tokenizer import HFTokenizer
+    from torch import Tensor
 
 NAME = "tokenizer_ids.json"
 _TEXTS = ("a photo of a red dress", "A Photo, of a RED-Dress!", " two  long coats", "café Ünï 42", "\uff21\uff22 don't")
@@ -27,7 +28,7 @@ _TEXTS = ("a photo of a red dress", "A Photo, of a RED-Dress!", " two  long coat
 
 def written_ids(tokenizer: Callable[[list[str]], Tensor]) -> dict[str, bytes]:
     """The file of a tokenizer of transformers as it is now, by its name; none of CLIP's own."""
-    if not isinstance(tokenizer, HFTokenizer):
+    if not _is_of_transformers(tokenizer):
         return {}
     rows = dict(zip(_TEXTS, tokenizer(list(_TEXTS)).tolist(), strict=True))
     told = {"written_with": f"transformers {version('transformers')}", "ids": rows}
@@ -40,7 +41,7 @@ def check_ids(tokenizer: Callable[[list[str]], Tensor], folder: Path) -> None:
     Raises:
         ConfigError: A file that does not hold rows of ids by text.
     """
-    if not isinstance(tokenizer, HFTokenizer):
+    if not _is_of_transformers(tokenizer):
         return
     for text, got, wanted, source, remedy in (_saved if (folder / NAME).is_file() else _own)(tokenizer, folder):
         if got != wanted:
@@ -76,6 +77,10 @@ def _own(tokenizer: HFTokenizer, folder: Path) -> Iterator[tuple[str, list[int],
         clean = tokenizer.clean_fn(text)
         got, wanted = (each.encode(clean, add_special_tokens=False).ids for each in (used, meant))
         yield text, got, wanted, "by its tokenizer.json", remedy
+
+
+def _is_of_transformers(tokenizer: object) -> TypeGuard[HFTokenizer]:
+    return type(tokenizer).__name__ == "HFTokenizer"  # open_clip's, which is not imported for other models
 
 
 def _is_row(value: Any) -> bool:  # noqa: ANN401  # whatever JSON has

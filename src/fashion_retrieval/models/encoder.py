@@ -95,17 +95,21 @@ class Encoder(nn.Module):
         self.config = config
         self.preprocess_config = preprocess
         self.preprocessing = preprocess.preprocessing()
-        self._source: Encoder | None = None
+        self._fingerprint_of: Callable[[], str] | None = None  # of a copy for inference: its source's
         self._dtype = torch.float32
         self._convolutional = is_convolutional(clip.visual)
 
-    def for_inference(self, device: torch.device, dtype: torch.dtype) -> Encoder:
+    def for_inference(
+        self, device: torch.device, dtype: torch.dtype, *, fingerprint: Callable[[], str] | None = None
+    ) -> Encoder:
         """A copy that computes in `dtype` on `device`, faster than this one and for inference only.
 
-        It takes and gives float32 too, and has the same fingerprint. In float32 its preprocessing is exact.
+        It takes and gives float32 too. In float32 its preprocessing is exact. It asks this encoder for its fingerprint,
+        or without keeping this one, `fingerprint`.
         """
         ready, clip = copy.copy(self), for_inference(self.clip, device, dtype)
-        vars(ready).update(_modules={"clip": clip}, _source=self, _dtype=next(clip.visual.parameters()).dtype)
+        of, kind = fingerprint or (lambda: self.fingerprint), next(clip.visual.parameters()).dtype
+        vars(ready).update(_modules={"clip": clip}, _fingerprint_of=of, _dtype=kind)
         ready.preprocessing = replace(self.preprocessing, exact=dtype == torch.float32)
         return ready
 
@@ -127,8 +131,8 @@ class Encoder(nn.Module):
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of weights, architecture and preprocessing: equal fingerprints give equal embeddings."""
-        if self._source is not None:
-            return self._source.fingerprint
+        if self._fingerprint_of is not None:
+            return self._fingerprint_of()
         return self.stored_fingerprint(torch.float32)
 
     def stored_fingerprint(self, dtype: torch.dtype) -> str:
@@ -211,7 +215,7 @@ class Encoder(nn.Module):
 
     def _parts(self, pixels: Tensor) -> Sequence[Tensor]:
         """(b, 3, h, w) as the image tower is fastest given it."""
-        if self._source is None:
+        if self._fingerprint_of is None:
             return [pixels]
         if not self._convolutional:
             return [pixels.to(self._dtype)]

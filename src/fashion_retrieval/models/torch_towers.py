@@ -25,9 +25,12 @@ class TorchTowers:
 
     backend = "torch"
 
-    def __init__(self, encoder: Encoder, device: torch.device, dtype: torch.dtype) -> None:
-        self.source, self.device = encoder, device
-        self.encoder = encoder.for_inference(device, dtype)
+    def __init__(
+        self, encoder: Encoder, device: torch.device, dtype: torch.dtype, *, fingerprint: str | None = None
+    ) -> None:
+        """With its `fingerprint` the encoder itself is not kept."""
+        self.device = device
+        self.encoder = encoder.for_inference(device, dtype, fingerprint=(lambda: fingerprint) if fingerprint else None)
         self.preprocessing = replace(encoder.preprocessing, exact=dtype == torch.float32)
         self.dtype = str(dtype).removeprefix("torch.")
         self.embedding_dim = encoder.embedding_dim
@@ -41,7 +44,7 @@ class TorchTowers:
     @property
     def fingerprint(self) -> str:
         """See `Towers`; of the weights as they are in float32."""
-        return self.source.fingerprint
+        return self.encoder.fingerprint
 
     def encode_images(self, levels: Sequence[Levels]) -> Floats:
         """See `Towers`."""
