@@ -86,7 +86,7 @@ class Extras:
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], told: dict[str, str]) -> None:
     """Write a safetensors file."""
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path, told)
+    save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, path, told)
 
 
 def _read_probes(path: Path, config: ModelConfig, width: int) -> dict[str, Probe]:
