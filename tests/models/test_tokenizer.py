@@ -16,7 +16,8 @@ from fashion_retrieval.models.tokenizer import ClipTokenizer
 HARD = {
     "entities of HTML": ["&lt;b&gt; &amp;amp; dress", "&nbsp;red&nbsp;&nbsp;", "&#x27;s", "&amp;#x27;s"],
     "encodings to mend": ["schÃ¶n cafÃ©", "don\u2019t", "\ufeffred", "a\u00adb", "\ufb01ne \uff26\uff35\uff2c\uff2c"],
-    "signs beside letters": ["👗👠 dress 👩\u200d👩\u200d👧", "a_b-c", "!!!!!", "'", "''s", "½ Ⅷ ٣ ٪٪", "\U0001d49c\U0001d4d1 \U0001d7d9\U0001d7da"],
+    "signs beside letters": ["👗👠 dress 👩\u200d👩\u200d👧", "a_b-c", "!!!!!", "'", "''s",
+        "½ Ⅷ ٣ ٪٪", "\U0001d49c\U0001d4d1 \U0001d7d9\U0001d7da"],
     "other scripts": ["赤いドレス 连衣裙", "платье", "หมวก", "कपड़े", "가방"],
     "combining marks": ["e\u0301te\u0301 n\u0303", "\u0345\u0307", "\u0301"],
     "apostrophes": ["it's don't we're they've I'm he'll she'd", "'S 'T 'RE", "'\u017f", "can'ts 's's"],
