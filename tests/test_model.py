@@ -56,10 +56,10 @@ def test_photos_are_read_as_they_are_needed(model):
             taken.append(number)
             yield pixels[::4, ::4] // (number + 1)
 
-    plain, encode = model.encode(images=list(photos())), model.encoder.encode_image
+    plain, encode = model.encode(images=list(photos())), model.towers.encode_images
     taken.clear()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model.encoder, "encode_image", lambda batch: held.append(len(taken)) or encode(batch))
+        patch.setattr(model.towers, "encode_images", lambda batch: held.append(len(taken)) or encode(batch))
         rows = model.encode(images=photos(), batch_size=3)
     assert held == [3, 6, 7]
     np.testing.assert_allclose(rows, plain, atol=1e-5)
@@ -106,17 +106,17 @@ def test_texts_seen_before_are_not_encoded_again(model, monkeypatch):
     texts = ["a photo of a coat", "a photo of a very long coat", "a photo of a coat"]
     rows = model.encode(texts=texts)
     np.testing.assert_array_equal(rows[0], rows[2])
-    monkeypatch.setattr(model.encoder, "encode_text", None)
+    monkeypatch.setattr(model.towers, "encode_texts", None)
     np.testing.assert_array_equal(model.encode(texts=texts[::-1]), rows[::-1])
 
 
 def test_bfloat16_holds_its_weights_and_gives_float32(model):
     fast = FashionModel.from_pretrained(device="cpu", dtype="bfloat16", backend="torch")
-    precise = {name for name, p in fast.encoder.named_parameters() if p.ndim and p.dtype != torch.bfloat16}
+    precise = {name for name, p in fast.towers.encoder.named_parameters() if p.ndim and p.dtype != torch.bfloat16}
     assert {".".join(name.split(".")[3:5]) for name in precise} == {"conv_stem.weight", "conv_stem.bias", "blocks.0"}
     assert {p.dtype for p in fast.segmenter.parameters()} == {torch.float32}
     assert fast.fingerprint == model.fingerprint
-    assert fast.encoder.logit_scale == model.encoder.logit_scale
+    assert fast.towers.logit_scale == model.towers.logit_scale
     for asked, least in (({"images": PHOTO}, 0.9998), ({"texts": "a photo of red dress"}, 0.9999)):
         rows = fast.encode(**asked)
         assert rows.dtype == np.float32

@@ -22,7 +22,7 @@ from fashion_retrieval import FashionModel, Gallery, Recognition
 from fashion_retrieval.cli import app
 from fashion_retrieval.errors import ImageError, InputError
 from fashion_retrieval.images.load import load_pixels
-from fashion_retrieval.models import segmenter
+from fashion_retrieval.models import garments
 from fashion_retrieval.shards import encode_shards
 from fashion_retrieval.taxonomy import Taxonomy
 from tests.support.drawn_files import drawn_bitmaps
@@ -116,9 +116,9 @@ def test_a_text_stream_that_cannot_seek_raises_an_input_error() -> None:
 def test_a_fractional_box_without_a_segmenter_is_one_crop(
     model: FashionModel, monkeypatch: pytest.MonkeyPatch, box: tuple[float, ...]
 ) -> None:
-    encoded, encode_image = [], model.encoder.encode_image
+    encoded, encode_images = [], model.towers.encode_images
     monkeypatch.setattr(
-        model.encoder, "encode_image", lambda pixels: encoded.append(len(pixels)) or encode_image(pixels)
+        model.towers, "encode_images", lambda levels: encoded.append(len(levels)) or encode_images(levels)
     )
     garment = model.recognize(drawn_photo((40, 48)), boxes=[box], segmenter=None, taxonomy=OWN).garments[0]
     rows, columns = np.flatnonzero(garment.mask.any(1)), np.flatnonzero(garment.mask.any(0))
@@ -171,7 +171,7 @@ def test_a_result_without_its_photo_is_drawn_from_the_file(model: FashionModel, 
 def test_a_large_photo_keeps_small_masks_and_its_own_pixels_once(
     model: FashionModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segmenter, "_LARGE", 0)
+    monkeypatch.setattr(garments, "_LARGE", 0)
     photo = drawn_photo((1600, 1200))
     expected = model.recognize(photo, taxonomy=OWN)
     assert expected.garments
@@ -204,8 +204,8 @@ def test_texts_of_users_go_by_their_batch_size_and_leave_the_prompts(
 ) -> None:
     model.recognize(drawn_photo(), segmenter=None, taxonomy=OWN)
     prompts = len(model._prompts)
-    sizes, encode_text = [], model.encoder.encode_text
-    monkeypatch.setattr(model.encoder, "encode_text", lambda tokens: sizes.append(len(tokens)) or encode_text(tokens))
+    sizes, encode_texts = [], model.towers.encode_texts
+    monkeypatch.setattr(model.towers, "encode_texts", lambda texts: sizes.append(len(texts)) or encode_texts(texts))
     model.encode(texts=[f"number {number}" for number in range(600)], batch_size=400)
     assert sizes == [400, 200]
     assert len(model._prompts) == prompts

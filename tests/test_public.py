@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import fashion_retrieval
 from fashion_retrieval.cli import app
 from fashion_retrieval.config import ModelConfig
+from tests.support.paths import ROOT
 
 NAMES = [
     "Failure",
@@ -169,6 +170,20 @@ def test_open_clip_comes_with_the_first_model():
         f"import sys, fashion_retrieval as f; f.FashionModel, f.Gallery; print(sorted({heavy} & sys.modules.keys()))"
     )
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_the_embedded_model_needs_no_open_clip():
+    heavy = "{'open_clip', 'timm', 'torchvision', 'transformers', 'torch._dynamo'}"
+    code = f"""
+import sys, torch, fashion_retrieval as f
+model = f.FashionModel.from_pretrained(device="cpu", backend="torch")
+found = model.recognize(sys.argv[1])
+model.encode(texts="a word that no prompt has")
+model.compose(sys.argv[1], "in red")
+print(len(found.garments) > 0, sorted({heavy} & sys.modules.keys()))
+"""
+    done = run(code, str(ROOT / "examples/astronaut.jpg"))
+    assert (done.stdout, done.stderr) == ("True []\n", "")
 
 
 @pytest.mark.parametrize("command", ["--help", "recognize --help", "encode --help", "models --help", "doctor --help"])

@@ -31,13 +31,13 @@ def model():
 @pytest.fixture
 def encoded(model, monkeypatch):
     """Counts the photos that go through the encoder."""
-    counter, encode_image = Counter(), model.encoder.encode_image
+    counter, encode_images = Counter(), model.towers.encode_images
 
-    def counting(pixels):
-        counter["photos"] += len(pixels)
-        return encode_image(pixels)
+    def counting(levels):
+        counter["photos"] += len(levels)
+        return encode_images(levels)
 
-    monkeypatch.setattr(model.encoder, "encode_image", counting)
+    monkeypatch.setattr(model.towers, "encode_images", counting)
     return counter
 
 

@@ -99,8 +99,8 @@ def tables(uri):
 
 
 def count_encoded(model, monkeypatch):
-    counted, encode = [], model.encoder.encode_image
-    monkeypatch.setattr(model.encoder, "encode_image", lambda pixels: counted.append(len(pixels)) or encode(pixels))
+    counted, encode = [], model.towers.encode_images
+    monkeypatch.setattr(model.towers, "encode_images", lambda pixels: counted.append(len(pixels)) or encode(pixels))
     return counted
 
 
@@ -139,7 +139,7 @@ def test_migration_to_another_model_of_the_same_width_is_noticed_by_others(local
 
 def test_interrupted_migration_goes_on_with_what_changed_meanwhile(uri, old, new, paths, monkeypatch):
     monkeypatch.setattr("fashion_retrieval.gallery.adding._DECODED", 2)
-    counted, encode = [], new.encoder.encode_image
+    counted, encode = [], new.towers.encode_images
 
     def stopping(pixels):
         if sum(counted) >= 6:
@@ -148,10 +148,10 @@ def test_interrupted_migration_goes_on_with_what_changed_meanwhile(uri, old, new
         return encode(pixels)
 
     with Gallery.open(uri, old) as gallery:
-        monkeypatch.setattr(new.encoder, "encode_image", stopping)
+        monkeypatch.setattr(new.towers, "encode_images", stopping)
         with pytest.raises(KeyboardInterrupt):
             gallery.migrate(new, batch_size=2)
-        monkeypatch.setattr(new.encoder, "encode_image", encode)
+        monkeypatch.setattr(new.towers, "encode_images", encode)
         check(uri, old, paths, names())
         drawn_photo((24, 32), seed=77).save(paths[0])  # a photo of other content, one more, one less, other metadata
         gallery.add([paths[0], paths[1]], ["p00", "p01"], [{"stock": 0}, {"stock": 1, "price": 2.5}])
@@ -167,7 +167,7 @@ def test_interrupted_migration_goes_on_with_what_changed_meanwhile(uri, old, new
 
 
 def test_rows_written_while_photos_are_encoded_are_taken_over(local, old, new, paths, monkeypatch):
-    encode, writes = new.encoder.encode_image, []
+    encode, writes = new.towers.encode_images, []
 
     def disturbed(pixels):
         if not writes:
@@ -176,7 +176,7 @@ def test_rows_written_while_photos_are_encoded_are_taken_over(local, old, new, p
                 other.delete(["p05"])
         return encode(pixels)
 
-    monkeypatch.setattr(new.encoder, "encode_image", disturbed)
+    monkeypatch.setattr(new.towers, "encode_images", disturbed)
     with Gallery.open(local, old) as gallery:
         gallery.migrate(new)
         assert gallery.get("p03").fields["category"] == "late"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fashion_retrieval import FashionModel, checkpoint
+from fashion_retrieval.checkpoint.extras import Extras
 from fashion_retrieval.errors import GalleryError, InputError
 from fashion_retrieval.gallery.engines.base import Settings
 from fashion_retrieval.gallery.engines.lancedb import LanceStore
@@ -30,7 +31,7 @@ def turned(tmp_path_factory):
     """The same model with a basis."""
     bundle = checkpoint.load(tiny_folder(tmp_path_factory.mktemp("model")))
     basis = np.linalg.qr(np.random.default_rng(0).normal(size=(16, 16)))[0].astype(np.float16).astype(np.float32)
-    return FashionModel(replace(bundle, basis=basis), model_id="tiny", device="cpu", dtype="float32")
+    return FashionModel(replace(bundle, extras=Extras(basis=basis)), model_id="tiny", device="cpu", dtype="float32")
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("float16", 0.0005), ("int8", 0.01)])

@@ -22,8 +22,6 @@ from fashion_retrieval.images.pixels import Pixels
 from fashion_retrieval.images.prefetch import ReadPhoto, batches, fetch_ahead, read_photos
 from tests.support.tiny import drawn_photo
 
-CPU = torch.device("cpu")
-
 
 @pytest.fixture(autouse=True)
 def four_threads() -> Iterator[None]:
@@ -87,8 +85,8 @@ def test_what_came_before_a_failing_source_is_not_lost() -> None:
 
 
 def read(images: Iterable[ImageInput | DeferredFile], batch_size: int = 4, **options: Any) -> list[ReadPhoto[Any]]:
-    """All photos of `read_photos` on the CPU, each as its pixels."""
-    settings = {"device": CPU, "skip": True, "digests": True} | options
+    """All photos of `read_photos`, each as its pixels."""
+    settings = {"ahead": 0, "skip": True, "digests": True} | options
     return [p for batch in read_photos(images, Pixels.srgb, batch_size=batch_size, **settings) for p in batch]
 
 
@@ -162,7 +160,7 @@ def test_what_came_before_an_error_is_handed_over_and_then_it_is_raised(tmp_path
         paths,
         lambda photo: photo.width,
         batch_size=batch_size,
-        device=CPU,
+        ahead=0,
         skip=False,
         label=lambda index: f"images[{index}]",
     )
@@ -174,7 +172,7 @@ def test_what_came_before_an_error_is_handed_over_and_then_it_is_raised(tmp_path
 
 def test_no_thread_is_left_when_the_reader_is_closed(tmp_path: Path) -> None:
     paths = drawn_files(tmp_path, 2) * 50
-    stream = read_photos(paths, lambda photo: photo.width, batch_size=4, device=torch.device("meta"), skip=False)
+    stream = read_photos(paths, lambda photo: photo.width, batch_size=4, ahead=2, skip=False)
     assert len(next(stream)) == 4
     stream.close()  # type: ignore[attr-defined]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("photos")]

@@ -95,14 +95,14 @@ def test_a_reference_is_the_photo(model, photos, monkeypatch):
     for given in (references, matches, opened, [np.asarray(image.convert("RGB")) for image in opened]):
         np.testing.assert_allclose(model.compose(given, TEXTS), expected, atol=1e-6)
     calls = []
-    monkeypatch.setattr(model.encoder, "image_tokens", lambda pixels: calls.append(len(pixels)))
+    monkeypatch.setattr(model.towers, "image_tokens", lambda levels: calls.append(len(levels)))
     np.testing.assert_allclose(model.compose(references, TEXTS), expected, atol=1e-6)
     assert calls == []  # nothing is encoded again
 
 
 def test_a_photo_that_comes_twice_is_encoded_once(model, photos, monkeypatch):
-    whole, sizes = model.encoder.image_tokens, []
-    monkeypatch.setattr(model.encoder, "image_tokens", lambda pixels: sizes.append(len(pixels)) or whole(pixels))
+    whole, sizes = model.towers.image_tokens, []
+    monkeypatch.setattr(model.towers, "image_tokens", lambda levels: sizes.append(len(levels)) or whole(levels))
     model.compose([photos[0], str(photos[0]), photos[1]], TEXTS)
     assert sizes == [2]
 
@@ -151,7 +151,7 @@ def test_explain_gives_the_query_its_parts_and_its_words(model, photos):
     text = "in red, with  long sleeves"
     told = model.explain(photos[0], text)
     np.testing.assert_allclose(told.query, model.compose(photos[0], text), atol=1e-6)
-    encoder, composer = model.encoder, model._composition.composer
+    encoder, composer = model.encoder, model._bundle.composer
     with torch.inference_mode():
         image = torch.from_numpy(model.reference(photos[0])[0].tokens[None]).float()
         kept, changed, gates = composer.parts(image, *encoder.text_tokens(encoder.tokenize([text])))
@@ -193,8 +193,8 @@ def test_explain_a_photo_or_a_text_alone(model, photos):
 
 
 def test_explain_reads_as_many_words_as_the_model(model, photos, monkeypatch):
-    sizes, run = [], model.encoder.text_tokens
-    monkeypatch.setattr(model.encoder, "text_tokens", lambda words: sizes.append(len(words)) or run(words))
+    sizes, run = [], model.towers.text_tokens
+    monkeypatch.setattr(model.towers, "text_tokens", lambda texts: sizes.append(len(texts)) or run(texts))
     told = model.explain(photos[0], "red " * 500)
     assert sizes == [78, 1]  # one batch of the text and of those without a word, and one more for its parts
     assert [share for _, share in told.words[77:]] == [0] * 423

@@ -13,8 +13,6 @@ import open_clip
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
 
 from fashion_retrieval import FashionModel
 from fashion_retrieval.errors import InputError, TaxonomyError
@@ -22,8 +20,7 @@ from fashion_retrieval.images.pixels import as_pixels
 from fashion_retrieval.images.preprocess import RGB, Preprocessing
 from fashion_retrieval.inference.colors import dominant_colors
 from fashion_retrieval.inference.recognition import Photo, Recognizer, _agreement
-from fashion_retrieval.models.encoder import Encoder
-from fashion_retrieval.models.zero_shot import PromptCache, attribute_view
+from fashion_retrieval.models.zero_shot import Floats, PromptCache, attribute_view, normalized
 from fashion_retrieval.results import Garment, Region
 from fashion_retrieval.taxonomy import KINDS, Taxonomy
 from tests.support.tiny import drawn_photo, tiny_folder
@@ -76,41 +73,24 @@ WORDS: Words = {
 class MeanColor(Preprocessing):
     """A photo becomes its mean color, (3,)."""
 
-    def resize(self, image: RGB) -> Tensor:
-        return torch.from_numpy(np.array(as_pixels(image).srgb(), dtype=np.float32)).mean((0, 1))
-
-    def batch(self, levels: Sequence[Tensor], device: torch.device) -> Tensor:
-        return torch.stack(list(levels)).to(device)
+    def resize(self, image: RGB) -> Any:
+        return np.array(as_pixels(image).srgb(), dtype=np.float32).mean((0, 1))
 
 
-class FixedEncoder(Encoder):
+class FixedTowers:
     """A photo's embedding is the direction of its mean color, a text's that of the first word found in it."""
 
     def __init__(self, words: Words) -> None:
-        nn.Module.__init__(self)
         self.words = words
-        self.texts: list[str] = []
         self.preprocessing = MeanColor(size=(1, 1), mean=(0, 0, 0), std=(1, 1, 1))
+        self.embedding_dim, self.logit_scale = 3, SCALE
 
-    @property
-    def embedding_dim(self) -> int:
-        return 3
+    def encode_images(self, levels: Sequence[Any]) -> Floats:
+        return normalized(np.stack(levels))
 
-    @property
-    def logit_scale(self) -> float:
-        return SCALE
-
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        return functional.normalize(pixels, dim=-1)
-
-    def tokenize(self, texts: Sequence[str]) -> Tensor:
-        self.texts += texts
-        return torch.arange(len(self.texts) - len(texts), len(self.texts))
-
-    def encode_text(self, tokens: Tensor) -> Tensor:
-        texts = [self.texts[token] for token in tokens.tolist()]
+    def encode_texts(self, texts: Sequence[str]) -> Floats:
         rows = [next(row for word, row in self.words.items() if word in text) for text in texts]
-        return functional.normalize(torch.tensor(rows, dtype=torch.float32), dim=-1)
+        return normalized(np.array(rows, np.float32))
 
 
 def recognizer(
@@ -119,14 +99,13 @@ def recognizer(
     calibration: dict[str, float] | None = None,
     thresholds: dict[str, float] | None = None,
 ) -> Recognizer:
-    encoder, device = FixedEncoder(words), torch.device("cpu")
+    towers: Any = FixedTowers(words)
     return Recognizer(
-        encoder=encoder,
-        prompts=PromptCache(encoder, device),
+        towers=towers,
+        prompts=PromptCache(towers),
         taxonomy=Taxonomy.load(taxonomy),
         calibration=calibration or {},
         thresholds=thresholds or {},
-        device=device,
         model_id="fixed",
     )
 
@@ -210,7 +189,7 @@ def test_the_kind_of_the_region_weighs_the_categories(
 def test_the_color_of_the_pixels_is_in_the_category_prompt() -> None:
     words = {"red dress": toward(0.95), "red shirt": toward(0.2), **WORDS}
     of = recognizer(words)
-    red, blue = (of.category_probabilities(torch.tensor([1.0, 0.0, 0.0]), name).numpy() for name in ("red", "blue"))
+    red, blue = (of.category_probabilities(np.array([1, 0, 0], np.float32), name) for name in ("red", "blue"))
     np.testing.assert_allclose(red, softmax(0.95, 0.2, 0.4), atol=1e-6)
     np.testing.assert_allclose(blue, softmax(0.5, 0.6, 0.4), atol=1e-6)
     found = garment(of)
@@ -307,13 +286,13 @@ def test_templates_are_averaged_phrase_by_phrase() -> None:
     image = np.array([2.0, 1.0, 2.0]) / 3
     shares = softmax(*(rows / np.linalg.norm(rows, axis=1, keepdims=True) @ image))
     group, shirt = of.taxonomy.attributes[0], of.taxonomy.category.values[0]
-    found = of.attribute_probabilities(torch.tensor(image, dtype=torch.float32), group, [(shirt, 1.0)])
+    found = of.attribute_probabilities(image.astype(np.float32), group, [(shirt, 1.0)])
     assert found.tolist() == pytest.approx([shares[:2].sum(), shares[2]], abs=1e-6)
 
 
 def test_groups_of_one_name_are_told_apart() -> None:
     of = recognizer()
-    shirt, view = of.taxonomy.category.values[0], torch.tensor([0.0, 1.0, 0.0])
+    shirt, view = of.taxonomy.category.values[0], np.array([0, 1, 0], np.float32)
     group = of.taxonomy.attributes[0]
     turned = replace(group, values=group.values[::-1])
     first, second = (of.attribute_probabilities(view, one, [(shirt, 1.0)]).tolist() for one in (group, turned))
@@ -329,11 +308,11 @@ def test_category_from_the_crop_attributes_from_crop_and_masked_crop() -> None:
     of = recognizer()
     scene = Photo(as_pixels(pixels), [Region((0, 0, 12, 8), mask, 1.0)])
     found = of.recognize([scene], batch_size=4)[0].garments[0]
-    crop = functional.normalize(torch.tensor([1.0, 1.0, 0.0]), dim=-1)
-    masked = functional.normalize(torch.tensor([2.0, 1.0, 1.0]), dim=-1)  # half red, half white
+    crop = normalized(np.array([1, 1, 0], np.float32))
+    masked = normalized(np.array([2, 1, 1], np.float32))  # half red, half white
     assert found.category.probability == pytest.approx(of.category_probabilities(crop, "red").max().item(), abs=1e-5)
     view = attribute_view(crop, masked)
-    assert view.norm().item() == pytest.approx(1, abs=1e-6)
+    assert np.linalg.norm(view) == pytest.approx(1, abs=1e-6)
     assert crop @ masked < view @ masked < 1
     assert view @ masked > view @ crop
     context = of.category_context(of.category_probabilities(crop, "red"))
@@ -341,7 +320,7 @@ def test_category_from_the_crop_attributes_from_crop_and_masked_crop() -> None:
     assert sum(weight for _, weight in context) == pytest.approx(1)
     for group in of.taxonomy.attributes:
         parts = [weight * of.attribute_probabilities(view, group, [(noun, 1.0)]) for noun, weight in context]
-        shares = torch.stack(parts).sum(0)
+        shares = np.sum(parts, axis=0)
         scores = {score.name: score.probability for score in found.attributes[group.name].alternatives}
         wanted = {value.name: share for value, share in zip(group.values, shares.tolist(), strict=True)}
         assert scores == pytest.approx(wanted, abs=1e-5)
@@ -361,13 +340,13 @@ def test_the_texts_of_a_call_are_encoded_together(tmp_path: Path, monkeypatch: p
     """Once for the categories and once for all that is asked of the garments; a second call asks nothing new."""
     fresh = FashionModel.from_pretrained(tiny_folder(tmp_path / "model"), device="cpu", dtype="float32")
     calls: list[int] = []
-    encode_text = fresh.encoder.encode_text
+    encode_texts = fresh.towers.encode_texts
 
-    def counted(tokens: Tensor) -> Tensor:
-        calls.append(len(tokens))
-        return encode_text(tokens)
+    def counted(texts: Sequence[str]) -> Floats:
+        calls.append(len(texts))
+        return encode_texts(texts)
 
-    monkeypatch.setattr(fresh.encoder, "encode_text", counted)
+    monkeypatch.setattr(fresh.towers, "encode_texts", counted)
     boxes = [[0, 0, 20, 30], [10, 10, 47, 60], [5, 30, 40, 64]]
     found = fresh.recognize(drawn_photo(), boxes=boxes, segmenter=None)
     assert len(found.garments) == 3
@@ -402,7 +381,8 @@ def test_words_never_seen_through_the_front_door_equal_plain_open_clip(model: Fa
     prompts = [f"a photo of {color} {word}" for word in nouns]
     prompts += [f"a photo of {word} {noun}" for noun in nouns for word in ("chainmail", "ring mail", "quilted")]
     with torch.inference_mode():
-        pixels = clip.eval().encode_image(model.encoder.preprocess(image)[None], normalize=True)
+        given = torch.from_numpy(model.towers.preprocessing(image)[None])
+        pixels = clip.eval().encode_image(given, normalize=True)
         cosines = (clip.encode_text(tokenizer(prompts), normalize=True) @ pixels[0]).tolist()
     scale = clip.logit_scale.exp().item()
     categories = softmax(*cosines[:3], scale=scale)

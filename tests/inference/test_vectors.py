@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 from sentence_transformers import quantize_embeddings
 
 from fashion_retrieval import FashionModel, checkpoint
+from fashion_retrieval.checkpoint.extras import Extras
 from fashion_retrieval.errors import InputError, WeightsError
 from fashion_retrieval.inference.vectors import quantized, restored
 from tests.support.tiny import drawn_photo, tiny_folder
@@ -34,7 +35,7 @@ def model(folder):
 
 @pytest.fixture(scope="module")
 def turned(folder):
-    bundle = replace(checkpoint.load(folder), basis=basis())
+    bundle = replace(checkpoint.load(folder), extras=Extras(basis=basis()))
     return FashionModel(bundle, model_id="tiny", device="cpu", dtype="float32")
 
 

@@ -137,11 +137,11 @@ def test_what_is_near_is_looked_at_from_further_away_too(
     """Seen at the full size a third of the photo, or more, is not background; from further away all of it is."""
     seen = []
 
-    def probabilities_at(image: Image.Image, longest: int) -> torch.Tensor:
+    def probabilities_at(image: Image.Image, longest: int) -> NDArray[np.float32]:
         seen.append(longest)
         background = 1 - filled if longest == 64 else 1.0
-        found = torch.zeros(1, len(CLASSES), longest, longest)
-        found[:, 0], found[:, 2] = background, 1 - background
+        found = np.zeros((len(CLASSES), longest, longest), np.float32)
+        found[0], found[2] = background, 1 - background
         return found
 
     monkeypatch.setattr(segmenter, "_probabilities_at", probabilities_at)

@@ -22,7 +22,8 @@ VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 """open_clip's file of merges, the most frequent first."""
 _START, _END = "<start_of_text>", "<end_of_text>"
 _MERGES = 49152 - 256 - 2
-_WORDS = r"(?i)'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_WORDS = rf"(?i){_START}|{_END}|'s|'t|'re|'ve|'m|'ll|'d|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}]+"
+"""For `regex`, as in open_clip: another library knows letters of another Unicode."""
 
 
 class ClipTokenizer:
@@ -43,7 +44,8 @@ class ClipTokenizer:
         """(b, `context_length`) int64: each text between its marks, cut off or filled up with zeros."""
         found = np.zeros((len(texts), self.context_length), np.int64)
         start, end = len(_letters()) * 2 + _MERGES, len(_letters()) * 2 + _MERGES + 1
-        for row, encoding in zip(found, self._words.encode_batch([_cleaned(text) for text in texts]), strict=True):
+        words = [_split(text) for text in texts]
+        for row, encoding in zip(found, self._bytes.encode_batch(words, is_pretokenized=True), strict=True):
             ids = [start, *encoding.ids, end]
             row[: len(ids)] = ids[: self.context_length]
             if len(ids) > self.context_length:
@@ -51,8 +53,8 @@ class ClipTokenizer:
         return found
 
     @cached_property
-    def _words(self) -> Tokenizer:
-        from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    def _bytes(self) -> Tokenizer:
+        from tokenizers import Tokenizer, models, pre_tokenizers
 
         if not self.vocabulary.is_file():
             raise WeightsError(f"expected CLIP's vocabulary at {self.vocabulary}, found none; install open_clip_torch")
@@ -62,20 +64,18 @@ class ClipTokenizer:
         words = [*letters, *(letter + "</w>" for letter in letters), *(a + b for a, b in merges), _START, _END]
         vocabulary = {word: place for place, word in enumerate(words)}
         made = Tokenizer(models.BPE(vocabulary, merges, end_of_word_suffix="</w>"))
-        split = pre_tokenizers.Split(Regex(_WORDS), "removed", invert=True)
-        made.pre_tokenizer = pre_tokenizers.Sequence(
-            [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-        )
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         made.add_special_tokens([_START, _END])
         return made
 
 
-def _cleaned(text: str) -> str:
-    """As open_clip cleans it: mended encoding, no entities of HTML, single spaces, lower case."""
+def _split(text: str) -> list[str]:
+    """Words as open_clip has them: mended encoding, no entities of HTML, single spaces, lower case."""
     import ftfy
+    import regex
 
-    mended = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
-    return " ".join(mended.split()).strip().lower()
+    mended = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return regex.findall(_WORDS, " ".join(mended.split()).lower())
 
 
 def _letters() -> list[str]:
