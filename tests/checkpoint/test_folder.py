@@ -377,7 +377,9 @@ def test_save_removes_an_export_of_other_photo_settings_words_or_composer_and_ke
     checkpoint.save(bundle, one)
     basis = np.eye(bundle.encoder.embedding_dim, dtype=np.float32)
     exported_from(digest, one, "onnx")
-    checkpoint.save(replace(bundle, extras=Extras(basis=basis)), one)  # the graphs know nothing of the order of coordinates
+    checkpoint.save(
+        replace(bundle, extras=Extras(basis=basis)), one
+    )  # the graphs know nothing of the order of coordinates
     assert (one / "onnx" / "export.json").is_file()
     shape = ComposerConfig(embedding_dim=16, width=16, depth=1, heads=2, hidden=16, encoder=digest)
     composed = replace(bundle, composer=Composer(shape), config=ModelConfig(name="tiny", composer=shape))
