@@ -37,7 +37,7 @@ from benchmarks.report import DOCS
 from fashion_retrieval import FashionModel
 from fashion_retrieval._utils.files import asset, write_atomically
 from fashion_retrieval.errors import FashionRetrievalError
-from fashion_retrieval.models.encoder import build_encoder
+from fashion_retrieval.models.open_clip_encoder import build_encoder
 from fashion_retrieval.models.open_clip_spelling import current_weights
 from tests.support.open_clip_families import TEXTS, family_folder, open_clip_model
 from tests.support.tiny import drawn_photo

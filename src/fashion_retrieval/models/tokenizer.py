@@ -75,7 +75,8 @@ def _split(text: str) -> list[str]:
     import regex
 
     mended = html.unescape(html.unescape(ftfy.fix_text(text)))
-    return regex.findall(_WORDS, " ".join(mended.split()).lower())
+    words: list[str] = regex.findall(_WORDS, " ".join(mended.split()).lower())
+    return words
 
 
 def _letters() -> list[str]:
