@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -56,7 +54,7 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of whole processes.")] = 7,
     photos: Annotated[int, typer.Option(min=8, help="Street photos for recognize_many.")] = 200,
     turns: Annotated[int, typer.Option(min=1, help="Rounds of recognize_many.")] = 3,
-    cache: Annotated[Path, typer.Option(help="Folder for the exports.")] = material.CACHE / "cold",
+    cache: Annotated[Path, typer.Option(help="Folder for the exports.")] = Path("runs/benchmarks/cold"),
     out: Annotated[Path, typer.Option(help="The JSON file.")] = RESULTS / "cold.json",
 ) -> None:
     """Time both sides and write JSON."""
@@ -143,7 +141,7 @@ def self_check(exports: Mapping[str, Path], rounds: int) -> dict[str, Any]:
 
 def many(before: Path, exports: Mapping[str, Path], photos: Sequence[Path], turns: int) -> dict[str, Any]:
     """Seconds of `recognize_many` on both sides and with the exports, in turn."""
-    listed = material.CACHE / "cold/photos.json"
+    listed = Path("runs/benchmarks/cold/photos.json")
     listed.parent.mkdir(parents=True, exist_ok=True)
     listed.write_text(json.dumps([str(photo.resolve()) for photo in photos]), encoding="utf-8")
     sides = {"before": (before, EMBEDDED, {}), "torch": (HERE.parent, EMBEDDED, {})}

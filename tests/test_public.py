@@ -72,7 +72,7 @@ OPTIONS = {
     "mcp": "--transport --host --port --model --backend --device --photos --api-key-file --max-pixels --queue",
     "serve": "--host --port --model --backend --device --dtype --api-key-file --allow-origin --max-body --max-pixels "
     "--queue --timeout --writable --read-only --uploads --page --no-page --demo",
-    "doctor": "--device --dtype --json",
+    "doctor": "--device --dtype --backends --json",
     "models list": "--json",
     "models convert": "",
     "models download": "--revision --require-commercial",

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fashion_retrieval._utils.lazy import lazy_names
 from fashion_retrieval.errors import UnsupportedError
 from fashion_retrieval.images.inputs import ImageInput, called, read_content
 from fashion_retrieval.images.load import decode
@@ -27,6 +28,8 @@ from fashion_retrieval.models.weights import weights_digest
 if TYPE_CHECKING:
     from open_clip.model import CLIP, CustomTextCLIP
     from open_clip.transformer import TextTransformer
+
+__getattr__ = lazy_names(__name__, {"build_encoder": "models.open_clip_encoder:build_encoder"})  # its home in 0.1
 
 _CONVOLVED = 8
 """Photos that go through a convolutional tower at a time: what its layers pass on stays in the processor's cache."""

@@ -81,14 +81,19 @@ class GarmentFinder(ABC):
         return self.enlarged(inside, (max(1, round(image.height * working)), max(1, round(image.width * working))))
 
     def enlarged(self, maps: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
-        """(c, h, w) float32 -> (c, H, W), bilinear."""
+        """(c, h, w) float32 -> (c, H, W), bilinear between two pixels each way, also where it gets smaller."""
         if maps.shape[1:] == size:
             return maps
         found = np.empty((len(maps), *size), np.float32)
+        rows, columns = (_taps(given, wanted) for given, wanted in zip(maps.shape[1:], size, strict=True))
 
         def one(place: int) -> None:
-            larger = Image.fromarray(maps[place]).resize((size[1], size[0]), Image.Resampling.BILINEAR)
-            found[place] = np.asarray(larger)
+            low, high, share = rows
+            lines = maps[place, low]
+            lines += (maps[place, high] - lines) * share[:, None]
+            low, high, share = columns
+            found[place] = lines[:, low]
+            found[place] += (lines[:, high] - found[place]) * share
 
         with ThreadPoolExecutor(threads()) as pool:
             list(pool.map(one, range(len(maps))))
@@ -229,6 +234,13 @@ def _largest(rows: NDArray[np.float32]) -> NDArray[np.int8]:
     first = ((rows == rows.max(0)).view(np.int8) * order[:, None]).max(0)
     winner: NDArray[np.int8] = len(rows) - first
     return winner
+
+
+def _taps(given: int, wanted: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """For each of the wanted pixels the two given ones around its center, and the share of the second."""
+    centers = np.clip((np.arange(wanted) + 0.5) * (given / wanted) - 0.5, 0, given - 1)
+    low = centers.astype(np.int64)
+    return low, np.minimum(low + 1, given - 1), (centers - low).astype(np.float32)
 
 
 def _touch(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:

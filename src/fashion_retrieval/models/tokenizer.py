@@ -72,7 +72,7 @@ class ClipTokenizer:
 def _split(text: str) -> list[str]:
     """Words as open_clip has them: mended encoding, no entities of HTML, single spaces, lower case."""
     import ftfy
-    import regex  # type: ignore[import-untyped]  # its types are another package's
+    import regex
 
     mended = html.unescape(html.unescape(ftfy.fix_text(text)))
     words: list[str] = regex.findall(_WORDS, " ".join(mended.split()).lower())
