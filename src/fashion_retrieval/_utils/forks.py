@@ -41,4 +41,5 @@ def check_fork(*, pools: bool = False) -> None:
 
 def _remember_threads() -> None:
     global _alone
-    _alone = threading.active_count() == 1
+    others = threading.enumerate()
+    _alone = sum(not thread.name.startswith("LanceDB") for thread in others) == 1  # which starts its own anew
