@@ -22,10 +22,8 @@ def check_torch() -> None:
     try:
         import_module("torch")
     except ImportError as error:
-        reason = f"PyTorch is needed for this and can't be imported ({error})"
-        raise MissingExtraError(
-            f"{reason}; run: pip install torch, or use a model with its export beside it"
-        ) from error
+        remedy = "run: pip install torch, or use a model with its export beside it"
+        raise MissingExtraError(f"PyTorch is needed for this and can't be imported ({error}); {remedy}") from error
 
 
 def check_installed(package: str, extra: str) -> None:

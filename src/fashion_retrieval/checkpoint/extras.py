@@ -128,7 +128,7 @@ def _read_prompts(path: Path, fingerprint: str, width: int) -> Prompts | None:
         return None
     arrays, owner = _read(path)
     keys, rows = arrays.get("keys", np.empty(0)), arrays.get("rows", np.empty(0))
-    if keys.dtype != np.uint64 or rows.dtype != np.float16 or rows.shape != (len(keys), width):
+    if keys.dtype != np.uint64 or rows.dtype != np.float16 or rows.shape != (*keys.shape, width):
         expected = f"uint64 keys (N,) and float16 rows (N, {width})"
         got = f"{keys.dtype} {keys.shape}, {rows.dtype} {rows.shape}"
         raise WeightsError(f"{path} must hold {expected}, got {got}; {REMEDY}, or remove the file")
