@@ -373,11 +373,10 @@ class FashionModel(EmbeddingModel):
         tells its readers to load `card_id`, by default what this model was loaded as.
         """
         check_fork()
+        folder, bundle = Path(folder), replace(self._bundle, extras=self._extras, config=self._own_config)
         from fashion_retrieval.checkpoint.folder import save
         from fashion_retrieval.hub.model_card import write_card
 
-        folder = Path(folder)
-        bundle = replace(self._bundle, extras=self._extras, config=self._own_config)
         write_card(save(bundle, folder), folder, model_id=card_id or self.model_id)
         return folder
 

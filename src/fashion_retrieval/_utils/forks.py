@@ -41,5 +41,5 @@ def check_fork(*, pools: bool = False) -> None:
 
 def _remember_threads() -> None:
     global _alone
-    others = threading.enumerate()
-    _alone = sum(not thread.name.startswith("LanceDB") for thread in others) == 1  # which starts its own anew
+    others = sum(not thread.name.startswith("LanceDB") for thread in threading.enumerate())  # it starts its own anew
+    _alone = others == 1 and (_alone or _home == os.getpid())  # of each fork in a line of them

@@ -11,6 +11,7 @@ from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -81,8 +82,6 @@ class Encoder(nn.Module):
 
     Shape legend: b batch, s tokens, d embedding width, h and w the input size of the image tower.
     """
-
-    backend = "torch"  # or another runtime with the precision of its graphs, "openvino int8"
 
     def __init__(
         self,
@@ -267,6 +266,8 @@ def _text_states(tower: CLIP | TextTransformer | TextTower, tokens: Tensor, *, p
 def light_encoder(config: Mapping[str, Any]) -> Encoder:
     """The encoder of a parsed `open_clip_config.json` for which `light.is_light` holds, with random weights."""
     clip = LightCLIP(config["model_cfg"])
-    settings = PhotoSettings.read(config.get("preprocess_cfg", {}), clip.visual.image_size)
+    settings = PhotoSettings.read(config.get("preprocess_cfg") or {}, clip.visual.image_size)
     tokenizer = ClipTokenizer.of_open_clip(config["model_cfg"]["text_cfg"]["context_length"])
-    return Encoder(clip=clip, tokenizer=tokenizer, preprocess=settings, config=config)
+    encoder = Encoder(clip=clip, tokenizer=tokenizer, preprocess=settings, config=config)
+    encoder.preprocess(np.zeros((2, 2, 3), np.uint8))  # for a size that can't be
+    return encoder
