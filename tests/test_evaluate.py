@@ -143,6 +143,8 @@ def test_a_board_of_pil_photos_shows_them(model: FashionModel) -> None:
             {"category": ["tee"] * 5},
             "images and labels must be as many, got 6 and 5 of category; use None for no label",
         ),
+        ({"category": None}, "labels of category must be a list with a label for each photo, got None"),
+        ({"category": "coat"}, "labels of category must be a list with a label for each photo, got 'coat'"),
         ({"category": [3] * 6}, "labels of category must be a value's name or None, got 3"),
         ({"category": [None] * 6}, "category must have a label for at least one photo, got none; leave the group out"),
         (

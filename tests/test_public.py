@@ -44,7 +44,7 @@ MODULES = {
     "hub": "EMBEDDED ModelInfo PublishedFigure Upload check_repo_id list_models push resolve",
     "model": "FashionModel",
     "models.composer": "Composer",
-    "models.encoder": "Encoder build_encoder",
+    "models.encoder": "Encoder",
     "models.sam": "SegmentAnythingSegmenter load_sam",
     "models.segmenter": "GarmentSegmenter",
     "results": "Attribute AttributeFit Box Color Comparison Encoded Evaluation Explanation Failure FitScores Garment "
@@ -72,7 +72,7 @@ OPTIONS = {
     "mcp": "--transport --host --port --model --backend --device --photos --api-key-file --max-pixels --queue",
     "serve": "--host --port --model --backend --device --dtype --api-key-file --allow-origin --max-body --max-pixels "
     "--queue --timeout --writable --read-only --uploads --page --no-page --demo",
-    "doctor": "--device --dtype --json",
+    "doctor": "--device --dtype --backends --json",
     "models list": "--json",
     "models convert": "",
     "models download": "--revision --require-commercial",

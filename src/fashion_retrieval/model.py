@@ -142,11 +142,6 @@ class FashionModel(EmbeddingModel):
         raise UnsupportedError("a FashionModel can't be pickled; call FashionModel.from_pretrained where it is used")
 
     @property
-    def backend(self) -> str:
-        """What computes it: "torch", or another runtime with the precision of its graphs, "openvino int8"."""
-        return self.towers.backend
-
-    @property
     def device(self) -> torch.device:
         """Where it runs."""
         import torch
@@ -168,11 +163,6 @@ class FashionModel(EmbeddingModel):
     @cached_property
     def _bundle(self) -> Bundle:
         return self._ready.bundle()
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the encoder's weights, architecture and preprocessing; a gallery remembers it."""
-        return self.towers.fingerprint
 
     @cached_property
     def composer_digest(self) -> str | None:
@@ -373,11 +363,10 @@ class FashionModel(EmbeddingModel):
         tells its readers to load `card_id`, by default what this model was loaded as.
         """
         check_fork()
+        folder, bundle = Path(folder), replace(self._bundle, extras=self._extras, config=self._own_config)
         from fashion_retrieval.checkpoint.folder import save
         from fashion_retrieval.hub.model_card import write_card
 
-        folder = Path(folder)
-        bundle = replace(self._bundle, extras=self._extras, config=self._own_config)
         write_card(save(bundle, folder), folder, model_id=card_id or self.model_id)
         return folder
 

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 
 import numpy as np
 import pytest
@@ -111,6 +112,24 @@ def test_load_compares_once_and_keeps_what_it_found(exported, cache, monkeypatch
         kept.write_bytes(b"{")
     FashionModel.from_pretrained(exported, device="cpu")
     assert len(compared) == 3
+
+
+def test_what_converts_and_a_runtime_of_another_name_tell_checks_apart(exported, folder, cache, monkeypatch):
+    asked = []
+
+    def version(package):
+        asked.append(package)
+        if package == "onnxruntime":
+            raise PackageNotFoundError(package)
+        return "1"
+
+    monkeypatch.setattr(self_check, "version", version)  # as where onnxruntime-gpu is installed
+    assert FashionModel.from_pretrained(exported, device="cpu", backend="onnx").backend == "onnx fp32"
+    assert asked == ["fashion-retrieval", "onnxruntime"]
+    asked.clear()
+    assert FashionModel.from_pretrained(folder, device="cpu", backend="onnx").backend == "onnx fp32"
+    assert asked == ["fashion-retrieval", "torch", "onnx", "onnxruntime", "onnxscript"]
+    assert len(list(cache.iterdir())) == 2
 
 
 def test_load_without_a_writable_cache_compares_each_time(exported, tmp_path, monkeypatch):

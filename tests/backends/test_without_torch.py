@@ -21,12 +21,16 @@ from fashion_retrieval.backends.confirm import golden_of
 from fashion_retrieval.backends.runtimes import runtime_of
 from fashion_retrieval.backends.trace import trace
 from fashion_retrieval.checkpoint.export_manifest import Export
+from fashion_retrieval.checkpoint.extras import Extras
+from fashion_retrieval.config import ProbeConfig
+from fashion_retrieval.errors import WeightsError
+from fashion_retrieval.models.probe import Probe
 from fashion_retrieval.models.segmenter import GarmentSegmenter
 from tests.support.exported import SEGMENTER
 from tests.support.exported_models import model_folder, write_graphs
 from tests.support.tiny import drawn_photo
 
-CHILD = """
+HIDDEN = """
 import json, sys
 
 class Hidden:
@@ -35,6 +39,8 @@ class Hidden:
             raise ModuleNotFoundError(f"No module named {name!r}")
 
 sys.meta_path.insert(0, Hidden())
+"""
+CHILD = """
 import numpy as np
 from fashion_retrieval import FashionModel, Gallery, Taxonomy
 
@@ -53,6 +59,26 @@ print(json.dumps({
     "nearest": [match.id for match in gallery.search(model.encode(images=photo), top_k=2)],
     "torch": "torch" in sys.modules,
 }))
+"""
+
+
+REFUSED = """
+from fashion_retrieval import FashionModel
+from fashion_retrieval.errors import MissingExtraError
+
+def told(call):
+    try:
+        call()
+    except MissingExtraError as error:
+        print(error)
+
+folder, blind, photo = sys.argv[1:]
+model = FashionModel.from_pretrained(folder)
+told(lambda: FashionModel.from_pretrained(folder, backend="torch"))
+told(lambda: FashionModel.from_pretrained(folder, device="cuda"))
+told(lambda: model.save_pretrained(folder))
+told(lambda: model.fit_attribute("fit", [photo] * 4, ["a", "a", "b", "b"]))
+told(lambda: FashionModel.from_pretrained(blind).recognize(photo))
 """
 
 
@@ -95,7 +121,7 @@ def photos(tmp_path: Path) -> list[Path]:
 
 
 def test_a_child_without_torch_gets_what_torch_gives(exported: Path, photos: list[Path], tmp_path: Path) -> None:
-    arguments = [sys.executable, "-c", CHILD, exported, *photos, tmp_path / "gallery"]
+    arguments = [sys.executable, "-c", HIDDEN + CHILD, exported, *photos, tmp_path / "gallery"]
     done = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -115,6 +141,56 @@ def test_a_child_without_torch_gets_what_torch_gives(exported: Path, photos: lis
         assert probability == pytest.approx(garment.category.probability, abs=0.02)
     assert found["many"] == [len(one.garments) for one in plain.recognize_many(photos) if hasattr(one, "garments")]
     assert found["nearest"] == ["one", "two"]
+
+
+def test_what_needs_torch_says_so_in_one_line(exported: Path, photos: list[Path], tmp_path: Path) -> None:
+    blind = model_folder(tmp_path / "blind")  # it has no segmenter of its own
+    bundle, out = checkpoint.load(blind), blind / "openvino"
+    out.mkdir()
+    write_graphs(blind, "openvino", out)
+    golden_of(bundle).write(out, bundle.encoder.fingerprint)
+    made = attach.describe(bundle, out, backend="openvino", precision="fp32")
+    replace(made, default=True, sources=attach.sources(blind)).write(out)
+    arguments = [sys.executable, "-c", HIDDEN + REFUSED, exported, blind, photos[0]]
+    done = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    line = "PyTorch is needed for this and can't be imported (No module named 'torch'); run: pip install torch, or "
+    assert done.stdout.splitlines() == [line + "use a model with its export beside it"] * 5
+
+
+def test_files_of_another_model_are_not_taken_for_those_that_were_loaded(exported: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(exported, folder)
+    models = [FashionModel.from_pretrained(folder, device="cpu", dtype="float32", backend=b) for b in ("auto", "torch")]
+    assert [model.backend for model in models] == ["openvino fp32", "torch"]
+    bundle = checkpoint.load(folder)
+    assert bundle.composer is not None
+    with torch.no_grad():
+        for parameter in bundle.composer.parameters():
+            parameter.mul_(2)
+    checkpoint.save(bundle, folder)  # the encoder is what it was
+    for model in models:
+        with pytest.raises(WeightsError, match=r"model holds another model than when it was loaded; load it again$"):
+            model.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
+def test_a_probe_of_another_encoder_is_refused_beside_an_export(exported: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(exported, folder)
+    bundle = checkpoint.load(folder)
+    assert bundle.config is not None
+    probe = {"fit": ProbeConfig(values=("slim", "wide"), encoder=bundle.encoder.fingerprint)}
+    extras = Extras(probes={"fit": Probe.start(("slim", "wide"), 16)})
+    checkpoint.save(replace(bundle, extras=extras, config=replace(bundle.config, probes=probe)), folder)
+    opened = FashionModel.from_pretrained(folder, device="cpu")
+    assert (opened.backend, list(opened._extras.probes)) == ("openvino fp32", ["fit"])
+    path = folder / "fashion_retrieval.json"
+    about = json.loads(path.read_text(encoding="utf-8"))
+    about["probes"]["fit"]["encoder"] = "0" * 64
+    path.write_text(json.dumps(about), encoding="utf-8")
+    with pytest.raises(WeightsError, match=r"^the probe of 'fit' in .* was trained on another encoder \(000000000000…"):
+        FashionModel.from_pretrained(folder, device="cpu")
 
 
 @pytest.mark.parametrize("size", [(40, 400), (400, 40), (64, 64), (333, 250)])

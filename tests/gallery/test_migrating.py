@@ -344,7 +344,7 @@ def test_other_composer_is_said_once_shown_and_migrated_to_without_reading_photo
         with_composer(tiny_folder(tmp_path / "m")), model_id="composed", device="cpu", dtype="float32"
     )
     assert composed.fingerprint == old.fingerprint
-    assert composed.composer_digest == weights_digest(composed._composition.composer)
+    assert composed.composer_digest == weights_digest(composed._bundle.composer)
     assert old.composer_digest is None
     caplog.set_level(logging.WARNING)
     with Gallery.open(local, composed) as gallery:

@@ -51,7 +51,7 @@ def red_square() -> Image.Image:
     return photo
 
 
-@pytest.mark.parametrize("size", [(24, 18), (25, 31), (96, 72), (301, 200), (17, 18)])
+@pytest.mark.parametrize("size", [(24, 18), (25, 31), (96, 72), (301, 200), (17, 18), (9, 40), (5, 4)])
 def test_maps_are_enlarged_as_torch_does_it(size: tuple[int, int]) -> None:
     maps = np.random.default_rng(0).random((5, 17, 18), np.float32)
     found = RedIsADress().enlarged(maps, size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from fashion_retrieval.checkpoint import load
+from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.hub.download import resolve
 from fashion_retrieval.models.encoder import Encoder
 from fashion_retrieval.models.light import EFFICIENTNET, LightCLIP, PyramidEfficientNetLite, is_light
@@ -144,3 +146,28 @@ def test_other_sizes_of_the_same_towers_are_light_too(tmp_path: Path) -> None:
         torch.testing.assert_close(mine.encode_image(pixels), theirs.encode_image(pixels), rtol=0, atol=1e-6)
         words = theirs.tokenize(TEXTS)
         torch.testing.assert_close(mine.encode_text(words), theirs.encode_text(words), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("part", "fault", "told"),
+    [
+        ("vision_cfg", {"image_size": "big"}, "ValueError: "),
+        ("vision_cfg", {"image_size": [64, 64, 3]}, "ValueError: "),
+        ("vision_cfg", {"image_size": 0}, "ZeroDivisionError: "),
+        ("vision_cfg", {"image_size": -5}, "RuntimeError: "),
+        ("preprocess_cfg", {"mean": [0.5, 0.5]}, "ValueError: "),
+        ("preprocess_cfg", [0.5], "AttributeError: "),
+    ],
+)
+def test_a_configuration_with_a_fault_is_told_in_one_line(tmp_path: Path, part: str, fault: Any, told: str) -> None:
+    path = tmp_path / "open_clip_config.json"
+    config = json.loads((PATH / path.name).read_text(encoding="utf-8"))
+    home = config["model_cfg"] if part in config["model_cfg"] else config
+    home[part] = home[part] | fault if isinstance(fault, dict) else fault
+    path.write_text(json.dumps(config), encoding="utf-8")
+    shutil.copy(PATH / "open_clip_model.safetensors", tmp_path)
+    with pytest.raises(
+        ConfigError, match=f"^open_clip_config.json must describe a model that .*, got {told}"
+    ) as caught:
+        load(tmp_path, light=True)
+    assert "\n" not in str(caught.value)

@@ -44,7 +44,8 @@ def tokenizer() -> ClipTokenizer:
 @pytest.mark.parametrize("texts", HARD.values(), ids=HARD)
 def test_tokens_are_those_of_open_clip(tokenizer: ClipTokenizer, texts: list[str]) -> None:
     found = tokenizer(texts)
-    assert (found.shape, found.dtype) == ((len(texts), 77), np.int64)
+    assert found.shape == (len(texts), 77)
+    assert found.dtype == np.int64
     np.testing.assert_array_equal(found, open_clip.tokenize(texts).numpy())
 
 

@@ -85,6 +85,16 @@ def test_arrays_that_may_not_be_written_to_are_taken(encoder: Encoder) -> None:
     np.testing.assert_array_equal(towers.encode_images(levels), expected)
 
 
+def test_a_composer_on_another_device_is_a_copy(encoder: Encoder) -> None:
+    shape = ComposerConfig(
+        embedding_dim=16, variant="agcn", width=8, depth=1, heads=2, hidden=16, encoder=encoder.fingerprint
+    )
+    network = Composer(shape).eval()
+    away, here = TorchComposer(network, torch.device("meta")), TorchComposer(network, CPU)
+    assert {parameter.device.type for parameter in away.composer.parameters()} == {"meta"}
+    assert {parameter.device.type for parameter in here.composer.parameters()} == {"cpu"}
+
+
 def test_a_composer_takes_and_gives_arrays(encoder: Encoder) -> None:
     shape = ComposerConfig(
         embedding_dim=16, variant="agcn", width=8, depth=2, heads=2, hidden=16, encoder=encoder.fingerprint

@@ -69,10 +69,10 @@ def test_one_bad_photo_costs_the_others_nothing(engine: Engine, monkeypatch: pyt
     good, bad = engine.encode_image(photo_file(0), "good.png"), engine.encode_image(b"no photo", "bad.png")
     compute = engine_module.encode_levels
 
-    def failing(encoder: Any, device: Any, levels: Any) -> Any:
+    def failing(towers: Any, levels: Any) -> Any:
         if len(levels) > 1:
             raise RuntimeError("this batch is too large")
-        return compute(encoder, device, levels)
+        return compute(towers, levels)
 
     monkeypatch.setattr(engine_module, "encode_levels", failing)
     other = engine.encode_image(photo_file(1), "other.png")

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from fashion_retrieval._utils import device
+from fashion_retrieval._utils import cpu
+from fashion_retrieval._utils.cpu import surely_cpu, threads
 from fashion_retrieval._utils.device import describe, inference_context, resolve_device, resolve_dtype
 from fashion_retrieval.errors import InputError
 
@@ -18,7 +19,7 @@ def machine(monkeypatch, tmp_path):
     def pretend(*, cuda=0, mps=False, capability=(8, 0), cpu_flags="fpu sse2"):
         cpuinfo = tmp_path / "cpuinfo"
         cpuinfo.write_text(f"processor\t: 0\nflags\t\t: {cpu_flags}\n", encoding="utf-8")
-        monkeypatch.setattr(device, "_CPUINFO", cpuinfo)
+        monkeypatch.setattr(cpu, "_CPUINFO", cpuinfo)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
@@ -82,7 +83,7 @@ def test_auto_dtype_is_what_the_device_multiplies_fast(machine, device, settings
 
 
 def test_auto_dtype_without_a_list_of_cpu_flags_is_float32(monkeypatch, tmp_path):
-    monkeypatch.setattr(device, "_CPUINFO", tmp_path / "absent")
+    monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "absent")
     assert resolve_dtype("auto", CPU) == torch.float32
 
 
@@ -121,3 +122,28 @@ def test_describe_names_hardware_and_dtype(machine, monkeypatch):
     assert describe(CPU, torch.float32) == "cpu (2 threads), float32"
     assert describe(CUDA, torch.bfloat16) == "cuda:0 (Some GPU), bfloat16"
     assert describe(MPS, torch.float32) == "mps (Apple GPU), float32"
+
+
+def test_the_cpu_is_told_without_torch_where_nothing_else_can_be_meant(monkeypatch, tmp_path):
+    driver = tmp_path / "nvidiactl"
+    monkeypatch.setattr(cpu, "_GPUS", (str(driver),))
+    monkeypatch.setattr(cpu.sys, "platform", "linux")
+    assert surely_cpu("auto")
+    assert surely_cpu("cpu")
+    assert surely_cpu(CPU)
+    assert not surely_cpu("cuda")
+    assert not surely_cpu(CUDA)
+    driver.touch()
+    assert not surely_cpu("auto")
+    assert surely_cpu("cpu")
+    driver.unlink()
+    monkeypatch.setattr(cpu.sys, "platform", "darwin")
+    assert not surely_cpu("auto")
+
+
+def test_threads_are_torchs_or_one_for_each_processor(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    assert threads() == 7
+    monkeypatch.delitem(cpu.sys.modules, "torch")
+    monkeypatch.setattr(cpu.os, "sched_getaffinity", lambda process: {0, 2, 5})
+    assert threads() == 3

@@ -7,6 +7,7 @@ import os
 import sys
 from contextlib import suppress
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
@@ -68,7 +69,7 @@ def surely_cpu(device: object) -> bool:
     """Whether a device, "auto" among others, is the CPU, where that can be told without torch."""
     if str(device) != "auto":
         return str(device) == "cpu"
-    return sys.platform == "linux" and not any(map(os.path.exists, _GPUS))
+    return (sys.platform == "linux" and not any(map(os.path.exists, _GPUS))) or find_spec("torch") is None
 
 
 def multiplies_bfloat16() -> bool:

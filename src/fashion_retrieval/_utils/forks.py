@@ -41,4 +41,5 @@ def check_fork(*, pools: bool = False) -> None:
 
 def _remember_threads() -> None:
     global _alone
-    _alone = threading.active_count() == 1
+    others = sum(not thread.name.startswith("LanceDB") for thread in threading.enumerate())  # it starts its own anew
+    _alone = others == 1 and (_alone or _home == os.getpid())  # of each fork in a line of them

@@ -17,6 +17,15 @@ def imported(package: str, extra: str) -> ModuleType:
         raise _missing(package, extra, str(error)) from error
 
 
+def check_torch() -> None:
+    """Raise a MissingExtraError where PyTorch was left out, as it may be for an exported model."""
+    try:
+        import_module("torch")
+    except ImportError as error:
+        remedy = "run: pip install torch, or use a model with its export beside it"
+        raise MissingExtraError(f"PyTorch is needed for this and can't be imported ({error}); {remedy}") from error
+
+
 def check_installed(package: str, extra: str) -> None:
     """Look for a package without importing it; a MissingExtraError where it is not installed."""
     if find_spec(package) is None:

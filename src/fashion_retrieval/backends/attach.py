@@ -21,8 +21,9 @@ import numpy as np
 
 from fashion_retrieval._utils.cpu import surely_cpu, threads
 from fashion_retrieval._utils.files import sha256, verify_digests
+from fashion_retrieval._utils.optional import check_torch
 from fashion_retrieval.backends.compiled import Graphs, Program, ProgramComposer, ProgramSegmenter, ProgramTowers
-from fashion_retrieval.backends.confirm import graphs_failed, torch_in
+from fashion_retrieval.backends.confirm import changed, graphs_failed, torch_in
 from fashion_retrieval.backends.convert import convert
 from fashion_retrieval.backends.ready import Ready
 from fashion_retrieval.backends.runtimes import resolve_backend_dtype, runtime_of
@@ -72,6 +73,7 @@ def open_model(folder: Path, *, backend: str, device: str | torch.device, dtype:
         if _holds(ready, folder, exported, forced=backend != "auto"):
             return ready
         backend, exported = "torch", None
+    check_torch()
     from fashion_retrieval.checkpoint.folder import load
 
     bundle, asked = load(folder, light=True), backend
@@ -88,7 +90,7 @@ def open_model(folder: Path, *, backend: str, device: str | torch.device, dtype:
         exported.verify(folder / backend)
         ready = open_graphs(bundle, folder / backend, backend, kind, exported.precision)
     else:
-        with TemporaryDirectory() as parent:
+        with TemporaryDirectory(ignore_cleanup_errors=True) as parent:  # Windows removes no file that is mapped
             convert(folder, backend, Path(parent))
             ready = open_graphs(bundle, Path(parent), backend, kind, at_once=True)
     if _holds(ready, folder, exported, forced=asked != "auto"):
@@ -100,6 +102,7 @@ def is_cpu(device: str | torch.device) -> bool:
     """Whether a device, "auto" among others, is the CPU; torch is asked only where it must be."""
     if surely_cpu(device):
         return True
+    check_torch()
     from fashion_retrieval._utils.device import resolve_device
 
     return resolve_device(device).type == "cpu"
@@ -107,6 +110,7 @@ def is_cpu(device: str | torch.device) -> bool:
 
 def embedded_segmenter(folder: Path, device: str) -> Segmenter | None:
     """The segmenter of a model folder, and nothing else of it, in torch."""
+    check_torch()
     import torch
 
     from fashion_retrieval.checkpoint.folder import load_segmenter
@@ -212,6 +216,9 @@ def _open_export(folder: Path, exported: Export, encoder: About, dtype: str) -> 
     finder = config.segmenter if config and exported.segmenter else None
 
     def bundle() -> Bundle:
+        check_torch()
+        if not _is_of(exported, folder):
+            raise changed(folder)
         from fashion_retrieval.checkpoint.folder import load
 
         return load(folder, light=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -11,17 +10,20 @@ from fashion_retrieval.backends.ready import Ready, by_torch
 from fashion_retrieval.backends.runtimes import runtime_of
 from fashion_retrieval.backends.self_check import NAME, Cosines, Golden, checked, promised, stamp, warn
 from fashion_retrieval.checkpoint.export_manifest import Export
-from fashion_retrieval.models.towers import Towers
+from fashion_retrieval.checkpoint.layout import EXTRAS
+from fashion_retrieval.config import ModelConfig
+from fashion_retrieval.errors import WeightsError
 
 if TYPE_CHECKING:
     import torch
 
     from fashion_retrieval.checkpoint.folder import Bundle
+    from fashion_retrieval.models.towers import Towers
 
 
 def golden_of(bundle: Bundle, count: int = 3) -> Golden:
     """Golden vectors of an encoder that torch computes, as it was loaded: on the CPU, in float32."""
-    return Golden.of(by_torch(bundle, "cpu", "float32").towers, bundle.encoder.preprocessing.size, count)
+    return Golden.of(_plain(bundle), bundle.encoder.preprocessing.size, count)
 
 
 def graphs_failed(ready: Ready, folder: Path, exported: Export | None) -> str | None:
@@ -32,12 +34,13 @@ def graphs_failed(ready: Ready, folder: Path, exported: Export | None) -> str | 
     """
     towers = ready.towers
     backend, _, precision = towers.backend.partition(" ")
+    runtime = runtime_of(backend)
     key = "".join(sorted(exported.sha256.values())) if exported else stamp(folder)
     golden = Golden.read(folder / backend, exported.encoder) if exported and NAME in exported.sha256 else None
     found = checked(
         lambda: (golden or golden_of(ready.bundle(), 1)).cosines(towers),
         (backend, towers.dtype, key),
-        runtime_of(backend).COMPUTES,
+        runtime.COMPUTES if exported else ("torch", *runtime.PACKAGES),  # they convert
     )
     reason = found.failed(least_of(exported, towers.dtype))
     what = f"{backend} {precision}" + (f" in {towers.dtype}" if towers.dtype != "float32" else "")
@@ -59,7 +62,14 @@ def torch_in(dtype: str, bundle: Bundle, folder: Path, device: str | torch.devic
     from fashion_retrieval._utils.device import describe, resolve_device, resolve_dtype
     from fashion_retrieval.checkpoint.folder import load
 
-    again = partial(load, folder, light=True)
+    made_of = _files(bundle.config)
+
+    def again() -> Bundle:
+        found = load(folder, light=True)
+        if _files(found.config) != made_of:
+            raise changed(folder)
+        return found
+
     ready = by_torch(bundle, device, dtype, again=again)
     name = ready.towers.dtype
     if name == "float32":
@@ -78,9 +88,19 @@ def torch_in(dtype: str, bundle: Bundle, folder: Path, device: str | torch.devic
     return by_torch(bundle, device, "float32", again=again) if dtype == "auto" else ready
 
 
+def changed(folder: Path) -> WeightsError:
+    """Told instead of giving the modules of another model than the one that was loaded."""
+    return WeightsError(f"{folder} holds another model than when it was loaded; load it again")
+
+
+def _files(config: ModelConfig | None) -> dict[str, str]:
+    """The digests of what a model can't change by itself: all but what `fit_attribute` and training add."""
+    return {name: digest for name, digest in (config.sha256 if config else {}).items() if name not in EXTRAS}
+
+
 def _times_slower(towers: Towers, bundle: Bundle) -> float:
     """How long one picture takes, relative to float32; the better of two, one that is very slow is run once."""
-    plain, best = by_torch(bundle, "cpu", "float32").towers, []
+    plain, best = _plain(bundle), []
     levels = list(Golden.of(plain, bundle.encoder.preprocessing.size, 1).levels)
     for one in (plain, towers):
         spent = [0.0]
@@ -90,3 +110,12 @@ def _times_slower(towers: Towers, bundle: Bundle) -> float:
             spent.append(perf_counter() - start)
         best.append(min(spent[1:]))
     return best[1] / best[0]
+
+
+def _plain(bundle: Bundle) -> Towers:
+    """The towers alone, by torch on the CPU in float32."""
+    import torch
+
+    from fashion_retrieval.models.torch_towers import TorchTowers
+
+    return TorchTowers(bundle.encoder, torch.device("cpu"), torch.float32)

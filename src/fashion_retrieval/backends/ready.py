@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from fashion_retrieval.checkpoint.extras import Extras
 from fashion_retrieval.config import ModelConfig
-from fashion_retrieval.errors import WeightsError
 from fashion_retrieval.models.towers import Composes, Towers
 from fashion_retrieval.results import Segmenter
 
@@ -53,18 +52,8 @@ def by_torch(
         composer=TorchComposer(bundle.composer, where) if bundle.composer else None,
         segmenter=ready_segmenter(bundle.segmenter, where) if bundle.segmenter else None,
         composer_digest=lambda: weights_digest(composer) if composer else None,
-        bundle=_once_more(again, known) if again and known else lambda: bundle,
+        bundle=again if again and known else lambda: bundle,
         config=bundle.config,
         extras=bundle.extras,
         device=str(where),
     )
-
-
-def _once_more(again: Callable[[], Bundle], fingerprint: str) -> Callable[[], Bundle]:
-    def load() -> Bundle:
-        bundle = again()
-        if bundle.encoder.fingerprint != fingerprint:
-            raise WeightsError("the model's folder holds another model than when it was loaded; load it again")
-        return bundle
-
-    return load

@@ -17,7 +17,8 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Self
 
@@ -130,7 +131,7 @@ def promised(precision: str, parity: Mapping[str, float]) -> Cosines:
 
 def checked(compute: Callable[[], Cosines], key: Sequence[str], packages: Sequence[str], where: str = "") -> Cosines:
     """The cosines that `compute` gives, or gave before for the same model (`key`), packages, processor and device."""
-    path = _cache_path((*key, *map(version, packages), where))
+    path = _cache_path((*key, *map(_version, ("fashion-retrieval", *packages)), where))
     try:
         found = json.loads(path.read_bytes())
         return Cosines(float(found["image"]), float(found["text"]))
@@ -157,6 +158,13 @@ def stamp(folder: Path) -> str:
 def warn(reason: str) -> None:
     """Say once, in one line, that a model computes otherwise than it would."""
     warnings.warn(reason, RuntimeWarning, stacklevel=4)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # ONNX Runtime comes under several names, as onnxruntime-gpu
+        return str(import_module(package).__version__)
 
 
 @cache

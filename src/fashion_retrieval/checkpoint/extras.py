@@ -64,7 +64,7 @@ class Extras:
     def read(cls, folder: Path, config: ModelConfig | None, fingerprint: str, width: int) -> Extras:
         """What belongs to the encoder of this fingerprint and of embeddings of this width."""
         return cls(
-            probes=_read_probes(folder / PROBES_WEIGHTS_NAME, config, width) if config and config.probes else {},
+            probes=_read_probes(folder, config, fingerprint, width) if config and config.probes else {},
             basis=_read_basis(folder / DIMENSIONS_NAME, fingerprint, width),
             prompts=_read_prompts(folder / PROMPTS_NAME, fingerprint, width),
         )
@@ -89,11 +89,14 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], told: dict[str,
     save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, path, told)
 
 
-def _read_probes(path: Path, config: ModelConfig, width: int) -> dict[str, Probe]:
+def _read_probes(folder: Path, config: ModelConfig, fingerprint: str, width: int) -> dict[str, Probe]:
+    path, probes = folder / PROBES_WEIGHTS_NAME, {}
     arrays, _ = _read(path)
-    probes = {}
     for place, name in enumerate(sorted(config.probes)):
-        values = config.probes[name].values
+        values, owner = config.probes[name].values, config.probes[name].encoder
+        if owner != fingerprint:
+            got = f"another encoder ({owner:.12}…) than the one beside it ({fingerprint:.12}…)"
+            raise WeightsError(f"the probe of {name!r} in {folder} was trained on {got}; call fit_attribute again")
         start = Probe.start(values, width)
         given = {part: arrays.pop(f"{place}.{part}", None) for part in start.state}
         for part, array in given.items():
@@ -125,9 +128,10 @@ def _read_prompts(path: Path, fingerprint: str, width: int) -> Prompts | None:
         return None
     arrays, owner = _read(path)
     keys, rows = arrays.get("keys", np.empty(0)), arrays.get("rows", np.empty(0))
-    if keys.dtype != np.uint64 or rows.dtype != np.float16 or rows.shape != (len(keys), width):
+    if keys.dtype != np.uint64 or rows.dtype != np.float16 or rows.shape != (*keys.shape, width):
         expected = f"uint64 keys (N,) and float16 rows (N, {width})"
-        raise WeightsError(f"{path} must hold {expected}, got {keys.dtype} {keys.shape}, {rows.dtype} {rows.shape}")
+        got = f"{keys.dtype} {keys.shape}, {rows.dtype} {rows.shape}"
+        raise WeightsError(f"{path} must hold {expected}, got {got}; {REMEDY}, or remove the file")
     _check_owner(path, owner, fingerprint, "made with", "make it again with python -m training.embed_prompts")
     return Prompts(keys, rows)
 
@@ -149,4 +153,4 @@ def _read(path: Path) -> tuple[dict[str, NDArray[Any]], str | None]:
 
 
 def _key(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "little")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from numpy.typing import ArrayLike
@@ -59,12 +59,15 @@ def read_truth(labels: Mapping[str, Sequence[str | None]], count: int, taxonomy:
         raise InputError(f"labels must be {expected}, got {type(labels).__name__ if labels else 'none'}")
     if unknown := [str(name) for name in labels if name not in groups]:
         raise InputError(f"labels must be of the groups {', '.join(groups)}, got {', '.join(unknown)}; rename it")
-    values = {name: _values(groups[name], list(given), count) for name, given in labels.items()}
+    values = {name: _values(groups[name], given, count) for name, given in labels.items()}
     asked = tuple(replace(group, applies_to=None) for group in taxonomy.attributes if group.name in labels)
     return Truth(values, replace(taxonomy, attributes=asked))
 
 
-def _values(group: Group, given: list[str | None], count: int) -> list[str | None]:
+def _values(group: Group, labels: Sequence[str | None], count: int) -> list[str | None]:
+    if not isinstance(labels, Iterable) or isinstance(labels, str):
+        raise InputError(f"labels of {group.name} must be a list with a label for each photo, got {labels!r:.80}")
+    given = list(labels)
     if len(given) != count:
         raise InputError(
             f"images and labels must be as many, got {count} and {len(given)} of {group.name}; use None for no label"

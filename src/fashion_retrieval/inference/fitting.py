@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fashion_retrieval._utils.optional import check_torch
 from fashion_retrieval._utils.progress import tracked
 from fashion_retrieval._utils.scores import accuracy, accuracy_interval, expected_calibration_error, macro_f1
 from fashion_retrieval.config import Figure, ModelConfig, ProbeConfig
@@ -85,6 +86,7 @@ def fit_group(
 
     The recognizer's taxonomy has the group with all values.
     """
+    check_torch()
     group = next(group for group in recognizer.taxonomy.attributes if group.name == name)
     chosen = [place for place, value in enumerate(values) if value is not None]
     parts: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []

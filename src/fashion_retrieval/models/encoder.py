@@ -11,10 +11,12 @@ from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fashion_retrieval._utils.lazy import lazy_names
 from fashion_retrieval.errors import UnsupportedError
 from fashion_retrieval.images.inputs import ImageInput, called, read_content
 from fashion_retrieval.images.load import decode
@@ -27,6 +29,8 @@ from fashion_retrieval.models.weights import weights_digest
 if TYPE_CHECKING:
     from open_clip.model import CLIP, CustomTextCLIP
     from open_clip.transformer import TextTransformer
+
+__getattr__ = lazy_names(__name__, {"build_encoder": "models.open_clip_encoder:build_encoder"})  # its home in 0.1
 
 _CONVOLVED = 8
 """Photos that go through a convolutional tower at a time: what its layers pass on stays in the processor's cache."""
@@ -78,8 +82,6 @@ class Encoder(nn.Module):
 
     Shape legend: b batch, s tokens, d embedding width, h and w the input size of the image tower.
     """
-
-    backend = "torch"  # or another runtime with the precision of its graphs, "openvino int8"
 
     def __init__(
         self,
@@ -264,6 +266,8 @@ def _text_states(tower: CLIP | TextTransformer | TextTower, tokens: Tensor, *, p
 def light_encoder(config: Mapping[str, Any]) -> Encoder:
     """The encoder of a parsed `open_clip_config.json` for which `light.is_light` holds, with random weights."""
     clip = LightCLIP(config["model_cfg"])
-    settings = PhotoSettings.read(config.get("preprocess_cfg", {}), clip.visual.image_size)
+    settings = PhotoSettings.read(config.get("preprocess_cfg") or {}, clip.visual.image_size)
     tokenizer = ClipTokenizer.of_open_clip(config["model_cfg"]["text_cfg"]["context_length"])
-    return Encoder(clip=clip, tokenizer=tokenizer, preprocess=settings, config=config)
+    encoder = Encoder(clip=clip, tokenizer=tokenizer, preprocess=settings, config=config)
+    encoder.preprocess(np.zeros((2, 2, 3), np.uint8))  # for a size that can't be
+    return encoder

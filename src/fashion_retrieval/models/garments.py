@@ -8,13 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from fashion_retrieval._utils.cpu import threads
 from fashion_retrieval.config import SegmenterConfig
 from fashion_retrieval.images.pixels import Pixels
 from fashion_retrieval.images.preprocess import Preprocessing, resized
-from fashion_retrieval.images.regions import box_mask, mask_box, pixel_box
+from fashion_retrieval.images.regions import box_mask, labeled, mask_box, pixel_box
 from fashion_retrieval.results import Region
 from fashion_retrieval.taxonomy import FAMILIES
 
@@ -81,14 +80,19 @@ class GarmentFinder(ABC):
         return self.enlarged(inside, (max(1, round(image.height * working)), max(1, round(image.width * working))))
 
     def enlarged(self, maps: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
-        """(c, h, w) float32 -> (c, H, W), bilinear."""
+        """(c, h, w) float32 -> (c, H, W), bilinear between two pixels each way, also where it gets smaller."""
         if maps.shape[1:] == size:
             return maps
         found = np.empty((len(maps), *size), np.float32)
+        rows, columns = (_taps(given, wanted) for given, wanted in zip(maps.shape[1:], size, strict=True))
 
         def one(place: int) -> None:
-            larger = Image.fromarray(maps[place]).resize((size[1], size[0]), Image.Resampling.BILINEAR)
-            found[place] = np.asarray(larger)
+            low, high, share = rows
+            lines = maps[place, low]
+            lines += (maps[place, high] - lines) * share[:, None]
+            low, high, share = columns
+            found[place] = lines[:, low]
+            found[place] += (lines[:, high] - found[place]) * share
 
         with ThreadPoolExecutor(threads()) as pool:
             list(pool.map(one, range(len(maps))))
@@ -231,6 +235,13 @@ def _largest(rows: NDArray[np.float32]) -> NDArray[np.int8]:
     return winner
 
 
+def _taps(given: int, wanted: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """For each of the wanted pixels the two given ones around its center, and the share of the second."""
+    centers = np.clip((np.arange(wanted) + 0.5) * (given / wanted) - 0.5, 0, given - 1)
+    low = centers.astype(np.int64)
+    return low, np.minimum(low + 1, given - 1), (centers - low).astype(np.float32)
+
+
 def _touch(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
     """Whether pixels of two masks lie side by side."""
     below, right = one[1:] & other[:-1] | one[:-1] & other[1:], one[:, 1:] & other[:, :-1] | one[:, :-1] & other[:, 1:]
@@ -242,12 +253,13 @@ def _instances(mask: NDArray[np.bool_], reach: float) -> list[NDArray[np.bool_]]
     if not mask.any():
         return []
     left, top, right, bottom = (int(side) for side in mask_box(mask))
-    labels, count = ndimage.label(mask[top:bottom, left:right])
+    labels, places = labeled(mask[top:bottom, left:right])
+    count = len(places)
     if count == 1:
         return [mask]
     areas = np.bincount(labels.ravel())[1:]
     parts = [i + 1 for i in np.argsort(-areas).tolist() if areas[i] >= max(_MIN_PART * areas.max(), 4)]
-    groups = [parts] if len(parts) == 1 else _grouped(parts, ndimage.find_objects(labels), reach)
+    groups = [parts] if len(parts) == 1 else _grouped(parts, places, reach)
     garments = [np.zeros_like(mask) for _ in groups]
     for garment, group in zip(garments, groups, strict=True):
         belongs = np.zeros(count + 1, bool)

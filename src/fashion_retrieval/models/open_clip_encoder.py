@@ -48,7 +48,7 @@ def build_encoder(config: Mapping[str, Any], folder: Path) -> Encoder:
             for layer in clip.visual.modules():  # open_clip leaves timm's towers their exact GELU
                 if isinstance(layer, nn.GELU):
                     layer.approximate = which["approximate"]
-        preprocess = PhotoSettings.read(config.get("preprocess_cfg", {}), clip.visual.image_size)
+        preprocess = PhotoSettings.read(config.get("preprocess_cfg") or {}, clip.visual.image_size)
         tokenizer = _build_tokenizer(config["model_cfg"]["text_cfg"], folder)
         encoder = Encoder(clip=clip, tokenizer=tokenizer, preprocess=preprocess, config=config)
         encoder.preprocess(np.zeros((2, 2, 3), np.uint8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -86,7 +87,8 @@ class TorchComposer:
     """A composer; in float32, since casts cost so small a network more than they save."""
 
     def __init__(self, composer: Composer, device: torch.device) -> None:
-        self.composer, self.device = composer.to(device), device
+        own = device.type == "cpu"  # elsewhere a copy: others compute with the module itself on the CPU
+        self.composer, self.device = composer if own else copy.deepcopy(composer).to(device), device
 
     def __call__(self, image: Floats, text: Floats, lengths: NDArray[np.int64]) -> Floats:
         """See `Composes`."""
