@@ -110,13 +110,16 @@ def processes(before: Path, exports: Mapping[str, Path], rounds: int) -> dict[st
 
 
 def peak(checkout: Path, code: str) -> int:
-    """Run a program with a checkout's package, and give the peak of its resident memory in KiB."""
-    told = f"import resource\ntry:\n    exec({code!r})\nexcept SystemExit as end:\n    assert not end.code\n"
-    told += "import sys; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+    """Run a program with a checkout's package, and give the peak of its resident memory in KiB.
+
+    By Linux' own count, since `getrusage` begins with that of the process which started it.
+    """
+    told = f"try:\n    exec({code!r})\nexcept SystemExit as end:\n    assert not end.code\n"
+    told += "import sys; print(*(line for line in open('/proc/self/status') if 'VmHWM' in line), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, env=paths(checkout))
     if done.returncode:
         raise RuntimeError(done.stderr)
-    return int(done.stderr.split()[-1])
+    return int(done.stderr.split()[-2])
 
 
 def self_check(exports: Mapping[str, Path], rounds: int) -> dict[str, Any]:
@@ -144,7 +147,10 @@ def many(before: Path, exports: Mapping[str, Path], photos: Sequence[Path], turn
     listed = Path("runs/benchmarks/cold/photos.json")
     listed.parent.mkdir(parents=True, exist_ok=True)
     listed.write_text(json.dumps([str(photo.resolve()) for photo in photos]), encoding="utf-8")
-    sides = {"before": (before, EMBEDDED, {}), "torch": (HERE.parent, EMBEDDED, {})}
+    sides: dict[str, tuple[Path, str, dict[str, str]]] = {
+        "before": (before, EMBEDDED, {}),
+        "torch": (HERE.parent, EMBEDDED, {}),
+    }
     sides |= {backend: (HERE.parent, str(folder), {"backend": backend}) for backend, folder in exports.items()}
     running = {}
     for name, (checkout, model, options) in sides.items():
