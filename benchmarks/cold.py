@@ -144,7 +144,10 @@ def many(before: Path, exports: Mapping[str, Path], photos: Sequence[Path], turn
     listed = Path("runs/benchmarks/cold/photos.json")
     listed.parent.mkdir(parents=True, exist_ok=True)
     listed.write_text(json.dumps([str(photo.resolve()) for photo in photos]), encoding="utf-8")
-    sides = {"before": (before, EMBEDDED, {}), "torch": (HERE.parent, EMBEDDED, {})}
+    sides: dict[str, tuple[Path, str, dict[str, str]]] = {
+        "before": (before, EMBEDDED, {}),
+        "torch": (HERE.parent, EMBEDDED, {}),
+    }
     sides |= {backend: (HERE.parent, str(folder), {"backend": backend}) for backend, folder in exports.items()}
     running = {}
     for name, (checkout, model, options) in sides.items():
