@@ -82,7 +82,7 @@ def test_a_box_names_the_garment_and_the_board_shows_it(model: FashionModel) -> 
     assert [answer.probability for answer in alone.answers] == pytest.approx(
         [answer.probability for answer in boxed.answers])  # fmt: skip
     assert boxed._photos[1][1] == (24, 0, 48, 32)
-    with pytest.raises(InputError, match=r"^boxes\[1\]: "):
+    with pytest.raises(InputError, match=r"^boxes\[1\] = "):
         evaluate(model, {"category": ["tee"] * 2}, images=[both, both], boxes=[None, (90, 0, 99, 9)])
     with pytest.raises(InputError, match="images and boxes must be as many, got 6 and 1; None is no box"):
         evaluate(model, boxes=[None])

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from numpy.typing import ArrayLike
 
 from fashion_retrieval._utils.progress import tracked
 from fashion_retrieval.errors import InputError
 from fashion_retrieval.images.inputs import ImageInput
-from fashion_retrieval.images.pixels import Pixels
-from fashion_retrieval.images.prefetch import read_photos
 from fashion_retrieval.inference.colors import PALETTE
-from fashion_retrieval.inference.fitting import one_garment
+from fashion_retrieval.inference.fitting import labeled_photos
 from fashion_retrieval.inference.recognition import Recognizer
 from fashion_retrieval.results import Failure, Garment, Segmenter
 from fashion_retrieval.results.evaluation import Answer, Evaluation, GroupScores
@@ -112,28 +111,14 @@ def evaluate_photos(
     answers: list[Answer] = []
     failures: list[Failure] = []
     shown = {}
-    reader = read_photos(
-        [images[place] for place in chosen],
-        Pixels.upright,
-        batch_size=batch_size,
-        ahead=recognizer.towers.ahead,
-        skip=skip,
-        label=lambda index: f"images[{chosen[index]}]",
-        max_pixels=max_pixels,
-    )
+    reading: dict[str, Any] = {"skip": skip, "batch_size": batch_size, "max_pixels": max_pixels}
+    batches = labeled_photos(recognizer, finder, images, chosen, boxes, failures, **reading)
     steps = -(-len(chosen) // batch_size)
-    for batch in tracked(reader, f"evaluating {recognizer.model_id}", steps, shown=progress, unit="batches"):
-        photos, named = [], []
-        for one in batch:
-            place = chosen[one.index]
-            if one.error is not None:
-                failures.append(Failure(place, one.name, one.error))
-            elif one.content is not None:
-                photos.append(one_garment(one.content, None if boxes is None else boxes[place], finder, place))
-                named.append((place, one.name))
-                region = photos[-1].regions[0].box if boxes is not None and boxes[place] is not None else None
-                shown[place] = images[place], region
-        for (place, name), recognition in zip(named, recognizer.recognize(photos, batch_size=batch_size), strict=True):
+    for batch in tracked(batches, f"evaluating {recognizer.model_id}", steps, shown=progress, unit="batches"):
+        found = recognizer.recognize([photo for *_, photo in batch], batch_size=batch_size)
+        for (place, name, photo), recognition in zip(batch, found, strict=True):
+            boxed = boxes is not None and boxes[place] is not None
+            shown[place] = images[place], photo.regions[0].box if boxed else None
             answers += _answers(recognition.garments[0], place, name, truth)
     if not answers:
         first = f"; the first: {failures[0].error}" if failures else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -92,27 +92,13 @@ def fit_group(
     parts: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
     truth: list[str] = []
     failures: list[Failure] = []
-    reader = read_photos(
-        [images[place] for place in chosen],
-        Pixels.upright,
-        batch_size=batch_size,
-        ahead=recognizer.towers.ahead,
-        skip=skip,
-        label=lambda index: f"images[{chosen[index]}]",
-        max_pixels=max_pixels,
-    )
+    reading: dict[str, Any] = {"skip": skip, "batch_size": batch_size, "max_pixels": max_pixels}
+    batches = labeled_photos(recognizer, finder, images, chosen, boxes, failures, **reading)
     steps = -(-len(chosen) // batch_size)
-    for batch in tracked(reader, "looking at photos", steps, shown=progress, unit="batches"):
-        photos = []
-        for one in batch:
-            place = chosen[one.index]
-            if one.error is not None:
-                failures.append(Failure(place, one.name, one.error))
-            elif one.content is not None:
-                photos.append(one_garment(one.content, None if boxes is None else boxes[place], finder, place))
-                truth.append(values[place] or "")
-        if photos:
-            parts.append(recognizer.views(photos, batch_size=batch_size))
+    for batch in tracked(batches, "looking at photos", steps, shown=progress, unit="batches"):
+        if batch:
+            parts.append(recognizer.views([photo for *_, photo in batch], batch_size=batch_size))
+            truth += [values[place] or "" for place, *_ in batch]
     check_counts(name, truth)
     counts = Counter(truth)
     fitted = [value.name for value in group.values if value.name in counts]
@@ -162,6 +148,35 @@ def scores(probabilities: NDArray[np.floating[Any]], truth: NDArray[np.int64]) -
     return FitScores(right, accuracy_interval(right, len(truth)), macro_f1(truth, predicted), error)
 
 
+def labeled_photos(
+    recognizer: Recognizer,
+    finder: Segmenter | None,
+    images: Sequence[ImageInput],
+    chosen: Sequence[int],
+    boxes: Sequence[ArrayLike | None] | None,
+    failures: list[Failure],
+    **reading: Any,  # noqa: ANN401  # of `read_photos`
+) -> Iterator[list[tuple[int, str, Photo]]]:
+    """Batches of the chosen images: place, name, and the photo with its one garment; the others join the failures."""
+    reader = read_photos(
+        [images[place] for place in chosen],
+        Pixels.upright,
+        ahead=recognizer.towers.ahead,
+        label=lambda index: f"images[{chosen[index]}]",
+        **reading,
+    )
+    for batch in reader:
+        photos = []
+        for one in batch:
+            place = chosen[one.index]
+            if one.error is not None:
+                failures.append(Failure(place, one.name, one.error))
+            elif one.content is not None:
+                box = None if boxes is None else boxes[place]
+                photos.append((place, one.name, one_garment(one.content, box, finder, place)))
+        yield photos
+
+
 def one_garment(
     photo: Pixels | NDArray[np.uint8], box: ArrayLike | None, finder: Segmenter | None, place: int
 ) -> Photo:
@@ -172,7 +187,7 @@ def one_garment(
         try:
             boxes = check_boxes(one, pixels.width, pixels.height)
         except InputError as error:
-            raise InputError(f"boxes[{place}]: {error}") from error
+            raise InputError(f"boxes[{place}]{str(error).removeprefix('boxes[0]').removeprefix('boxes')}") from error
     found = find_photo(pixels, boxes, finder)
     if not found.regions:
         found = find_photo(pixels, None, None)
