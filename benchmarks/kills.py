@@ -62,6 +62,7 @@ class Bench:
         for number, path in enumerate(self.paths):
             pixels = np.random.default_rng(number).integers(0, 256, (4, 4, 3), np.uint8)
             Image.fromarray(pixels).resize((48, 48), Image.Resampling.NEAREST).save(path)
+        torch.set_num_threads(1)  # with more, torch can't compute in a forked process
         loading: dict[str, Any] = {"device": "cpu", "backend": "torch"}
         self.models = {dtype: FashionModel.from_pretrained(dtype=dtype, **loading) for dtype in DTYPES}
         self.left = 0  # calls until the kill; 0 is not yet

@@ -104,4 +104,5 @@ def test_loads_are_timed_with_their_peak(tmp_path: Path) -> None:
 def test_agreement_is_the_least_of_all() -> None:
     one, other = np.float32([[1, 0], [0, 1]]), np.float32([[0.6, 0.8], [0, 1]])
     found = compatibility.agreement([one, other], [one, one])
-    assert found == {"image_cosine": 1.0, "image_others": 0.0, "text_cosine": 0.6, "text_others": 0.0}
+    expected = {"image_cosine": 1.0, "image_others": 0.0, "text_cosine": 0.6, "text_others": 0.0}
+    assert found == pytest.approx(expected, abs=1e-6)

@@ -92,7 +92,7 @@ def test_a_class_is_the_normalized_mean_of_its_templates(towers: TorchTowers) ->
     groups = [[PROMPTS[3], PROMPTS[0], PROMPTS[1]], [PROMPTS[2]], [PROMPTS[1], PROMPTS[2]]]
     found = cache.classes(groups)
     assert found.dtype == np.float32
-    means = [np.mean([reference(towers.source, prompt) for prompt in group], axis=0) for group in groups]
+    means = [np.mean([reference(towers.encoder, prompt) for prompt in group], axis=0) for group in groups]
     wanted = np.stack([mean / np.linalg.norm(mean) for mean in means])
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     assert np.linalg.norm(means[0]) < 0.999  # else the mean would not need the normalization

@@ -11,7 +11,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, constants
 from fashion_retrieval._utils.hub_errors import explain_upload, translate_errors
 from fashion_retrieval.checkpoint.layout import UploadFile, published_files
 from fashion_retrieval.errors import InputError
-from fashion_retrieval.hub.download import LIBRARY, check_repo_id
+from fashion_retrieval.hub.find import LIBRARY, check_repo_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from fashion_retrieval._utils.cpu import threads
 from fashion_retrieval.config import SegmenterConfig
 from fashion_retrieval.images.pixels import Pixels
 from fashion_retrieval.images.preprocess import Preprocessing, resized
-from fashion_retrieval.images.regions import box_mask, mask_box, pixel_box
+from fashion_retrieval.images.regions import box_mask, labeled, mask_box, pixel_box
 from fashion_retrieval.results import Region
 from fashion_retrieval.taxonomy import FAMILIES
 
@@ -254,12 +253,13 @@ def _instances(mask: NDArray[np.bool_], reach: float) -> list[NDArray[np.bool_]]
     if not mask.any():
         return []
     left, top, right, bottom = (int(side) for side in mask_box(mask))
-    labels, count = ndimage.label(mask[top:bottom, left:right])
+    labels, places = labeled(mask[top:bottom, left:right])
+    count = len(places)
     if count == 1:
         return [mask]
     areas = np.bincount(labels.ravel())[1:]
     parts = [i + 1 for i in np.argsort(-areas).tolist() if areas[i] >= max(_MIN_PART * areas.max(), 4)]
-    groups = [parts] if len(parts) == 1 else _grouped(parts, ndimage.find_objects(labels), reach)
+    groups = [parts] if len(parts) == 1 else _grouped(parts, places, reach)
     garments = [np.zeros_like(mask) for _ in groups]
     for garment, group in zip(garments, groups, strict=True):
         belongs = np.zeros(count + 1, bool)
