@@ -41,6 +41,6 @@ def check_fork(*, pools: bool = False) -> None:
 
 def _remember_threads() -> None:
     global _alone
-    others = threading.enumerate()
-    one = sum(not thread.name.startswith("LanceDB") for thread in others) == 1  # which starts its own anew
+    running = threading.enumerate()
+    one = sum(not thread.name.startswith("LanceDB") for thread in running) == 1  # which starts its own anew
     _alone = one and (_alone or _home == os.getpid())  # of each fork in a line of them
