@@ -44,7 +44,7 @@ MODULES = {
     "hub": "EMBEDDED ModelInfo PublishedFigure Upload check_repo_id list_models push resolve",
     "model": "FashionModel",
     "models.composer": "Composer",
-    "models.encoder": "Encoder build_encoder",
+    "models.encoder": "Encoder",
     "models.sam": "SegmentAnythingSegmenter load_sam",
     "models.segmenter": "GarmentSegmenter",
     "results": "Attribute AttributeFit Box Color Comparison Encoded Evaluation Explanation Failure FitScores Garment "

@@ -17,8 +17,8 @@ from fashion_retrieval._utils.files import verify_digests
 from fashion_retrieval.config import CONFIG_NAME, ModelConfig
 
 _PACKAGES = (
-    *("huggingface-hub", "numpy", "open-clip-torch", "pillow", "pyarrow", "pyyaml", "rich", "safetensors"),
-    *("segment-anything", "torch", "torchvision", "transformers", "typer"),
+    *("huggingface-hub", "numpy", "onnxruntime", "open-clip-torch", "openvino", "pillow", "pyarrow", "pyyaml", "rich"),
+    *("safetensors", "segment-anything", "torch", "torchvision", "transformers", "typer"),
 )
 
 

@@ -139,11 +139,6 @@ class FashionModel(EmbeddingModel):
         raise UnsupportedError("a FashionModel can't be pickled; call FashionModel.from_pretrained where it is used")
 
     @property
-    def backend(self) -> str:
-        """What computes it: "torch", or another runtime with the precision of its graphs, "openvino int8"."""
-        return self.towers.backend
-
-    @property
     def device(self) -> torch.device:
         """Where it runs."""
         import torch
@@ -165,11 +160,6 @@ class FashionModel(EmbeddingModel):
     @cached_property
     def _bundle(self) -> Bundle:
         return self._ready.bundle()
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the encoder's weights, architecture and preprocessing; a gallery remembers it."""
-        return self.towers.fingerprint
 
     @cached_property
     def composer_digest(self) -> str | None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from open_clip.factory import get_model_config
 from open_clip.model import CLIP, CustomTextCLIP
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from fashion_retrieval import hub
@@ -51,6 +52,9 @@ def test_what_an_entry_states_has_a_source(model: hub.ModelInfo) -> None:
 def test_the_embedded_models_size_is_that_of_its_weights() -> None:
     sizes = sum(path.stat().st_size for path in hub.resolve("compact").glob("*.safetensors"))
     assert LISTED[0].megabytes == round(sizes / 1e6)
+    state = load_file(hub.resolve("compact") / "open_clip_model.safetensors")
+    trained = [value for name, value in state.items() if "running_" not in name and "num_batches" not in name]
+    assert LISTED[0].parameters == sum(value.numel() for value in trained)
 
 
 @pytest.mark.parametrize("name", sorted(set(ARCHITECTURES.values())))

@@ -31,7 +31,9 @@ ALLOWED = [
     card("license: gpl-3.0"),
     card("license: [mit, apache-2.0]"),
     card("license: other") | {"LICENSE": "MIT License\n\nCopyright"},
-    {"LICENSE.txt": "Apache License\nVersion 2.0, January 2004"},
+    card("license: gpl-2.0") | {"LICENSE": "allowed only for noncommercial distribution and only if you"},
+    {"license.md": "# The MIT License (MIT)\n\nCopyright"},
+    {"LICENSE.txt": "                Apache License\nVersion 2.0, January 2004"},
     {"LICENCE": "Attribution 4.0 International\n"},
     card("license: gpl-3.0") | {"LICENSE": GPL},
     card("license: mit") | {"LICENSE": "see the README"},
@@ -45,6 +47,14 @@ REFUSED = [
     (card("license: fair-noncommercial-research-license"), "of its README.md forbids it"),
     (card("license: other"), "license 'other' of its README.md: that does not clearly allow it"),
     (card("license: [mit, other]"), "that does not clearly allow it"),
+    (card("license: other\nlicense_name: modified-mit") | {"LICENSE": "MIT License"}, "'other', 'modified-mit' of its"),
+    (card("license: openrail") | {"LICENSE": "MIT License"}, "license 'openrail' of its README.md: that does not"),
+    ({"LICENSE": "Modified MIT License\n\nCopyright"}, "its LICENSE: that does not clearly allow it"),
+    (card("license: mit") | {"LICENSE": "for non commercial use"}, "its LICENSE forbids it"),
+    (
+        card("license: mit") | {"license.txt": "Attribution-NonCommercial 4.0 International"},
+        "its license.txt forbids it",
+    ),
     (card("license: openrail"), "license 'openrail' of its README.md: that does not clearly allow it"),
     (card("license: 3"), "neither README.md nor LICENSE"),
     (card("license: [unclosed"), "neither README.md nor LICENSE"),
@@ -107,6 +117,15 @@ def test_the_list_answers_for_its_models_and_asks_nobody(server: HubServer) -> N
             assert "\n" not in str(caught.value)
     assert server.requests == []
     assert hub.resolve("compact", require_commercial=True) == hub.resolve("compact")
+
+
+def test_a_listed_model_whose_files_forbid_it_is_refused(server: HubServer) -> None:
+    listed = "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
+    server.repositories[listed].commit(OPEN_CLIP | {"README.md": b"no license is named"})
+    assert hub.resolve(listed, require_commercial=True).is_dir()
+    server.repositories[listed].commit({"README.md": b"---\nlicense: cc-by-nc-4.0\n---\n"})
+    with pytest.raises(UnsupportedError, match=r"license 'cc-by-nc-4\.0' of its README\.md forbids it"):
+        hub.resolve(listed, require_commercial=True)
 
 
 def test_a_folder_that_is_named_like_a_listed_model_is_judged_by_its_files(tmp_path: Path) -> None:

@@ -97,6 +97,14 @@ def test_a_cache_copied_without_refs_is_found_by_its_only_snapshot(server: HubSe
     lacking("no snapshot of v1 is in", f"revision= may be one of {oid}", revision="v1")
 
 
+def test_the_snapshot_of_a_tag_is_not_taken_for_main(server: HubServer) -> None:
+    server.repositories[REPO].commit(OPEN_CLIP)
+    folder = hub.resolve(REPO)
+    (place() / "refs/main").rename(place() / "refs/v1")
+    lacking("no snapshot of main is in", f"revision= may be one of {folder.name}")
+    assert hub.resolve(REPO, revision="v1", local_files_only=True) == folder
+
+
 def test_of_several_snapshots_without_refs_none_is_guessed(server: HubServer) -> None:
     old = server.repositories[REPO].commit(OPEN_CLIP)
     hub.resolve(REPO)

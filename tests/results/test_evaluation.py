@@ -107,6 +107,8 @@ def test_compare_of_other_photos_or_groups_is_refused() -> None:
         first.compare(evaluation(ROWS[:7]))
     moved = evaluation()
     renamed = tuple(replace(answer, source="other.jpg") for answer in moved.answers)
+    with pytest.raises(InputError, match="or other labels; evaluate both on the same photos and labels"):
+        first.compare(evaluation([("polo", "tee", 0.95), *ROWS[1:]]))
     with pytest.raises(InputError, match="evaluate both on the same photos and labels"):
         first.compare(replace(moved, answers=renamed))
     with pytest.raises(InputError, match="on the same groups alone, got category and color; evaluate both on one"):

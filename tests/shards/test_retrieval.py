@@ -187,5 +187,10 @@ def test_a_gallery_of_other_size_is_not_compared(model: FashionModel, marqo: Pat
     found = evaluate_retrieval(model, [marqo], "text")
     with pytest.raises(InputError, match="on the same queries and gallery alone"):
         found.compare(evaluate_retrieval(model, [marqo], "category1"))
+    for number, text in enumerate(("text 1", "text 2")):
+        (marqo / f"{number}.json").write_text(json.dumps({text: {"1": 1}}), encoding="utf-8")
+    one, two = (evaluate_retrieval(model, [marqo], "text", truth=marqo / f"{number}.json") for number in range(2))
+    with pytest.raises(InputError, match="on the same queries and gallery alone"):
+        one.compare(two)
     with pytest.raises(InputError, match=r"text_weight must be in \[0, 1\), got 1.5"):
         evaluate_retrieval(model, [marqo], "text", text_weight=1.5)

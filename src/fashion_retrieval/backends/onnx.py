@@ -64,7 +64,7 @@ def quantize(path: Path, samples: Sequence[dict[str, NDArray[Any]]], *, convolut
 
     A CNN has its convolutions quantized, with the ranges seen on the samples; a transformer its products with weights,
     which find the ranges of their inputs at each call. Weights use 7 of their 8 bits, or without VNNI sums of two
-    products saturate. A CNN's first convolution, of few maps, stays in float: most of the error arises there.
+    products saturate. A CNN's first convolution, of few maps, stays in float: much of the error arises there.
     """
     quantization = imported("onnxruntime.quantization", EXTRA)
     target = path.with_name(f"quantized{path.suffix}")

@@ -116,7 +116,7 @@ def quantize(path: Path, samples: Sequence[dict[str, NDArray[Any]]], *, convolut
     """Replace a graph by its int8 copy; activations get the widest ranges seen on the samples, each a batch of one.
 
     Weights use 7 of their 8 bits, or without VNNI sums of two products saturate. A CNN's first convolution, of few
-    maps, stays in float: most of the error arises there.
+    maps, stays in float: much of the error arises there.
     """
     openvino, nncf = _silent(), imported("nncf", "quantize")
     ranges = import_module("nncf.quantization.range_estimator").RangeEstimatorParametersSet.MINMAX

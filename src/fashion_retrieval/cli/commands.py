@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated, Any
 
 import typer
@@ -63,12 +64,15 @@ def list_(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps([asdict(model) for model in list_models()], indent=2))
         return
-    table = Table("model", "license", "commercial", "numbers", "MB", box=None, padding=(0, 2, 0, 0))
-    for model in list_models():
-        name = Text.assemble(model.id, (f"\n  {model.state}", "dim"))
-        sizes = (str(number or "?") for number in (model.embedding_dim, model.megabytes))
-        table.add_row(name, *map(Text, (model.license, model.commercial, *sizes)))
-    Console().print(table)
+    listed = list_models()
+    rows = [("model", "license", "commercial", "numbers", "MB")]
+    rows += [(m.id, m.license, m.commercial, str(m.embedding_dim or "?"), str(m.megabytes or "?")) for m in listed]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    notes = ["", *(f"{model.state}: {model.description}" for model in listed)]
+    for row, note in zip(rows, notes, strict=True):
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        if note:
+            typer.echo(fill(note, 80, initial_indent="  ", subsequent_indent="  "))
 
 
 @models.command()
@@ -160,7 +164,7 @@ def _show(data: Mapping[str, Any], as_json: bool) -> None:
         return
     table = Table.grid(padding=(0, 2))
     for name, value in _flat(data):
-        table.add_row(Text(name, style="bold"), Text(value))
+        table.add_row(Text(name, style="bold"), Text(value, overflow="fold"))
     Console().print(table)
 
 

@@ -147,8 +147,10 @@ def _columns(
     known = ("category", "color", *(group.name for group in asked.attributes))
     used = {name: column for name, column in table.labels.items() if name in known and any(column)}
     if not used:
-        got = ", ".join(table.labels) or "none"
-        raise InputError(f"{labels} must have labels in a column of {', '.join(known)}, got {got!r:.120}; rename one")
+        got, remedy = ", ".join(table.labels) or "none", "rename one"
+        if empty := [name for name in table.labels if name in known]:
+            got, remedy = f"{', '.join(empty)} without any", "fill it in"
+        raise InputError(f"{labels} must have labels in a column of {', '.join(known)}, got {got!r:.120}; {remedy}")
     if not told and (others := [name for name in table.labels if name not in used]):
         typer.echo(f"not evaluated, no group or without labels: {', '.join(others)}", err=True)
     return used

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fashion_retrieval.errors import InputError
 
@@ -41,6 +43,8 @@ def read_labels(labels: Path, folder: Path, groups: Sequence[str] = ()) -> Label
             if not set(wanted) <= set(there):
                 got = f"got {', '.join(there) or 'none'!r:.120}; rename one"
                 raise InputError(f"{labels} must have the columns {' and '.join(wanted)}, {got}")
+            if twice := [name for name, times in Counter(there).items() if name and times > 1]:
+                raise InputError(f"{labels} must name each column once, got {twice[0]!r:.80} twice; rename one")
             rows = [_row(row, folder, f"{labels}, line {table.line_num}") for row in table]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"labels {labels} can't be read as CSV in UTF-8 ({error}); check the file") from error
@@ -49,10 +53,13 @@ def read_labels(labels: Path, folder: Path, groups: Sequence[str] = ()) -> Label
     return LabelTable([photo for photo, _, _ in rows], columns, [box for _, box, _ in rows])
 
 
-def _row(row: dict[str, str | None], folder: Path, where: str) -> tuple[Path, Corners, dict[str, str | None]]:
-    photo, corners = row[_PHOTO], [row.get(name) or "" for name in _BOX]
+def _row(row: dict[str | Any, str | Any], folder: Path, where: str) -> tuple[Path, Corners, dict[str, str | None]]:
+    photo, corners = (row[_PHOTO] or "").strip(), [row.get(name) or "" for name in _BOX]
     if not photo:
         raise InputError(f"{where} must name a photo, got none; correct that line")
+    if beyond := ", ".join(filter(None, row.get(None) or ())):  # where csv.DictReader puts them
+        got = f"got {beyond!r:.80} behind the last; put a cell that holds a comma into quotes"
+        raise InputError(f"{where} must have a cell for each column, {got}")
     try:
         box = tuple(float(corner) for corner in corners) if any(corners) else None
     except ValueError as error:

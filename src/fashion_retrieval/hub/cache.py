@@ -37,10 +37,11 @@ def find(repo_id: str, revision: str | None, cache_dir: str | Path | None, backe
         wanted = [revision]
     elif ref.is_file() and ref.is_relative_to(place) and ".." not in ref.parts:
         wanted = [ref.read_text(encoding="utf-8").strip()]
-    elif revision in (None, constants.DEFAULT_REVISION):
+    elif revision in (None, constants.DEFAULT_REVISION) and not any((place / "refs").glob("*")):
         wanted = commits  # the refs were not copied: a single snapshot can only be the one that is meant
     else:
-        wanted = [name for name in commits if re.fullmatch("[0-9a-f]{7,}", revision) and name.startswith(revision)]
+        beginning = revision if re.fullmatch("[0-9a-f]{7,}", revision or "") else None
+        wanted = [name for name in commits if beginning and name.startswith(beginning)]
     if len(wanted) != 1 or wanted[0] not in commits:
         there = f"; revision= may be one of {', '.join(commits)}" if commits else ""
         return None, f"no snapshot of {revision or 'main'} is in {place}{there}"

@@ -16,28 +16,34 @@ from fashion_retrieval.config import ModelConfig
 from fashion_retrieval.errors import UnsupportedError
 from fashion_retrieval.hub.catalog import known
 
-LICENSE_FILES = ("LICENSE*", "LICENCE*")
-_FORBIDDING_NAME = re.compile(r"\b(nc|amlr)\b|non-?commercial|research", re.IGNORECASE)
-_FORBIDDING_TEXT = re.compile(r"non-?commercial\b|research purposes|commons clause", re.IGNORECASE)
+LICENSE_FILES = ("LICENSE*", "LICENCE*", "License*", "license*")
+_FORBIDDING_NAME = re.compile(r"\b(nc|amlr)\b|non[\W_]?commercial|research", re.IGNORECASE)
+_FORBIDDING_TEXT = re.compile(
+    r"non[\W_]?commercial\b(?!\s+distribution\s+and)|research purposes|commons clause",  # but for GPL 2's section 3
+    re.IGNORECASE,
+)
 
 
 def check_commercial(model_id: object, folder: Path | None = None) -> None:
     """Raise an UnsupportedError for a model whose license forbids commercial use or does not clearly allow it.
 
-    The list answers for the models in it; of others the folder is read: its configuration, the head of its README.md
-    and its LICENSE. Without a folder, models that are not listed pass.
+    The folder's configuration, the head of its README.md and its LICENSE are read. None may forbid it. The list allows
+    it for the models in it; of others all licenses that are named must, or a LICENSE where none is named but "other".
+    Without a folder, models that are not listed pass.
     """
     listed = known(model_id)
     if listed and listed.commercial != "yes":
         raise _refusal(model_id, listed.reason)
-    if listed or folder is None:
+    if folder is None:
         return
     verdicts = list(_verdicts(folder))
     forbidding = next((told for verdict, told in verdicts if verdict == "no"), None)
     if forbidding:
         raise _refusal(model_id, f"{forbidding} forbids it")
-    if not any(verdict == "yes" for verdict, _ in verdicts):
-        told = "; ".join(told for _, told in verdicts) or "neither README.md nor LICENSE names a license"
+    found = {verdict for verdict, _ in verdicts}
+    if not listed and ("unclear" in found or "yes" not in found):
+        unclear = "; ".join(told for verdict, told in verdicts if verdict != "yes")
+        told = unclear or "neither README.md nor LICENSE names a license"
         raise _refusal(model_id, f"{told}: that does not clearly allow it")
 
 
@@ -47,18 +53,19 @@ def _refusal(model_id: object, reason: str) -> UnsupportedError:
 
 
 def _verdicts(folder: Path) -> Iterator[tuple[str, str]]:
-    """("yes", "no" or "unclear", what says so) of everything in a folder that names a license."""
+    """("yes", "no", "unclear", or "silent" where others decide; what says so) of all in a folder that may tell."""
     config = ModelConfig.read(folder)
     if config and config.license != "unknown":
         yield _judged([config.license]), f"license {config.license!r} of its configuration"
     names = _of_card(folder / "README.md")
     if names:
-        yield _judged(names), f"license {', '.join(map(repr, names))} of its README.md"
-    texts = json.loads(asset("hub/licenses.json"))["texts"]
+        verdict = "silent" if names == ["other"] else _judged(names)
+        yield verdict, f"license {', '.join(map(repr, names))} of its README.md"
+    titles = "|".join(map(re.escape, json.loads(asset("hub/licenses.json"))["titles"]))
     for path in sorted(path for pattern in LICENSE_FILES for path in folder.glob(pattern) if path.is_file()):
         text = path.read_text(encoding="utf-8", errors="replace")
-        name = next((name for title, name in texts.items() if title.lower() in text[:300].lower()), None)
-        yield ("no" if _FORBIDDING_TEXT.search(text) else "yes" if name else "unclear"), f"its {path.name}"
+        titled = re.search(rf"^\W*(the )?({titles})", text[:300], re.IGNORECASE | re.MULTILINE)
+        yield ("no" if _FORBIDDING_TEXT.search(text) else "yes" if titled else "silent"), f"its {path.name}"
 
 
 def _judged(names: list[str]) -> str:

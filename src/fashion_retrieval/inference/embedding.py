@@ -51,6 +51,16 @@ class EmbeddingModel:
         """Width of the embeddings."""
         return self.towers.embedding_dim
 
+    @property
+    def backend(self) -> str:
+        """What computes it: "torch", or another runtime with the precision of its graphs, "openvino int8"."""
+        return self.towers.backend
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the encoder's weights, architecture and preprocessing; a gallery remembers it."""
+        return self.towers.fingerprint
+
     @overload
     def encode(
         self, *, precision: Literal["float32"] = "float32", **given: Unpack[_Encoding]

@@ -79,7 +79,7 @@ def _values(group: Group, labels: Sequence[str | None], count: int) -> list[str 
     if unknown:
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
         got = ", ".join(f"{label!r:.40} ({times}x)" for label, times in unknown.most_common(_SHOWN))
-        some = ", ".join(value.name for value in group.values[:_SHOWN]) + ", …" * (len(group.values) > _SHOWN)
+        some = ", ".join(value.name for value in group.values)
         raise InputError(
             f"labels of {group.name} must be values of the taxonomy ({some}) or their phrases, got {got}{more}; "
             "correct them, or give a taxonomy that has them"

@@ -225,10 +225,10 @@ class Evaluation(Plain):
         differences = []
         for group in both:
             ours, theirs = self._of(group), other._of(group)
-            if [(a.index, a.source) for a in ours] != [(a.index, a.source) for a in theirs]:
+            if _asked(ours) != _asked(theirs):
                 raise InputError(
                     f"two models can be compared on the same photos alone, got {len(ours)} and {len(theirs)} labeled "
-                    f"photos of {group} that differ; evaluate both on the same photos and labels"
+                    f"photos of {group} that differ, or other labels; evaluate both on the same photos and labels"
                 )
             differences += _differences(group, ours, theirs)
         if not both:
@@ -291,6 +291,10 @@ class Evaluation(Plain):
         topic = f"{answer.group.replace('_', ' ')}: " if len(self.groups) > 1 else ""
         photo, box = self._photos.get(answer.index, (None, None))
         return Tile(Match(answer.source, answer.probability), f"{topic}{said}, labeled {label}", photo=photo, box=box)
+
+
+def _asked(answers: Sequence[Answer]) -> list[tuple[int, str, str]]:
+    return [(answer.index, answer.source, answer.label) for answer in answers]
 
 
 def _right(answers: Sequence[Answer]) -> NDArray[np.bool_]:

@@ -60,6 +60,7 @@ class RetrievalEvaluation(Plain):
     intervals: dict[str, tuple[float, float]]
     failures: tuple[Failure, ...] = ()
     _values: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, repr=False, compare=False)
+    _asked: Sequence[str] = field(default=(), repr=False, compare=False)  # texts, or what photos have in common
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready dict; numbers are rounded to six decimals."""
@@ -72,8 +73,10 @@ class RetrievalEvaluation(Plain):
             InputError: They had others.
         """
         ours, theirs = ((one.name, one.queries, one.gallery) for one in (self, other))
-        if ours != theirs:
-            raise InputError(f"two models can be compared on the same queries and gallery alone, got {ours}, {theirs}")
+        if ours != theirs or list(self._asked) != list(other._asked):
+            raise InputError(
+                f"two models can be compared on the same queries and gallery alone, got {ours} and {theirs}"
+            )
         found = []
         for name, values in self._values.items():
             ahead = ItemScores.of_groups([values]).compare(ItemScores.of_groups([other._values[name]]))
@@ -187,7 +190,8 @@ def evaluate_retrieval(
     if isinstance(queries, Path):
         asked, numbers = _encode(model, asking, failures, reading, progress)
         groups = _groups([items[row] for row in rows], rows)
-        right = [groups.get(keys[number], set()) for number in numbers]
+        wishes = [keys[number] for number in numbers]
+        right = [groups.get(wish, set()) for wish in wishes]
     else:
         groups = wanted if truth else _groups([items[row] for row in rows], rows)
         wishes = [text for text in groups if isinstance(text, str) and text.strip()]
@@ -206,6 +210,7 @@ def evaluate_retrieval(
         {name: (low, high) for name, of in values.items() for low, high in [mean_interval(of)]},
         tuple(failures),
         values,
+        wishes,
     )
 
 
