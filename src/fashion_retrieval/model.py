@@ -27,7 +27,7 @@ from fashion_retrieval.images.regions import check_boxes
 from fashion_retrieval.inference.composition import Composition
 from fashion_retrieval.inference.embedding import EmbeddingModel, OnError
 from fashion_retrieval.inference.evaluating import evaluate_photos, read_truth
-from fashion_retrieval.inference.fitting import fit_group, read_labels, with_probe
+from fashion_retrieval.inference.fitting import fit_group, listed, read_labels, with_probe
 from fashion_retrieval.inference.pipeline import recognize_photos
 from fashion_retrieval.inference.recognition import Recognizer, RecognizerCache, find_photo
 from fashion_retrieval.models.zero_shot import PromptCache
@@ -68,14 +68,12 @@ class FashionModel(EmbeddingModel):
     ) -> None:
         remember_process()
         ready = bundle if isinstance(bundle, Ready) else by_torch(bundle, device, dtype)
-        self.model_id = model_id
-        self.revision = revision
+        self.model_id, self.revision = model_id, revision
         self.config = ready.config or ModelConfig(name=model_id)
         self.towers = ready.towers
         self._ready = ready
         self._own_config = ready.config  # None where the folder has none: it is saved as one named after its folder
-        self._extras = ready.extras
-        self._basis = ready.extras.basis
+        self._extras, self._basis = ready.extras, ready.extras.basis
         self._composition = Composition(self.towers, ready.composer)
         self._segmenter = ready.segmenter
         self._prompts = PromptCache(self.towers, ready.extras.prompts)
@@ -125,8 +123,7 @@ class FashionModel(EmbeddingModel):
         folder = hub.resolve(id_or_path, token=token, backend=exported, require_commercial=require_commercial, **where)
         ready = open_model(folder, backend=backend, device=device, dtype=dtype)
         from_hub = folder.parent.name == "snapshots" and not Path(id_or_path).expanduser().is_dir()
-        commit = folder.name if from_hub else None
-        return cls(ready, model_id=str(id_or_path), revision=commit)
+        return cls(ready, model_id=str(id_or_path), revision=folder.name if from_hub else None)
 
     def __repr__(self) -> str:
         height, width = self.towers.preprocessing.size
@@ -226,9 +223,8 @@ class FashionModel(EmbeddingModel):
         check_reading(max_pixels)
         recognizer, finder = self.recognizer(taxonomy, top_k), self._finder(segmenter)
         pixels = decode(read_content(image), called(image), max_pixels=max_pixels).upright()
-        if boxes is not None:
-            boxes = check_boxes(boxes, pixels.width, pixels.height)
-        found = recognizer.recognize([find_photo(pixels, boxes, finder, image)])[0]
+        inside = None if boxes is None else check_boxes(boxes, pixels.width, pixels.height)
+        found = recognizer.recognize([find_photo(pixels, inside, finder, image)])[0]
         return found if keep_image else found.compact()
 
     def recognize_many(
@@ -308,11 +304,9 @@ class FashionModel(EmbeddingModel):
             InputError: Labels are not as many as photos, of one value only, or a value has fewer than 2 photos.
         """
         check_reading(max_pixels, batch_size, on_error)
-        photos = list(images)
+        photos = listed(images, boxes)
         before = Taxonomy.load(self.config.taxonomy if taxonomy is None else taxonomy)
         values, vocabulary, new = read_labels(name, photos, labels, before)
-        if boxes is not None and len(boxes) != len(photos):
-            raise InputError(f"images and boxes must be as many, got {len(photos)} and {len(boxes)}; None is no box")
         how: dict[str, Any] = {"skip": on_error == "skip", "batch_size": batch_size, "max_pixels": max_pixels}
         finder = self._finder(segmenter)
         found = fit_group(self.recognizer(vocabulary), name, finder, photos, values, boxes, progress=progress, **how)
@@ -348,9 +342,7 @@ class FashionModel(EmbeddingModel):
             InputError: A group or label is not in the taxonomy, labels are not as many as photos, none can be read.
         """
         check_reading(max_pixels, batch_size, on_error)
-        photos = list(images)
-        if boxes is not None and len(boxes) != len(photos):
-            raise InputError(f"images and boxes must be as many, got {len(photos)} and {len(boxes)}; None is no box")
+        photos = listed(images, boxes)
         truth = read_truth(labels, len(photos), self.recognizer(taxonomy).taxonomy)
         how: dict[str, Any] = {"skip": on_error == "skip", "batch_size": batch_size, "max_pixels": max_pixels}
         recognizer, finder = self.recognizer(truth.taxonomy, truth.top_k), self._finder(segmenter)

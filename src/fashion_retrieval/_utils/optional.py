@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -19,6 +20,8 @@ def imported(package: str, extra: str) -> ModuleType:
 
 def check_torch() -> None:
     """Raise a MissingExtraError where PyTorch was left out, as it may be for an exported model."""
+    if sys.modules.get("torch"):
+        return
     try:
         import_module("torch")
     except ImportError as error:

@@ -27,6 +27,14 @@ from fashion_retrieval.taxonomy import SHIPPED, Group, Taxonomy, plain_word
 _RESERVED = frozenset({"category", "color", "id", "photo", "score"})
 
 
+def listed(images: Iterable[ImageInput], boxes: Sequence[ArrayLike | None] | None) -> list[ImageInput]:
+    """The photos; an InputError unless there is a box, or None, for each."""
+    photos = list(images)
+    if boxes is not None and len(boxes) != len(photos):
+        raise InputError(f"images and boxes must be as many, got {len(photos)} and {len(boxes)}; None is no box")
+    return photos
+
+
 def read_labels(
     name: str, images: Sequence[ImageInput], labels: Iterable[str | None], taxonomy: Taxonomy
 ) -> tuple[list[str | None], Taxonomy, tuple[str, ...]]:
