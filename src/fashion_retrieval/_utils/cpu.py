@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
+_MOST = 16
+"""Threads a core, at most."""
 _GPUS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """Drivers of NVIDIA and AMD GPUs on Linux, and of Windows' GPUs in its Linux."""
 
@@ -28,7 +30,7 @@ def wanted_threads() -> int:
     """As many as `torch.set_num_threads` or OMP_NUM_THREADS says, else as there are cores."""
     torch, asked = sys.modules.get("torch"), os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     wanted = torch.get_num_threads() if torch else int(asked) if asked.isdecimal() else 0
-    return wanted or cores()
+    return min(wanted, _MOST * cores()) or cores()  # runtimes hang with thousands
 
 
 @cache

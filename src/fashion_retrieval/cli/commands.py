@@ -127,7 +127,7 @@ def doctor(
     device: Device = "auto",
     dtype: Dtype = "auto",
     backends: Annotated[
-        bool, typer.Option("--backends", help="Compare what the installed backends compute; takes a minute.")
+        bool, typer.Option("--backends", help="Compare what the installed backends compute; takes minutes.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
