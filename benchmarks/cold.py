@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks import material
+from benchmarks import material, startup
 from benchmarks.__main__ import RESULTS, machine
 from benchmarks.rounds import interleave, paired, quartiles
 from fashion_retrieval._utils.files import write_atomically
@@ -27,6 +27,7 @@ from fashion_retrieval.export.export import export_model
 from fashion_retrieval.hub.download import EMBEDDED, resolve
 
 HERE = Path(__file__).parent
+PHOTO = HERE.parent / "docs/images/portrait.jpg"
 COMMAND = "import sys; from fashion_retrieval.cli import main; sys.argv[1:] = {arguments!r}; main()"
 MANY = """
 import json, sys, time
@@ -62,6 +63,7 @@ def main(
     head = subprocess.run(["git", "-C", str(before), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     measured: dict[str, Any] = {"machine": machine(), "before": head.stdout.strip() or None}
     measured["processes"] = processes(before, exports, rounds)
+    measured["first_recognition"] = first_recognition(rounds)
     measured["self_check"] = self_check(exports, rounds)
     measured["recognize_many"] = many(before, exports, material.photos(photos, cache)[0], turns)
     with write_atomically(out) as part:
@@ -78,15 +80,12 @@ def exported(backend: str, cache: Path) -> Path:
 
 
 def processes(before: Path, exports: Mapping[str, Path], rounds: int) -> dict[str, Any]:
-    """Seconds and memory of the command for one photo, of the first recognition, and of importing torch."""
-    photo = str(HERE.parent / "docs/images/portrait.jpg")
-    plain = ["recognize", photo, "--json"]
-    first = f"from fashion_retrieval import FashionModel; FashionModel.from_pretrained().recognize({photo!r})"
+    """Seconds and memory of the command for one photo, and of importing torch, each from its start to its end."""
+    plain = ["recognize", str(PHOTO), "--json"]
     programs: dict[str, tuple[Path, str]] = {
         "import torch": (HERE.parent, "import torch"),
         "before": (before, COMMAND.format(arguments=plain)),
         "torch": (HERE.parent, COMMAND.format(arguments=plain)),
-        "first recognition": (HERE.parent, first),
     }
     for backend, folder in exports.items():
         programs[backend] = HERE.parent, COMMAND.format(arguments=[*plain, "--model", str(folder)])
@@ -101,12 +100,21 @@ def processes(before: Path, exports: Mapping[str, Path], rounds: int) -> dict[st
     for name, spent in seconds.items():
         rows[name] = {
             "seconds": quartiles(spent),
-            "of_before": quotient(paired(seconds, "before", name).ratios),
-            "of_import_torch": quotient(paired(seconds, "import torch", name).ratios),
+            "of_before": paired(seconds, "before", name).ratio()["median"],
+            "of_import_torch": paired(seconds, "import torch", name).ratio()["median"],
             "peak_mib": round(median(peaks[name]) / 1024, 1),
             "peak_of_before": round(median(peaks[name]) / median(peaks["before"]), 3),
         }
     return {"rounds": rounds, "rows": rows}
+
+
+def first_recognition(rounds: int) -> dict[str, Any]:
+    """Seconds until a new process has recognized a photo, of those until it has imported torch."""
+    first = startup.first_recognition(PHOTO)
+    programs = {name: partial(startup.run_python, code) for name, code in (("torch", "import torch"), ("first", first))}
+    seconds = interleave(programs, rounds, label="first recognition")
+    ratio = paired(seconds, "torch", "first").ratio()
+    return {"seconds": quartiles(seconds["first"]), "of_import_torch": ratio}
 
 
 def peak(checkout: Path, code: str) -> int:
@@ -137,7 +145,7 @@ def self_check(exports: Mapping[str, Path], rounds: int) -> dict[str, Any]:
         pairs = [(load(), load(HF_ASSETS_CACHE="/dev/null")) for _ in range(rounds)]
         rows[backend] = {
             "seconds": quartiles([kept for kept, _ in pairs]),
-            "made_anew_of_kept": quotient([kept / anew for kept, anew in pairs]),
+            "made_anew_of_kept": round(median(anew / kept for kept, anew in pairs), 3),
         }
     return rows
 
@@ -182,11 +190,6 @@ def many(before: Path, exports: Mapping[str, Path], photos: Sequence[Path], turn
             for name, spent in seconds.items()
         },
     }
-
-
-def quotient(ratios: Sequence[float]) -> float:
-    """The median of one side's time over the other's, from how many times as long the other took."""
-    return round(median(1 / ratio for ratio in ratios), 3)
 
 
 def paths(checkout: Path) -> dict[str, str]:

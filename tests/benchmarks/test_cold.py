@@ -20,7 +20,3 @@ def test_the_command_is_run_with_the_checkouts_package() -> None:
     code = cold.COMMAND.format(arguments=["--version"])
     assert cold.peak(ROOT, code) > cold.peak(ROOT, "pass")
     assert cold.paths(ROOT)["PYTHONPATH"] == str(ROOT / "src")
-
-
-def test_a_quotient_is_the_median_of_one_sides_time_over_the_others() -> None:
-    assert cold.quotient([2.0, 4.0, 5.0]) == 0.25
