@@ -28,7 +28,7 @@ def doctor(*, device: str = "auto", dtype: str = "auto", backends: bool = False)
     Args:
         device: As for `FashionModel.from_pretrained`.
         dtype: As for `FashionModel.from_pretrained`.
-        backends: Convert the embedded model to each backend that is installed, and compare what they compute; takes minutes.
+        backends: Convert the embedded model to each installed backend, and compare what they compute; takes minutes.
 
     Returns:
         A JSON-ready dict: `version`, `python`, `platform`, `packages` (name -> version or None), `hardware` (`device`
