@@ -67,10 +67,13 @@ def test_golden_vectors_are_drawn_and_written_the_same_each_time(bundle, tmp_pat
         one.mkdir()
         golden_of(bundle).write(one, encoder.fingerprint)
     assert (first / GOLDEN).read_bytes() == (second / GOLDEN).read_bytes()
-    golden = Golden.read(first, encoder.fingerprint)
+    golden = Golden.read(first, encoder.fingerprint, (32, 32), 16)
     assert (golden.levels.shape, golden.levels.dtype) == ((3, 32, 32, 3), np.uint8)
     assert golden.images.shape == golden.sentences.shape == (3, 16)
     assert len({row.tobytes() for row in golden.levels}) == len(set(golden.texts)) == 3
+    for size, width in (((32, 31), 16), ((32, 32), 8)):
+        with pytest.raises(WeightsError, match=r"got \(3, 32, 32, 3\), \(3, 16\), \(3, 16\); export the model again$"):
+            Golden.read(first, encoder.fingerprint, size, width)
     near = golden.cosines(by_torch(bundle, "cpu", "float32").towers, 3)
     assert (near.image, near.text) == pytest.approx((1, 1), abs=1e-6)
 
@@ -180,11 +183,13 @@ def test_golden_file_altered_missing_or_of_other_weights_is_one_line(exported, b
 def test_golden_file_with_something_else_in_it_is_refused(tmp_path):
     (tmp_path / GOLDEN).write_bytes(b"x")
     with pytest.raises(WeightsError, match=r"must hold pictures and their embeddings, got Safet.*export the model"):
-        Golden.read(tmp_path, "0" * 64)
+        Golden.read(tmp_path, "0" * 64, (32, 32), 16)
     empty = np.empty((0, 4), np.float32)
     Golden(empty.astype(np.uint8), empty, (), empty).write(tmp_path, "0" * 64)
-    with pytest.raises(WeightsError, match=r"must hold pictures and their embeddings, got \(0, 4\); export the model"):
-        Golden.read(tmp_path, "0" * 64)
+    with pytest.raises(
+        WeightsError, match=r"must hold pictures and their embeddings, got \(0, 4\), .*; export the model"
+    ):
+        Golden.read(tmp_path, "0" * 64, (32, 32), 16)
 
 
 def test_torch_in_bfloat16_that_is_far_off_is_float32_for_auto_and_warned_of_by_name(folder, processor, monkeypatch):

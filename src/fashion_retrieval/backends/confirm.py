@@ -36,7 +36,10 @@ def graphs_failed(ready: Ready, folder: Path, exported: Export | None) -> str | 
     backend, _, precision = towers.backend.partition(" ")
     runtime = runtime_of(backend)
     key = "".join(sorted(exported.sha256.values())) if exported else stamp(folder)
-    golden = Golden.read(folder / backend, exported.encoder) if exported and NAME in exported.sha256 else None
+    golden = None
+    if exported and NAME in exported.sha256:
+        size, width = towers.preprocessing.size, towers.embedding_dim
+        golden = Golden.read(folder / backend, exported.encoder, size, width)
     found = checked(
         lambda: (golden or golden_of(ready.bundle(), 1)).cosines(towers),
         (backend, towers.dtype, key),

@@ -66,8 +66,11 @@ class Golden:
         return cls(levels, towers.encode_images(list(levels)), texts, towers.encode_texts(list(texts)))
 
     @classmethod
-    def read(cls, folder: Path, encoder: str) -> Self:
-        """From an exported model's folder; a WeightsError unless they are those of the encoder of this fingerprint."""
+    def read(cls, folder: Path, encoder: str, size: tuple[int, int], width: int) -> Self:
+        """From an exported model's folder; a WeightsError unless they are those of the encoder of this fingerprint.
+
+        Pictures are of a height and width, embeddings of a width.
+        """
         path, expected, owner = folder / NAME, "pictures and their embeddings", None
         try:
             with safe_open(path, "np") as file:
@@ -76,9 +79,12 @@ class Golden:
                 golden = cls(file.get_tensor("levels"), file.get_tensor("images"), texts, file.get_tensor("sentences"))
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise WeightsError(f"{path} must hold {expected}, got {error!r:.120}; export the model again") from error
-        shapes = len(golden.levels), golden.levels.ndim, len(texts), golden.images.ndim
-        if shapes != (len(golden.images), 4, len(golden.sentences), 2) or not (len(golden.levels) and texts):
-            raise WeightsError(f"{path} must hold {expected}, got {golden.levels.shape}; export the model again")
+        shapes = golden.levels.shape, golden.images.shape, golden.sentences.shape
+        count = len(golden.levels) if golden.levels.ndim else 0
+        if not (count and texts) or shapes != ((count, *size, 3), (count, width), (len(texts), width)):
+            raise WeightsError(
+                f"{path} must hold {expected}, got {', '.join(map(str, shapes))}; export the model again"
+            )
         if owner != encoder:
             got = f"golden vectors of another encoder ({owner!s:.12}…) than the graphs beside it ({encoder:.12}…)"
             raise WeightsError(f"{path} holds {got}; export the model again")

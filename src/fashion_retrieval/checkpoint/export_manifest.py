@@ -42,7 +42,7 @@ class About:
     std: Channels
     interpolation: str
     resize_mode: str
-    fill: int
+    fill: Annotated[int, Field(ge=0, le=255, description="a whole number from 0 to 255")]
 
     OF_PHOTOS: ClassVar = ("size", "mean", "std", "interpolation", "resize_mode", "fill")
 
