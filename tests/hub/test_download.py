@@ -39,12 +39,12 @@ def is_cached(model_id, **arguments):
 def test_compact_is_the_folder_in_the_package(monkeypatch, tmp_path):
     (tmp_path / "assets" / "compact").mkdir(parents=True)
     (tmp_path / "assets" / "compact" / "open_clip_config.json").write_text("{}")
-    monkeypatch.setattr("fashion_retrieval.hub.download.files", lambda package: tmp_path)
+    monkeypatch.setattr("fashion_retrieval.hub.find.files", lambda package: tmp_path)
     assert hub.resolve("compact", local_files_only=True) == hub.resolve("compact") == tmp_path / "assets" / "compact"
 
 
 def test_an_installation_without_the_embedded_model_says_reinstall(monkeypatch, tmp_path):
-    monkeypatch.setattr("fashion_retrieval.hub.download.files", lambda package: tmp_path)
+    monkeypatch.setattr("fashion_retrieval.hub.find.files", lambda package: tmp_path)
     with pytest.raises(ModelNotFoundError, match="pip install --force-reinstall fashion-retrieval"):
         hub.resolve("compact")
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fashion_retrieval._utils import cpu
-from fashion_retrieval._utils.cpu import surely_cpu, threads
+from fashion_retrieval._utils.cpu import surely_cpu
 from fashion_retrieval._utils.device import describe, inference_context, resolve_device, resolve_dtype
 from fashion_retrieval.errors import InputError
 
@@ -139,11 +139,3 @@ def test_the_cpu_is_told_without_torch_where_nothing_else_can_be_meant(monkeypat
     driver.unlink()
     monkeypatch.setattr(cpu.sys, "platform", "darwin")
     assert not surely_cpu("auto")
-
-
-def test_threads_are_torchs_or_one_for_each_processor(monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
-    assert threads() == 7
-    monkeypatch.delitem(cpu.sys.modules, "torch")
-    monkeypatch.setattr(cpu.os, "sched_getaffinity", lambda process: {0, 2, 5})
-    assert threads() == 3
