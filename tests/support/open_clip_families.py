@@ -85,7 +85,13 @@ def small(name: str) -> dict[str, Any]:
 
 def small_text_tower(name: str) -> transformers.PreTrainedConfig:
     """transformers' config of the kind of text tower that a name of `hf_model_name` says, at its smallest."""
-    sizes = {"vocab_size": 64, "d_model": 32, "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2}
+    sizes: dict[str, Any] = {
+        "vocab_size": 64,
+        "d_model": 32,
+        "hidden_size": 32,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 2,
+    }
     bert = {key: value for key, value in sizes.items() if key != "d_model"} | {"intermediate_size": 48}
     if "xlm-roberta" in name:
         return transformers.XLMRobertaConfig(**bert, max_position_embeddings=99, type_vocab_size=1)
@@ -93,7 +99,9 @@ def small_text_tower(name: str) -> transformers.PreTrainedConfig:
         return transformers.RobertaConfig(**bert, max_position_embeddings=99, type_vocab_size=1)
     if "mt5" in name:
         return transformers.MT5Config(vocab_size=64, d_model=32, d_kv=16, d_ff=48, num_layers=2, num_heads=2)
-    towers = {f"{tower}_{key}": 2 for tower in ("encoder", "decoder") for key in ("layers", "attention_heads")}
+    towers: dict[str, Any] = {
+        f"{tower}_{key}": 2 for tower in ("encoder", "decoder") for key in ("layers", "attention_heads")
+    }
     return transformers.M2M100Config(
         vocab_size=64, d_model=32, encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=99, **towers
     )
