@@ -172,7 +172,7 @@ def child(step: Step, name: str, folder: Path) -> dict[str, Any]:
         return DO[step](name, folder)
     except FashionRetrievalError as error:
         return {"refused": f"{type(error).__name__}: {error}".replace(str(folder), "FOLDER")}
-    except Exception as error:
+    except Exception as error:  # whatever a library raises is what the page has to tell
         return {"failed": f"{type(error).__name__}: {error}".replace(str(folder), "FOLDER")[:300]}
 
 

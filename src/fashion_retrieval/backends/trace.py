@@ -55,6 +55,7 @@ def trace(encoder: Encoder, composer: Composer | None, segmenter: GarmentSegment
     pixels: Shapes = {"pixels": (DYNAMIC, 3, *encoder.image_size)}
     context = encoder.tokenize(["a"])
     count, clip = _token_count(encoder.image_tokens, torch.zeros(1, 3, *encoder.image_size)), encoder.clip
+    whole: Any = clip  # the light one has a causal tower
     if count:
         graphs = [trace_part("image", encoder, image_tokens, pixels, ("pooled", "states"))]
     else:
@@ -65,7 +66,7 @@ def trace(encoder: Encoder, composer: Composer | None, segmenter: GarmentSegment
         if isinstance(tower := getattr(clip, "text", None), HFTextEncoder):
             tower.transformer.set_attn_implementation("eager")  # torch's own attention of mT5 has no ONNX form
         tokens: Shapes = {"tokens": (DYNAMIC, context.shape[1])}
-        graphs.append(trace_part("text", clip, clip.encode_text, tokens, ("pooled",)))
+        graphs.append(trace_part("text", clip, whole.encode_text, tokens, ("pooled",)))
     if composer is not None:
         image, text = (DYNAMIC, count, encoder.embedding_dim), (DYNAMIC, DYNAMIC, encoder.embedding_dim)
         inputs: Shapes = {"image": image, "text": text, "lengths": (DYNAMIC,)}

@@ -192,7 +192,8 @@ class Encoder(nn.Module):
     def encode_text(self, tokens: Tensor) -> Tensor:
         """(b, s) int64 -> (b, d) float32, L2-normalized."""
         tower = self._causal_tower
-        features = self.clip.encode_text(tokens) if tower is None else _text_states(tower, tokens, pooled=True)
+        whole: Any = self.clip  # the light one has a causal tower
+        features: Tensor = whole.encode_text(tokens) if tower is None else _text_states(tower, tokens, pooled=True)
         return functional.normalize(features.float(), dim=-1)
 
     def image_tokens(self, pixels: Tensor) -> Tensor:

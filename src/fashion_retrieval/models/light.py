@@ -47,7 +47,7 @@ def is_light(model: Mapping[str, Any]) -> bool:
 
 
 class LightCLIP(nn.Module):
-    """open_clip's `CustomTextCLIP` of an EfficientNet-Lite0 and a causal text transformer."""
+    """open_clip's `CustomTextCLIP` of an EfficientNet-Lite0 and a causal text transformer; `Encoder` runs its parts."""
 
     def __init__(self, model: Mapping[str, Any]) -> None:
         super().__init__()
@@ -60,10 +60,6 @@ class LightCLIP(nn.Module):
         """(b, 3, h, w) float -> (b, d)."""
         pooled: Tensor = self.visual(pixels)
         return pooled
-
-    def encode_text(self, tokens: Tensor) -> Tensor:
-        """(b, s) int64 -> (b, d); `models.encoder` computes it, without what is behind the end of the texts."""
-        raise NotImplementedError("Encoder.encode_text")
 
 
 class ImageTower(nn.Module):

@@ -79,11 +79,11 @@ def _solve(features: Tensor, prior: Tensor, labels: Tensor, strength: float) -> 
         optimizer.zero_grad()
         pull = weight.square().sum() + bias.square().sum() + (scale - 1).square()
         value = functional.cross_entropy(scale * prior + features @ weight.T + bias, labels) + strength / 2 * pull
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()  # type: ignore[no-untyped-call]  # torch's own
         return value
 
     with torch.enable_grad():
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
+        optimizer.step(loss)  # type: ignore[no-untyped-call]  # torch's own
     if scale < 0:  # words that mislead get no say, rather than the opposite one
         weight, bias, _ = _solve(features, torch.zeros_like(prior), labels, strength)
         return weight, bias, torch.zeros_like(scale)
