@@ -149,10 +149,10 @@ def test_a_board_of_pil_photos_shows_them(model: FashionModel) -> None:
         ({"category": [None] * 6}, "category must have a label for at least one photo, got none; leave the group out"),
         (
             {"sleeve": ["long_sleeve", "lnog", "lnog", " ", None, None]},
-            "labels of sleeve must be values of the taxonomy (long_sleeve, short_sleeve, sleeveless) or their phrases, "
-            "got 'lnog' (2x), ' ' (1x); correct them, or give a taxonomy that has them",
+            "labels of sleeve must be values of the taxonomy or their phrases, got 'lnog' (2x), ' ' (1x); "
+            "correct them, or give a taxonomy that has them; this one has long_sleeve, short_sleeve, sleeveless",
         ),
-        ({"color": ["navy"] * 6}, "labels of color must be values of the taxonomy ("),
+        ({"color": ["navy"] * 6}, "labels of color must be values of the taxonomy or their phrases, got 'navy' (6x)"),
     ],
 )
 def test_labels_that_cannot_be_used_are_refused_in_one_line(model: FashionModel, labels: Any, message: str) -> None:

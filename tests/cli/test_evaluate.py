@@ -90,7 +90,7 @@ def test_boxes_of_the_table_are_taken(desk: Path) -> None:
         ("photo,fit,fit\np0.png,tee,polo\n", (), "labels.csv must name each column once, got 'fit' twice; rename one"),
         ("photo,category\np0.png,tee,red, wide\n", (), "labels.csv, line 2 must have a cell for each column, got 'r"),
         ("photo,category\n ,tee\n", (), "labels.csv, line 2 must name a photo, got none; correct that line"),
-        ("photo,category\np0.png,cat\n", (), "labels of category must be values of the taxonomy ("),
+        ("photo,category\np0.png,cat\n", (), "labels of category must be values of the taxonomy or their phrases, got"),
         (ROWS, ("--group", "fit"), "labels.csv must have the columns photo and fit, got 'photo, cat"),
         (ROWS, ("--group", "notes"), "labels must be of the groups category, color, texture, sleeve, "),
         (ROWS, ("--output", "all.txt"), "a file to save must end in .json, got 'all.txt'"),

@@ -80,8 +80,8 @@ def _values(group: Group, labels: Sequence[str | None], count: int) -> list[str 
         got = ", ".join(f"{label!r:.40} ({times}x)" for label, times in unknown.most_common(_SHOWN))
         some = ", ".join(value.name for value in group.values)
         raise InputError(
-            f"labels of {group.name} must be values of the taxonomy ({some}) or their phrases, got {got}{more}; "
-            "correct them, or give a taxonomy that has them"
+            f"labels of {group.name} must be values of the taxonomy or their phrases, got {got}{more}; "
+            f"correct them, or give a taxonomy that has them; this one has {some}"
         )
     if not any(label is not None for label in given):
         raise InputError(f"{group.name} must have a label for at least one photo, got none; leave the group out")
