@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,7 @@ from training.data.pixels import (
     Photo,
     clothing_photos,
     flat_lay_photos,
+    guessed_photos,
     in_fold,
     load_photos,
     product_photos,
@@ -47,6 +49,8 @@ from training.engine.settings import SCHEMA, Count, Fraction, ImageSize, NonNega
 from training.engine.weights import load_efficientnet
 
 MEAN = STD = (0.5, 0.5, 0.5)
+_LYING = "flat", "guessed"
+"""Sources of one garment each with a mask: it may lie on another floor."""
 
 
 @with_config(SCHEMA)
@@ -64,6 +68,8 @@ class Settings:
     products: Count = 0
     clothing: Count = 0
     flat: Count = 0  # photos a step of one garment with a mask, which nobody wears
+    guessed: Count = 0  # photos a step of one garment whose mask a segmenter drew
+    masks: str = ""  # folder of those masks, of `training.guess_masks`
     tagged: Count = 0
     weak_weight: NonNegative = 0.0  # of the loss of weak labels
     freeze: list[str] = field(default_factory=list)  # parameters whose names begin so aren't trained
@@ -188,8 +194,10 @@ def train(settings: Settings, sources: Mapping[str, tuple[int, tuple[Tensor, Ten
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
     forward = torch.compile(segmenter.forward, dynamic=False) if settings.compile else segmenter.forward
-    flat = torch.cat([torch.full((count,), name == "flat") for name, (count, _) in sources.items()])
-    bank = floors(*sources["flat"][1][:2], (settings.train_size[0], settings.train_size[1])) if flat.any() else flat
+    flat = torch.cat([torch.full((count,), name in _LYING) for name, (count, _) in sources.items()])
+    bank = flat[:0]
+    if sources.get("flat", (0,))[0]:
+        bank = floors(*sources["flat"][1][:2], (settings.train_size[0], settings.train_size[1]))
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
 
     def loss_fn(generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -229,6 +237,7 @@ def main(config: Path) -> None:
             ("products", settings.products, product_photos),
             ("clothing", settings.clothing, clothing_photos),
             ("flat", settings.flat, flat_lay_photos),
+            ("guessed", settings.guessed, partial(guessed_photos, masks=Path(settings.masks))),
             ("tagged", settings.tagged, tagged_photos),
         )
         if count

@@ -106,22 +106,34 @@ def test_a_garment_that_may_be_its_neighbor_is_part_of_it(
 
 
 @pytest.mark.parametrize(
-    ("kind", "box", "apart"),
+    ("kind", "of_dress", "box", "apart"),
     [
-        ("footwear", (20, 30, 40, 60), False),  # a print of a third of the dress
-        ("footwear", (10, 50, 50, 80), True),  # half of it: shoes that lie on the skirt of the dress
-        ("upper", (10, 50, 50, 80), False),  # half of it, but of its family: the upper part of the dress
-        ("footwear", (54, 84, 64, 96), True),  # beside it
+        ("footwear", 0.02, (20, 30, 35, 50), False),  # a print of an eighth of the dress
+        ("footwear", 0.02, (10, 54, 50, 81), True),  # half of it: shoes that lie on the skirt of the dress
+        ("footwear", 0.08, (10, 54, 50, 81), False),  # as large, but the dress is seen through it
+        ("upper", 0.02, (10, 54, 50, 81), True),  # a shirt on the dress
+        ("upper", 0.08, (10, 54, 50, 81), False),  # the upper part of the dress
+        ("footwear", 0.08, (54, 84, 64, 96), True),  # beside it
     ],
 )
 def test_where_nobody_is_a_garment_is_one_with_its_parts(
-    segmenter: GarmentSegmenter, monkeypatch: pytest.MonkeyPatch, kind: str, box: tuple[int, int, int, int], apart: bool
-) -> None:
-    patches = ((10, 20, 50, 81), {"dress": 0.9}), (box, {kind: 0.9, "dress": 0.05})
+    segmenter: GarmentSegmenter, monkeypatch: pytest.MonkeyPatch, kind: str, of_dress: float,
+    box: tuple[int, int, int, int], apart: bool,
+) -> None:  # fmt: skip
+    patches = ((10, 20, 50, 81), {"dress": 0.9}), (box, {kind: 0.9, "dress": of_dress})
     see(segmenter, monkeypatch, painted(*patches))
     assert {region.kind for region in segmenter.segment(PHOTO)} == ({"dress", kind} if apart else {"dress"})
     see(segmenter, monkeypatch, painted(HEAD, *patches))
     assert {region.kind for region in segmenter.segment(PHOTO)} == {"dress", kind}
+
+
+@pytest.mark.parametrize(("share", "kinds"), [(0.4, {"dress"}), (0.6, {"dress", "footwear"})])
+def test_a_floor_that_might_be_skin_is_nobody(
+    segmenter: GarmentSegmenter, monkeypatch: pytest.MonkeyPatch, share: float, kinds: set[str]
+) -> None:
+    patches = ((10, 20, 50, 81), {"dress": 0.9}), ((20, 30, 35, 50), {"footwear": 0.9})
+    see(segmenter, monkeypatch, painted(((0, 84, 64, 96), {"person": share}), *patches))
+    assert {region.kind for region in segmenter.segment(PHOTO)} == kinds
 
 
 def test_kinds_that_nobody_confuses_stay_apart(segmenter: GarmentSegmenter, monkeypatch: pytest.MonkeyPatch) -> None:

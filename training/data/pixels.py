@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from multiprocessing import get_context
@@ -35,6 +35,8 @@ IGNORED = 2 ** len(CLASSES) - 1
 """All classes are allowed."""
 
 FOLDS = 6
+GARMENT, SOMEBODY, UNKNOWN = 1, 2, 255
+"""Values of the mask of one garment; 0 is background."""
 EXACT, SEVERAL = -1, -2
 """Tags of photos with exact labels, and of photos that show several kinds."""
 
@@ -87,6 +89,12 @@ def flat_lay_photos(root: Path, split: str) -> list[Photo]:
         Photo(folder / f"{row['id']}.jpg", folder / f"{row['id']}.mask.png", (CLOTHING_KINDS[row["label"]],))
         for row in rows
     ]
+
+
+def guessed_photos(root: Path, split: str, masks: Path) -> list[Photo]:
+    """Users' photos with a mask that `training.guess_masks` drew."""
+    found = [(photo, masks / f"{photo.path.stem}.mask.png") for photo in clothing_photos(root, split)]
+    return [replace(photo, mask=mask) for photo, mask in found if mask.is_file()]
 
 
 def in_fold(photo: Photo, fold: int) -> bool:
@@ -152,7 +160,9 @@ def _read(photo: Photo, *, size: tuple[int, int], table: NDArray[np.int16]) -> t
 def allowed_classes(photo: Photo, image: Image.Image, table: NDArray[np.int16]) -> np.ndarray:
     """The classes that each pixel may have: (H, W) int, a bit per class; `table` has the bits of a mask's values."""
     if photo.mask is not None and photo.kinds:
-        return np.where(read_label_image(photo.mask) > 0, bits(*photo.kinds), bits("background"))
+        values = np.full(UNKNOWN + 1, IGNORED)
+        values[[0, GARMENT, SOMEBODY]] = bits("background"), bits(*photo.kinds), bits("person")
+        return np.asarray(values[read_label_image(photo.mask)])
     if photo.mask is not None:
         return np.asarray(table[read_label_image(photo.mask)])
     if not photo.studio:

@@ -23,9 +23,8 @@ _MIN_AREA = 0.002  # of the photo
 _MIN_PART = 0.04  # of the largest part of the same garment
 _MIN_FRACTION = 0.45  # of the clothing probability, for a kind to be in the photo
 _NOBODY = 0.012  # of the photo, at most, is person where nobody is in it
-_BESIDE = (
-    0.35  # of the likeliest kind's pixels that a kind of another family must have there, to be a garment beside it
-)
+_BESIDE = 0.15  # of the likeliest kind's pixels that another kind must have there, to be a garment beside it
+_SHARED = 0.08  # of the clothing probability, at most, is the likeliest kind's on such a garment
 _MIN_SCORE = 0.75  # of a region, unless it is the surest one
 _CLOTHING = 0.5
 _LARGE = 16_000_000  # pixels of a photo
@@ -124,13 +123,14 @@ class GarmentFinder(ABC):
         kinds = np.full(total.shape, -1, np.int8)
         kinds.flat[clothing] = winner
         person = [i for i in others if self.config.classes[i] == PERSON]
-        nobody = clothing.size and probabilities[person].sum(0).mean() <= _NOBODY
+        nobody = clothing.size and (probabilities[person].sum(0) > _CLOTHING).mean() <= _NOBODY
         main = int(np.bincount(winner).argmax()) if nobody else -1
+        shared = probabilities[garments[main]] / np.maximum(total, _CLOTHING)
         found: dict[int, list[NDArray[np.bool_]]] = {}
         for row in np.flatnonzero(np.bincount(winner, minlength=len(garments)) >= least).tolist():
             own, parts = probabilities[garments[row]], _instances(kinds == row, self._reach(garments[row]))
             large = [part for part in parts if np.count_nonzero(part) >= least]
-            if row != main and main >= 0 and self._belongs(garments[row], garments[main], kinds == row, kinds == main):
+            if row != main and main >= 0 and self._belongs(kinds == row, kinds == main, shared):
                 continue
             if row == main or any((own[part] / total[part]).mean() >= _MIN_FRACTION for part in large):
                 found[row] = parts
@@ -152,14 +152,14 @@ class GarmentFinder(ABC):
         surest = max((region.score for region in regions), default=0.0)
         return [region for region in regions if region.score >= min(_MIN_SCORE, surest)]
 
-    def _belongs(self, kind: int, main: int, mask: NDArray[np.bool_], garment: NDArray[np.bool_]) -> bool:
+    @staticmethod
+    def _belongs(mask: NDArray[np.bool_], garment: NDArray[np.bool_], shared: NDArray[np.float32]) -> bool:
         """Whether a kind is part of the largest one, where nobody is in the photo: a print, a pocket, a fold.
 
-        So it is if the two touch, unless it is of another family and large: a skirt laid below a shirt.
+        So it is if the two touch, unless it is large and surely not of the largest kind: a skirt laid below a shirt.
         """
-        names = {self.config.classes[kind], self.config.classes[main]}
         large = np.count_nonzero(mask) >= _BESIDE * np.count_nonzero(garment)
-        return _touch(mask, garment) and (not large or any(names <= {*family} for family in FAMILIES))
+        return _touch(mask, garment) and (not large or float(shared[mask].mean()) >= _SHARED)
 
     def _padded(self, levels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(h, w, 3) uint8 -> (1, 3, h', w') float32, normalized, ones to the right and below up to whole strides."""
