@@ -187,6 +187,19 @@ def test_people_who_stand_apart_have_garments_of_their_own(
     assert sorted(r.box for r in segmenter.segment(PHOTO)) == [(2, 10, 22, 80), (55, 12, 75, 80)]
 
 
+@pytest.mark.parametrize(("between", "jackets"), [("upper", 1), ("person", 1), ("background", 2)])
+def test_the_halves_of_an_open_jacket_are_one_garment(
+    segmenter: GarmentSegmenter, monkeypatch: pytest.MonkeyPatch, between: str, jackets: int
+) -> None:
+    """The gap is wider than each half; with the wall between them they are two people's."""
+    jacket = {"outerwear": 0.9}
+    middle = ((20, 24, 42, 60), {between: 0.9})
+    see(segmenter, monkeypatch, painted(HEAD, ((8, 20, 20, 70), jacket), ((42, 20, 54, 70), jacket), middle))
+    found = [region.box for region in segmenter.segment(PHOTO) if region.kind == "outerwear"]
+    assert len(found) == jackets
+    assert (min(box[0] for box in found), max(box[2] for box in found)) == (8, 54)
+
+
 def test_a_box_gets_the_kind_that_fills_it(segmenter: GarmentSegmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     see(segmenter, monkeypatch, painted(((0, 0, 80, 40), {"upper": 0.9}), ((0, 40, 80, 100), {"footwear": 0.9})))
     (region,) = segmenter.segment(PHOTO, np.array([[10.5, 30, 60, 95.5]], dtype=np.float32))

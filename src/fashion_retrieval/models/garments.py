@@ -34,6 +34,8 @@ _FAR = 3 / 4  # of the input's size, for a look from further away
 _RIVAL = 0.4  # of a kind's own probability where it is likeliest, for another of its family to be as good a name
 _REACH = {"footwear": 2.0, "legwear": 2.0}
 """Gap between parts of one garment, in widths of the wider part; 0.75 where nothing is said. Shoes stand apart."""
+_WORN = 2.0
+"""The same where most of the gap is people and clothing: the halves of a jacket, with a shirt between."""
 
 
 class GarmentFinder(ABC):
@@ -122,13 +124,14 @@ class GarmentFinder(ABC):
         winner = _largest(candidates)
         kinds = np.full(total.shape, -1, np.int8)
         kinds.flat[clothing] = winner
+        solid = probabilities[self.config.classes.index(BACKGROUND)] < _CLOTHING
         person = [i for i in others if self.config.classes[i] == PERSON]
         nobody = clothing.size and (probabilities[person].sum(0) > _CLOTHING).mean() <= _NOBODY
         main = int(np.bincount(winner).argmax()) if nobody else -1
         shared = probabilities[garments[main]] / np.maximum(total, _CLOTHING)
         found: dict[int, list[NDArray[np.bool_]]] = {}
         for row in np.flatnonzero(np.bincount(winner, minlength=len(garments)) >= least).tolist():
-            own, parts = probabilities[garments[row]], _instances(kinds == row, self._reach(garments[row]))
+            own, parts = probabilities[garments[row]], _instances(kinds == row, self._reach(garments[row]), solid)
             large = [part for part in parts if np.count_nonzero(part) >= least]
             if row != main and main >= 0 and self._belongs(kinds == row, kinds == main, shared):
                 continue
@@ -142,7 +145,7 @@ class GarmentFinder(ABC):
             second = np.array(kept, np.int8)[_largest(candidates[kept][:, stray])]
             kinds.flat[clothing[stray]] = second
             for row in np.unique(second).tolist():
-                found[row] = _instances(kinds == row, self._reach(garments[row]))
+                found[row] = _instances(kinds == row, self._reach(garments[row]), solid)
         regions = []
         for row, masks in found.items():
             for mask in masks:
@@ -248,8 +251,11 @@ def _touch(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
     return bool(below.any() or right.any())
 
 
-def _instances(mask: NDArray[np.bool_], reach: float) -> list[NDArray[np.bool_]]:
-    """Split the pixels of one kind into garments: parts with a gap below `reach` widths belong together."""
+def _instances(mask: NDArray[np.bool_], reach: float, solid: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
+    """Split the pixels of one kind into garments: parts with a gap below `reach` widths belong together.
+
+    `solid`, (H, W), is where people and clothing are.
+    """
     if not mask.any():
         return []
     left, top, right, bottom = (int(side) for side in mask_box(mask))
@@ -259,7 +265,7 @@ def _instances(mask: NDArray[np.bool_], reach: float) -> list[NDArray[np.bool_]]
         return [mask]
     areas = np.bincount(labels.ravel())[1:]
     parts = [i + 1 for i in np.argsort(-areas).tolist() if areas[i] >= max(_MIN_PART * areas.max(), 4)]
-    groups = [parts] if len(parts) == 1 else _grouped(parts, places, reach)
+    groups = [parts] if len(parts) == 1 else _grouped(parts, places, reach, solid[top:bottom, left:right])
     garments = [np.zeros_like(mask) for _ in groups]
     for garment, group in zip(garments, groups, strict=True):
         belongs = np.zeros(count + 1, bool)
@@ -268,12 +274,14 @@ def _instances(mask: NDArray[np.bool_], reach: float) -> list[NDArray[np.bool_]]
     return garments
 
 
-def _grouped(parts: list[int], places: list[tuple[slice, slice]], reach: float) -> list[list[int]]:
+def _grouped(
+    parts: list[int], places: list[tuple[slice, slice]], reach: float, solid: NDArray[np.bool_]
+) -> list[list[int]]:
     """Parts, largest first, each with the first group that has one near it."""
     groups: list[list[int]] = []
     for part in parts:
         place = places[part - 1]
-        near = (group for group in groups if any(_near(place, places[other - 1], reach) for other in group))
+        near = (group for group in groups if any(_near(place, places[other - 1], reach, solid) for other in group))
         if home := next(near, None):
             home.append(part)
         else:
@@ -281,8 +289,14 @@ def _grouped(parts: list[int], places: list[tuple[slice, slice]], reach: float) 
     return groups
 
 
-def _near(a: tuple[slice, slice], b: tuple[slice, slice], widths: float) -> bool:
+def _near(a: tuple[slice, slice], b: tuple[slice, slice], widths: float, solid: NDArray[np.bool_]) -> bool:
     """Whether two boxes, rows and columns each, have a gap below so many widths of the wider one."""
     gap_y, gap_x = (max(one.start, other.start) - min(one.stop, other.stop) for one, other in zip(a, b, strict=True))
     height, width = (max(one.stop - one.start, other.stop - other.start) for one, other in zip(a, b, strict=True))
+    if gap_x >= widths * width and gap_y < 0:
+        between = solid[
+            max(a[0].start, b[0].start) : min(a[0].stop, b[0].stop),
+            min(a[1].stop, b[1].stop) : max(a[1].start, b[1].start),
+        ]
+        widths = max(widths, _WORN) if between.mean() > 0.5 else widths
     return bool(gap_x < widths * width and gap_y < max(widths * width, height))
