@@ -75,6 +75,8 @@ class Settings:
     freeze: list[str] = field(default_factory=list)  # parameters whose names begin so aren't trained
     compile: bool = False
     init: str = ""  # folder of a trained segmenter to start from; without it, ImageNet weights
+    blend: str = ""  # folder of another one
+    blended: Fraction = 0.0  # of the weights to start from are the other one's
     zoom: Annotated[list[Positive], Field(min_length=2, max_length=2)] = field(default_factory=lambda: [0.3, 1.1])
     """Least and most of the photo's width that is seen."""
     roam: NonNegative = 0.0  # how far a close-up may lie from the photo's center; 1 is the edge
@@ -184,7 +186,7 @@ def train(settings: Settings, sources: Mapping[str, tuple[int, tuple[Tensor, Ten
     torch.manual_seed(settings.optimization.seed)
     segmenter = GarmentSegmenter(settings.segmenter())
     if settings.init:
-        segmenter.load_state_dict(load_file(Path(settings.init) / SEGMENTER_WEIGHTS_NAME))
+        segmenter.load_state_dict(_start(settings))
     else:
         load_efficientnet(segmenter.backbone)
     for name, parameter in segmenter.named_parameters():
@@ -217,6 +219,16 @@ def train(settings: Settings, sources: Mapping[str, tuple[int, tuple[Tensor, Ten
         nn.ModuleDict({"segmenter": segmenter}), loss_fn, settings.optimization, Path(settings.output), lr_scales={}
     )
     return segmenter.eval()
+
+
+def _start(settings: Settings) -> dict[str, Tensor]:
+    """The weights to start from; whole numbers, which count steps, stay as they are."""
+    state = load_file(Path(settings.init) / SEGMENTER_WEIGHTS_NAME)
+    other = load_file(Path(settings.blend) / SEGMENTER_WEIGHTS_NAME) if settings.blend else {}
+    for name, weights in other.items():
+        if weights.is_floating_point():
+            state[name] = torch.lerp(state[name].float(), weights.float(), settings.blended)
+    return state
 
 
 def _some(photos: list[Photo], settings: Settings) -> list[Photo]:

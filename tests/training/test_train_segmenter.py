@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 
 from fashion_retrieval.models.segmenter import GarmentSegmenter
@@ -258,3 +259,15 @@ def test_a_fold_is_a_sixth_that_training_never_sees(tmp_path: Path) -> None:
     assert not {photo.path for photo in kept} & {photo.path for photo in folds[2]}
     assert 80 < len(kept) <= 100
     assert train_segmenter._some(photos, SETTINGS) == photos
+
+
+def test_a_training_may_start_between_two_others(tmp_path: Path) -> None:
+    for name, value in (("one", 1.0), ("other", 3.0)):
+        (tmp_path / name).mkdir()
+        tensors = {"weight": torch.full((2,), value), "count": torch.tensor(7 if name == "one" else 9)}
+        save_file(tensors, tmp_path / name / "segmenter.safetensors")
+    settings = replace(SETTINGS, init=str(tmp_path / "one"), blend=str(tmp_path / "other"), blended=0.25)
+    start = train_segmenter._start(settings)
+    assert start["weight"].tolist() == [1.5, 1.5]
+    assert start["count"] == 7
+    assert train_segmenter._start(replace(settings, blend=""))["weight"].tolist() == [1.0, 1.0]
