@@ -49,9 +49,8 @@ def guess(segmenter: GarmentSegmenter, image: Image.Image, kind: str) -> NDArray
     Where somebody is in the photo, clothing of another family of kinds is unknown: it is not the garment.
     """
     names = segmenter.config.classes
-    seen = segmenter.probabilities(image)
     mirrored = segmenter.probabilities(ImageOps.mirror(image))[:, :, ::-1]
-    seen = (seen + mirrored) / 2
+    seen = (segmenter.probabilities(image) + mirrored) * np.float32(0.5)
     background, person = seen[names.index(BACKGROUND)], seen[names.index(PERSON)]
     clothing = 1 - background - person
     alike = {kind}.union(*(family for family in FAMILIES if kind in family))
