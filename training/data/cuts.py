@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from fashion_retrieval.images.load import load_image
-from fashion_retrieval.images.regions import mask_box
+from fashion_retrieval.images.preprocess import RGB
+from fashion_retrieval.images.regions import mask_box, masked_crop
+from fashion_retrieval.inference.colors import dominant_colors
 from fashion_retrieval.taxonomy import FAMILIES, Taxonomy
 from training.data.crops import Crops, fitted_box
 from training.data.io import read_label_image
@@ -194,6 +196,23 @@ def extent(sample: Sample) -> Mask:
     """The pixels of a garment with a mask, or of a studio product with all that is not background: (H, W) bool."""
     mask = region_mask(sample)
     return studio_mask(np.asarray(load_image(sample.photo))) if mask is None else mask
+
+
+def cut_views(sample: Sample, cuts: Mapping[str, Cut]) -> Iterator[tuple[str, str, RGB, RGB]]:
+    """(name of the cut, dominant color, crop, masked crop) of each part of a garment, as recognition shows a region.
+
+    A strip that lies too little on the garment is left out.
+    """
+    pixels, mask = np.asarray(load_image(sample.photo)), extent(sample)
+    around = as_box(mask)
+    for name, cut in cuts.items():
+        box = cut.of(around)
+        left, top, right, bottom = box
+        if name == "strip" and not is_solid(mask, box):
+            continue
+        crop, part = pixels[top:bottom, left:right], mask[top:bottom, left:right]
+        inside = crop if sample.mask is None else masked_crop(pixels, box, mask)
+        yield name, dominant_colors(crop, part if part.any() else ~part)[0].name, crop, inside
 
 
 def as_box(mask: Mask) -> Box:

@@ -14,15 +14,11 @@ from fashion_retrieval import FashionModel
 from fashion_retrieval._utils.progress import tracked
 from fashion_retrieval._utils.scores import accuracy, expected_calibration_error, macro_f1
 from fashion_retrieval.errors import ConfigError
-from fashion_retrieval.images.load import load_image
-from fashion_retrieval.images.preprocess import RGB
-from fashion_retrieval.images.regions import masked_crop
-from fashion_retrieval.inference.colors import dominant_colors
 from fashion_retrieval.inference.recognition import CategoryContext, Recognizer
 from fashion_retrieval.models.towers import Floats
 from fashion_retrieval.models.zero_shot import attribute_view
 from fashion_retrieval.taxonomy import Group, Value
-from training.data.cuts import CUTS, SHAPE, Box, as_box, extent, fold_of, holds, is_solid, with_masks
+from training.data.cuts import CUTS, SHAPE, cut_views, fold_of, holds, with_masks
 from training.data.manifest import Sample, labeled_samples
 
 HIDDEN = ""
@@ -74,29 +70,13 @@ def _views(model: FashionModel, samples: Sequence[Sample]) -> Iterator[View]:
     recognizer = model.recognizer("default", 1)
     starts = range(0, len(samples), _BATCH)
     for start in tracked(starts, "cut garments", len(starts), shown=True, unit="batches"):
-        batch = [cut for sample in samples[start : start + _BATCH] for cut in _cuts(sample)]
+        batch = [(one, *view) for one in samples[start : start + _BATCH] for view in cut_views(one, CUTS)]
         crops = recognizer.embed([crop for *_, crop, _ in batch], _BATCH)
         masked = recognizer.embed([inside for *_, inside in batch], _BATCH)
         for (sample, name, color, _, _), crop, inside in zip(batch, crops, masked, strict=True):
             category = recognizer.category_probabilities(crop, color)
             context = recognizer.category_context(category)
             yield View(sample, name, category, context, attribute_view(crop, inside))
-
-
-def _cuts(sample: Sample) -> Iterator[tuple[Sample, str, str, RGB, RGB]]:
-    """(sample, name of the cut, dominant color, crop, masked crop) of each view of a garment."""
-    pixels, mask = np.asarray(load_image(sample.photo)), extent(sample)
-    around: Box = as_box(mask)
-    for name, cut in CUTS.items():
-        box = cut.of(around)
-        left, top, right, bottom = box
-        if name == "strip" and not is_solid(mask, box):
-            continue
-        crop = pixels[top:bottom, left:right]
-        inside = crop if sample.mask is None else masked_crop(pixels, box, mask)
-        part = mask[top:bottom, left:right]
-        color = dominant_colors(crop, part if part.any() else ~part)[0].name
-        yield sample, name, color, crop, inside
 
 
 def _group_metrics(recognizer: Recognizer, group: Group, views: Sequence[View]) -> dict[str, Any]:

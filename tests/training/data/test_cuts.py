@@ -12,7 +12,6 @@ from PIL import Image
 
 from fashion_retrieval.taxonomy import Taxonomy
 from tests.support.drawn_pack import write_lines, write_pack
-from tests.support.paths import ROOT
 from training.data.crops import Crop, load_crops
 from training.data.cuts import (
     CUTS,
@@ -33,7 +32,7 @@ from training.data.cuts import (
 from training.data.manifest import Sample, labeled_samples
 from training.data.texts import Vocabulary, encode_samples
 
-DEFAULT = Taxonomy.load(ROOT / "training/configs/taxonomy_in_view.yaml")
+DEFAULT = Taxonomy.load("default")
 WHOLE, NO_HEM, NO_NECKLINE, NO_SLEEVES, STRIP = range(len(CUTS))
 DRESS = Sample(
     "products", "1", Path("1.jpg"), category="dress", color="red", texts=("a name", "a caption"),

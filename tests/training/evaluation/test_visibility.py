@@ -17,12 +17,11 @@ from fashion_retrieval.images.preprocess import RGB
 from fashion_retrieval.models.towers import Floats
 from fashion_retrieval.taxonomy import Group, Taxonomy
 from tests.support.drawn_pack import NOTHING, label, write_lines, write_pack
-from tests.support.paths import ROOT
 from training.data.cuts import CUTS
 from training.evaluation import visibility
 from training.evaluation.visibility import evaluate_visibility, f1
 
-DEFAULT = Taxonomy.load(ROOT / "training/configs/taxonomy_in_view.yaml")
+DEFAULT = Taxonomy.load("default")
 SAID = {"sleeve": ("short_sleeve", "sleeves_out_of_view"), "length": ("mini_length", "hem_out_of_view"),
         "neckline": ("crew", "none")}  # fmt: skip
 
