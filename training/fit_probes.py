@@ -3,16 +3,15 @@
 python -m training.fit_probes training/configs/probes_compact.toml
 
 Labeled garments of `train`, whole and cut (docs/models/compact.md), are embedded once; a later fit, say after another
-text tower, takes seconds. The output is the model with its probes; embeddings are what they were, and values in view
-keep the order that the prompts give them.
+text tower, takes a minute. The output is the model with its probes: embeddings are what they were, and the values in
+view keep the odds that the prompts give them against each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -24,13 +23,137 @@ from torch.nn import functional
 from fashion_retrieval import FashionModel
 from fashion_retrieval.checkpoint.folder import load
 from fashion_retrieval.config import ProbeConfig
+from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.hub.download import resolve
-from fashion_retrieval.inference.recognition import Recognizer
 from fashion_retrieval.models.probe import TINY, Floats, Probe
 from fashion_retrieval.models.zero_shot import attribute_view
-from fashion_retrieval.taxonomy import Group
-from training.data.cuts import CUTS, FOLDS, HIDDEN, OUT_OF_VIEW, UNKNOWN, cut_states, fold_of
+from training.data.cuts import FOLDS, OUT_OF_VIEW, fold_of
 from training.data.views import PHOTO, Views, load_views
 from training.engine.errors import one_line_errors
 from training.engine.settings import SCHEMA, Positive, read_settings
-from training.evaluation.visibility import f1
+from training.evaluation.visibility import HIDDEN, f1, label_of
+
+_ROUNDS = 100
+
+
+@with_config(SCHEMA)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One TOML file.
+
+    Attributes:
+        model: Name or folder of the model that gets the probes.
+        data: The open data pack.
+        output: Folder for the model with its probes.
+        cache: Folder for the embeddings, which only depend on the image tower.
+        strength: Of the pull towards the prompts, as in `models.probe_fit`.
+    """
+
+    model: str
+    data: str
+    output: str
+    cache: str
+    strength: Positive
+
+
+def fit_value(views: Floats, odds: Floats, hidden: NDArray[np.bool_], value: str, strength: float) -> Probe:
+    """A probe of one value: logistic regression beside the log-odds (n,) that the prompts give it.
+
+    The mean cross-entropy plus strength / 2 * |weight|² is least, for embeddings that are centered and of a mean square
+    norm of 1. Nothing in it is random.
+
+    Args:
+        views: (n, d), L2-normalized.
+        odds: (n,) of the value against all others.
+        hidden: (n,), whether the value is right.
+        value: Its name.
+        strength: The stronger, the nearer to the prompts with another threshold.
+    """
+    rows, prior, truth = (torch.from_numpy(np.asarray(array)).double() for array in (views, odds, hidden))
+    center = rows.mean(0)
+    spread = (rows - center).square().sum(1).mean().sqrt().clamp_min(TINY)
+    features = (rows - center) / spread
+    weight = rows.new_zeros(rows.shape[1], requires_grad=True)
+    bias = rows.new_zeros((), requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=_ROUNDS, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        entropy = functional.binary_cross_entropy_with_logits(prior + features @ weight + bias, truth)
+        value = entropy + strength / 2 * weight.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]  # torch's own
+        return value
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]  # torch's own
+    weight = weight.detach() / spread
+    bias = bias.detach() - weight @ center
+    parts = (part.float().numpy() for part in (weight[None], bias[None]))
+    return Probe((value,), *parts, np.ones((), np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Views that hide or show what a group asks for: (n, d), log-odds of its value by the prompts, truth, and fold."""
+
+    views: Floats
+    odds: Floats
+    hidden: NDArray[np.bool_]
+    folds: NDArray[np.int64]
+
+    def __getitem__(self, chosen: NDArray[np.bool_]) -> Examples:
+        return Examples(self.views[chosen], self.odds[chosen], self.hidden[chosen], self.folds[chosen])
+
+
+def examples(model: FashionModel, views: Views, name: str) -> Examples:
+    """The views that count for a group, as `training.evaluate visibility` counts them."""
+    recognizer = model.recognizer("default", 1)
+    group = next(group for group in recognizer.taxonomy.attributes if group.name == name)
+    categories = {value.name: value for value in recognizer.taxonomy.category.values}
+    cuts = ["whole" if cut == PHOTO else cut for cut in views.cuts.tolist()]
+    labels = [label_of(*view, group, categories) for view in zip(views.samples, cuts, strict=True)]
+    known = [place for place, label in enumerate(labels) if label is not None]
+    found = [recognizer.category_probabilities(views.crop[place], str(views.colors[place])) for place in known]
+    rows = attribute_view(views.crop[known], views.masked[known])
+    column = [value.name for value in group.values].index(OUT_OF_VIEW[name])
+    given = recognizer.by_prompts(rows, np.stack(found), group)[:, column].clip(TINY, 1 - 1e-6)
+    hidden = np.array([labels[place] == HIDDEN for place in known])
+    folds = np.array([fold_of(views.samples[place].photo) for place in known])
+    return Examples(rows, np.log(given) - np.log1p(-given), hidden, folds)
+
+
+def unseen(given: Examples, value: str, strength: float) -> Floats:
+    """Log-odds of the value, (n,), for each view by a probe that was fitted without its photo."""
+    found = np.empty_like(given.odds)
+    for fold in range(FOLDS):
+        inside, outside = given[given.folds != fold], given[given.folds == fold]
+        probe = fit_value(inside.views, inside.odds, inside.hidden, value, strength)
+        found[given.folds == fold] = outside.odds + outside.views @ probe.weight[0] + probe.bias[0]
+    return found
+
+
+@one_line_errors()
+def main(config: Annotated[Path, typer.Argument(help="A TOML file of training/configs/probes_*.toml.")]) -> None:
+    """Fit on `train`, tell what folds of it say, and write the model with its probes."""
+    settings = read_settings(config, Settings)
+    model = FashionModel.from_pretrained(settings.model, device="cpu", dtype="float32", backend="torch")
+    views = load_views(model, Path(settings.data), "train", Path(settings.cache))
+    probes = {}
+    for name, value in OUT_OF_VIEW.items():
+        given = examples(model, views, name)
+        said = unseen(given, value, settings.strength) > 0
+        wrong = float(said[~given.hidden].mean())
+        typer.echo(f"{name:9} F1 of folds {f1(given.hidden, said):.3f}, of those in view hidden {wrong:.3f}")
+        probes[name] = fit_value(given.views, given.odds, given.hidden, value, settings.strength)
+    bundle = load(resolve(settings.model))
+    if bundle.config is None:
+        raise ConfigError(f"{settings.model} has no configuration; export it with python -m training.export model")
+    about = {name: ProbeConfig(values=probe.values, encoder=model.fingerprint) for name, probe in probes.items()}
+    extras = replace(bundle.extras, probes={**bundle.extras.probes, **probes})
+    config_of = replace(bundle.config, probes={**bundle.config.probes, **about})
+    ready = replace(bundle, extras=extras, config=config_of)
+    FashionModel(ready, model_id=settings.model, device="cpu", dtype="float32").save_pretrained(Path(settings.output))
+    typer.echo(f"{', '.join(probes)} fitted into {settings.output}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

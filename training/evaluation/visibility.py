@@ -82,7 +82,7 @@ def _views(model: FashionModel, samples: Sequence[Sample]) -> Iterator[View]:
 def _group_metrics(recognizer: Recognizer, group: Group, views: Sequence[View]) -> dict[str, Any]:
     """F1 of "not visible" over all views, its share by view, and precision and macro-F1 on whole ones."""
     categories = {value.name: value for value in recognizer.taxonomy.category.values}
-    labels = [(view, _label(view, group, categories)) for view in views]
+    labels = [(view, label_of(view.sample, view.cut, group, categories)) for view in views]
     rows = [(view.cut, label, _answer(recognizer, group, view)) for view, label in labels if label is not None]
     if not rows:
         raise ConfigError(f"no labeled garment has a {group.name} that can be hidden; see the pack's README.md")
@@ -103,15 +103,14 @@ def _group_metrics(recognizer: Recognizer, group: Group, views: Sequence[View]) 
     }
 
 
-def _label(view: View, group: Group, categories: Mapping[str, Value]) -> str | None:
-    """The value that the view shows, `HIDDEN`, or None where it counts for nothing."""
-    value, category = view.sample.attributes.get(group.name), categories.get(view.sample.category or "")
+def label_of(sample: Sample, cut: str, group: Group, categories: Mapping[str, Value]) -> str | None:
+    """The value that a view of a garment shows, `HIDDEN`, or None where it counts for nothing."""
+    value, category = sample.attributes.get(group.name), categories.get(sample.category or "")
     if value is None or value in _NO_VALUE[group.name] or category is None or not group.applies(category):
         return None
-    cut = CUTS[view.cut]
-    if holds(cut.hides, group.name, value):
+    if holds(CUTS[cut].hides, group.name, value):
         return HIDDEN
-    return value if holds(cut.shows, group.name, value) else None
+    return value if holds(CUTS[cut].shows, group.name, value) else None
 
 
 def _answer(recognizer: Recognizer, group: Group, view: View) -> str:
