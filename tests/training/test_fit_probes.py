@@ -19,7 +19,7 @@ from training.data import views as views_module
 from training.data.cuts import CUTS
 from training.data.manifest import labeled_samples
 from training.data.views import PHOTO, load_views
-from training.fit_probes import Examples, examples, fit_value, main, unseen
+from training.fit_probes import Examples, cautious, examples, fit_value, main, unseen
 
 
 def drawn(count: int = 400) -> tuple[Floats, Floats, NDArray[np.bool_]]:
@@ -60,8 +60,19 @@ def test_values_in_view_keep_their_odds() -> None:
 def test_a_view_is_judged_by_probes_that_never_saw_its_photo() -> None:
     rows, odds, _ = drawn()
     rng = np.random.default_rng(1)
-    by_chance = Examples(rows, 0 * odds, rng.random(len(rows)) < 0.5, np.arange(len(rows)) % 6)
+    drawn_labels, whole = rng.random(len(rows)) < 0.5, np.ones(len(rows), bool)
+    by_chance = Examples(rows, 0 * odds, 0 * odds, drawn_labels, whole, np.arange(len(rows)) % 6)
     assert ((unseen(by_chance, "out", 0.001) > 0) == by_chance.hidden).mean() == pytest.approx(0.5, abs=0.08)
+
+
+def test_a_margin_keeps_whole_garments_in_view() -> None:
+    zeros, whole = np.zeros(6, np.float32), np.array([True] * 5 + [False])
+    hidden = np.array([False] * 4 + [True, False])
+    given = Examples(np.zeros((6, 1), np.float32), zeros, zeros - 1, hidden, whole, np.zeros(6, np.int64))
+    odds = np.array([-3, 0, 1, 2, 9, 9], np.float32)
+    assert [cautious(given, odds, part) for part in (0.01, 0.3, 0.99)] == [3, 3, 0]
+    assert cautious(given, odds, 0.5) == pytest.approx(2)
+    assert ((odds - 2 > given.rival) & whole & ~hidden).sum() == 1
 
 
 @pytest.fixture
@@ -103,11 +114,13 @@ def test_the_command_writes_the_model_with_its_probes(
     folder = saved_folder(tmp_path / "saved", tiny_folder(tmp_path / "tiny"))
     config = tmp_path / "probes.toml"
     given = {"model": folder, "data": pack, "output": tmp_path / "made", "cache": tmp_path / "cache"}
-    config.write_text("".join(f'{name} = "{path}"\n' for name, path in given.items()) + "strength = 0.01\n")
+    config.write_text("".join(f'{name} = "{path}"\n' for name, path in given.items()) + "strength = 0.01\nlost = 0.5\n")
     main(config)
     told = capsys.readouterr().out.splitlines()
     assert [line.split()[0].strip(",") for line in told] == ["sleeve", "length", "neckline", "sleeve"]
-    made, plain = (FashionModel.from_pretrained(path, device="cpu", dtype="float32") for path in (tmp_path / "made", folder))
+    made, plain = (
+        FashionModel.from_pretrained(path, device="cpu", dtype="float32") for path in (tmp_path / "made", folder)
+    )
     assert made.fingerprint == plain.fingerprint
     values = {name: probe.values for name, probe in made.recognizer().probes.items()}
     assert values == {"sleeve": ("sleeves_out_of_view",), "length": ("hem_out_of_view",), "neckline": ("none",)}
@@ -115,3 +128,5 @@ def test_the_command_writes_the_model_with_its_probes(
     probe = made.recognizer().probes["neckline"]
     again = fit_value(given_views.views, given_views.odds, given_views.hidden, "none", 0.01)
     np.testing.assert_allclose(probe.weight, again.weight, atol=1e-6)
+    margin = cautious(given_views, unseen(given_views, "none", 0.01), 0.5)
+    assert probe.bias[0] == pytest.approx(again.bias[0] - margin, abs=1e-5)

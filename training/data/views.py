@@ -73,10 +73,10 @@ def _write(path: Path, model: FashionModel, samples: list[Sample], rng: np.rando
         masked[differ] = recognizer.embed((batch[place][4] for place in differ), _BATCH)
         parts.append((crop, masked))
     crop, masked = (np.concatenate(column) for column in zip(*parts, strict=True))
-    rows, cuts, colors = map(np.array, zip(*named, strict=True))
+    places, cuts, colors = map(np.array, zip(*named, strict=True))
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path) as partial, partial.open("wb") as file:
-        np.savez(file, samples=rows, cuts=cuts, colors=colors, crop=crop, masked=masked)
+        np.savez(file, samples=places, cuts=cuts, colors=colors, crop=crop, masked=masked)
 
 
 def _shown(sample: Sample, rng: np.random.Generator) -> Iterator[tuple[str, str, RGB, RGB]]:

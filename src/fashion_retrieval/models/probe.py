@@ -52,7 +52,9 @@ class Probe:
         """With the weights that an earlier probe, of the same encoder, has for values of these names."""
         rows = [place for place, value in enumerate(earlier.values) if value in names]
         weight, bias = np.concatenate([self.weight, earlier.weight[rows]]), np.append(self.bias, earlier.bias[rows])
-        return replace(self, values=(*self.values, *(earlier.values[place] for place in rows)), weight=weight, bias=bias)
+        return replace(
+            self, values=(*self.values, *(earlier.values[place] for place in rows)), weight=weight, bias=bias
+        )
 
     def correct(self, by_prompts: Floats, embedding: Floats, names: Sequence[str]) -> Floats:
         """(n,) float32 probabilities of named values, and an embedding (d,), L2-normalized -> (n,) float32, corrected.
