@@ -32,6 +32,9 @@ _RARELY = 0.2
 _BACKGROUND, _SPECK = 24, 0.01
 _SOLID = 0.8
 """How much of a strip must lie on the garment."""
+_NO_GARMENT = {"street": (0, 19, 41), "clothing": (0,)}
+"""Values of masks: nothing, hair and skin."""
+_TRIES, _LEFT_OVER = 20, 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +216,23 @@ def cut_views(sample: Sample, cuts: Mapping[str, Cut]) -> Iterator[tuple[str, st
         crop, part = pixels[top:bottom, left:right], mask[top:bottom, left:right]
         inside = crop if sample.mask is None else masked_crop(pixels, box, mask)
         yield name, dominant_colors(crop, part if part.any() else ~part)[0].name, crop, inside
+
+
+def pieces(samples: Sequence[Sample], rng: np.random.Generator) -> Iterator[tuple[Sample, str, RGB]]:
+    """(sample, dominant color, crop) of parts of the photos with masks that show no garment, one a photo at most.
+
+    A part is a fifth to a half of the photo wide and high, at a random place; faces and hair are no garment.
+    """
+    for sample in {sample.photo: sample for sample in samples if sample.mask is not None}.values():
+        garments = ~np.isin(read_label_image(sample.mask), _NO_GARMENT[sample.source])
+        for _ in range(_TRIES):
+            sides = [round(side * rng.uniform(0.2, 0.5)) for side in garments.shape]
+            top, left = (int(rng.integers(0, side - own)) for side, own in zip(garments.shape, sides, strict=True))
+            part = slice(top, top + sides[0]), slice(left, left + sides[1])
+            if garments[part].mean() <= _LEFT_OVER:
+                crop = np.asarray(load_image(sample.photo))[part]
+                yield sample, dominant_colors(crop, np.ones(crop.shape[:2], bool))[0].name, crop
+                break
 
 
 def as_box(mask: Mask) -> Box:

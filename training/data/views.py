@@ -17,11 +17,13 @@ from fashion_retrieval.images.preprocess import RGB
 from fashion_retrieval.inference.colors import dominant_colors
 from fashion_retrieval.models.towers import Floats
 from fashion_retrieval.models.weights import weights_digest
-from training.data.cuts import CUTS, Cut, cut_views, with_masks
+from training.data.cuts import CUTS, Cut, cut_views, pieces, with_masks
 from training.data.manifest import Sample, labeled_samples
 
 PHOTO = "photo"
 """The name of the view that is a whole photo of one garment."""
+NOTHING = "nothing"
+"""The name of the view that is a part of the garment's photo without a garment."""
 _BATCH = 32
 
 
@@ -31,7 +33,7 @@ class Views:
 
     Attributes:
         samples: The garment of each.
-        cuts: Name of a cut, or `PHOTO`, of each, (N,).
+        cuts: Name of a cut, `PHOTO` or `NOTHING`, of each, (N,).
         colors: The dominant color of each, (N,).
         crop: Embeddings of the crops, (N, d) float32, L2-normalized.
         masked: Embeddings of the crops without background, likewise.
@@ -47,7 +49,7 @@ class Views:
 def load_views(model: FashionModel, root: Path, split: str, folder: Path, *, seed: int = 0) -> Views:
     """Each labeled garment of a split: whole, by the cuts of `CUTS` with their edges moved, and as its whole photo.
 
-    Only garments of known extent are cut. The file in `folder` is named after the image tower: another text tower finds
+    Parts of the photos without a garment come last. Only garments of known extent are cut. The file in `folder` is named after the image tower: another text tower finds
     it again.
     """
     samples = labeled_samples(root, split)
@@ -72,6 +74,10 @@ def _write(path: Path, model: FashionModel, samples: list[Sample], rng: np.rando
         masked, differ = crop.copy(), [place for place, (*_, crop, inside) in enumerate(batch) if inside is not crop]
         masked[differ] = recognizer.embed((batch[place][4] for place in differ), _BATCH)
         parts.append((crop, masked))
+    numbers = {sample: row for row, sample in enumerate(map(id, samples))}
+    empty = list(pieces(samples, rng))
+    named += [(numbers[id(sample)], NOTHING, color) for sample, color, _ in empty]
+    parts.append((recognizer.embed((crop for *_, crop in empty), _BATCH),) * 2)
     crop, masked = (np.concatenate(column) for column in zip(*parts, strict=True))
     places, cuts, colors = map(np.array, zip(*named, strict=True))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from fashion_retrieval.inference.recognition import CategoryContext, Recognizer
 from fashion_retrieval.models.towers import Floats
 from fashion_retrieval.models.zero_shot import attribute_view
 from fashion_retrieval.taxonomy import Group, Value
-from training.data.cuts import CUTS, SHAPE, cut_views, fold_of, holds, with_masks
+from training.data.cuts import CUTS, SHAPE, cut_views, fold_of, holds, pieces, with_masks
 from training.data.manifest import Sample, labeled_samples
 
 HIDDEN = ""
@@ -61,6 +61,7 @@ def evaluate_visibility(model: FashionModel, root: Path, split: str, fold: int |
         "visible_precision": float(np.mean([row["visible_precision"] for row in found.values()])),
         "visible_macro_f1": float(np.mean([row["visible_macro_f1"] for row in found.values()])),
         "category": _category_metrics(recognizer, views),
+        "no_garment": _no_garment(recognizer, known),
         "users_photos": _users_photos(model, [s for s in samples if s.source == "clothing"]),
     }
 
@@ -136,6 +137,21 @@ def _category_metrics(recognizer: Recognizer, views: Sequence[View]) -> dict[str
         "calibration_error_cuts": expected_calibration_error(probability[~whole], right[~whole]),
         "calibration_error_strip": expected_calibration_error(probability[strip], right[strip]),
         "not_visible_f1": f1(strip[judged], probability[judged] < _UNCERTAIN),
+    }
+
+
+def _no_garment(recognizer: Recognizer, samples: Sequence[Sample]) -> dict[str, Any]:
+    """What is said of parts of the photos that show no garment, taken for regions."""
+    empty = list(pieces(samples, np.random.default_rng(0)))
+    rows = recognizer.embed((crop for *_, crop in empty), _BATCH)
+    found = [
+        recognizer.category_probabilities(row, color).max() for row, (_, color, _) in zip(rows, empty, strict=True)
+    ]
+    sure = np.array(found, np.float64)
+    return {
+        "pieces": len(sure),
+        "mean_probability": float(sure.mean()) if empty else None,
+        "at_least_half": float((sure >= _UNCERTAIN).mean()) if empty else None,
     }
 
 

@@ -56,6 +56,12 @@ class Probe:
             self, values=(*self.values, *(earlier.values[place] for place in rows)), weight=weight, bias=bias
         )
 
+    def chance(self, embedding: Floats) -> Floats:
+        """An embedding (d,), L2-normalized -> (values,) float32 in [0, 1]: logistic functions of weight and bias alone."""
+        logits = np.einsum("nd,d->n", self.weight, embedding) + self.bias
+        found: Floats = 0.5 * (1 + np.tanh(0.5 * logits))
+        return found
+
     def correct(self, by_prompts: Floats, embedding: Floats, names: Sequence[str]) -> Floats:
         """(n,) float32 probabilities of named values, and an embedding (d,), L2-normalized -> (n,) float32, corrected.
 
