@@ -49,8 +49,8 @@ class Views:
 def load_views(model: FashionModel, root: Path, split: str, folder: Path, *, seed: int = 0) -> Views:
     """Each labeled garment of a split: whole, by the cuts of `CUTS` with their edges moved, and as its whole photo.
 
-    Parts of the photos without a garment come last. Only garments of known extent are cut. The file in `folder` is named after the image tower: another text tower finds
-    it again.
+    Parts of the photos without a garment come last. Only garments of known extent are cut. The file in `folder` is
+    named after the image tower: another text tower finds it again.
     """
     samples = labeled_samples(root, split)
     with_extent = [sample for sample in samples if sample.source != "clothing"] + with_masks(root, samples, split)

@@ -57,7 +57,7 @@ class Probe:
         )
 
     def chance(self, embedding: Floats) -> Floats:
-        """An embedding (d,), L2-normalized -> (values,) float32 in [0, 1]: logistic functions of weight and bias alone."""
+        """An embedding (d,), L2-normalized -> (values,) float32 in [0, 1], by weight and bias alone."""
         logits = np.einsum("nd,d->n", self.weight, embedding) + self.bias
         found: Floats = 0.5 * (1 + np.tanh(0.5 * logits))
         return found
