@@ -82,7 +82,7 @@ def with_group(**group: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("name", "categories", "values"),
     [
-        ("default", 67, {"texture": 11, "sleeve": 3, "length": 3, "neckline": 10, "fabric": 6, "fit": 3}),
+        ("default", 67, {"texture": 11, "sleeve": 4, "length": 4, "neckline": 10, "fabric": 6, "fit": 3}),
         (
             "deepfashion",
             50,

@@ -18,8 +18,8 @@ from tests.support.tiny import saved_folder, tiny_folder
 from training.data import views as views_module
 from training.data.cuts import CUTS
 from training.data.manifest import labeled_samples
-from training.data.views import PHOTO, load_views
-from training.fit_probes import Examples, cautious, examples, fit_value, main, unseen
+from training.data.views import NOTHING, PHOTO, load_views
+from training.fit_probes import Examples, cautious, examples, fit_told, fit_value, main, unseen
 
 
 def drawn(count: int = 400) -> tuple[Floats, Floats, NDArray[np.bool_]]:
@@ -57,6 +57,18 @@ def test_values_in_view_keep_their_odds() -> None:
     assert corrected[2] == pytest.approx(1 / (1 + np.exp(-logit)), rel=1e-4)
 
 
+def test_the_likeliest_category_is_as_sure_as_it_is_right() -> None:
+    rows, _, hidden = drawn()
+    whole = ~hidden
+    sure = np.full(len(rows), 0.9, np.float32)
+    probe = fit_told(rows, sure, whole, whole, 0.0001)
+    left = np.array([0.9 * probe.chance(row)[0] for row in rows])
+    assert left[hidden].mean() < 0.05
+    assert 0.87 < left[whole].mean() <= 0.9
+    strong = fit_told(rows, sure, whole, whole, 1000.0)  # one number for all: half of what counts is right
+    assert 0.9 * strong.chance(rows[0])[0] == pytest.approx(0.5, abs=0.01)
+
+
 def test_a_view_is_judged_by_probes_that_never_saw_its_photo() -> None:
     rows, odds, _ = drawn()
     rng = np.random.default_rng(1)
@@ -90,8 +102,12 @@ def test_views_are_embedded_once_and_kept_for_another_text_tower(
 ) -> None:
     model = FashionModel.from_pretrained(tiny_folder(tmp_path / "tiny"), device="cpu", dtype="float32")
     views = load_views(model, pack, "train", tmp_path / "cache")
+    parts = views.cuts == NOTHING
+    assert parts.any()
+    assert (np.diff(parts.astype(int)) >= 0).all()  # they come last
+    garments = [*zip(views.samples, views.cuts.tolist(), strict=True)][: (~parts).sum()]
     shown = {
-        source: [cut for sample, cut in zip(views.samples, views.cuts, strict=True) if sample.id == source]
+        source: [cut for sample, cut in garments if sample.id == source]
         for source in ("1", "c1", "c3", "0001")
     }
     assert shown == {"1": [PHOTO, *CUTS], "c1": [*CUTS, PHOTO], "c3": [PHOTO], "0001": [*CUTS]}
@@ -117,13 +133,14 @@ def test_the_command_writes_the_model_with_its_probes(
     config.write_text("".join(f'{name} = "{path}"\n' for name, path in given.items()) + "strength = 0.01\nlost = 0.5\n")
     main(config)
     told = capsys.readouterr().out.splitlines()
-    assert [line.split()[0].strip(",") for line in told] == ["sleeve", "length", "neckline", "sleeve"]
+    assert [line.split()[0].strip(",") for line in told] == ["sleeve", "length", "neckline", "category", "sleeve"]
     made, plain = (
         FashionModel.from_pretrained(path, device="cpu", dtype="float32") for path in (tmp_path / "made", folder)
     )
     assert made.fingerprint == plain.fingerprint
     values = {name: probe.values for name, probe in made.recognizer().probes.items()}
-    assert values == {"sleeve": ("sleeves_out_of_view",), "length": ("hem_out_of_view",), "neckline": ("none",)}
+    assert values == {"sleeve": ("sleeves_out_of_view",), "length": ("hem_out_of_view",), "neckline": ("none",),
+                      "category": ("told",)}  # fmt: skip
     given_views = examples(plain, load_views(plain, pack, "train", tmp_path / "cache"), "neckline")
     probe = made.recognizer().probes["neckline"]
     again = fit_value(given_views.views, given_views.odds, given_views.hidden, "none", 0.01)

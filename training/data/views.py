@@ -57,14 +57,14 @@ def load_views(model: FashionModel, root: Path, split: str, folder: Path, *, see
     samples = with_extent + [sample for sample in samples if sample.source == "clothing"]
     path = folder / f"{split}_{weights_digest(model.encoder.clip.visual)[:16]}.npz"
     if not path.is_file():
-        _write(path, model, samples, np.random.default_rng(seed))
+        _write(path, model, samples, seed)
     with np.load(path) as kept:
         rows, arrays = kept["samples"], [kept[name] for name in ("cuts", "colors", "crop", "masked")]
     return Views([samples[row] for row in rows], *arrays)
 
 
-def _write(path: Path, model: FashionModel, samples: list[Sample], rng: np.random.Generator) -> None:
-    recognizer = model.recognizer("default", 1)
+def _write(path: Path, model: FashionModel, samples: list[Sample], seed: int) -> None:
+    recognizer, rng = model.recognizer("default", 1), np.random.default_rng(seed)
     parts, named, starts = [], [], range(0, len(samples), _BATCH)
     for start in tracked(starts, f"views of {path.stem}", len(starts), shown=True, unit="batches"):
         rows = range(start, min(start + _BATCH, len(samples)))
@@ -75,7 +75,7 @@ def _write(path: Path, model: FashionModel, samples: list[Sample], rng: np.rando
         masked[differ] = recognizer.embed((batch[place][4] for place in differ), _BATCH)
         parts.append((crop, masked))
     numbers = {sample: row for row, sample in enumerate(map(id, samples))}
-    empty = list(pieces(samples, rng))
+    empty = list(pieces(samples, np.random.default_rng(seed)))
     named += [(numbers[id(sample)], NOTHING, color) for sample, color, _ in empty]
     parts.append((recognizer.embed((crop for *_, crop in empty), _BATCH),) * 2)
     crop, masked = (np.concatenate(column) for column in zip(*parts, strict=True))
