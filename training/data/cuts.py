@@ -223,8 +223,8 @@ def pieces(samples: Sequence[Sample], rng: np.random.Generator) -> Iterator[tupl
 
     A part is a fifth to a half of the photo wide and high, at a random place; faces and hair are no garment.
     """
-    for sample in {sample.photo: sample for sample in samples if sample.mask is not None}.values():
-        garments = ~np.isin(read_label_image(sample.mask), _NO_GARMENT[sample.source])
+    for sample, mask in {one.photo: (one, one.mask) for one in samples if one.mask is not None}.values():
+        garments = ~np.isin(read_label_image(mask), _NO_GARMENT[sample.source])
         for _ in range(_TRIES):
             sides = [round(side * rng.uniform(0.2, 0.5)) for side in garments.shape]
             top, left = (int(rng.integers(0, side - own)) for side, own in zip(garments.shape, sides, strict=True))
