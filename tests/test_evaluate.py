@@ -150,7 +150,8 @@ def test_a_board_of_pil_photos_shows_them(model: FashionModel) -> None:
         (
             {"sleeve": ["long_sleeve", "lnog", "lnog", " ", None, None]},
             "labels of sleeve must be values of the taxonomy or their phrases, got 'lnog' (2x), ' ' (1x); "
-            "correct them, or give a taxonomy that has them; this one has long_sleeve, short_sleeve, sleeveless",
+            "correct them, or give a taxonomy that has them; this one has long_sleeve, short_sleeve, sleeveless, "
+            "sleeves_out_of_view",
         ),
         ({"color": ["navy"] * 6}, "labels of color must be values of the taxonomy or their phrases, got 'navy' (6x)"),
     ],

@@ -131,6 +131,21 @@ def test_a_second_fit_replaces_the_first(model: FashionModel) -> None:
     assert list(model.config.probes) == ["closure"]
 
 
+def test_what_is_not_visible_stays_so_where_other_values_are_learned(model: FashionModel, tmp_path: Path) -> None:
+    photos, _ = labeled()
+    hidden = ["sleeves_out_of_view", "short_sleeve"] * 6
+    model.fit_attribute("sleeve", photos, hidden, segmenter=None)
+    earlier = model.recognizer().probes["sleeve"]
+    model.fit_attribute("sleeve", photos[2:8], ["long_sleeve", "short_sleeve"] * 3, segmenter=None)
+    probe = model.recognizer().probes["sleeve"]
+    assert probe.values == ("long_sleeve", "short_sleeve", "sleeves_out_of_view")
+    place = earlier.values.index("sleeves_out_of_view")
+    np.testing.assert_array_equal(probe.weight[2], earlier.weight[place])
+    assert probe.bias[2] == earlier.bias[place]
+    again = FashionModel.from_pretrained(model.save_pretrained(tmp_path / "mine"), device="cpu", dtype="float32")
+    assert again.recognizer().probes["sleeve"].digest == probe.digest
+
+
 def test_probes_of_another_encoder_are_refused(model: FashionModel, tmp_path: Path) -> None:
     fit(model)
     folder = model.save_pretrained(tmp_path / "mine")

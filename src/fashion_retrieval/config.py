@@ -83,9 +83,9 @@ class ComposerConfig:
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeConfig:
-    """What `FashionModel.fit_attribute` learned of one attribute group."""
+    """What `FashionModel.fit_attribute`, or a recipe, learned of one attribute group."""
 
-    values: Annotated[tuple[Text, ...], Field(min_length=2, description="a list of at least two texts")]
+    values: Annotated[tuple[Text, ...], Field(min_length=1, description="a list of at least one text")]
     encoder: Digest  # fingerprint of the encoder whose embeddings it was fitted on; it works with no other
 
 

@@ -312,7 +312,7 @@ class FashionModel(EmbeddingModel):
         found = fit_group(self.recognizer(vocabulary), name, finder, photos, values, boxes, progress=progress, **how)
         probe, fitted = found[0], replace(found[1], new_values=new)
         with self._lock:
-            config = with_probe(self.config, vocabulary, fitted, self.fingerprint)
+            config = with_probe(self.config, vocabulary, probe, fitted, self.fingerprint)
             self._extras = replace(self._extras, probes={**self._extras.probes, name: probe})
             self.config = self._own_config = config
         return fitted

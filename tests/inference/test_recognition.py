@@ -20,6 +20,7 @@ from fashion_retrieval.images.pixels import as_pixels
 from fashion_retrieval.images.preprocess import RGB, Preprocessing
 from fashion_retrieval.inference.colors import dominant_colors
 from fashion_retrieval.inference.recognition import Photo, Recognizer, _agreement
+from fashion_retrieval.models.probe import Probe
 from fashion_retrieval.models.zero_shot import Floats, PromptCache, attribute_view, normalized
 from fashion_retrieval.results import Garment, Region
 from fashion_retrieval.taxonomy import KINDS, Taxonomy
@@ -184,6 +185,20 @@ def test_the_kind_of_the_region_weighs_the_categories(
     assert found.category.name == winner
     assert found.kind == kind
     assert {s.name: s.probability for s in found.categories} == pytest.approx(by_name, abs=1e-6)
+
+
+def test_a_probe_of_the_category_tells_how_much_of_its_probability_is_left() -> None:
+    weight, bias = np.array([[2, 0, 0]], np.float32), np.array([-3], np.float32)
+    probe = Probe(("told",), weight, bias, np.ones((), np.float32))
+    of = replace(recognizer(), probes={"category": probe})
+    plain, found = garment(recognizer()), garment(of)
+    left = 1 / (1 + np.exp(1))  # the photo is red, its embedding the first axis
+    assert [one.name for one in found.categories] == [one.name for one in plain.categories]
+    for one, other in zip(found.categories, plain.categories, strict=True):
+        assert one.probability == pytest.approx(left * other.probability, rel=1e-5)
+    for name, attribute in plain.attributes.items():
+        assert found.attributes[name].probability == pytest.approx(attribute.probability, abs=1e-6)
+    assert of.fitted == {"category": probe.digest}
 
 
 def test_the_color_of_the_pixels_is_in_the_category_prompt() -> None:

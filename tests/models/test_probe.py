@@ -42,6 +42,16 @@ def test_correct_by_hand_leaves_values_that_it_does_not_know_to_their_words() ->
     assert probe.correct(given, image, ("hook", "snap", "toggle")) is given
 
 
+def test_chance_by_hand_and_rows_of_an_earlier_probe() -> None:
+    weight, bias, image = (np.array(row, np.float32) for row in ([[1, 0], [0, 2]], [0.5, -1], [0.6, 0.8]))
+    probe = Probe(("zip", "none"), weight, bias, np.ones((), np.float32))
+    np.testing.assert_allclose(probe.chance(image), [1 / (1 + np.exp(-1.1)), 1 / (1 + np.exp(-0.6))], rtol=1e-6)
+    both = Probe.start(("hook",), 2).with_rows(probe, {"none", "snap"})
+    assert both.values == ("hook", "none")
+    np.testing.assert_array_equal(both.weight, [[0, 0], [0, 2]])
+    np.testing.assert_array_equal(both.bias, [0, -1])
+
+
 def test_solve_finds_the_point_where_the_gradient_is_zero() -> None:
     images, prompts, labels = map(torch.from_numpy, examples(8))
     features, prior = images.double() - images.double().mean(0), prompts.double().log()

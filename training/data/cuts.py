@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from fashion_retrieval.images.load import load_image
-from fashion_retrieval.images.regions import mask_box
+from fashion_retrieval.images.preprocess import RGB
+from fashion_retrieval.images.regions import mask_box, masked_crop
+from fashion_retrieval.inference.colors import dominant_colors
 from fashion_retrieval.taxonomy import FAMILIES, Taxonomy
 from training.data.crops import Crops, fitted_box
 from training.data.io import read_label_image
@@ -30,6 +32,9 @@ _RARELY = 0.2
 _BACKGROUND, _SPECK = 24, 0.01
 _SOLID = 0.8
 """How much of a strip must lie on the garment."""
+_NO_GARMENT = {"street": (0, 19, 41), "clothing": (0,)}
+"""Values of masks: nothing, hair and skin."""
+_TRIES, _LEFT_OVER = 20, 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +199,40 @@ def extent(sample: Sample) -> Mask:
     """The pixels of a garment with a mask, or of a studio product with all that is not background: (H, W) bool."""
     mask = region_mask(sample)
     return studio_mask(np.asarray(load_image(sample.photo))) if mask is None else mask
+
+
+def cut_views(sample: Sample, cuts: Mapping[str, Cut]) -> Iterator[tuple[str, str, RGB, RGB]]:
+    """(name of the cut, dominant color, crop, masked crop) of each part of a garment, as recognition shows a region.
+
+    A strip that lies too little on the garment is left out.
+    """
+    pixels, mask = np.asarray(load_image(sample.photo)), extent(sample)
+    around = as_box(mask)
+    for name, cut in cuts.items():
+        box = cut.of(around)
+        left, top, right, bottom = box
+        if name == "strip" and not is_solid(mask, box):
+            continue
+        crop, part = pixels[top:bottom, left:right], mask[top:bottom, left:right]
+        inside = crop if sample.mask is None else masked_crop(pixels, box, mask)
+        yield name, dominant_colors(crop, part if part.any() else ~part)[0].name, crop, inside
+
+
+def pieces(samples: Sequence[Sample], rng: np.random.Generator) -> Iterator[tuple[Sample, str, RGB]]:
+    """(sample, dominant color, crop) of parts of the photos with masks that show no garment, one a photo at most.
+
+    A part is a fifth to a half of the photo wide and high, at a random place; faces and hair are no garment.
+    """
+    for sample, mask in {one.photo: (one, one.mask) for one in samples if one.mask is not None}.values():
+        garments = ~np.isin(read_label_image(mask), _NO_GARMENT[sample.source])
+        for _ in range(_TRIES):
+            sides = [round(side * rng.uniform(0.2, 0.5)) for side in garments.shape]
+            top, left = (int(rng.integers(0, side - own)) for side, own in zip(garments.shape, sides, strict=True))
+            part = slice(top, top + sides[0]), slice(left, left + sides[1])
+            if garments[part].mean() <= _LEFT_OVER:
+                crop = np.asarray(load_image(sample.photo))[part]
+                yield sample, dominant_colors(crop, np.ones(crop.shape[:2], bool))[0].name, crop
+                break
 
 
 def as_box(mask: Mask) -> Box:

@@ -14,15 +14,11 @@ from fashion_retrieval import FashionModel
 from fashion_retrieval._utils.progress import tracked
 from fashion_retrieval._utils.scores import accuracy, expected_calibration_error, macro_f1
 from fashion_retrieval.errors import ConfigError
-from fashion_retrieval.images.load import load_image
-from fashion_retrieval.images.preprocess import RGB
-from fashion_retrieval.images.regions import masked_crop
-from fashion_retrieval.inference.colors import dominant_colors
 from fashion_retrieval.inference.recognition import CategoryContext, Recognizer
 from fashion_retrieval.models.towers import Floats
 from fashion_retrieval.models.zero_shot import attribute_view
 from fashion_retrieval.taxonomy import Group, Value
-from training.data.cuts import CUTS, SHAPE, Box, as_box, extent, fold_of, holds, is_solid, with_masks
+from training.data.cuts import CUTS, SHAPE, cut_views, fold_of, holds, pieces, with_masks
 from training.data.manifest import Sample, labeled_samples
 
 HIDDEN = ""
@@ -65,6 +61,7 @@ def evaluate_visibility(model: FashionModel, root: Path, split: str, fold: int |
         "visible_precision": float(np.mean([row["visible_precision"] for row in found.values()])),
         "visible_macro_f1": float(np.mean([row["visible_macro_f1"] for row in found.values()])),
         "category": _category_metrics(recognizer, views),
+        "no_garment": _no_garment(recognizer, known),
         "users_photos": _users_photos(model, [s for s in samples if s.source == "clothing"]),
     }
 
@@ -74,7 +71,7 @@ def _views(model: FashionModel, samples: Sequence[Sample]) -> Iterator[View]:
     recognizer = model.recognizer("default", 1)
     starts = range(0, len(samples), _BATCH)
     for start in tracked(starts, "cut garments", len(starts), shown=True, unit="batches"):
-        batch = [cut for sample in samples[start : start + _BATCH] for cut in _cuts(sample)]
+        batch = [(one, *view) for one in samples[start : start + _BATCH] for view in cut_views(one, CUTS)]
         crops = recognizer.embed([crop for *_, crop, _ in batch], _BATCH)
         masked = recognizer.embed([inside for *_, inside in batch], _BATCH)
         for (sample, name, color, _, _), crop, inside in zip(batch, crops, masked, strict=True):
@@ -83,26 +80,10 @@ def _views(model: FashionModel, samples: Sequence[Sample]) -> Iterator[View]:
             yield View(sample, name, category, context, attribute_view(crop, inside))
 
 
-def _cuts(sample: Sample) -> Iterator[tuple[Sample, str, str, RGB, RGB]]:
-    """(sample, name of the cut, dominant color, crop, masked crop) of each view of a garment."""
-    pixels, mask = np.asarray(load_image(sample.photo)), extent(sample)
-    around: Box = as_box(mask)
-    for name, cut in CUTS.items():
-        box = cut.of(around)
-        left, top, right, bottom = box
-        if name == "strip" and not is_solid(mask, box):
-            continue
-        crop = pixels[top:bottom, left:right]
-        inside = crop if sample.mask is None else masked_crop(pixels, box, mask)
-        part = mask[top:bottom, left:right]
-        color = dominant_colors(crop, part if part.any() else ~part)[0].name
-        yield sample, name, color, crop, inside
-
-
 def _group_metrics(recognizer: Recognizer, group: Group, views: Sequence[View]) -> dict[str, Any]:
     """F1 of "not visible" over all views, its share by view, and precision and macro-F1 on whole ones."""
     categories = {value.name: value for value in recognizer.taxonomy.category.values}
-    labels = [(view, _label(view, group, categories)) for view in views]
+    labels = [(view, label_of(view.sample, view.cut, group, categories)) for view in views]
     rows = [(view.cut, label, _answer(recognizer, group, view)) for view, label in labels if label is not None]
     if not rows:
         raise ConfigError(f"no labeled garment has a {group.name} that can be hidden; see the pack's README.md")
@@ -123,15 +104,14 @@ def _group_metrics(recognizer: Recognizer, group: Group, views: Sequence[View]) 
     }
 
 
-def _label(view: View, group: Group, categories: Mapping[str, Value]) -> str | None:
-    """The value that the view shows, `HIDDEN`, or None where it counts for nothing."""
-    value, category = view.sample.attributes.get(group.name), categories.get(view.sample.category or "")
+def label_of(sample: Sample, cut: str, group: Group, categories: Mapping[str, Value]) -> str | None:
+    """The value that a view of a garment shows, `HIDDEN`, or None where it counts for nothing."""
+    value, category = sample.attributes.get(group.name), categories.get(sample.category or "")
     if value is None or value in _NO_VALUE[group.name] or category is None or not group.applies(category):
         return None
-    cut = CUTS[view.cut]
-    if holds(cut.hides, group.name, value):
+    if holds(CUTS[cut].hides, group.name, value):
         return HIDDEN
-    return value if holds(cut.shows, group.name, value) else None
+    return value if holds(CUTS[cut].shows, group.name, value) else None
 
 
 def _answer(recognizer: Recognizer, group: Group, view: View) -> str:
@@ -157,6 +137,21 @@ def _category_metrics(recognizer: Recognizer, views: Sequence[View]) -> dict[str
         "calibration_error_cuts": expected_calibration_error(probability[~whole], right[~whole]),
         "calibration_error_strip": expected_calibration_error(probability[strip], right[strip]),
         "not_visible_f1": f1(strip[judged], probability[judged] < _UNCERTAIN),
+    }
+
+
+def _no_garment(recognizer: Recognizer, samples: Sequence[Sample]) -> dict[str, Any]:
+    """What is said of parts of the photos that show no garment, taken for regions."""
+    empty = list(pieces(samples, np.random.default_rng(0)))
+    rows = recognizer.embed((crop for *_, crop in empty), _BATCH)
+    found = [
+        recognizer.category_probabilities(row, color).max() for row, (_, color, _) in zip(rows, empty, strict=True)
+    ]
+    sure = np.array(found, np.float64)
+    return {
+        "pieces": len(sure),
+        "mean_probability": float(sure.mean()) if empty else None,
+        "at_least_half": float((sure >= _UNCERTAIN).mean()) if empty else None,
     }
 
 

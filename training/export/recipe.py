@@ -11,6 +11,7 @@ import torch
 from pydantic import AfterValidator, Field, with_config
 
 from fashion_retrieval import FashionModel, checkpoint, hub
+from fashion_retrieval.checkpoint.extras import Extras
 from fashion_retrieval.checkpoint.folder import Bundle
 from fashion_retrieval.config import ModelConfig
 from fashion_retrieval.errors import ConfigError
@@ -148,7 +149,7 @@ def in_bfloat16(settings: Settings) -> Bundle:
     """The model folder with an image tower whose weights bfloat16 holds exactly, and without figures.
 
     Its composer stays, since the embeddings keep their direction to the fourth digit of the cosine; the targets are
-    measured again afterwards. The basis of shorter embeddings and embedded prompts go: make them again.
+    measured again afterwards. Probes, the basis of shorter embeddings and embedded prompts go: make them again.
 
     Raises:
         ConfigError: The folder holds no model of ours, or the recipe names no photos to look at.
@@ -162,8 +163,8 @@ def in_bfloat16(settings: Settings) -> Bundle:
         fingerprint = _as_stored(encoder, settings.weights_dtype).fingerprint
         composer.config = replace(composer.config, encoder=fingerprint)
         config = replace(config, composer=composer.config)
-    extras = replace(bundle.extras, basis=None, prompts=None)
-    return replace(bundle, encoder=encoder, composer=composer, extras=extras, config=replace(config, figures={}))
+    config = replace(config, probes={}, figures={})
+    return replace(bundle, encoder=encoder, composer=composer, extras=Extras(), config=config)
 
 
 def described(settings: Settings) -> Bundle:

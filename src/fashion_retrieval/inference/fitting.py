@@ -118,6 +118,8 @@ def fit_group(
     from fashion_retrieval.models.probe_fit import fit
 
     probe, unseen = fit(views, by_prompts, labels, fitted)
+    if (earlier := recognizer.probes.get(name)) is not None:  # what is not visible stays so
+        probe = probe.with_rows(earlier, {value.name for value in group.values if value.absent} - counts.keys())
     return probe, AttributeFit(
         group=name,
         examples={value: counts[value] for value in fitted},
@@ -128,10 +130,12 @@ def fit_group(
     )
 
 
-def with_probe(config: ModelConfig, taxonomy: Taxonomy, fitted: AttributeFit, fingerprint: str) -> ModelConfig:
+def with_probe(
+    config: ModelConfig, taxonomy: Taxonomy, probe: Probe, fitted: AttributeFit, fingerprint: str
+) -> ModelConfig:
     """The configuration of a model that got a probe: with its taxonomy, what was fitted, and its scores."""
     shipped = taxonomy.name in SHIPPED and Taxonomy.load(taxonomy.name) == taxonomy
-    about = ProbeConfig(values=tuple(fitted.examples), encoder=fingerprint)
+    about = ProbeConfig(values=probe.values, encoder=fingerprint)
     given = f"cross-validated on the {sum(fitted.examples.values())} photos it was fitted on"
     common: dict[str, Any] = {"task": "image-classification", "data": given}
     named = {

@@ -123,7 +123,7 @@ class Recognizer:
     @property
     def fitted(self) -> dict[str, str] | None:
         """The digest of the probe by group of the taxonomy; None where the prompts alone decide."""
-        groups = [group.name for group in self.taxonomy.attributes]
+        groups = ["category", *(group.name for group in self.taxonomy.attributes)]
         return {name: self.probes[name].digest for name in groups if name in self.probes} or None
 
     def recognize(self, photos: Sequence[Photo], *, batch_size: int = 32) -> list[Recognition]:
@@ -192,7 +192,8 @@ class Recognizer:
     def category_probabilities(self, embedding: Floats, color: str, kind: str | None = None) -> Floats:
         """Classify one crop, by its embedding, (d,) float32, among the categories: (values,) float32, summing to 1.
 
-        The prompts name the color; `kind` is what the segmenter takes the garment for.
+        The prompts name the color; `kind` is what the segmenter takes the garment for. A probe of "category" tells how
+        likely anything can be told of the category: then they sum to that.
         """
         group = self.taxonomy.category
         probabilities = self._classifier(group, color).probabilities(embedding)
@@ -201,7 +202,7 @@ class Recognizer:
             self._agreements[kind] = np.array(weights, np.float32)
         agreeing = probabilities * self._agreements[kind]
         found: Floats = agreeing / agreeing.sum()
-        return found
+        return found * self.probes["category"].chance(embedding)[0] if "category" in self.probes else found
 
     def category_context(self, probabilities: Floats) -> CategoryContext:
         """The likeliest categories by their (values,) probabilities: what attribute prompts name."""

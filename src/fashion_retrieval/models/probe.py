@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,20 @@ class Probe:
         for name, array in self.state.items():
             digest.update(name.encode() + array.tobytes())
         return digest.hexdigest()
+
+    def with_rows(self, earlier: Probe, names: Collection[str]) -> Probe:
+        """With the weights that an earlier probe, of the same encoder, has for values of these names."""
+        rows = [place for place, value in enumerate(earlier.values) if value in names]
+        weight, bias = np.concatenate([self.weight, earlier.weight[rows]]), np.append(self.bias, earlier.bias[rows])
+        return replace(
+            self, values=(*self.values, *(earlier.values[place] for place in rows)), weight=weight, bias=bias
+        )
+
+    def chance(self, embedding: Floats) -> Floats:
+        """An embedding (d,), L2-normalized -> (values,) float32 in [0, 1], by weight and bias alone."""
+        logits = np.einsum("nd,d->n", self.weight, embedding) + self.bias
+        found: Floats = 0.5 * (1 + np.tanh(0.5 * logits))
+        return found
 
     def correct(self, by_prompts: Floats, embedding: Floats, names: Sequence[str]) -> Floats:
         """(n,) float32 probabilities of named values, and an embedding (d,), L2-normalized -> (n,) float32, corrected.

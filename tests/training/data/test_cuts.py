@@ -12,7 +12,6 @@ from PIL import Image
 
 from fashion_retrieval.taxonomy import Taxonomy
 from tests.support.drawn_pack import write_lines, write_pack
-from tests.support.paths import ROOT
 from training.data.crops import Crop, load_crops
 from training.data.cuts import (
     CUTS,
@@ -27,13 +26,14 @@ from training.data.cuts import (
     extents,
     fold_of,
     is_solid,
+    pieces,
     refit,
     with_masks,
 )
 from training.data.manifest import Sample, labeled_samples
 from training.data.texts import Vocabulary, encode_samples
 
-DEFAULT = Taxonomy.load(ROOT / "training/configs/taxonomy_in_view.yaml")
+DEFAULT = Taxonomy.load("default")
 WHOLE, NO_HEM, NO_NECKLINE, NO_SLEEVES, STRIP = range(len(CUTS))
 DRESS = Sample(
     "products", "1", Path("1.jpg"), category="dress", color="red", texts=("a name", "a caption"),
@@ -145,6 +145,18 @@ def test_users_photos_with_a_mask_are_cropped_along_it(tmp_path: Path) -> None:
     assert (found.id, found.box, found.mask_value) == ("c1", (22, 30, 70, 90), 1)
     assert found.attributes == next(s for s in samples if s.id == "c1").attributes
     np.testing.assert_array_equal(extent(found), mask == 1)
+
+
+def test_parts_of_photos_without_a_garment(tmp_path: Path) -> None:
+    samples = labeled_samples(write_pack(tmp_path), "train")
+    found = list(pieces(samples, np.random.default_rng(0)))
+    assert {(sample.source, sample.id) for sample, *_ in found} <= {("street", "0001"), ("street", "0002")}
+    assert found
+    for sample, _, crop in found:
+        height, width = crop.shape[:2]
+        assert (0.2 * 96 - 1 <= height <= 0.5 * 96, 0.2 * 64 - 1 <= width <= 0.5 * 64) == (True, True)
+        assert sample.mask is not None
+    assert [crop.tolist() for *_, crop in pieces(samples, np.random.default_rng(0))] == [c.tolist() for *_, c in found]
 
 
 def test_folds_part_photos_by_their_names() -> None:

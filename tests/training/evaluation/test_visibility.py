@@ -14,15 +14,16 @@ from PIL import Image
 from fashion_retrieval import FashionModel
 from fashion_retrieval.errors import ConfigError
 from fashion_retrieval.images.preprocess import RGB
+from fashion_retrieval.inference.recognition import Recognizer
 from fashion_retrieval.models.towers import Floats
 from fashion_retrieval.taxonomy import Group, Taxonomy
 from tests.support.drawn_pack import NOTHING, label, write_lines, write_pack
-from tests.support.paths import ROOT
 from training.data.cuts import CUTS
+from training.data.manifest import labeled_samples
 from training.evaluation import visibility
 from training.evaluation.visibility import evaluate_visibility, f1
 
-DEFAULT = Taxonomy.load(ROOT / "training/configs/taxonomy_in_view.yaml")
+DEFAULT = Taxonomy.load("default")
 SAID = {"sleeve": ("short_sleeve", "sleeves_out_of_view"), "length": ("mini_length", "hem_out_of_view"),
         "neckline": ("crew", "none")}  # fmt: skip
 
@@ -100,9 +101,17 @@ def test_figures_by_hand(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert category["not_visible_f1"] == 1
     assert category["calibration_error_whole"] == pytest.approx(0.8 - 2 / 3)
     assert category["calibration_error_cuts"] == pytest.approx((0.8 - 2 / 3 + 2 / 3 - 0.4) / 2)
+    assert metrics["no_garment"] == {"pieces": 0, "mean_probability": None, "at_least_half": None}
     assert metrics["users_photos"] == pytest.approx(
         {"photos": 2, "without_region": 1, "top1": 0.5, "calibration_error": 0.3}
     )
+
+
+def test_parts_without_a_garment_have_the_probability_of_their_category(tmp_path: Path) -> None:
+    samples = labeled_samples(write_pack(tmp_path), "train")
+    found = visibility._no_garment(cast(Recognizer, Judge()), samples)
+    assert found["pieces"] >= 1
+    assert (found["mean_probability"], found["at_least_half"]) == (pytest.approx(0.4), 0)
 
 
 def test_a_split_without_labels_is_refused(pack: Path) -> None:

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from fashion_retrieval import FashionModel, checkpoint
 from fashion_retrieval.checkpoint.extras import Extras, Prompts
+from fashion_retrieval.config import ProbeConfig
 from fashion_retrieval.models.encoder import Encoder
+from fashion_retrieval.models.probe import Probe
 from tests.models.test_inference_copy import BF16, CNN, CPU, trained
 from tests.support.drawn_pack import write_pack
 from tests.support.exported import refused, run, trained_composer, write_recipe
@@ -124,8 +126,12 @@ def test_bfloat16_command_rounds_a_model_folder(tmp_path: Path) -> None:
     bundle = checkpoint.load(tmp_path / "tiny")
     width = bundle.encoder.embedding_dim
     prompts = Prompts.of(["a dress"], np.ones((1, width), np.float32))
-    extras = Extras(basis=np.eye(width, dtype=np.float32), prompts=prompts)
-    checkpoint.save(replace(bundle, extras=extras), tmp_path / "tiny")
+    probes = {"sleeve": Probe.start(["sleeves_out_of_view"], width)}
+    extras = Extras(basis=np.eye(width, dtype=np.float32), prompts=prompts, probes=probes)
+    assert bundle.config is not None
+    about = ProbeConfig(values=("sleeves_out_of_view",), encoder=bundle.encoder.fingerprint)
+    with_probe = replace(bundle, extras=extras, config=replace(bundle.config, probes={"sleeve": about}))
+    checkpoint.save(with_probe, tmp_path / "tiny")
     before = FashionModel.from_pretrained(tmp_path / "tiny", device="cpu", dtype="float32")
     assert before._basis is not None
     done = run("bfloat16", write_recipe(tmp_path / "e.toml", **settings, data=str(pack)))
@@ -135,7 +141,7 @@ def test_bfloat16_command_rounds_a_model_folder(tmp_path: Path) -> None:
     after = FashionModel.from_pretrained(tmp_path / "tiny", device="cpu", dtype="float32")
     assert after.fingerprint != before.fingerprint
     names = {path.name for path in (tmp_path / "tiny").iterdir()}
-    assert not {"dimensions.safetensors", "prompts.safetensors"} & names
+    assert not {"dimensions.safetensors", "probes.safetensors", "prompts.safetensors"} & names
     assert after._bundle.composer is not None
     assert after._bundle.composer.config.encoder == after.fingerprint
     kernel = after.encoder.clip.visual.trunk.conv_head.weight
