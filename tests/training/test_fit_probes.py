@@ -103,7 +103,6 @@ def test_views_are_embedded_once_and_kept_for_another_text_tower(
     model = FashionModel.from_pretrained(tiny_folder(tmp_path / "tiny"), device="cpu", dtype="float32")
     views = load_views(model, pack, "train", tmp_path / "cache")
     parts = views.cuts == NOTHING
-    assert parts.any()
     assert (np.diff(parts.astype(int)) >= 0).all()  # they come last
     garments = [*zip(views.samples, views.cuts.tolist(), strict=True)][: (~parts).sum()]
     shown = {source: [cut for sample, cut in garments if sample.id == source] for source in ("1", "c1", "c3", "0001")}
