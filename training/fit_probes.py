@@ -131,7 +131,7 @@ class Examples:
         odds: (n,), log-odds of the value for "not visible" by the prompts.
         rival: (n,), log-odds at which that value is likelier than any other.
         hidden: (n,), whether it is right.
-        whole: (n,), whether all of the garment is there, and a value that the evaluation counts.
+        whole: (n,), whether all of the garment is there.
         folds: (n,), the part of the photos that each belongs to.
     """
 
@@ -144,18 +144,12 @@ class Examples:
 
 
 def examples(model: FashionModel, views: Views, name: str) -> Examples:
-    """The views that count for a group in `training.evaluate visibility`, and whole garments with its other labels."""
+    """The views that count for a group, as `training.evaluate visibility` counts them."""
     recognizer = model.recognizer("default", 1)
     group = next(group for group in recognizer.taxonomy.attributes if group.name == name)
     categories = {value.name: value for value in recognizer.taxonomy.category.values}
     cuts = ["whole" if cut == PHOTO else cut for cut in views.cuts.tolist() if cut != NOTHING]
-    pairs = [*zip(views.samples, cuts, strict=False)]  # garments come first
-    labels = [label_of(*pair, group, categories) for pair in pairs]
-    counted = np.array([label is not None for label in labels])
-    names = {value.name: HIDDEN if value.name == OUT_OF_VIEW[name] else value.name for value in group.values}
-    for place, (sample, cut) in enumerate(pairs):
-        if labels[place] is None and cut == "whole":
-            labels[place] = names.get(sample.attributes.get(name, "na"))
+    labels = [label_of(*view, group, categories) for view in zip(views.samples, cuts, strict=False)]  # garments first
     known = [place for place, label in enumerate(labels) if label is not None]
     found = [recognizer.category_probabilities(views.crop[place], str(views.colors[place])) for place in known]
     rows = attribute_view(views.crop[known], views.masked[known])
@@ -167,7 +161,7 @@ def examples(model: FashionModel, views: Views, name: str) -> Examples:
         odds=np.log(given[:, column] / others.sum(1)),
         rival=np.log(others.max(1) / others.sum(1)),
         hidden=np.array([labels[place] == HIDDEN for place in known]),
-        whole=np.array([cuts[place] == "whole" and bool(counted[place]) for place in known]),
+        whole=np.array([cuts[place] == "whole" for place in known]),
         folds=np.array([fold_of(views.samples[place].photo) for place in known]),
     )
 
