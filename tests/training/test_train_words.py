@@ -31,7 +31,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_folder(desk / "model", altered(custom_text=True))
     write_wordnet(desk / "dict")
     changes = {
-        "data": "pack", "output": "run", "init": "model", "wordnet": "dict", "typed": 64, "batch_size": 16,
+        "data": "pack", "output": "run", "init": "model", "wordnet": "dict", "typed": 64, "batch_size": 8,
         "known": 40, "kept": 8, "steps": 30, "warmup": 5, "lr": 3e-4, "kept_weight": 1.0,
         "checkpoint_every": 30,
     }  # fmt: skip
@@ -43,7 +43,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines += [] if key == "start" else [line if value is None else f"{key} = {shown}"]
     path = desk / "recipe.toml"
     path.write_text("\n".join(lines), encoding="utf-8")
-    for key in ("words", "synonyms", "held_out"):
+    for key in ("words", "more", "synonyms", "held_out"):
         path.write_text(path.read_text().replace(f'{key} = "training', f'{key} = "{ROOT}/training'))
     return path
 
