@@ -26,7 +26,7 @@ from fashion_retrieval.models.zero_shot import PromptCache
 from fashion_retrieval.taxonomy import category_prompts
 from training.data.corpus import fashion_texts, vocabulary_words
 from training.data.manifest import read_held_out, read_lines, read_synonyms, without_held_out
-from training.data.typed_words import MADE, read_typed_words
+from training.data.typed_words import MADE, TypedWords, contained, read_typed_words, untested
 from training.data.word_texts import TypedTexts
 from training.data.wordnet import read_nouns
 from training.engine import loop
@@ -48,9 +48,10 @@ class Settings:
     words: str  # TOML file of typed words, whose training half is learned
     synonyms: str  # TOML file of other wordings
     held_out: str  # TOML file of words that no training text may contain
+    more: str = ""  # TOML file of further words, which train as far as none tests
     wordnet: str = ""  # folder of WordNet's database files, or none
     typed: AtLeastOne  # typed texts
-    batch_size: AtLeastOne  # of them in a step
+    batch_size: AtLeastOne  # of them in a step, each in two spellings
     known: AtLeastOne  # texts that keep their embeddings
     kept: AtLeastOne  # of them in a step
     general: Fraction  # part of `known` that are single words of general language
@@ -58,6 +59,8 @@ class Settings:
     slips: Fraction  # part of typed texts with a typing error
     category_weight: NonNegative  # of the cross-entropy over categories
     category_scale: Positive  # factor on the cosine in it
+    category_margin: NonNegative  # by how much the cosine of the right one is lowered in it
+    spelling_weight: NonNegative  # of one minus the cosine of two spellings
     kept_weight: NonNegative  # of the loss that keeps embeddings and tokens
     token_rate: Positive  # factor on the learning rate of the token embeddings
     optimization: OptimizerConfig
@@ -72,29 +75,36 @@ def main(config: Path) -> None:
     encoder.clip.text.requires_grad_(requires_grad=True)
     typed, known = _texts(settings)
     output = Path(settings.output)
-    write_text(output / MADE, "".join(f"{text}\n" for text in sorted(typed.made())))
     rng = loop.generator(settings.optimization.seed)
     sources = torch.multinomial(torch.tensor(settings.sources), settings.typed, replacement=True, generator=rng)
     drawn = [typed.draw(int(source), rng, slips=settings.slips) for source in sources]
-    texts = [text for text, _, _ in drawn]
-    tokens, vocabulary = _renumbered(encoder, encoder.tokenizer([*texts, *known]))
-    targets = _embed(teacher, [meant for _, meant, _ in drawn])
+    texts = [*(text.text for text in drawn), *(text.other for text in drawn), *known]
+    write_text(output / MADE, "".join(f"{text}\n" for text in sorted(contained(typed.tested, texts))))
+    tokens, vocabulary = _renumbered(encoder, encoder.tokenizer(texts))
+    firsts, seconds, others = tokens.tensor_split([len(drawn), 2 * len(drawn)])
     values = typed.taxonomy.category.values
     places = {value.name: row for row, value in enumerate(values)}
-    labels = torch.tensor([places.get(category or "", -1) for _, _, category in drawn])
+    labels = torch.tensor([places.get(text.category or "", -1) for text in drawn])
     classes = _embed(teacher, [category_prompts(typed.taxonomy.category, value, "plain")[0] for value in values])
+    targets = _in_category(_embed(teacher, [text.meant for text in drawn]), labels, classes)
 
     def loss_fn(generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
-        rows = _similar(tokens[: len(texts)], settings.batch_size, generator)
-        embeddings = encoder.encode_text(_cut(tokens[rows]))
-        likeness = (embeddings * targets[rows]).sum(-1)
-        logits = settings.category_scale * embeddings @ classes.T
-        category = functional.cross_entropy(logits, labels[rows], ignore_index=-1)
-        right = (logits.argmax(1) == labels[rows])[labels[rows] >= 0].float().mean()
-        rows = len(texts) + _similar(tokens[len(texts) :], settings.kept, generator)
-        kept = _kept_loss(encoder, teacher, _cut(tokens[rows]), vocabulary)
-        loss = (1 - likeness).mean() + settings.category_weight * category + settings.kept_weight * kept
-        return loss, {"likeness": likeness.mean().item(), "kept": kept.item(), "right": right.item()}
+        rows = _similar(firsts, settings.batch_size, generator)
+        embeddings = encoder.encode_text(_cut(torch.cat([firsts[rows], seconds[rows]])))
+        likeness = (embeddings * targets[rows].repeat(2, 1)).sum(-1)
+        spelling = (embeddings[: len(rows)] * embeddings[len(rows) :]).sum(-1)
+        wanted = labels[rows].repeat(2)
+        cosines = embeddings @ classes.T
+        margin = settings.category_margin * (wanted[:, None] == torch.arange(len(classes)))
+        logits = settings.category_scale * (cosines - margin)
+        category = functional.cross_entropy(logits, wanted, ignore_index=-1)
+        right = (cosines.argmax(1) == wanted)[wanted >= 0].float().mean()
+        rows = _similar(others, settings.kept, generator)
+        kept = _kept_loss(encoder, teacher, _cut(others[rows]), vocabulary)
+        loss = (1 - likeness).mean() + settings.spelling_weight * (1 - spelling).mean()
+        loss = loss + settings.category_weight * category + settings.kept_weight * kept
+        means = {"likeness": likeness, "spelling": spelling, "kept": kept, "right": right}
+        return loss, {name: value.mean().item() for name, value in means.items()}
 
     encoder.train()
     scales = {"text.token_embedding": settings.token_rate}
@@ -113,14 +123,21 @@ def _texts(settings: Settings) -> tuple[TypedTexts, list[str]]:
     path = data / "pairs_changes.jsonl"
     changes = [text for row in (read_lines(path, "train") if path.is_file() else ()) for text in row["captions"]]
     fashion = without_held_out(sorted({*fashion_texts(data), *changes}), [*held_out])
+    words = read_typed_words(Path(settings.words))
+    written = read_typed_words(Path(settings.more)) if settings.more else TypedWords((), {})
+    more = untested(words, written)
     typed = TypedTexts(
-        read_typed_words(Path(settings.words)),
+        words,
+        more=more,
         synonyms=read_synonyms(Path(settings.synonyms), held_out),
         held_out=[*held_out],
         data=data,
         nouns=read_nouns(Path(settings.wordnet)) if settings.wordnet else None,
         captions=fashion,
     )
+    if settings.more:
+        allowed = len(without_held_out([word.text for word in more], [*held_out]))
+        typer.echo(f"{settings.more}: {allowed} of {len(written.words)} words train; others test, train, are held out")
     general = sorted({*vocabulary_words().values()} - typed.phrases() - typed.tested)
     pools = [text for text in fashion if text not in typed.tested], without_held_out(general, [*held_out])
     counts = (settings.known - int(settings.general * settings.known), int(settings.general * settings.known))
@@ -151,6 +168,13 @@ def _similar(tokens: Tensor, count: int, generator: torch.Generator) -> Tensor:
 def _cut(tokens: Tensor) -> Tensor:
     """Without the columns behind the longest text."""
     return tokens[:, : int(tokens.argmax(1).max()) + 1]
+
+
+def _in_category(targets: Tensor, labels: Tensor, classes: Tensor) -> Tensor:
+    """Targets that another category than their own is nearest to, moved half of the way to their own: (n, d)."""
+    wrong = (labels >= 0) & ((targets @ classes.T).argmax(1) != labels)
+    moved = functional.normalize(targets + classes[labels.clamp(0)], dim=-1)
+    return torch.where(wrong[:, None], moved, targets)
 
 
 def _embed(encoder: Encoder, texts: list[str]) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from fashion_retrieval.errors import ConfigError
 PATH = Path(__file__).parents[1] / "configs/typed_words.toml"
 
 MADE = "made.txt"
-"""In a run's folder: texts of the test half that its rules made. No training text equals one, longer ones may."""
+"""In a run's folder: texts of the test half that its training texts contain. None equals one."""
+
+_LONGEST = 5
+"""Words in a text of the test half, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +50,31 @@ class TypedWords:
 
 def in_test_half(text: str) -> bool:
     """Whether a text tests: the first byte of the SHA-256 of its letters and digits, in lower case, is odd."""
-    key = "".join(letter for letter in text.lower() if letter.isascii() and letter.isalnum())
-    return hashlib.sha256(key.encode()).digest()[0] % 2 == 1
+    return hashlib.sha256(key(text).encode()).digest()[0] % 2 == 1
+
+
+def key(text: str) -> str:
+    """What spellings of a text with other spaces, hyphens and capitals share."""
+    return "".join(letter for letter in text.lower() if letter.isascii() and letter.isalnum())
+
+
+def untested(words: TypedWords, more: TypedWords) -> tuple[TypedWord, ...]:
+    """The words of `more` that share no key with a text of the test half of `words`, or with a word of its other half.
+
+    The same word may stand in several groups: "denim" is a garment and a fabric.
+    """
+    tested = {key(text) for text in words.tested()}
+    known = {(word.group, key(word.text)) for word in words.words}
+    return tuple(w for w in more.words if key(w.text) not in tested and (w.group, key(w.text)) not in known)
+
+
+def contained(texts: Iterable[str], within: Iterable[str]) -> frozenset[str]:
+    """Those of some texts that occur, as whole words, in one of others."""
+    wanted, found = frozenset(texts), set[str]()
+    for text in within:
+        words = re.findall(r"[^\s,.;:!?()]+", text.lower())
+        found.update(" ".join(words[i : i + n]) for n in range(1, _LONGEST + 1) for i in range(len(words) - n + 1))
+    return wanted & found
 
 
 def read_typed_words(path: Path = PATH) -> TypedWords:

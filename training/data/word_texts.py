@@ -20,7 +20,7 @@ from fashion_retrieval.taxonomy import SHIPPED, Taxonomy
 from training.data.manifest import COLORS, LABELS, read_lines, without_held_out
 from training.data.spellings import mistyped, respaced, spellings
 from training.data.texts import Synonyms
-from training.data.typed_words import TypedWords, in_test_half
+from training.data.typed_words import TypedWord, TypedWords, in_test_half
 from training.data.wordnet import Nouns, kinds
 
 _GENERAL = {
@@ -48,8 +48,18 @@ class Phrase:
     plain: bool = False  # whether `meant` is a category's own phrase, without anything that describes it
 
 
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A text for training."""
+
+    text: str
+    other: str  # the same in another spelling
+    meant: str  # the same in known words
+    category: str | None
+
+
 class TypedTexts:
-    """Draws pairs of a typed text and what it means."""
+    """Draws typed texts and what they mean."""
 
     def __init__(
         self,
@@ -57,17 +67,21 @@ class TypedTexts:
         *,
         synonyms: Synonyms,
         held_out: Sequence[str],
+        more: Sequence[TypedWord] = (),
         data: Path | None = None,
         nouns: Nouns | None = None,
         captions: Sequence[str] = (),
     ) -> None:
-        """Collect the phrases: of taxonomies, synonyms, the pack's articles, the training half, and WordNet."""
+        """Collect the phrases: of taxonomies, synonyms, the pack's articles, the training half, `more`, WordNet."""
         self.tested, self._held_out = words.tested(), list(held_out)
         compounds = {w for w in nouns.senses if w.isalpha() and len(w) > 2} if nouns else set[str]()
         self.taxonomy = Taxonomy.load("default")
         known = [*self._known(synonyms), *_articles(data)]
-        typed = [*self._typed(words, {p.text: p.category for p in known if p.category})]
-        typed += [Phrase(b, a) for pairs in words.pairs.values() for a, b in pairs if not in_test_half(b)]
+        train = [word for word in words.words if not word.tests]
+        typed = [*self._typed([*train, *more], {p.text: p.category for p in known if p.category})]
+        meant = {p.text: p for p in [*known, *typed] if p.category}
+        pairs = [pair for found in words.pairs.values() for pair in found if not in_test_half(pair[1])]
+        typed += [replace(meant.get(a, Phrase(a, a)), text=b) for a, b in pairs]
         of_wordnet = self._of_wordnet(nouns, {p.text for p in [*known, *typed]}) if nouns else []
         self.sources = [self._allowed(phrases) for phrases in (known, typed, of_wordnet)]
         self.spelled = {
@@ -92,11 +106,10 @@ class TypedTexts:
         yield from (Phrase(p, p) for group in synonyms.values() for phrases in group.values() for p in phrases)
         yield from (Phrase(color, color, color=True) for color in COLORS)
 
-    def _typed(self, words: TypedWords, known: Mapping[str, str]) -> Iterator[Phrase]:
-        """The training half; "crew neck jumper" means "crew neck sweater" if "jumper" alone means "sweater"."""
+    def _typed(self, train: Sequence[TypedWord], known: Mapping[str, str]) -> Iterator[Phrase]:
+        """Words that train; "crew neck jumper" means "crew neck sweater" if "jumper" alone means "sweater"."""
         values = {"category": self.taxonomy.category, **{group.name: group for group in self.taxonomy.attributes}}
         phrases = {(n, v.name): v.phrases[0] for n, group in values.items() for v in group.values}
-        train = [word for word in words.words if not word.tests]
         alone = {**known, **{word.text: word.meanings[0] for word in train if word.group == "category"}}
         alone |= {text: value for of, value in [*alone.items()] for text in spellings(of, frozenset())}
         for word in train:
@@ -129,13 +142,8 @@ class TypedTexts:
         """Every text of a phrase that may be drawn, but for slips of the pen."""
         return frozenset(p.text for phrase, others in self.spelled.items() for p in (phrase, *others))
 
-    def made(self) -> frozenset[str]:
-        """Texts of the test half that rules and WordNet made: longer texts than they are may contain them."""
-        return self.phrases() & self.tested
-
-    def phrase(self, source: int, generator: torch.Generator, *, slips: float) -> Phrase:
-        """A phrase of a source, as it is or spelled by the rules, sometimes mistyped; rare categories come oftener."""
-        phrase = self.sources[source][int(torch.multinomial(self._weights[source], 1, generator=generator))]
+    def _spelled(self, phrase: Phrase, slips: float, generator: torch.Generator) -> Phrase:
+        """A phrase as it is or spelled by the rules, sometimes mistyped."""
         others = self.spelled[phrase]
         if others and _chance(0.5, generator):
             phrase = _choose(others, generator)
@@ -144,22 +152,23 @@ class TypedTexts:
             phrase = next((p for found in tries for p in self._allowed([found])), phrase)
         return phrase
 
-    def draw(self, source: int, generator: torch.Generator, *, slips: float) -> tuple[str, str, str | None]:
-        """A text with a phrase of a source, the same text in known words, and the category; none of the test half.
+    def draw(self, source: int, generator: torch.Generator, *, slips: float) -> Drawn:
+        """A text with a phrase of a source, spelled twice, rare categories oftener; no text of the test half.
 
-        The source behind the last is short captions, with a slip of the pen or of a space.
+        The source behind the last is short captions, as they are, and with a slip of the pen or of a space.
         """
         while True:
             if source == len(self.sources):
-                meant = _choose(self._short, generator)
-                text = (respaced if _chance(0.5, generator) else mistyped)(meant, generator)
-                if text not in self.tested and self._allowed([Phrase(text, meant)]):
-                    return text, meant, None
-                continue
-            phrase = self.phrase(source, generator, slips=slips)
-            text, meant = self._in_context(phrase, generator)
-            if text not in self.tested:
-                return text, meant, phrase.category
+                text = meant = _choose(self._short, generator)
+                other, category = (respaced if _chance(0.5, generator) else mistyped)(meant, generator), None
+            else:
+                place = int(torch.multinomial(self._weights[source], 1, generator=generator))
+                phrase = self._spelled(self.sources[source][place], slips, generator)
+                second = self._spelled(self.sources[source][place], slips, generator)
+                text, meant = self._in_context(phrase, generator)
+                other, category = text.replace(phrase.text, second.text), phrase.category
+            if self.tested.isdisjoint({text, other}) and self._allowed([Phrase(other, meant)]):
+                return Drawn(text, other, meant, category)
 
     def _in_context(self, phrase: Phrase, generator: torch.Generator) -> tuple[str, str]:
         """A text with the phrase, and the same text in known words."""

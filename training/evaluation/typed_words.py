@@ -33,9 +33,9 @@ def evaluate_typed_words(
     """Accuracy of words and likeness of spellings: the half that trains, the half that tests, and its `unseen` part.
 
     A word's category is the likeliest by the prompts that recognition asks with, of the word alone and of "a photo of
-    a" word; attributes and colors are said of a dress. Unseen are texts of the test half that are not among those that
-    the training's rules `made`. With a model of `before`, `kept` is the cosine of the embeddings that texts of the
-    known vocabulary have in the two.
+    a" word; attributes and colors are said of a dress. Unseen are texts of the test half that no training text
+    contains, as far as `made` lists them. With a model of `before`, `kept` is the cosine of the embeddings that texts
+    of the known vocabulary have in the two.
     """
     tested = words.tested()
     every = frozenset(word.text for word in words.words) | {b for pairs in words.pairs.values() for _, b in pairs}
