@@ -172,7 +172,8 @@ def test_a_large_photo_keeps_small_masks_and_its_own_pixels_once(
     model: FashionModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(garments, "_LARGE", 0)
-    photo = drawn_photo((1600, 1200))
+    with Image.open(ROOT / "examples/wardrobe/pink-polo.jpg") as opened:
+        photo = opened.resize((1200, 1600))
     expected = model.recognize(photo, taxonomy=OWN)
     assert expected.garments
     assert all(garment._packed for garment in expected.garments)

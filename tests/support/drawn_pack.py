@@ -123,6 +123,15 @@ def write_pack(root: Path) -> Path:
     return root
 
 
+def clear_left(pack: Path, columns: int) -> None:
+    """Nothing is worn in the left columns of the street photos, by their masks."""
+    for path in (pack / "street").glob("*/*.mask.png"):
+        with Image.open(path) as image:
+            labels = np.array(image)
+        labels[:, :columns] = 0
+        Image.fromarray(labels).save(path)
+
+
 def log_of(folder: Path) -> list[dict[str, float]]:
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]

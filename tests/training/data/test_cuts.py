@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from fashion_retrieval.taxonomy import Taxonomy
-from tests.support.drawn_pack import write_lines, write_pack
+from tests.support.drawn_pack import clear_left, write_lines, write_pack
 from training.data.crops import Crop, load_crops
 from training.data.cuts import (
     CUTS,
@@ -149,6 +149,7 @@ def test_users_photos_with_a_mask_are_cropped_along_it(tmp_path: Path) -> None:
 
 def test_parts_of_photos_without_a_garment(tmp_path: Path) -> None:
     samples = labeled_samples(write_pack(tmp_path), "train")
+    clear_left(tmp_path, 48)
     found = list(pieces(samples, np.random.default_rng(0)))
     assert {(sample.source, sample.id) for sample, *_ in found} <= {("street", "0001"), ("street", "0002")}
     assert found

@@ -17,7 +17,7 @@ from fashion_retrieval.images.preprocess import RGB
 from fashion_retrieval.inference.recognition import Recognizer
 from fashion_retrieval.models.towers import Floats
 from fashion_retrieval.taxonomy import Group, Taxonomy
-from tests.support.drawn_pack import NOTHING, label, write_lines, write_pack
+from tests.support.drawn_pack import NOTHING, clear_left, label, write_lines, write_pack
 from training.data.cuts import CUTS
 from training.data.manifest import labeled_samples
 from training.evaluation import visibility
@@ -109,6 +109,7 @@ def test_figures_by_hand(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_parts_without_a_garment_have_the_probability_of_their_category(tmp_path: Path) -> None:
     samples = labeled_samples(write_pack(tmp_path), "train")
+    clear_left(tmp_path, 48)
     found = visibility._no_garment(cast(Recognizer, Judge()), samples)
     assert found["pieces"] >= 1
     assert (found["mean_probability"], found["at_least_half"]) == (pytest.approx(0.4), 0)
